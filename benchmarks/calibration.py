@@ -150,7 +150,6 @@ RECORDED = {"power": power, "races": races, "compare": compare}
 
 
 def main() -> None:
-    """Answer a question."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=(*PRINTED, *RECORDED))
     parser.add_argument("--trials", type=int, help="pages of each kind; by default 3,000, or as recorded")

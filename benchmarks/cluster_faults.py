@@ -30,27 +30,25 @@ def rows(report: Path) -> list[dict[str, Any]]:
     """Return the tests of pytest's report in JUnit's format: name, how each ended, its seconds."""
     found = []
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it just now
-        words = {part.tag: part.get("message", "").splitlines()[0:1] for part in case}
-        how = next((tag for tag in ("error", "failure", "skipped") if tag in words), "passed")
+        why = {part.tag: part.get("message", "").splitlines()[0:1] for part in case}
+        how = next((tag for tag in ("error", "failure", "skipped") if tag in why), "passed")
         name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
         row = {"test": name, "how": how, "seconds": round(float(case.get("time", 0)), 1)}
-        found.append(row if how == "passed" else row | {"why": "".join(words[how])})
+        found.append(row if how == "passed" else row | {"why": "".join(why[how])})
     return found
 
 
 def main() -> None:
-    """Run the tests and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("reports/reference/soak/cluster-faults.json"))
+    parser.add_argument("--out", type=Path, default=soak.RECORDS / "cluster-faults.json")
     asked, others = parser.parse_known_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "cluster or cluster_slow", f"--junitxml={report}"]
+    with tempfile.NamedTemporaryFile(suffix=".xml") as file:
+        command = [sys.executable, "-m", "pytest", "-m", "cluster or cluster_slow", f"--junitxml={file.name}"]
         status = subprocess.run([*command, *others, str(ROOT / "tests" / "slurm")], cwd=ROOT, check=False).returncode
-        found = rows(report)
-    made = soak.blank(0) | {"minutes": round((time.monotonic() - began) / 60, 1)}
-    record = {name: made[name] for name in (*WITH, "minutes")}
+        found = rows(Path(file.name))
+    made = soak.blank(0)
+    record = {name: made[name] for name in WITH} | {"minutes": round((time.monotonic() - began) / 60, 1)}
     record["passed"] = sum(row["how"] == "passed" for row in found)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(asked.out, json.dumps(record | {"tests": found}, indent=1) + "\n")

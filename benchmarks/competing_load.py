@@ -19,7 +19,6 @@ from hpml_bench.gate.machine import shared_core
 
 
 def main() -> int:
-    """Work in bursts beside the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=float, default=0.2, help="share of the time")
     parser.add_argument("--core", type=int, default=shared_core(), help="by default the one that a check times on")

@@ -17,6 +17,7 @@ import json
 import os
 import statistics
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
@@ -26,11 +27,14 @@ from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import torch
 from support_trial import COMMON
+from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, PreTrainedTokenizerFast
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import weight_files, weight_types
@@ -46,6 +50,7 @@ from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import evaluation, saving
 from hpml_bench.training import model as model_module
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
 MOST = 1.05
@@ -293,10 +298,6 @@ def prepare(
 
 
 def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | None, device: str) -> None:
-    import torch
-    from tokenizers import Tokenizer, models
-    from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, PreTrainedTokenizerFast
-
     common = COMMON | {"vocab_size": VOCABULARY}
     small = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2}
     if kind == "encoder":
@@ -375,11 +376,6 @@ def distribution(found: list[Compared]) -> list[str]:
 
 
 def main() -> None:
-    """Compare all cases, or those whose name contains a text."""
-    import warnings
-
-    from hpml_bench.training.distributed import process_group
-
     parser = argparse.ArgumentParser(description="Predicted over real memory.")
     parser.add_argument("--only", default="", help="part of the names of cases")
     parser.add_argument("--out", type=Path, help="file for a line of JSON per case; those in it are not run again")

@@ -382,7 +382,6 @@ def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of rates or the report of trials; pack or write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("rates", help="error rates of the rule by simulation")

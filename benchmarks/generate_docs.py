@@ -200,7 +200,6 @@ def default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write the pages."""
     DOCS.mkdir(exist_ok=True)
     for name, text in documents().items():
         (DOCS / name).write_text(text, encoding="utf-8")

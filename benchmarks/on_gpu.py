@@ -179,7 +179,6 @@ def _row(name: str, case: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Do the checks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS))
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")

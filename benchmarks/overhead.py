@@ -129,7 +129,6 @@ def _overhead(values: Any) -> float:
 
 
 def main() -> int:
-    """Measure, print one line and a JSON record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=32)
     parser.add_argument("--trainings", type=int, default=5, help="pairs of processes whose peak memory is compared")

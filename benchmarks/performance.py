@@ -75,7 +75,6 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
 
 
 def main() -> int:
-    """Measure, print the table and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", help="parts, separated by commas", metavar="A,B")

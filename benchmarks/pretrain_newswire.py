@@ -45,7 +45,6 @@ ASSET = Path(__file__).parents[1] / "hpml_bench/assets/newswire-gpt2"
 
 
 def main() -> None:
-    """Train, write, check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ASSET)
     parser.add_argument("--threads", type=int, default=2)
@@ -80,11 +79,9 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[EOS, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=VOCABULARY, special_tokens=[EOS, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )
+    )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
@@ -94,19 +91,12 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 def new_model(tokenizer: Tokenizer) -> Any:
     """Return the untrained language model."""
+    end = tokenizer.token_to_id(EOS)
     config = GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        n_embd=WIDTH,
-        n_layer=LAYERS,
-        n_head=HEADS,
-        n_positions=POSITIONS,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        resid_pdrop=0.0,
-        bos_token_id=tokenizer.token_to_id(EOS),
-        eos_token_id=tokenizer.token_to_id(EOS),
+        vocab_size=tokenizer.get_vocab_size(), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
+        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=end, eos_token_id=end,
         pad_token_id=tokenizer.token_to_id(PAD),
-    )
+    )  # fmt: skip
     return GPT2LMHeadModel(config)
 
 

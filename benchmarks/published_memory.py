@@ -23,7 +23,6 @@ ROUNDED = {
 
 
 def main() -> None:
-    """Print each method's peak in GB, with micro-batches of one text, on one card, and sharded over several."""
     ranks = (1, 2, 4, 16)
     print("| model | method |" + "".join(f" {number} card{'s' * (number > 1)} |" for number in ranks))
     print("|---|---|" + "--:|" * len(ranks))

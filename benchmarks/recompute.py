@@ -34,7 +34,6 @@ def audit_page(study: Study, page: Path) -> Audit:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the pages of folders, or after `--over` one over the suites of folders, and print what was found."""
     over = arguments[:1] == ["--over"]
     pages, suites = (list(map(Path, part)) for part in ((arguments[1:2], arguments[2:]) if over else [arguments] * 2))
     if len(suites) < 1 + over or not all((suite / "suite.json").exists() for suite in suites):

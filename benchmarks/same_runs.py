@@ -188,7 +188,6 @@ def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Compare, and print what differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
     parser.add_argument("--speed", metavar="ROUNDS", type=int, help="compare times and memory, in so many rounds")

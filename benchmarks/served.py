@@ -1,4 +1,4 @@
-"""Is the fault of a server named? A small server with each of seven faults, and without; trials of `score ... as=`.
+"""Trials of `score ... as=`: a small server with each of seven faults, and without, and whether the fault is named.
 
     PYTHONPATH=$PWD python benchmarks/served.py --trials 20
 

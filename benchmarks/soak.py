@@ -195,7 +195,6 @@ def ended_badly(long: dict[str, Any]) -> bool:
 
 
 def main() -> None:
-    """Do what is asked and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", type=int, default=200)

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 
+import peft
+from peft import PeftType
 from support_trial import MODELS, Finding, attempt, attempt_whole, save_backbones, save_language_models
+from transformers.utils import logging
 
 from hpml_bench.builtin.methods.peft import ALIASES, SINCE
 
@@ -20,8 +23,6 @@ TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
 
 def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[str, Mapping[str, Finding]]) -> str:
     """Return the table as Markdown, given what was found of each type on the backbones and the language models."""
-    import peft
-
     # types that older versions of PEFT lack
     came = [f"with {of} {', '.join(kind for kind in SINCE if SINCE[kind] == of)}" for of in sorted(set(SINCE.values()))]
     newer = f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
@@ -98,10 +99,6 @@ def _reasons(findings: Mapping[str, Finding]) -> str:
 
 
 def main() -> None:
-    """Try every type and alias on every model, and write the table."""
-    from peft import PeftType
-    from transformers.utils import logging
-
     warnings.simplefilter("ignore")
     logging.disable_progress_bar()
     kinds = [*sorted(kind.value for kind in PeftType), *ALIASES]

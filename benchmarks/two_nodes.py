@@ -16,7 +16,6 @@ PATIENCE = 180.0
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for a fact."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -37,7 +36,6 @@ class TwoNodes:
         return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
     def down(self) -> None:
-        """End it."""
         self.do("down")
 
     def exports(self) -> dict[str, str]:
@@ -45,7 +43,6 @@ class TwoNodes:
         return dict(re.findall(r"^export (\w+)=(.*)$", self._script("env").stdout, re.MULTILINE))
 
     def do(self, *words: str) -> str:
-        """Call slurm.sh."""
         done = self._script(*words)
         if done.returncode:
             raise RuntimeError(f"slurm.sh {' '.join(words)}: {done.stderr}")
@@ -87,7 +84,6 @@ class TwoNodes:
 
 
 def slurm(*command: str) -> str:
-    """Return what a command of Slurm's prints."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")

@@ -19,7 +19,6 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """Compute, for the gradient too."""
         count("attention")
         with _disable_current_modes(), torch.set_grad_enabled(any(ctx.needs_input_grad)):
             ctx.inputs = [held(each).detach().requires_grad_(torch.is_grad_enabled()) for each in tensors]
@@ -28,14 +27,12 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the gradients of all three tensors."""
         count("attention_backward")
         with _disable_current_modes():
             return None, *map(CardTensor, torch.autograd.grad(ctx.output, ctx.inputs, held(gradients[0])))
 
 
 def count(name: str) -> None:
-    """Count a kernel."""
     mode = _get_current_dispatch_mode()
     if isinstance(mode, Card):
         mode.kernels[name] += 1

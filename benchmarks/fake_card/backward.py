@@ -58,7 +58,6 @@ def _edges(nodes: Iterable[Any]) -> Counter[Any]:
 
 
 def add(arrived: dict[int, Tensor], number: int, gradient: Tensor) -> None:
-    """Add a gradient to those of a node's output."""
     arrived[number] = arrived[number] + gradient if number in arrived else gradient
 
 

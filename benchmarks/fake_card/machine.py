@@ -58,7 +58,6 @@ def load(folder: Path, settings: Settings, kind: Any = "encoder", device: torch.
 
 
 def leave_group() -> None:
-    """Leave the process group where there is one."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -49,7 +49,6 @@ class Memory:
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def reset(self, *_: Any) -> None:
-        """Forget the peak."""
         self.most = self.now
 
     def hold(self, storage: Any) -> None:

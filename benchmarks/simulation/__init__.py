@@ -26,7 +26,6 @@ def table_lines(head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]], 
 
 
 def print_table(title: str, head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Print a table with its title."""
     print(f"\n{title}\n")
     for line in table_lines(head, rows):
         print(line, flush=True)

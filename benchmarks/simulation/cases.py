@@ -236,7 +236,6 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """Yield name and page of every case."""
     for name, case, methods, rows in SCORES:
         yield f"{name}, {rows:,} rows, {methods} methods", partial(score_page, case, methods, rows)
     yield f"looks at {', '.join(map(str, LOOKS))} seeds", looks_page

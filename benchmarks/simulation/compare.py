@@ -92,12 +92,10 @@ def clustered(draw: Draw) -> Draw:
 
 
 def normal(random: Random, systems: int, rows: int) -> Floats:
-    """Return normal scores that share the rows' difficulty."""
     return random.standard_normal(rows) + 0.5 * random.standard_normal((systems, rows))
 
 
 def lognormal(random: Random, systems: int, rows: int) -> Floats:
-    """Return lognormal scores."""
     return np.asarray(np.exp(random.standard_normal((systems, rows))))
 
 
@@ -196,12 +194,10 @@ def table(found: Iterable[Rate]) -> str:
 
 
 def load() -> list[Rate]:
-    """Return the recorded rates, a world's after each other."""
     return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
 
 
 def tables() -> str:
-    """Return the table of the recorded rates."""
     return table(load())
 
 

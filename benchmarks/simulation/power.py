@@ -75,7 +75,6 @@ class Cell:
 
     @property
     def world(self) -> World:
-        """What is true."""
         spreads = SPREADS[self.spreads]
         k = len(spreads)
         if not (differ := APART[self.apart] % k):
@@ -197,13 +196,11 @@ def power_table(record: Mapping[str, Any]) -> str:
 
 
 def tables() -> str:
-    """Return both tables of the record."""
     made = json.loads(RECORD.read_text(encoding="utf-8"))
     return f"{rate_table(made)}\n\n{power_table(made)}"
 
 
 def record(given: int | None, _: Collection[str], out: Path) -> None:
-    """Simulate all, and write the record."""
     trials = given or 8000
     best, tried = choose(trials)
     print(f"largest weight that holds on its half: {best:g} degrees of freedom; the package's is {PRIOR:g}\n")

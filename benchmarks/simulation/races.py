@@ -156,7 +156,6 @@ def package(right: Bools, costs: Sequence[Floats], rounds: Sequence[int]) -> tup
 
 
 def _runs(taken: Sequence[statistics.Round]) -> int:
-    """Return the runs that a race took."""
     return sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
 
 
@@ -243,7 +242,6 @@ def _best(found: Verdicts) -> str | None:
 
 
 def tables() -> str:
-    """Return a line per world and schedule of the record."""
     worlds = json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]
     return "\n".join(f"{name}, {said}" for name, by in worlds.items() for said in _lines(by))
 

@@ -84,7 +84,6 @@ class World:
 
     @property
     def methods(self) -> int:
-        """Number of methods."""
         return len(self.spreads)
 
 

@@ -185,7 +185,6 @@ def _classifier(job: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Do the jobs that come, a line each, until the input ends; what libraries print goes to standard error."""
     warnings.filterwarnings("ignore")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

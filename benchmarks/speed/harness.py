@@ -114,7 +114,6 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Prepare the rows of a table once and print seconds and peak memory as JSON."""
     from hpml_bench.data.prepare import prepare
     from hpml_bench.suite.settings import DatasetSpec, Settings
 

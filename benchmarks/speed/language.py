@@ -164,7 +164,6 @@ def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
         began = ended = 0.0
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            """Look at the clock."""
             settle(torch.device(device))
             if state.global_step == WARM:
                 self.began = time.perf_counter()
@@ -246,7 +245,6 @@ CONTENDERS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Do one job, and print its answer as the last line."""
     import torch
 
     torch.set_num_threads(cores())

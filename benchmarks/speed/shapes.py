@@ -35,13 +35,11 @@ def lengths(rows: int = ROWS) -> np.ndarray:
 
 
 def token_ids(rows: int = ROWS) -> list[list[int]]:
-    """Return rows of random token ids."""
     generator = np.random.default_rng(1)
     return [generator.integers(1000, 30_000, length).tolist() for length in lengths(rows)]
 
 
 def labels(rows: int = ROWS) -> list[int]:
-    """Return a class for each row."""
     return [int(label) for label in np.random.default_rng(2).integers(0, CLASSES, rows)]
 
 

@@ -42,7 +42,6 @@ class Contender:
         self.name = name
 
     def __enter__(self) -> Self:
-        """Start it."""
         environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
         if self.name in {"ours", "grouped"}:
             environment |= PROCESS_ENVIRONMENT
@@ -55,7 +54,6 @@ class Contender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
         self._process.kill()
         self._process.communicate()
         self._log.close()
