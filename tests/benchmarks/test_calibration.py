@@ -96,11 +96,8 @@ def test_false_ranks_and_fronts_take_a_false_claim() -> None:
                 assert any(max(by) > 0 and min(by) > -2 for by in ahead_by)
 
 
-def test_pages_are_rarely_false() -> None:
-    """Of pages of each promised world fewer than 6 % are false, by the worst seeds; of disturbed ones 5 % by all."""
-    for cell in power.cells():
-        if cell.noise != "skewed" and cell.seeds == 3:
-            assert cell.rates({"": pages.PACKAGE}, 400, draw=6)[""] <= most(400, power.BOUND), cell
+def test_pages_of_disturbed_times_are_rarely_false() -> None:
+    """Over all worlds and numbers of seeds at most 5 %; the record has the others."""
     rates = [calibration.false_share(world, n, 100) for world in calibration.WORLDS.values() for n in (3, 5, 10)]
     assert np.mean(rates) <= most(100 * len(rates))
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from audit import answer, answers, over_suites, reading
 from audit.study import Study
 from audit.values import Audit
 
-from helpers import made_records, made_task_records, plugin_tasks
+from helpers import golden, made_records, made_task_records, plugin_tasks
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.model import PageSummary
@@ -130,59 +129,17 @@ SHARED = "ranks take three seeds that all methods share"
 UNEQUAL, SINGLE = np.repeat(np.arange(200), np.resize((1, 9), 200)), np.arange(1000)
 
 
-def page_of(folder: Path, records: list[RunRecord], groups: Any = None) -> Path:
+def page_of(folder: Path, groups: Any = None) -> Path:
     """Return the folder of made-up records with their page."""
-    made_records.write(folder, records)
-    if "where" in records[0].environment:
-        made_records.write_jobs(folder, records)
-    methods = dict.fromkeys(sorted({item.spec.method.name for item in records}))
-    (folder / "suite.json").write_text(json.dumps({"name": "example", "seeds": 5, "methods": methods}))
+    (folder / "suite.json").write_text(json.dumps({"name": "example", "seeds": 5, "methods": {}}))
     return report(folder if groups is None else made_records.grouped(folder, groups))
 
 
-def without_memory() -> list[RunRecord]:
-    """Return three seeds of five methods, of which one has no memory."""
-    return [
-        item.model_copy(update={"metrics": item.metrics | {"peak_memory_mb": 0.0, "peak_memory_over_setup_mb": 0.0}})
-        if item.spec.method.name == "lora"
-        else item
-        for item in made_records.sweep(seeds=3)
-    ]
+def changed_in(records: list[RunRecord], change: Callable[[RunRecord], dict[str, Any]]) -> list[RunRecord]:
+    return [item.model_copy(update=change(item)) for item in records]
 
 
-def on(host: Callable[[RunRecord], str]) -> list[RunRecord]:
-    """Return the records of a sweep as made on hosts."""
-    return [
-        item.model_copy(update={"environment": item.environment | {"hosts": [host(item)]}})
-        for item in made_records.sweep()
-    ]
-
-
-def with_others() -> list[RunRecord]:
-    """Return a sweep with runs of other ranks and with checkpointing, one of a method that has no other runs."""
-    found = made_records.sweep(["lora", "full", "adapter", "prompt_tuning"], seeds=4)
-    for name, changes in {"lora": {"gradient_checkpointing": True}, "head": {"world_size": 1}}.items():
-        found += made_records.sweep([name], 3, settings=made_records.SETTINGS.model_copy(update=changes))
-    return found
-
-
-def with_failures() -> list[RunRecord]:
-    """Return a sweep with two runs that ended otherwise than well."""
-    bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
-    return [*made_records.sweep(seeds=4), *bad]
-
-
-def by_jobs(*, neighbours: bool) -> list[RunRecord]:
-    """Return a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
-    found = []
-    for item in made_records.by_jobs(made_records.sweep(seeds=6)):
-        changes: dict[str, object] = {}
-        if neighbours or item.spec.seed == 3:
-            changes["neighbours"] = ("x", "y")
-        if item.spec.seed == 4:
-            changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
-        found.append(item.model_copy(update=changes))
-    return found
+NO_MEMORY = {"peak_memory_mb": 0.0, "peak_memory_over_setup_mb": 0.0}
 
 
 @pytest.mark.parametrize(("records", "groups", "said"), [
@@ -192,31 +149,36 @@ def by_jobs(*, neighbours: bool) -> list[RunRecord]:
     pytest.param(lambda: made_records.sweep(["lora", "head"], seeds=1), None, (1, SHARED, "row"), id="two methods"),
     pytest.param(lambda: made_records.sweep(["lora"], seeds=4), None, (0, None, "seed"), id="one method"),
     pytest.param(lambda: made_records.sweep(seeds=5), UNEQUAL, (30, None, "seed"), id="groups over seeds"),
-    pytest.param(without_memory, None, (20, None, "seed"), id="a cost of zero"),
-    pytest.param(lambda: on(lambda item: f"n{item.spec.seed % 2}"), None, {"host": "2 hosts"}, id="a seed a host"),
-    pytest.param(lambda: on(lambda item: f"of-{item.spec.method.method}"), None,
-                 {"host": "5 hosts", "unranked": "seeds were spread over hosts"}, id="a method a host"),
-    pytest.param(lambda: on(lambda item: "n9" if item.order == 7 else "n1"), None, {"host": "n1"}, id="a stray run"),
-    pytest.param(with_others, None, {"runs": 16, "untried": ["head"]}, id="other ranks and checkpointing"),
-    pytest.param(with_failures, None, {"failed": 2}, id="failures"),
-    pytest.param(lambda: by_jobs(neighbours=False), None, {}, id="jobs"),
-    pytest.param(lambda: by_jobs(neighbours=True), None, {"unranked": ANY}, id="jobs, all with neighbours"),
+    pytest.param(
+        lambda: changed_in(made_records.sweep(seeds=3), lambda item: {"metrics": item.metrics | (
+            NO_MEMORY if item.spec.method.name == "lora" else {})}),
+        None, (20, None, "seed"), id="a cost of zero",
+    ),
+    pytest.param(
+        lambda: changed_in(made_records.sweep(), lambda item: {
+            "environment": item.environment | {"hosts": [f"of-{item.spec.method.method}"]}}),
+        None, (10, "seeds were spread over hosts", "seed"), id="a method a host",
+    ),
+    pytest.param(
+        lambda: changed_in(made_records.sweep(), lambda _: {"neighbours": ("x",)}),
+        None, (10, "runs had neighbours on their host", "seed"), id="all with neighbours",
+    ),
 ])  # fmt: skip
 def test_it_recomputes_a_page(records: Callable[[], list[RunRecord]], groups: Any, said: Any, tmp_path: Path) -> None:
-    """Over rows alone, over groups and over seeds; costs of one host and of runs alone, or ranked by none.
-
-    No leaf of the answer disagrees, and any change of one is found.
-    """
-    folder = page_of(tmp_path / "page", records(), groups)
+    """Over rows alone, over groups and over seeds; costs that rank by none: no leaf disagrees, any change is found."""
+    folder = page_of(made_records.write(tmp_path / "page", records()), groups)
     found = answer_in(folder)
-    if isinstance(said, tuple):
-        assert (found["tested"], found["unranked"], found["over"]) == said
-    else:
-        given = {**found, "host": found["setup"]["host"], "failed": len(found["failures"])}
-        assert (given["unranked"] is None) == ("unranked" not in said)
-        assert {key: given[key] for key in said} == said
+    assert (found["tested"], found["unranked"], found["over"]) == said
     assert problems_in(folder) == []
     assert unfound_leaves(reading.read_study(folder), found) == []
+
+
+@pytest.mark.parametrize("name", golden.MADE)
+def test_it_recomputes_a_golden_page(name: str, tmp_path: Path) -> None:
+    """Of jobs, hosts, failures, looks and a tuning."""
+    folder = page_of(golden.MADE[name](tmp_path / "page"))
+    assert problems_in(folder) == []
+    assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
 
 
 @pytest.mark.parametrize(("largest", "used", "seeds"), [(0.3, True, 3), (0.2, False, 3), (0.3, True, 1)])
