@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -15,7 +15,7 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Guess
 from hpml_bench.records.points import read_points
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import Metric
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.predictions import Scored
@@ -47,28 +47,6 @@ class Curve:
     seed: int
     steps: tuple[int, ...]
     values: tuple[float, ...]
-
-
-def read_curves(
-    folder: Path, runs: Mapping[str, Sequence[RunRecord]], costed: Collection[str]
-) -> dict[str, dict[str, tuple[Curve, ...]]]:
-    """Return metric -> method -> one curve per seed; of times, of the runs whose run_ids are in `costed`."""
-    found: dict[str, dict[str, list[Curve]]] = {}
-    for method, of in runs.items():
-        for record in of:
-            for metric, steps in _points(folder / record.run_id).items():
-                if record.run_id in costed or metric != "step_seconds":  # which depend on the machine
-                    curve = Curve(record.spec.seed, tuple(steps), tuple(steps.values()))
-                    found.setdefault(metric, {}).setdefault(method, []).append(curve)
-    return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}
-
-
-def _points(run: Path) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
-    for point in read_points(run):
-        if point.value is not None and abs(point.value) < LARGEST:
-            found.setdefault(point.metric, {})[point.step] = point.value
-    return {metric: dict(sorted(steps.items())) for metric, steps in found.items()}
 
 
 def validation_of(metric: str) -> str:
@@ -243,8 +221,18 @@ class Results(ComparedRuns):
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
         """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
-        runs = {method: self.runs(method) for method in self.methods}
-        return read_curves(self.folder, runs, self.selection.costed)
+        found: dict[str, dict[str, list[Curve]]] = {}
+        for record in (run for method in self.methods for run in self.runs(method)):
+            points: dict[str, dict[int, float]] = {}
+            for point in read_points(self.folder / record.run_id):
+                if point.value is not None and abs(point.value) < LARGEST:
+                    points.setdefault(point.metric, {})[point.step] = point.value
+            if record.run_id not in self.selection.costed:
+                points.pop("step_seconds", None)  # which depend on the machine
+            for metric, steps in points.items():
+                curve = Curve(record.spec.seed, tuple(sorted(steps)), tuple(steps[step] for step in sorted(steps)))
+                found.setdefault(metric, {}).setdefault(self.labels[record.run_id], []).append(curve)
+        return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}
 
     def curve(self, metric: str, method: str, seed: int) -> Curve | None:
         return next((one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None)
