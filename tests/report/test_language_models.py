@@ -119,15 +119,6 @@ def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypa
     assert "seed" not in " ".join(words.verdict(answer, "none").more)
 
 
-def test_another_run_without_steps_is_not_taken_for_the_base_model(tmp_path: Path) -> None:
-    """A run that trains something and consumed nothing is set apart, as before."""
-    folder = write(tmp_path / "zero", "exact")
-    record = next(r for r in Results.load(folder).compared if r.spec.method.name == "lora")
-    nothing = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
-    RunFolder(folder / record.run_id).commit(record.model_copy(update={"consumed": nothing}))
-    assert record.run_id not in {r.run_id for r in Results.load(folder).compared}
-
-
 def test_answers_are_shown_most_disputed_first(exact_results: Results) -> None:
     """A column a method; first those that some methods answer right and others don't; no answer runs or links."""
     (table,) = section("answers", exact_results).blocks
