@@ -1,14 +1,14 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py pages|cases|groups|intervals|planned [--trials N]     prints tables
+    python benchmarks/calibration.py pages|groups|intervals|planned [--trials N]           prints tables
     python benchmarks/calibration.py power|races|compare [--trials N] [--worlds NAME...]   writes a committed record
     python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
     python benchmarks/calibration.py races --agree N | --replay DIR...    races by the package; of recorded seeds
 
-`pages`: disturbed times, and methods just the margin apart. `cases`: rare rows, outliers, looks at added seeds.
-`groups`: dependent test rows. `intervals`: their coverage. `planned`: power of the seeds that `plan` gives. `power`:
-false pages and pairs found, with variances that methods share and without. `races`: sweeps that end when they are
-decided. `compare`: pages of one run each. A quick look takes 300 trials.
+`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
+`planned`: power of the seeds that `plan` gives. `power`: false pages and pairs found, with variances that methods share
+and without. `races`: sweeps that end when they are decided. `compare`: pages of one run each. A quick look takes 300
+trials.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, compare, percent, power, print_table, races, upper
+from simulation import cases, compare, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 
@@ -90,18 +90,6 @@ def print_pages(trials: int) -> None:
     print_table("Pairs marked as skewed and of unequal spread (1:10)", ("noise", *sizes), marks)
 
 
-def print_cases(pages: int) -> None:
-    """Print the rate of pages with a false claim of each case, its upper bound, and the share of marked pages."""
-
-    def cells(case: cases.Case) -> Iterator[str]:
-        wrong, marks = cases.rates(case, pages)
-        yield from map(percent, (wrong / pages, upper(wrong, pages), marks / pages))
-
-    title = f"Pages with a false claim that is not marked, 5 seeds, {pages:,} pages each"
-    rows = ((name, cells(case)) for name, case in cases.cases())
-    print_table(title, ("case", "false", "upper 97.5 % bound", "marked"), rows)
-
-
 def print_groups(pages: int) -> None:
     """Print how often pages make a false claim on the score where test rows depend on each other."""
 
@@ -141,7 +129,6 @@ def print_planned(trials: int) -> None:
 
 PRINTED: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
-    "cases": print_cases,
     "groups": print_groups,
     "intervals": print_intervals,
     "planned": print_planned,

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from fake_card.attention import attention
 from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CPU, CUDA, MEMORY, Card, CardTensor
+from fake_card.tensors import CPU, CUDA, Card, CardTensor
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.training import clock, distributed, evaluation, model, trainer
@@ -102,12 +102,6 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch._C, "_current_graph_task_id", lambda: 0),  # checkpointing computes again once per number
     (torch.Tensor, "backward", lambda self, gradient=None, *_, **__: backward(self, gradient)),
     (torch.autograd.Function, "apply", note_inputs(getattr_static(torch.autograd.Function, "apply"))),
-    (torch.cuda, "memory_allocated", lambda *_: MEMORY.now),
-    (torch.cuda, "max_memory_allocated", lambda *_: MEMORY.most),
-    (torch.cuda, "max_memory_reserved", lambda *_: MEMORY.most),
-    (torch.cuda, "reset_peak_memory_stats", MEMORY.reset),
-    (torch.cuda, "mem_get_info", lambda *_: (80 * 10**9, 80 * 10**9)),
-    (torch.cuda, "set_sync_debug_mode", lambda _: None),
     # within that of `card`
     (distributed, "process_group", lambda of: nullcontext(Group(0, 1, CUDA if of.device == "cuda" else CPU))),
     (distributed, "uuid", lambda _: ""),

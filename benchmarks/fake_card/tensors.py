@@ -7,7 +7,6 @@ on which each operator is computed. Values are therefore real, unlike those of t
 from __future__ import annotations
 
 import traceback
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,36 +34,6 @@ compute it."""
 NO_KERNEL = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "is_", "sym_", "_has_")
 """Beginnings of the names of operators that launch no kernel, beside views."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
-
-
-BLOCK = 512
-"""Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors."""
-
-
-class Memory:
-    """Bytes of the storages on the card, in the allocator's blocks: now, and at most since `reset`."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def reset(self, *_: Any) -> None:
-        self.most = self.now
-
-    def hold(self, storage: Any) -> None:
-        """Count a storage until nothing refers to it."""
-        if storage not in self._known:
-            self._known.add(storage)
-            size = -(-storage.nbytes() // BLOCK) * BLOCK
-            self.now += size
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._free, size)
-
-    def _free(self, size: int) -> None:
-        self.now -= size
-
-
-MEMORY = Memory()
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -106,8 +75,6 @@ class CardTensor(torch.Tensor):
             device=CUDA,
         )
         made.held = held
-        if held.layout == torch.strided:  # a sparse tensor has no storage of its own
-            MEMORY.hold(held.untyped_storage())
         return made
 
     @classmethod
