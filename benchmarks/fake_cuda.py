@@ -102,7 +102,7 @@ class Combination:
 
 @dataclass
 class Finding:
-    """How a combination ended."""
+    """End of a combination."""
 
     status: str
     why: str = ""

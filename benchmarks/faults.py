@@ -98,7 +98,7 @@ class Sweep:
 
 @dataclass
 class Scene:
-    """What a fault may break: a call of a sweep."""
+    """Target of a fault: a call of a sweep."""
 
     rng: random.Random
     sweep: Sweep

@@ -62,7 +62,7 @@ ROWS = 40
 
 @dataclass(frozen=True)
 class Serving:
-    """What a server serves."""
+    """Content of a server."""
 
     base: Path
     adapter: Path

@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Finding:
-    """What trying a method on a model showed; `reason` is empty where it runs."""
+    """Result of trying a method on a model; `reason` is empty where it runs."""
 
     reason: str
     parameters: int = 0

@@ -149,7 +149,7 @@ def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often pages of a world are wrong."""
+    """Rates of wrong pages of a world."""
 
     world: str
     promised: bool

@@ -27,7 +27,7 @@ CHUNK = 20_000_000
 
 @dataclass(frozen=True)
 class Rule:
-    """How pairs are decided."""
+    """Rule by which pairs are decided."""
 
     prior: float = PRIOR
     """Degrees of freedom of the variance that five methods or more share."""

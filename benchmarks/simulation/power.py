@@ -1,4 +1,4 @@
-"""How often pages are false, and what they find, where methods share their variance over seeds, and where they don't.
+"""Rates of false pages, and of findings, where methods share their variance over seeds, and where they don't.
 
 The weight of the shared variance is chosen on half of the worlds, and confirmed with other pages of all.
 """

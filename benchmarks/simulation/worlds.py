@@ -67,7 +67,7 @@ DISTURBANCES: Mapping[str, Callable[[Random, int, int], Floats]] = {
 
 @dataclass(frozen=True)
 class World:
-    """What is true of the methods, and how noisy each is."""
+    """True scores of the methods, and the noise of each."""
 
     noise: str = "normal"
     spreads: tuple[float, ...] = (1.0,) * 5

@@ -93,7 +93,7 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class InputScores:
-    """What a reader found in one input: a line per row of a data set, or per run."""
+    """Content of one input: a line per row of a data set, or per run."""
 
     lines: pd.DataFrame
     """Columns of `NAMES` and the costs; `system`, `score` and `where` in each, and `row` or, without rows, `rows`."""

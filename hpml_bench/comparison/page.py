@@ -34,7 +34,7 @@ FORMATS = ("html", "md")
 
 
 class Written(NamedTuple):
-    """What was written of a comparison."""
+    """Files that were written of a comparison."""
 
     pages: list[Page]
     """The page, or that over several data sets; the data sets' own where there is none over them."""

@@ -232,7 +232,7 @@ def most_pairs(rules: Rules) -> int:
 
 @dataclass
 class _Measurement:
-    """What is measured, the measurements so far, and the verdicts on them."""
+    """Measured quantities, the measurements so far, and the verdicts on them."""
 
     work: Work
     compared: ComparedSides

@@ -46,7 +46,7 @@ class CausePriority(IntEnum):
 
 
 class Report(Frozen):
-    """How the ranks of a node ended."""
+    """End of a node's ranks."""
 
     node: int
     host: str

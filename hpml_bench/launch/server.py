@@ -75,7 +75,7 @@ class Reply:
 
 
 class Refused(UserError):  # noqa: N818 - a sentence
-    """What a server can't answer at all, so that asking again is of no use."""
+    """Request that a server can't answer at all, so that another try is of no use."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

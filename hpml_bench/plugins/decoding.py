@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated, token by token."""
+    """Rule by which answers are generated, token by token."""
 
     max_new_tokens: int
     stop: tuple[str, ...] = ()

@@ -117,7 +117,7 @@ class Method(ABC):
 
     @property
     def quantization(self) -> QuantizationSpec | None:
-        """How the frozen weights of the backbone's linear layers are stored; None leaves it to the suite's setting."""
+        """Format of the frozen weights of the backbone's linear layers; None leaves it to the suite's setting."""
         return None
 
     @property

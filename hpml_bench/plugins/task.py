@@ -247,7 +247,7 @@ class Task(ABC):
 
     @property
     def decoding(self) -> Decoding | None:
-        """How answers are generated in an evaluation; None where none are."""
+        """Rule by which answers are generated in an evaluation; None where none are."""
         return None
 
     @property

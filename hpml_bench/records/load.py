@@ -182,7 +182,7 @@ class Headline(BaseModel):
         suite: str
 
     class Definition(BaseModel):
-        """How a metric is shown."""
+        """Format in which a metric is shown."""
 
         name: str = ""
         title: str = ""

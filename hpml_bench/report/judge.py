@@ -78,7 +78,7 @@ class Verdicts:
 
     @property
     def holds_for(self) -> str:
-        """What verdicts on the score hold for, in a few words."""
+        """Population that verdicts on the score hold for, in a few words."""
         scores = self.scores
         if scores.trained_on and self.scope in {"seeds and rows", "rows"}:
             if self.scope == "rows":

@@ -123,7 +123,7 @@ class Suites:
 
     @property
     def compared(self) -> str:
-        """What is ranked: methods or systems."""
+        """Noun for what is ranked: methods or systems."""
         return self.ranked[0].answer.noun
 
     @cached_property

@@ -70,7 +70,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows: of one suite, or of several."""
+    """Content of a page: of one suite, or of several."""
 
     answer: PageSummary
     """The first screen, also in report.json."""

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What a suite's runs of a method say beside scores and costs."""
+    """Facts of a suite's runs of a method beside scores and costs."""
 
     kind: str
     base: bool
@@ -33,7 +33,7 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class SuiteFacts:
-    """What a suite's runs say beside scores and costs."""
+    """Facts of a suite's runs beside scores and costs."""
 
     suite: str
     description: str
@@ -174,7 +174,7 @@ class AlignedScores:
 
     @property
     def noun(self) -> Literal["method", "system"]:
-        """What is compared: methods, which other seeds train anew, or systems as they are."""
+        """Noun for what is compared: methods, which other seeds train anew, or systems as they are."""
         return "method" if self.trained_on else "system"
 
     @cached_property

@@ -175,7 +175,7 @@ def _repository(uri: str, given: Mapping[str, Any], target: Target | None) -> Da
 
 @dataclass(frozen=True)
 class Learnt:
-    """What is learnt from a row, with the columns and reasons."""
+    """Target that is learnt from a row, with the columns and reasons."""
 
     target: Target
     found: FoundColumns

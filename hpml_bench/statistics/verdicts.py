@@ -83,12 +83,10 @@ class Comparison:
     """Evidence for p, interval and plans; where there are several, a claim needs each. Empty: spread unknown."""
     p_adjusted: float | None = None
     """p adjusted over its family; a claim where it is below 5 %."""
-    p_equivalent_adjusted: float | None = None
-    """`p_equivalent` likewise."""
+    p_equivalent_adjusted: float | None = None  # `p_equivalent` likewise
     first_levels: tuple[float, float] | None = None
     """Levels of the first step in its family: of differences, of equivalences."""
-    next_levels: tuple[float, float] | None = None
-    """The same at the next look, after seeds were added."""
+    next_levels: tuple[float, float] | None = None  # the same at the next look, after seeds were added
 
     @property
     def differs(self) -> bool:
@@ -116,8 +114,7 @@ class Comparison:
 
     @cached_property
     def deciding(self) -> tuple[float, float] | None:
-        """Interval of the difference at the level at which the pair is decided: without 0 just where it differs."""
-        # None where no test decides.
+        """Interval of the difference at the level that decides the pair: without 0 just where it differs."""
         if self.p is None or self.p_adjusted is None or self.first_levels is None or not self.evidence:
             return None
         clipped = self.p_adjusted >= 1 or self.p == 0
@@ -368,8 +365,7 @@ def pareto_membership(
     """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts."""
     # Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
     # method it is shown better in some metric, so that none can dominate it. Else undecided.
-    wins: set[tuple[str, str, str]] = set()
-    even: set[tuple[str, str, str]] = set()
+    wins, even = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
     for metric, comparisons in family.items():
         for c in comparisons:
             if winner := c.winner(better[metric]):

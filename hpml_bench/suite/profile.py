@@ -28,7 +28,7 @@ TIME = re.compile(
 
 
 class Profile(Frozen):
-    """Where and how a sweep's jobs run; read from a YAML file."""
+    """Machine and engine of a sweep's jobs; read from a YAML file."""
 
     engine: str
     """Engine that starts the jobs (`hpml-bench list engines`)."""

@@ -38,7 +38,7 @@ STEP = "training step"  # prefix of a heartbeat that the bar of steps shows alre
 
 @dataclass(frozen=True)
 class Ending:
-    """How the execution of a queue ended."""
+    """End of a queue's execution."""
 
     how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
     """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""

@@ -60,7 +60,7 @@ class Longest(Frozen):
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended, and the records of its unit."""
+    """End of a job, and the records of its unit."""
 
     ending: Ending
     records: tuple[RunRecord, ...] = ()

@@ -17,7 +17,7 @@ LEAST_TEXT = 20
 
 @dataclass(frozen=True)
 class CheckResult(Generic[S]):
-    """What a check found, and what to do about it."""
+    """Finding of a check, and what to do about it."""
 
     name: str = field(default="", kw_only=True)
     """Of the check; it is set when all results are collected."""

@@ -176,7 +176,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """What the steps to come depend on, on one rank."""
+    """State of one rank on which the steps to come depend."""
 
     model: TaskModel
     method: Method
@@ -241,7 +241,7 @@ class Checkpoints:
 
     @cached_property
     def _key(self) -> str:
-        """What must be the same here and where a checkpoint was saved."""
+        """Facts that must be equal here and where a checkpoint was saved."""
         here, prepared = environment.describe(), self._request.prepared
         same = [here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")]
         return digest(

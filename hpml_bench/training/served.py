@@ -1,4 +1,4 @@
-"""Whether a server serves what was trained: its answers beside a run's, and the likely cause where they differ.
+"""Check of a server against a run: its answers beside the run's, and the likely cause where they differ.
 
 A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides, which
 differs with the batch, the kernel and the weights' format. Causes are found by trial: the run's model answers under
@@ -68,7 +68,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the server's answers differ from the run's."""
+    """Differences of the server's answers from the run's."""
 
     rows: int
     differing: int

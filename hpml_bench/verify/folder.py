@@ -102,7 +102,7 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a run's steps and test rows were, as digests, to be compared with other runs'."""
+    """Digests of a run's steps and test rows, to be compared with other runs'."""
 
     tokens: str
     """Tokens of each step that all runs of the seed took, with padding and without."""

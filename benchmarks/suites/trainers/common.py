@@ -1,4 +1,4 @@
-"""What the trainers share: arguments, rows as prompts and completions, LoRA as in the method `lora`, files to leave."""
+"""Shared parts of the trainers: arguments, rows as prompts and completions, LoRA as in `lora`, files to leave."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class HubDataset(DatasetLoader):
     targets = ("class", "number", "tags", "answer")
 
     class Source(Frozen):
-        """Which dataset, and which parts of it."""
+        """Repository of the data set, and the parts of it that are read."""
 
         dataset: str
         """`hub:OWNER/NAME[@REVISION]`, or `path:FOLDER` with a copy of such a repository."""

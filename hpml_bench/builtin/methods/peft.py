@@ -178,7 +178,7 @@ class Peft(Method):
 
     @property
     def refusal(self) -> str | None:
-        """Why the type, or an option, gives no valid result here."""
+        """Reason why the type, or an option, gives no valid result here."""
         given = self.given
         named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
         named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []

@@ -27,7 +27,7 @@ class AdamW8bit(Optimizer):
     title = "AdamW, 8 bits"
 
     class Options(Frozen):
-        """Which moments are quantised."""
+        """Choice of moments that are quantised."""
 
         min_8bit_size: int = Field(default=4096, ge=0)
         """Parameters of fewer values keep their moments in 32 bits."""

@@ -27,7 +27,7 @@ from hpml_bench.system.errors import UserError
 
 
 class Service(NamedTuple):
-    """What the helper of a service gets: variables that it may read, and others as they are set here."""
+    """Environment of a service's helper: variables that it may read, and others as they are set here."""
 
     variables: tuple[str, ...] = ()
     settings: Mapping[str, str] = {}

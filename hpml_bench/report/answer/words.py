@@ -44,7 +44,7 @@ SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 
 
 class Verdict(NamedTuple):
-    """What a method's row says of it."""
+    """Texts of a method's row."""
 
     chip: str
     """Badge, such as `may be best`; empty for most methods."""

@@ -70,7 +70,7 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """Where values lie in a drawing, in pixels."""
+    """Positions of values in a drawing, in pixels."""
 
     axes: tuple[Axis, Axis]
     width: float
@@ -259,7 +259,7 @@ _FAR, _UX, _UY = np.array([
 
 
 class Place(NamedTuple):
-    """Where a mark's label stands: point and anchor of its text, and the end of its leader if it has one."""
+    """Position of a mark's label: point and anchor of its text, and the end of its leader if it has one."""
 
     at: Point
     anchor: str

@@ -175,12 +175,12 @@ class Results(ComparedRuns):
 
     @property
     def unchecked(self) -> str:
-        """Why scores of rows are those that the runs recorded, as a clause; empty where they were computed anew."""
+        """Reason why scores of rows are as recorded, as a clause; empty where they were computed anew."""
         return next((own.unchecked for own in self.selection.stored.values() if own.unchecked), "")
 
     @cached_property
     def not_largest(self) -> str:
-        """Why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
+        """Reason why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
         largest, rows = self.margin.largest_difference, self.test_set
         if largest is None or rows is None:
             return ""
