@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -290,7 +291,9 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 def _intact(folder: Path) -> bool:
     manifest = read_json(folder / MANIFEST)
-    return manifest is not None and manifest.get("files") == _file_digests(folder) and "full" in manifest
+    with suppress(OSError):  # a file that can't be read
+        return manifest is not None and manifest.get("files") == _file_digests(folder) and "full" in manifest
+    return False
 
 
 def weights_digest(folder: Path) -> str:

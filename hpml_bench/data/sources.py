@@ -16,12 +16,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from hpml_bench.data.wheel import wheel_content
+from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
@@ -195,11 +197,13 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: st
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = _hub_name(uri)
+    if commit is not None:
+        _note_commit(repo, revision or constants.DEFAULT_REVISION, repo_type, commit)
     try:
         folder = snapshot_download(
             repo,
             repo_type=repo_type,
-            revision=revision,
+            revision=commit or revision,  # asked for the revision's name again, the hub may not answer
             cache_dir=constants.HF_HUB_CACHE,
             allow_patterns=list(patterns),
             ignore_patterns=["*/*"] if repo_type == "model" else None,
@@ -220,6 +224,19 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: st
         raise UserError(f"{uri}: {problem}") from None
     log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
     return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
+
+
+def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
+    """Record the commit of a revision in the hub's cache, which the library doesn't: it is found offline then."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
+        return
+    note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
+    with suppress(OSError):  # a read-only cache may still be complete
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, commit)
 
 
 def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:

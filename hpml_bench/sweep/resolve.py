@@ -62,15 +62,16 @@ class MeasuredSettings:
         others = suite.settings.model_copy(update={"micro_batch": None})
         key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
         kept = self._kept(key, lambda limits: _largest(suite, tried_out(suite, limits))._asdict())
-        return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
+        return Fitted(kept["size"], tuple(kept["never"])) if kept else None
 
     def _kept(self, key: str, find: Callable[[Limits], Any]) -> Any:
         """Return the folder's result under a key; measure a missing one, and write it there."""
         known = read_json(self.folder / MEASURED_SETTINGS) or {}
-        if key not in known and self.limits is not None:
+        if not isinstance(known.get(key), dict) and self.limits is not None:
             known |= {key: find(self.limits)}
             write_atomically(self.folder / MEASURED_SETTINGS, json.dumps(known, indent=1))
-        return known.get(key)
+        found = known.get(key)
+        return found if isinstance(found, dict) else None
 
 
 def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:

@@ -23,7 +23,6 @@ from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
-from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
@@ -91,7 +90,9 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
     if prepared.stop_ids:
         ends = {"eos_token_id": list(prepared.stop_ids)}
         generation = folder / "generation_config.json"
-        generation.write_text(json.dumps({**(read_json(generation) or {}), **ends}, indent=2) + "\n")
+        if not generation.exists():
+            generation.write_text("{}")
+        _amend(generation, ends)
     encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
     template = task.chat_template(encoder)
     if template is not None and template != encoder.tokenizer.chat_template:
@@ -101,7 +102,8 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
 
 def _amend(file: Path, values: dict[str, Any]) -> None:
     if file.exists():
-        file.write_text(json.dumps({**(read_json(file) or {}), **values}, indent=2) + "\n", encoding="utf-8")
+        written = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**written, **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_whole(encoder: nn.Module) -> bool:

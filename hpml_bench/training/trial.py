@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,22 @@ def unused_parameters(module: nn.Module) -> list[str]:
     DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
     random generators keep their state, and gradients are cleared.
     """
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    if not trained:
         return []
+    reached = set[Tensor]()
+
+    def note(weight: Tensor) -> None:
+        reached.add(weight)
+        weight.grad = None  # all at once would take as much memory as the weights
+
+    hooks = [cast(Any, weight).register_post_accumulate_grad_hook(note) for weight in trained.values()]
     with seeded(0):
         output = _pass(module, rows=2)
         (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
-    missing = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
-    for weight in module.parameters():
-        weight.grad = None
-    return missing
+    for hook in hooks:
+        hook.remove()
+    return [name for name, weight in trained.items() if weight not in reached]
 
 
 def freeze_unused(module: nn.Module) -> None:

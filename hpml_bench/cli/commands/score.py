@@ -68,13 +68,9 @@ class System:
         """Return a sentence on an adapter whose base model isn't on this machine; empty for others."""
         from hpml_bench.records.files import read_json
 
-        file = Path(self.where).expanduser() / "adapter_config.json"
-        base = (
-            ""
-            if self.served or not file.is_file()
-            else str((read_json(file) or {}).get("base_model_name_or_path") or "")
-        )
-        if not base or Path(base).exists():
+        said = None if self.served else read_json(Path(self.where).expanduser() / "adapter_config.json")
+        base = str((said or {}).get("base_model_name_or_path") or "")
+        if not base or os.path.exists(base):  # noqa: PTH110 - False also of a name that is too long
             return ""
         return f"{self.name}: its adapter names {base} as its base model, which isn't here to be compared."
 
