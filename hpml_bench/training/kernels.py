@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.functional import dropout as torch_dropout
 from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
@@ -139,10 +140,14 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
     That halves their memory and saves the cast per step. On a CPU the results are the same bit for bit, as long as
-    nothing but the layers' own forward passes reads the weights.
+    nothing but the layers' own forward passes reads the weights. An adapter's frozen ones, such as MiCA's, stay as
+    they are: PEFT multiplies them with trained ones when it merges.
     """
+    tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]
+    parts = [getattr(tuner, name) for tuner in tuners for name in tuner.adapter_layer_names]
+    of_adapters = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
     for weight in linear_weights(encoder):
-        if not weight.requires_grad:
+        if not weight.requires_grad and id(weight) not in of_adapters:
             weight.data = weight.data.to(torch.bfloat16)
 
 

@@ -232,6 +232,16 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
 
 
+def test_frozen_weights_of_an_adapter_keep_their_type(backbone_folders: dict) -> None:
+    """PEFT multiplies them with trained ones when it merges: those of MiCA's second matrix."""
+    model = build(backbone_folders["GPT-2"], "lora", device="cpu")
+    own = {name: weight for name, weight in model.encoder.named_parameters() if "lora_" in name}
+    for name, weight in own.items():
+        weight.requires_grad_("lora_A" in name)
+    kernels.store_frozen_as_bf16(model.encoder)
+    assert {weight.dtype for weight in own.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("options", "reads"),
     [({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
