@@ -562,3 +562,12 @@ def test_nothing_needs_a_training_library(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_python_compares_each_data_set() -> None:
+    """A family per data set; those without a test have no p."""
+    lines = [*right_and_wrong(SYSTEMS, 50, dataset="x"), *right_and_wrong(SYSTEMS, 2, dataset="y")]
+    found = hpml_bench.compare(pd.DataFrame(lines), better="lower")
+    assert found.groupby("dataset").size().to_dict() == {"x": 3, "y": 3}
+    assert found[found["dataset"] == "y"]["p"].isna().all()
+    assert set(found[found["dataset"] == "y"]["verdict"]) == {"untested"}

@@ -333,3 +333,41 @@ def test_tables_of_any_text_hold_together(cells: list[list[str]]) -> None:
     import csv
 
     assert {len(row) for row in csv.reader(export.csv_text(made).splitlines())} == {2}
+
+
+signs = st.text("[]{}:,-?&*!|>'\"%@` \n\tab0.~<=#", max_size=40)  # of YAML
+
+
+@within_a_test
+@given(content=written | signs.map(str.encode))
+def test_anything_as_a_suite(tmp_path: Path, content: bytes) -> None:
+    """A file that holds any structure, bytes, or YAML's own signs, is refused."""
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content)
+    assert use(str(path)) is None
+
+
+@within_a_test
+@given(content=written)
+def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
+    """A file that holds anything is a problem in words."""
+    place = tmp_path / "lora-s0-0123456789"
+    place.mkdir(exist_ok=True)
+    (place / RECORD).write_bytes(content)
+    found = load_records(tmp_path)
+    assert found.records == ()
+    assert len(found.problems) == 1
+    use_records(tmp_path)
+
+
+@settings(within_a_test, max_examples=examples(0.2))
+@given(content=st.binary(max_size=80), keep=st.floats(0, 1))
+def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> None:
+    """A file that is no table, or torn, is no predictions: the run is set apart and the rest reported."""
+    path = min(runs.glob("lora*/predictions.parquet"))
+    with changing(path):
+        before = path.read_bytes()
+        path.write_bytes(before[: int(keep * len(before))] + content)
+        recommit(path.parent)
+        results = load(runs)
+        assert len(results.compared) + results.left_out.excluded_runs == 6

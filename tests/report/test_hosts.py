@@ -212,3 +212,9 @@ def test_guessing_is_beaten_over_seeds_or_rows(
 def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path: Path) -> None:
     """Runs that ended well and were set apart are not called failed."""
     assert said("cautions", load(tmp_path, runs)).startswith(said_first)
+
+
+def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) -> None:
+    """Where one method's records name a host and another's don't, nothing shows that it is the same."""
+    results = load(tmp_path, on(lambda r: "n1" if r.spec.method.name == "lora" else None, sweep(["lora", "full"])))
+    assert results.selection.unranked == ("hosts",)

@@ -254,3 +254,12 @@ def test_time_counts_from_the_base_model(
     assert said in report_sections.said("time-to-", results) + section("time-to-", results).model_dump_json()
     tables = report_sections.tables("time-to-", results).values()
     assert all({row[0] for row in table.rows} == {"lora", "full"} for table in tables)
+
+
+def test_another_run_without_steps_is_not_taken_for_the_base_model(tmp_path: Path) -> None:
+    """A run that trains something and consumed nothing is set apart, as before."""
+    folder = write(tmp_path / "zero", "exact")
+    record = next(r for r in Results.load(folder).compared if r.spec.method.name == "lora")
+    nothing = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
+    RunFolder(folder / record.run_id).commit(record.model_copy(update={"consumed": nothing}))
+    assert record.run_id not in {r.run_id for r in Results.load(folder).compared}

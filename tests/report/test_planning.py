@@ -163,3 +163,23 @@ def test_the_command_prints_the_plan(pilot: Path) -> None:
     assert "seeds are enough for every pair" in done.output
     assert CliRunner().invoke(main, [*arguments, "accuracy=x"]).exit_code == 2
     assert CliRunner().invoke(main, [*arguments, "accuracy=1pp", "--power", "2"]).exit_code == 2
+
+
+def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
+    """A metric beside the headline ones is planned by Holm over its own pairs."""
+    results = Results.load(pilot)
+    for metric, wish, size in (
+        ("test_loss", "test_loss=0.05", 0.05), ("samples_per_second", "samples_per_second=3%", math.log(1.03))
+    ):  # fmt: skip
+        (noisiest, *_) = plan(pilot, wish).pairs
+        (pair,) = [c for c in results.comparisons(metric) if (c.a, c.b) == (noisiest.a, noisiest.b)]
+        assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
+
+
+def test_units_agree(pilot: Path) -> None:
+    """A relative size is of the mean over methods, and an absolute one is in the metric's unit."""
+    mean = plan(pilot, "samples_per_second=3%").seeds
+    means = [850.0, 760.0, 1800.0]
+    near = plan(pilot, f"samples_per_second={0.03 * sum(means) / 3:.4f} samples/s").seeds
+    assert mean
+    assert near == pytest.approx(mean, abs=1)

@@ -247,3 +247,24 @@ def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, An
     assert "it defines metrics otherwise than most runs: train_seconds has " in apart(results)[newest.run_id]
     by_f1 = load(tmp_path / "f1", [*others, newest.model_copy(update={"headline": "test_macro_f1"})])
     assert (by_f1.quality, list(apart(by_f1))) == ("test_accuracy", [newest.run_id])
+
+
+def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
+    """Rows may be stored in any order, and scores may differ by what float32 rounds away."""
+    results = change(load(tmp_path, sweep(["lora", "full"], 3)), "lora", 1, lambda f: f.iloc[::-1])
+    assert len(results.compared) == 6
+    before = load(tmp_path / "before", sweep(["lora", "full"], 3))
+    assert (results.aligned.units["lora"][1] == before.aligned.units["lora"][1]).all()
+    barely = change(results, "lora", 2, lambda f: f.assign(loss=f.loss.astype(float) * (1 + 1e-8)))
+    assert len(barely.compared) == 6
+
+
+def test_a_record_goes_by_its_folders_name(tmp_path: Path) -> None:
+    """A moved run folder is a run like others, and its files are looked for where it lies."""
+    results = load(tmp_path, sweep(["lora", "full"], 2))
+    moved = results.runs("lora")[0].run_id
+    (tmp_path / moved).rename(tmp_path / "elsewhere")
+    results = Results.load(tmp_path)
+    assert results.runs("lora")[0].run_id == "elsewhere"
+    assert len(results.aligned.units["lora"]) == 2
+    assert results.curve("train_loss", "lora", 0)

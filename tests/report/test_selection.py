@@ -102,8 +102,9 @@ failed_check = changed(
 )
 not_ok = changed(status=lambda _: "failed")
 turned = lambda frame: frame.assign(prediction=(frame.prediction + (frame.index <= 20)) % 4)  # noqa: E731
+unknown = answered(turned, known=False)
 EDITS = (
-    other_protocol, other_consumption, failed_check, no_predictions, no_digest, answered(turned, known=False),
+    other_protocol, other_consumption, failed_check, no_predictions, no_digest, unknown,
     answered(turned), answered(lambda frame: frame.assign(loss=frame.loss + 0.01)), scored("test_accuracy"),
     scored("test_macro_f1"), scored("test_loss"), more_points, not_ok,
 )  # fmt: skip
@@ -155,6 +156,19 @@ def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> 
 def _left_out(folder: Path) -> int:
     left = Results.load(folder).left_out
     return left.excluded_runs + len(left.unfinished) + len(left.problems)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_of_an_edited_copy_and_its_original_neither_counts(whole: Path, tmp_path: Path, half: int) -> None:
+    """A copy of a run with whatever fault takes the original with it: nothing tells which of the two is meant."""
+    here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
+    read = [edit for edit in EDITS if edit not in {other_protocol, no_predictions, unknown, more_points, not_ok}]
+    chosen = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]]
+    for run, edit in zip(chosen, read[half::2], strict=True):
+        shutil.copytree(here / run, here / f"{run}-copy")
+        edit(here / f"{run}-copy")
+        shutil.rmtree(there / run)
+    assert page(here) == page(there)
 
 
 @pytest.mark.parametrize("renamed", [False, True])

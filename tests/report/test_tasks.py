@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_sections import said
 
@@ -17,7 +18,7 @@ from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.records.predictions import Predictions
+from hpml_bench.records.predictions import Predictions, read_predictions
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
@@ -253,6 +254,17 @@ def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
     assert len(results.compared) == 7
     (apart,) = results.left_out.excluded
     assert "the groups beside its predictions are not those of the other runs" in apart.reason
+
+
+def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> None:
+    """Such a file is none that a run wrote."""
+    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)), GROUPS)
+    (place,) = folder.iterdir()
+    assert read_predictions(place) is not None
+    frame = pd.read_parquet(place / PREDICTIONS).astype({"group": "float64"})
+    frame.loc[3, "group"] = None
+    frame.to_parquet(place / PREDICTIONS, index=False)
+    assert read_predictions(place) is None
 
 
 def test_what_is_below_guessing_is_not_shown_above_it() -> None:

@@ -26,7 +26,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import assembly as assembly_module
-from hpml_bench.training import evaluation, generation, kernels, trial, worker
+from hpml_bench.training import distributed, evaluation, generation, kernels, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -527,3 +527,14 @@ def test_learned_positions_are_counted_before_they_are_used(
         assert trial.positions(model, 24) == 24
         monkeypatch.setattr(type(model), "forward", never)
         assert trial.positions(model, 25) is None
+
+
+def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own calls, which a run on a CPU doesn't make."""
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        distributed.release(device)
+        distributed.leave_free(0.05, device)
+    assert calls == ["emptied", (0.95, torch.device("cuda", 1))]

@@ -71,6 +71,9 @@ OF_STEPS: dict[str, tuple[type[Probe], int, list[Step], dict[str, float]]] = {
         throughput.ThroughputProbe, 9, THREE, {"samples_per_second": 24 / 9, "step_ms_p90": 3800},
     ),
     "a drift of +100 %, exactly": (throughput.ThroughputProbe, 2, slower(24), dict.fromkeys(DRIFT, 1.0)),
+    "a step of 20 s among those of 1 s": (
+        throughput.ThroughputProbe, 2, [*slower(8)[:6], step(7, 20.0), step(8, 1.0)], {"step_time_outliers": 1},
+    ),
     "too few steps for a drift": (throughput.ThroughputProbe, 2, slower(11), dict.fromkeys(DRIFT, math.nan)),
     "gradient norms 3 and 5, per root of 29 trained parameters": (
         gradient.GradientProbe, 1, [step(1, grad_norm=3.0), step(2, grad_norm=5.0, lr=0.2)],
