@@ -327,7 +327,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
-    """Return all of a run, in its folder, that must not differ from an undisturbed one's."""
+    """Return all of a run, in its folder, that must not differ from an undisturbed one's, whatever nodes it is on."""
     points = read_points(folder)
     timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
     predictions = folder / PREDICTIONS
@@ -336,7 +336,7 @@ def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
         "points": [point.model_dump() for point in points if point.metric != "step_seconds"],
         "steps": [(p.step, p.tokens, p.real_tokens) for p in points if p.metric == "step_seconds"],
         "predictions": predictions.read_bytes() if predictions.exists() else None,
-        "metrics": {name: value for name, value in record.metrics.items() if name not in timed},
+        "metrics": {n: value for n, value in record.metrics.items() if n not in timed and "_nodes_bytes" not in n},
         "consumed": record.consumed,
         "checks": [(check.name, check.passed) for check in record.checks],
     }
