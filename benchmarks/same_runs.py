@@ -172,13 +172,15 @@ def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
             for method in ("lora", "full"):
                 found: dict[Version, tuple[float, float]] = {}
                 for version in (old, new)[:: 1 if number % 2 else -1]:
-                    words = ["run-all", suite, "--methods", method, "--seeds", "1", "--fresh", "--wandb", "off"]
-                    version.call(*words, "--out", "speed", *(word for one in own for word in ("--set", one)))
-                    (file,) = version.room.glob(f"speed/{suite}/{method}-*/run.json")
+                    out = f"speed-{name}-{method}-{number}"
+                    words = ["run-all", suite, "--methods", method, "--seeds", "1", "--wandb", "off", "--out", out]
+                    version.call(*words, *(word for one in own for word in ("--set", one)))
+                    (file,) = version.room.glob(f"{out}/{suite}/{method}-*/run.json")
                     metrics = json.loads(file.read_text())["metrics"]
                     found[version] = metrics["samples_per_second"], metrics["peak_memory_mb"]
                 ratio = found[new][0] / found[old][0], found[new][1] / found[old][1]
                 ratios.setdefault(f"{name} {method}", []).append(ratio)
+                print(f"round {number + 1}, {name} {method}: {ratio[0]:.3f}, {ratio[1]:.3f}", flush=True)
     for case, pairs in ratios.items():
         speed, memory = zip(*pairs, strict=True)
         yield (
