@@ -160,10 +160,10 @@ def train(trainer: Trainer, phase: Phase = record_function) -> None:
 
 def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
     with phase("evaluation"):
-        evaluation.rehearse_losses(run)
+        evaluation.rehearse_losses(run, run.validation)
     if run.generator is not None:
         with phase("generation"):
-            evaluation.rehearse_generation(run)
+            evaluation.rehearse_generation(run, run.validation)
 
 
 def _there(model: nn.Module) -> int:

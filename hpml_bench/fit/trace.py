@@ -373,8 +373,8 @@ def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
     if "evaluation" in phases:
         with tracker.phase() as peaks["evaluation"], whole(run.model):
-            rehearse_losses(run)
+            rehearse_losses(run, run.validation)
         if run.generator is not None:
             with tracker.phase() as peaks["generation"], whole(run.model):
-                rehearse_generation(run)
+                rehearse_generation(run, run.validation)
     return peaks

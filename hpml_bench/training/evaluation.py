@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from hpml_bench.training.generation import (
     seconds_since,
 )
 from hpml_bench.training.kernels import autocast
-
-if TYPE_CHECKING:
-    from hpml_bench.training.assembly import Assembly
 
 OUTPUTS = 2**28
 """Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
@@ -200,13 +197,13 @@ def most_targets(model: TaskModel) -> int:
 
 
 @torch.no_grad()
-def rehearse_losses(run: Assembly) -> None:
+def rehearse_losses(run: Run, validation: Rows) -> None:
     """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
 
     Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
     in training mode, and returns to it.
     """
-    model, settings, group, answered = run.model, run.settings, run.group, (run.validation, run.test)
+    model, settings, group, answered = run.model, run.settings, run.group, (validation, run.test)
     model.eval()
     passes = (
         (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
@@ -223,12 +220,12 @@ def rehearse_losses(run: Assembly) -> None:
 
 
 @torch.no_grad()
-def rehearse_generation(run: Assembly) -> None:
+def rehearse_generation(run: Run, validation: Rows) -> None:
     """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
     if run.generator is None:
         return
     run.model.eval()
     with autocast(run.settings):
-        for rows in (run.validation, run.test):
+        for rows in (validation, run.test):
             rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
     run.model.train()

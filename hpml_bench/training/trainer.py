@@ -258,8 +258,8 @@ class Trainer(Evaluator):
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
             with whole(self.model), explain_out_of_memory("evaluation batch", "eval_batch"):
-                rehearse_losses(self.assembly)
-                rehearse_generation(self.assembly)
+                rehearse_losses(self.assembly, self.assembly.validation)
+                rehearse_generation(self.assembly, self.assembly.validation)
             release(group.device)  # training reserves memory by its own needs
             progress = "rehearsing the largest batch"
             for indices in batches:
