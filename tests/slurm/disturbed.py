@@ -77,6 +77,10 @@ class Disturbed:
     def close(self) -> None:
         (self.gate / "closed").touch()
 
+    def rank(self, job: str, number: int) -> tuple[str, str]:
+        host, pid = (self.gate / f"{job}.0.{number}").read_text().split()
+        return host, pid
+
     def pass_on(self) -> None:
         (self.gate / "closed").unlink()
 
