@@ -301,6 +301,7 @@ def _ask_missing(
                     came.put((number, client.ask(*rows[number], decoding, seed * 1_000_003 + number)))
                 except Exception as error:
                     came.put((number, error))
+                    over.set()
 
     for _ in range(min(threads, left.qsize())):
         threading.Thread(target=ask, daemon=True).start()  # none holds up the end of the process

@@ -24,6 +24,7 @@ NOT_SAVED = "no checkpoint: "  # how a line of a rank's log begins that says why
 CHECKPOINTS = "checkpoints"  # folder of a run that isn't done, with a folder for each step whose state was saved
 COMMAND = "command"  # folder of a run under way, with what its own program reads and writes
 PREDICTIONS = "predictions.parquet"
+AGREEMENT = "agreement.json"  # beside a server's answers: how they differ from those of the run that it claims to be
 KEPT = "kept"  # folder of a run's trained parts, which `run-all --keep` writes
 SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones
 TRACKING = frozenset({"mlflow", "tensorboard", "trackio", "wandb"})

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from random import Random
 
-from hpml_bench.plugins.method import check_methods, commands_of
+from hpml_bench.plugins.method import check_methods, commands_of, make_method
 from hpml_bench.records.files import KEPT
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.load import load_records
@@ -69,6 +69,8 @@ class SweepRequest:
                 f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
             )
         check_methods((spec.method for spec in specs), settings)
+        if self.save and not (make_method(specs[0].method).trains or self.commands):
+            raise UserError(f"--save: {specs[0].method.name} trains nothing, so that there is nothing to save")
         if self.commands and not self.allow_commands:
             raise UserError(
                 f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them and the programs that "

@@ -6,9 +6,10 @@ one folder or server; the suite's own folder stays as it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
-from hpml_bench.records.files import KEPT, RECORD, SUITE, read_json
+from hpml_bench.records.files import AGREEMENT, KEPT, RECORD, SUITE, read_json, write_atomically
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
@@ -124,7 +125,7 @@ class Scoring:
             raise UserError(f"--system {name}: there is no run {claimed} that ended well; there are {there}")
 
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
-        """Return a sentence on how a server's answers differ from those of a run, METHOD-sSEED, and why.
+        """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence.
 
         Raises UserError: there is no such run, or one of the two has no answers.
         """
@@ -148,7 +149,9 @@ class Scoring:
         rows = server.questions(own.spec.settings, prepared)
         ask = partial(server.again, server.client_of(record.spec, self.access), rows, prepared, own.spec)
         claim = Claim(own.spec, prepared, parts if parts.exists() else None, [row for row, _ in rows], ask)
-        return f"{name} as {claimed}: {examine(claim, ours, theirs).sentence}."
+        found = examine(claim, ours, theirs)
+        write_atomically(answered / AGREEMENT, json.dumps({"run": claimed, **asdict(found)}, indent=2) + "\n")
+        return f"{name} as {claimed}: {found.sentence}."
 
 
 def _set_aside_others(request: SweepRequest, console: Console) -> None:

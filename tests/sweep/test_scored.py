@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,19 @@ def test_systems_stand_beside_the_runs(out: Path) -> None:
     assert f"there as lora-s0: all {ROWS} answers are equal." in done.output
     page = (out / "scored" / "chat" / "report.md").read_text()
     assert all(f"| {name} |" in page for name in ("theirs", "there", "lora", "none"))
-    assert "all 40 answers are equal" in page
+    assert "there as lora-s0: all 40 answers are equal" in page
     assert content(out / "chat") == before
+    folders = [str(folder) for folder in (out / "chat", *out.glob("scored/seed*/chat"))]
+    assert call("compare", *folders, "--out", str(out / "later")).exit_code == 0
+    assert "all 40 answers are equal" in (out / "later" / "report.md").read_text(), "it is recorded beside the run"
+
+
+def test_a_method_that_trains_nothing_has_nothing_to_save(tmp_path: Path) -> None:
+    """`run none --save` is refused before the run."""
+    done = call("run", "none", "chat", "--save", str(tmp_path / "saved"), "--out", str(tmp_path), *SETTINGS)
+    assert done.exit_code == 2
+    assert "none trains nothing" in done.output
+    assert not (tmp_path / "chat").exists()
 
 
 def test_a_served_run_tells_no_loss(out: Path) -> None:
@@ -143,34 +154,37 @@ def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
         assert error.message.startswith(f"row 15: {served.url}/chat/completions: HTTP 400 Bad Request")
         count = iter([0] * 10**3)
         assert score(out, f"there={served.url}").exit_code == 0
-    assert len(served.asked) <= ROWS + 2  # a thread may have begun another row
+    assert len(served.asked) == ROWS + 1
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
 
 def test_killed(out: Path) -> None:
     """All rows but those in flight have their answers, a torn last line left out, and the next call asks the rest."""
-    right = answers_of(out, "lora")
+    right, count, killed = answers_of(out, "lora"), iter(range(ROWS)), threading.Event()
 
-    def slow(asked: dict[str, Any]) -> str:
-        time.sleep(0.1)
+    def held(asked: dict[str, Any]) -> str:
+        if next(count, ROWS) >= 10:
+            killed.wait()
         return right(asked)
 
     class Score(Command):
         does = ("score",)
 
-    with serving(slow) as served:
+    def answers() -> list[str]:
+        return [line for file in out.glob("scored/seed0/chat/*.answers.jsonl") for line in file.read_text().split("\n")]
+
+    with serving(held) as served:
         system = ("--system", f"there={served.url}", "--concurrency", "2")
         command = Score(Path("chat"), out, *SETTINGS, *system)
-        command.until(lambda: len(served.asked) > 10)
+        command.until(lambda: len(answers()) == 1 + 10 + 1 and len(served.asked) == 12)
         command.process.send_signal(signal.SIGKILL)
         command.process.wait()
+        killed.set()
         for file in out.glob("scored/seed0/chat/*.answers.jsonl"):
             with file.open("a") as end:
                 end.write('{"row": 39, "te')
-        before = len(served.asked)
         assert score(out, f"there={served.url}").exit_code == 0
-    assert before < ROWS, "the kill came too late"
-    assert len(served.asked) <= ROWS + 2
+    assert len(served.asked) == ROWS + 2
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
 

@@ -138,14 +138,14 @@ def score(
             well = {record.spec.method.name for record in records if record.status == "ok" and not record.spec.seed}
             claims = [one for one in named if "as" in one.options and one.name in well]
             said = [scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims]
-            said += [remark for one in named if one.name in well and (remark := one.unknown_base())]
-            scores = [replace(one, remarks=(*one.remarks, *said)) for one in read(scoring.folders)]
+            unsure = [remark for one in named if one.name in well and (remark := one.unknown_base())]
+            scores = [replace(one, remarks=(*one.remarks, *unsure)) for one in read(scoring.folders)]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
             for record in records:
                 click.echo(
                     for_terminal(f"{record.spec.method.name} seed {record.spec.seed}: {record.shown or record.status}")
                 )
-            for sentence in said:
+            for sentence in (*said, *unsure):
                 click.echo(for_terminal(sentence))
     ctx.exit(status)

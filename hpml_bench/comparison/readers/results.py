@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import DATASET, GROUP, HOST, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
-from hpml_bench.records.files import PREDICTIONS, RECORD
+from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD, read_json
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import facts_of
@@ -121,5 +121,8 @@ def _remarks(results: Results) -> Iterator[str]:
         yield f"{results.suite}: scores of rows are as recorded, not computed anew: {results.unchecked}."
     if results.not_largest:
         yield f"{results.suite}: the largest difference of a row that it declares isn't used: {results.not_largest}."
+    for record in results.compared:
+        if said := read_json(results.folder / record.run_id / AGREEMENT):
+            yield sanitize(f"{record.spec.method.name} as {said.get('run')}: {said.get('sentence')}.", 1000)
     if results.never_run:
         yield f"{results.suite}: {results.never_run} runs of the suite have no record."
