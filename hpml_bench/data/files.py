@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
 from hpml_bench.data.sentences import TAGGED, read_tagged
 from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.cache import cache_folder, disk_error, locked, new_entry
+from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, first_line
 
@@ -27,8 +27,7 @@ TEXT = {".txt": "text"}  # plain text, whose lines are rows with the one column 
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 PATTERNS = ("*.parquet", "*.csv", "*.jsonl")  # files with rows in a repository of a data set
 MAX_CARD = 200_000  # most characters of settings at the head of such a repository's README.md
-LARGE = 16 * 2**20  # bytes of a file beyond which only its head is read
-HEAD_ROWS = 20_000  # most rows read of the head of a parquet file, whose bytes say little about its rows
+MAX_OBJECT = 16 * 2**20  # most characters of a json file that is one object with rows in it
 ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
 
 
@@ -177,7 +176,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
 def _field_of(file: Path) -> str | None:
     """Return the key of the only list of objects in a file that is one object; None for other files."""
     with file.open(encoding="utf-8", errors="replace") as opened:
-        text = opened.read(LARGE).lstrip("\ufeff \t\r\n")
+        text = opened.read(MAX_OBJECT).lstrip("\ufeff \t\r\n")
     try:
         value, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
@@ -270,86 +269,3 @@ def _outside(card: Path) -> str | None:
         ):
             return value
     return None
-
-
-# Heads of large files
-
-
-class Head(NamedTuple):
-    """The first rows of a file."""
-
-    file: Path  # a file of the cache, or the file itself where it is small
-    share: float  # share of the file that it is, by bytes; by rows of parquet
-
-
-def head_of(file: Path) -> Head:
-    """Return a small file itself, and of a large one a file with its first rows, of about `LARGE` bytes.
-
-    Raises UserError where no row ends within them.
-    """
-    facts = file.stat()
-    if facts.st_size <= LARGE:
-        return Head(file, 1.0)
-    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns, LARGE], 16)
-    suffix = file.suffix.lower()
-    target = cache_folder() / "heads" / name / f"head{suffix}"
-    with locked(target.parent):
-        if suffix == ".parquet":
-            return Head(target, _parquet_head(file, target))
-        with file.open("rb") as opened:
-            content = opened.read(LARGE)
-        is_list = suffix == ".json" and content.lstrip()[:1] == b"["
-        rows, length = _first_values(content) if is_list else _whole_lines(content, quotes=suffix in SEPARATED)
-        if not rows:
-            raise UserError(f"{file}: no row ends within its first {LARGE / 2**20:.0f} MB, so that it holds no rows")
-        if not target.is_file():
-            with new_entry(target) as fresh:
-                fresh.write_bytes(rows)
-    return Head(target, length / facts.st_size)
-
-
-def _whole_lines(content: bytes, *, quotes: bool) -> tuple[bytes, int]:
-    """Return a text up to its last line break, and its length; with `quotes` up to the last outside of them.
-
-    Where half of the text seems to be quoted, nothing is.
-    """
-    end = len(content)
-    while (end := content.rfind(b"\n", 0, end)) >= 0:
-        if not quotes or content.count(b'"', 0, end) % 2 == 0 or end < len(content) // 2:
-            return content[: end + 1], end + 1
-    return b"", 0
-
-
-def _first_values(content: bytes) -> tuple[bytes, int]:
-    """Return the whole objects at the beginning of a JSON list, one a line, and the place after them in the list."""
-    text = content.decode("utf-8", errors="ignore")
-    decoder, place = json.JSONDecoder(), text.index("[") + 1
-    found: list[str] = []
-    try:
-        while True:
-            start = place + len(text[place : place + 1000]) - len(text[place : place + 1000].lstrip(" ,\t\r\n"))
-            value, place = decoder.raw_decode(text, start)
-            found.append(f"{json.dumps(value)}\n")
-    except (ValueError, RecursionError):
-        return "".join(found).encode(), place
-
-
-def _parquet_head(file: Path, target: Path) -> float:
-    """Write the first rows of a parquet file to `target`, and return which share they are."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        whole = pq.ParquetFile(file)
-        batches, rows = [], 0
-        for batch in whole.iter_batches(batch_size=min(1000, HEAD_ROWS)):
-            batches.append(batch)
-            rows += batch.num_rows
-            if rows >= HEAD_ROWS or sum(part.nbytes for part in batches) > LARGE:
-                break
-        if not target.is_file():
-            with new_entry(target) as fresh:
-                pq.write_table(pa.Table.from_batches(batches, whole.schema_arrow), fresh)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file}: can't be read as parquet: {str(error)[:200]}") from None
-    return float(rows / max(1, whole.metadata.num_rows))

@@ -47,8 +47,7 @@ class Budget:
 def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
     """Return the recipe's budget, less where rows are few, or are more than a comparison needs; or what is given."""
     answers = task.decoding is not None
-    rows = int(len(view.loaded.train) / view.data.share_of("train"))
-    tests = int(len(view.loaded.test) / view.data.share_of("test"))
+    rows, tests = len(view.loaded.train), len(view.loaded.test)
     ranks = default_ranks()
     left = rows if view.loaded.validation is not None else rows - max(1, rows // 10)
     batch = recipe.batch
@@ -59,9 +58,9 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
     smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
     entries = (
-        _samples("train_samples", rows, MOST_TRAINING, view, "as many as PEFT's method comparison trains on"),
+        _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
         _validation(view, answers),
-        _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST, view,
+        _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST,
                  "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
         Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
         Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
@@ -84,9 +83,9 @@ def least_difference(task: Task, rows: int) -> str:
     )
 
 
-def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:
+def _samples(key: str, rows: int, most: int, reason: str) -> Entry:
     if rows > most:
-        return Entry(key, most, (f"drawn from {'' if view.data.whole else 'some '}{rows:,}: {reason}; null takes all",))
+        return Entry(key, most, (f"drawn from {rows:,}: {reason}; null takes all",))
     return Entry(key, None, ("null is all of them",))
 
 

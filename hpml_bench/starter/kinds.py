@@ -116,7 +116,7 @@ class View:
     model: Model
     data: Data
     learnt: Learnt
-    loaded: LoadedData  # the rows as the data set gives them, of large files the first ones
+    loaded: LoadedData  # the rows as the data set gives them
     encoder: Encoder  # the model's tokenizer, which cuts nothing
     given: Mapping[str, Any] = field(default_factory=dict)  # options of the task that were given
 
@@ -160,16 +160,13 @@ def pooling(view: View) -> Entry:
 
 
 def label_names(view: View, counts: str) -> tuple[Entry, ...]:
-    """Return the names of classes or tags, where all of them have been seen and the data set has none of its own."""
+    """Return the names of classes or tags, unless the data set has its own."""
     names = list(view.loaded.label_names)
     reasons = [f"{len(names)} of them; {counts}."]
     if all(name.removeprefix("-").isdecimal() for name in names):
         reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
-    if view.data.dataset == "hub" or len(names) > MOST_NAMES or not view.data.whole:
-        why = (
-            "only a part of the file was read, and run-all reads all names" if not view.data.whole else "the data's own"
-        )
-        return (Entry("label_names", names[:MOST_NAMES], (*reasons, f"Not set: {why}."), chosen=False),)
+    if view.data.dataset == "hub" or len(names) > MOST_NAMES:
+        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
     return (Entry("label_names", names, tuple(reasons)),)
 
 

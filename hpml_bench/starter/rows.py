@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from hpml_bench.data.columns import (
     short,
 )
 from hpml_bench.data.conversations import Shape, find_shape
-from hpml_bench.data.files import file_of, head_of, read_file, read_repository
+from hpml_bench.data.files import file_of, read_file, read_repository
 from hpml_bench.data.sentences import sentences_of
 from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
@@ -44,11 +43,10 @@ ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no",
 
 @dataclass(frozen=True)
 class Data:
-    """The data as a suite names them, with the training rows, or the first of them."""
+    """The data as a suite names them, with the training rows."""
 
     dataset: str  # the data set that reads them
     options: Mapping[str, Any]  # its options: where the splits are
-    heads: Mapping[str, Any]  # the same, with the head of a large file in the place of the file
     train: Dataset
     where: str  # name of the training rows in errors
     read: Any  # all options of the data set: columns and format, as given
@@ -56,35 +54,11 @@ class Data:
     named: bool = True  # whether columns have names of their own
     label: str | None = None  # column that the file itself calls the label
     split: str | None = None  # column that names each row's split
-    shares: Mapping[str, float] = field(default_factory=dict)
-    """Split -> share of its rows that is looked at, where it isn't 1."""
     why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> the reasons for it
 
     @property
     def name(self) -> str:
         return str(self.options.get("dataset") or self.options["train"]).removeprefix("path:").partition("#")[0]
-
-    @property
-    def whole(self) -> bool:
-        return not self.shares
-
-    def share_of(self, split: str) -> float:
-        """Return the share of a split's rows that is looked at; of one that is split off, the training rows'."""
-        return self.shares.get(split if self.options.get(split) else "train", 1.0)
-
-
-@contextmanager
-def named_in_errors(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: str) -> Iterator[None]:
-    """Name the user's files in errors on their heads."""
-    try:
-        yield
-    except UserError as error:
-        name = str(options.get("dataset") or options["train"]).removeprefix("path:")
-        text = re.sub(rf"^data set {dataset}: ", lambda _: f"{name}: ", str(error))
-        for split, head in heads.items():
-            if head != options.get(split):
-                text = text.replace(str(head).removeprefix("path:"), str(options[split]).removeprefix("path:"))
-        raise UserError(text) from None
 
 
 def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
@@ -102,61 +76,43 @@ def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Targe
 
 
 def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | None) -> Data:
-    splits, by_place = _assigned(sources)
-    heads, shares, why = {}, {}, {}
-    for split, uri in splits.items():
-        file = file_of(uri)
-        head = head_of(file)
-        heads[split] = uri if head.share == 1 else f"path:{head.file}"
-        reasons = []
-        if len(sources) > 1:
-            reasons.append(
-                "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
-                if by_place
-                else "by the file's name"
-            )
-        if head.share < 1:
-            shares[split] = head.share
-            reasons.append(
-                f"It has {file.stat().st_size / 1e9:.3g} GB; all that is said of its rows here is of the first "
-                f"{100 * head.share:.2g} %. run-all reads it whole."
-            )
-        why[split] = tuple(reasons)
-    read: Any = validate_options("datasets", "text_files", {**heads, **options}, "dataset.options")
-    where = str(file_of(splits["train"]))
-    with named_in_errors(splits, heads, "text_files"):
-        rows, layout = read_file(file_of(heads["train"]), read)
+    splits, how = _assigned(sources)
+    why = dict.fromkeys(splits, how)
+    read: Any = validate_options("datasets", "text_files", {**splits, **options}, "dataset.options")
+    rows, layout = read_file(file := file_of(splits["train"]), read)
     column = read.split if len(sources) == 1 else None
     if column is None and len(sources) == 1 and (name := first_named(rows.column_names, SPLIT_COLUMNS)):
         named = {split_of(str(cell)) for cell in rows.unique(name)}
         if "train" in named and len(named) > 1 and None not in named:
-            column, splits, heads = name, splits | {"split": name}, heads | {"split": name}
+            column, splits = name, splits | {"split": name}
             why["split"] = ("its cells name the splits; without this line all rows are training rows",)
-    column = None if column is None else column_named(column, rows.column_names, where, "split")
-    rows = rows if column is None else split_by(rows, where, column).train[0]
+    if column is not None:
+        column = column_named(column, rows.column_names, str(file), "split")
+        rows = split_by(rows, str(file), column).train[0]
     if target in {None, "tags"}:
         rows = sentences_of(rows)
     has_names, label = (True, None) if layout is None else (layout.named, layout.label)
-    return Data("text_files", splits, heads, rows, where, read, target, has_names, label, column, shares, why)
+    return Data("text_files", splits, rows, str(file), read, target, has_names, label, column, why)
 
 
-def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], bool]:
-    """Return split -> source, and whether their places decided, not their names."""
+def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return split -> source, and the reason, where there are several."""
     if len(sources) > len(SPLITS):
         raise UserError(f"--data: {len(sources)} files are given; join them to one file per split: {', '.join(SPLITS)}")
     if len(set(sources)) < len(sources):
         raise UserError(f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file once")
     if len(sources) == 1:
-        return {"train": sources[0]}, False
+        return {"train": sources[0]}, ()
     named: dict[str, str] = {}
     for uri in sources:
         split = split_of(Path(uri.partition("#")[0]).stem)
         if split is None or split in named:
-            return dict(zip(SPLITS, sources, strict=False)), True
+            why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
+            return dict(zip(SPLITS, sources, strict=False)), (why,)
         named[split] = uri
     if "train" not in named:
         raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
-    return {split: named[split] for split in SPLITS if split in named}, False
+    return {split: named[split] for split in SPLITS if split in named}, ("by the file's name",)
 
 
 def _repository(uri: str, given: Mapping[str, Any], target: Target | None) -> Data:
@@ -170,7 +126,7 @@ def _repository(uri: str, given: Mapping[str, Any], target: Target | None) -> Da
         options[split] = found[split][0] if found[split] and found[split][0] != train else None
         why[split] = () if options[split] else ("none of that name; rows are split off the training rows",)
     read = validate_options("datasets", "hub", {**options, **given}, "dataset.options")
-    return Data("hub", options, options, parts[train], f"{uri} {train}", read, target, why=why)
+    return Data("hub", options, parts[train], f"{uri} {train}", read, target, why=why)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from hpml_bench.starter.kinds import (
 )
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
-from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows, named_in_errors
+from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
 from hpml_bench.suite.options import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
@@ -97,7 +97,7 @@ def starter_suite(
 ) -> Starter:
     """Return a suite that compares methods on this model and these rows, with the reason for each choice.
 
-    Model and rows are prepared as `run-all` prepares them, of a large file the first rows.
+    Model and rows are prepared as `run-all` prepares them.
 
     Args:
         model: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub.
@@ -117,8 +117,10 @@ def starter_suite(
     target = registry.plugin("tasks", name).target if name else None
     rows = look_at_rows(data, given.get("dataset", {}).get("options", {}), target)
     learnt = find_target(rows, looked_model)
-    with named_in_errors(rows.options, rows.heads, rows.dataset):
+    try:
         return _drafted(looked_model, rows, learnt, file, given)
+    except UserError as error:
+        raise UserError(str(error).replace(f"data set {rows.dataset}: ", f"{rows.name}: ", 1)) from None
 
 
 def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> Starter:
@@ -134,7 +136,7 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         content = {
             "backbone": model.source,
             "task": {"name": kind.task, "options": dict(options)},
-            "dataset": {"name": data.dataset, "options": {**data.heads, **rows}},
+            "dataset": {"name": data.dataset, "options": {**data.options, **rows}},
         }
         if "steps" in given:
             more.pop("epochs", None)
@@ -159,15 +161,9 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     recipe = language_recipe if task.model_kind == "language_model" else encoder_recipe
     budget = choose_budget(view, task, recipe(model.parameters), given)
     chosen = {**as_values(budget.entries), "max_length": limit}
-    batch = chosen["global_batch"]
-    if not data.whole:  # a head may have fewer rows than the suite takes of the whole
-        chosen |= {"train_samples": None, "test_samples": None, "global_batch": 1}
-        given = {key: value for key, value in given.items() if key not in chosen}
-    looked = {**as_values(columns), **as_values(names)}
-    prepared = prepare(drafted(as_values(options), looked, **chosen))
-    memory = predict_memory(
-        drafted(as_values(options), looked, **chosen | {"global_batch": batch}), budget.methods, file
-    )
+    settings = drafted(as_values(options), {**as_values(columns), **as_values(names)}, **chosen)
+    prepared = prepare(settings)
+    memory = predict_memory(settings, budget.methods, file)
     found = SuiteDraft(
         view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
     )
@@ -216,7 +212,7 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
 
 def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
     """Yield what a reader should know before the runs, in sentences for the terminal."""
-    view, rows = found.view, _rows(found)
+    view, rows = found.view, found.prepared.rows
     columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
     yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
     yield (
@@ -244,31 +240,20 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
 
 def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
     view, rows = found.view, found.prepared.rows
-    part = "" if view.data.whole else " of the part that was read"
     paragraphs = [
         f"{found.task.title} with {view.model} on {view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
         "docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
-        f"Rows{part}: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
+        f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
         *cost,
     ]
     return "".join(f"{line}\n" for line in comment(paragraphs))
 
 
-def _rows(found: SuiteDraft) -> dict[str, int]:
-    """Return the rows of each split in a run."""
-    chosen, data = as_values(found.budget.entries), found.view.data
-    return {
-        split: chosen[f"{split}_samples"] or int(count / data.share_of(split))
-        for split, count in found.prepared.rows.items()
-        if f"{split}_samples" in chosen
-    }
-
-
 def _cost(found: SuiteDraft) -> Iterator[str]:
-    lengths, rows, chosen = found.lengths, _rows(found), as_values(found.budget.entries)
+    lengths, rows, chosen = found.lengths, found.prepared.rows, as_values(found.budget.entries)
     mean = float(lengths.tokens.clip(max=found.limit).mean())
     answers = found.task.decoding is not None
     new = as_values(found.options).get("max_new_tokens", 0) if answers else 0
@@ -321,9 +306,6 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
             yield "They make scores look better or more certain than they are: remove them, or name a column of groups."
         else:
             yield f"Note: {warning}."
-    shares = data.shares.get("train", 1.0)
-    if shares < 1:
-        yield f"The file has some {len(data.train) / shares:,.0f} rows; {len(data.train):,} were read."
 
 
 def _limit(found: SuiteDraft) -> Entry:
