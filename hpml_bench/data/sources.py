@@ -16,14 +16,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from hpml_bench.data.wheel import wheel_content
-from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
@@ -88,10 +86,8 @@ def fetch(uri: str) -> Resolved:
 
 def reach(uri: str) -> None:
     """Check within `HUB_SECONDS` that the hub, or where it can't be reached its cache, has a `hub:` model."""
-    if uri.startswith("hub:"):
-        commit, why = _ask_hub(uri, "model")
-        if commit is None:
-            _snapshot(uri, "model", MODEL_PATTERNS, commit, why)
+    if uri.startswith("hub:") and (why := _unreachable(uri, "model")):
+        _snapshot(uri, "model", MODEL_PATTERNS, why)
 
 
 def resolve_model(uri: str) -> Resolved:
@@ -178,11 +174,11 @@ def weight_types(folder: Path) -> Counter[str]:
 def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Resolved:
     """Return the local snapshot of a hub repository: files of these patterns, of a model none in sub-folders.
 
-    The commit is requested first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the hub's own
-    cache is used (with `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such repository or revision,
-    or neither hub nor cache has it.
+    The hub is asked first, within `HUB_SECONDS`, so that an unreachable one is known at once; then its own cache is
+    used (with `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such repository or revision, or
+    neither hub nor cache has it.
     """
-    return _snapshot(uri, repo_type, patterns, *_ask_hub(uri, repo_type))
+    return _snapshot(uri, repo_type, patterns, _unreachable(uri, repo_type))
 
 
 def _hub_name(uri: str) -> tuple[str, str | None]:
@@ -192,26 +188,24 @@ def _hub_name(uri: str) -> tuple[str, str | None]:
     return match["repo"], match["revision"]
 
 
-def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: str | None, why: str) -> Resolved:
-    """Return the snapshot of a repository, fetched if necessary; without a commit of the hub's, the cached one."""
+def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], why: str) -> Resolved:
+    """Return the snapshot of a repository, fetched if necessary; the cached one where `why` says why not."""
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = _hub_name(uri)
-    if commit is not None:
-        _note_commit(repo, revision or constants.DEFAULT_REVISION, repo_type, commit)
     try:
         folder = snapshot_download(
             repo,
             repo_type=repo_type,
-            revision=commit or revision,  # asked for the revision's name again, the hub may not answer
+            revision=revision,
             cache_dir=constants.HF_HUB_CACHE,
             allow_patterns=list(patterns),
             ignore_patterns=["*/*"] if repo_type == "model" else None,
-            local_files_only=commit is None,
+            local_files_only=bool(why),
         )
     except Exception as error:
         problem = f"{why} and the cache {constants.HF_HUB_CACHE}"
-        if commit is not None:
+        if not why:
             problem = f"the download broke off ({first_line(error)}); run again to go on with it"
         elif hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
             problem += f" holds only a part of it; {GO_ON}"
@@ -222,25 +216,12 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: st
                 "index only)"
             )
         raise UserError(f"{uri}: {problem}") from None
-    log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
+    log.info("%s: commit %s%s", uri, Path(folder).name, ", from the cache" if why else "")
     return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
 
 
-def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
-    """Record the commit of a revision in the hub's cache, which the library doesn't: it is found offline then."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
-        return
-    note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
-    with suppress(OSError):  # a read-only cache may still be complete
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, commit)
-
-
-def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
-    """Return the commit of `uri`, or None and the reason where the hub doesn't answer in time.
+def _unreachable(uri: str, repo_type: RepoType) -> str:
+    """Return why the hub isn't asked or doesn't answer in time; empty where it has `uri`.
 
     After no answer, this process uses the hub's cache alone. Raises UserError for a repository or revision that the hub
     denies or doesn't have.
@@ -250,17 +231,17 @@ def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
 
     repo, revision = _hub_name(uri)
     if constants.HF_HUB_OFFLINE:
-        return None, "HF_HUB_OFFLINE is set"
-    answer: list[str | Exception] = []
+        return "HF_HUB_OFFLINE is set"
+    answer: list[Exception | None] = []
 
     def ask() -> None:
         for pause in [*[1.0] * (HUB_TRIES - 1), 0.0]:
             try:
-                info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=HUB_SECONDS)
-                answer.append(str(info.sha))
+                HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=HUB_SECONDS)
+                answer.append(None)
             except Exception as error:
                 answer.append(error)
-            if isinstance(answer[-1], str | RepositoryNotFoundError | RevisionNotFoundError):
+            if isinstance(answer[-1], RepositoryNotFoundError | RevisionNotFoundError | None):
                 return
             time.sleep(pause)
 
@@ -268,20 +249,19 @@ def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    result = answer[-1] if answer else None
+    result = answer[-1] if answer else TimeoutError(f"silent for {HUB_SECONDS:g} s")
     if isinstance(result, GatedRepoError):
         raise UserError(f"{uri}: this {repo_type} is gated; accept its terms on the hub and set HF_TOKEN")
     if isinstance(result, RevisionNotFoundError):
         raise UserError(f"{uri}: the {repo_type} has no revision '{revision}'")
     if isinstance(result, RepositoryNotFoundError):
         raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN")
-    if not isinstance(result, str):
-        why = first_line(result) if result else f"silent for {HUB_SECONDS:g} s"
-        log.info("%s: the hub can't be reached: %s", uri, why)
-        # From here on this process uses the cache alone; otherwise every further source would wait as long.
-        constants.HF_HUB_OFFLINE = True
-        return None, "the hub can't be reached"
-    return result, ""
+    if result is None:
+        return ""
+    log.info("%s: the hub can't be reached: %s", uri, first_line(result))
+    # From here on this process uses the cache alone; otherwise every further source would wait as long.
+    constants.HF_HUB_OFFLINE = True
+    return "the hub can't be reached"
 
 
 # GGUF

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import resource
@@ -11,7 +10,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +26,10 @@ LEAST_MEMORY = 1.2e9
 LEAST_PROCESSES = 40  # processes and threads that quickstart needs; on two cores it has 20 at most
 LEAST_OPEN_FILES = 1024  # open files that a run of many methods may need; the usual soft limit
 SKEW = 2.0  # seconds by which the clock may differ from the file system's, whose stamps may be coarse
-TIME_ERROR, STA_UNSYNC = 5, 0x40  # state and status bit of a clock without a time server; adjtimex(2)
 RESULTS = Path("reports/quickstart")  # folder that `run-all` writes to
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 ENOUGH_SHARED = 1e9  # bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB
 LITTLE = 1e9  # free bytes below which most models don't fit on a disk
-SIZE_SECONDS = 1.0  # time limit of adding up a cache's files
 
 
 def refused(error: Exception, state: State = "fail") -> Result:
@@ -93,49 +89,19 @@ def limits() -> Result:
 
 
 def clock() -> Result:
-    """Compare the clock with the file system's, and ask the kernel whether a time server sets it."""
-    skew = _skew()
-    if skew is not None and abs(skew) > SKEW:
-        found = f"{abs(skew):.1f} s {'ahead of' if skew < 0 else 'behind'} the file system's"
-        return Result("warn", found, "let both machines follow a time server")
-    synchronised, error = _kernel_clock()
-    if synchronised is None:
-        return Result("ok", "whether a time server sets it is not known: the kernel doesn't tell")
-    if synchronised:
-        return Result("ok", f"set by a time server, at most {error:.3g} s off")
-    advice = "jobs on several machines need equal clocks: run chronyd or ntpd on the host"
-    return Result("warn", "no time server sets it, says the kernel", advice)
-
-
-def _skew() -> float | None:
-    """Return the file system's time less ours (s) in the working folder; None where that can't be written to."""
+    """Compare the clock with the file system's, which may be another machine's, in the working folder."""
     try:
         with tempfile.TemporaryFile(dir=".") as file:
             before = time.time()
             file.write(b"doctor")
             file.flush()
-            return os.fstat(file.fileno()).st_mtime - before
+            skew = os.fstat(file.fileno()).st_mtime - before
     except OSError:
-        return None
-
-
-class _Timex(ctypes.Structure):
-    """First fields of <sys/timex.h>, and room for the others."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("others", ctypes.c_byte * 256),
-    )  # fmt: skip
-
-
-def _kernel_clock() -> tuple[bool | None, float]:
-    """Return whether the kernel counts its clock as synchronised, and its greatest error (s); None: it doesn't tell."""
-    values = _Timex()  # modes is 0: nothing is set
-    ask = getattr(ctypes.CDLL(None), "adjtimex", None)
-    state = -1 if ask is None else ask(ctypes.byref(values))
-    if state < 0:  # not allowed in this container, or no Linux
-        return None, 0.0
-    return state != TIME_ERROR and not values.status & STA_UNSYNC, values.maxerror / 1e6
+        return Result("ok", "not compared: this folder can't be written to")
+    if abs(skew) > SKEW:
+        found = f"{abs(skew):.1f} s {'ahead of' if skew < 0 else 'behind'} the file system's"
+        return Result("warn", found, "let both machines follow a time server")
+    return Result("ok", "agrees with the file system's")
 
 
 def results_folder() -> Result:
@@ -166,7 +132,7 @@ def temporary_folder() -> Result:
 def cache() -> Result:
     from hpml_bench.system.cache import cache_folder
 
-    return _with_size(_tried(cache_folder(), "set HPML_BENCH_CACHE to another folder"), cache_folder())
+    return _tried(cache_folder(), "set HPML_BENCH_CACHE to another folder")
 
 
 def hub_cache() -> Result:
@@ -200,7 +166,7 @@ def _of_library(folder: Path, variables: str) -> Result:
     if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
         return Result("warn", f"{folder}: this user has no home folder", f"set {variables} to a folder")
     try:
-        return _with_size(_tried(folder, f"set {variables} to another folder; quickstart needs none"), folder)
+        return _tried(folder, f"set {variables} to another folder; quickstart needs none")
     except UserError as error:
         return refused(error, "warn")
 
@@ -230,16 +196,3 @@ def _tried(folder: Path, advice: str) -> Result:
     if free < LITTLE:
         return Result("warn", found, f"most models need more: free some space, or {advice}")
     return Result("ok", found)
-
-
-def _with_size(found: Result, folder: Path) -> Result:
-    """Return a finding with the size of the folder's files, of some of them where adding up takes too long."""
-    deadline, total, least = time.monotonic() + SIZE_SECONDS, 0, ""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # removed meanwhile
-                total += os.lstat(f"{place}/{name}").st_size
-        if time.monotonic() > deadline:
-            least = "more than "
-            break
-    return Result(found.state, f"{found.finding}, {least}{as_bytes(total)} in it", found.advice)

@@ -39,7 +39,7 @@ NVML = "the driver (NVML)"
 TORCH_SECONDS = 80.0  # time limit of the report, below that of all checks
 UNFIT = "see the line dependencies, or install in a new environment"
 _once = threading.Lock()
-HUB_SECONDS, INDEX_SECONDS = 4.0, 8.0  # time limits of an answer: a name server may not answer at all
+HUB_SECONDS, INDEX_SECONDS = 4.0, 8.0  # time limits of an answer
 INDEX = ("--timeout", "3", "--retries", "0", "--no-input", "--no-cache-dir", "--disable-pip-version-check")
 NO_ANSWER = "No matching distribution"  # what pip says where the index doesn't answer
 
@@ -176,14 +176,17 @@ def loopback() -> Result:
 
 def hub() -> Result:
     """Ask the hub with the client that downloads use."""
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants, get_session, get_token
+
+    from hpml_bench.system.text import first_line
 
     if constants.HF_HUB_OFFLINE:
         return Result("ok", "not asked, since HF_HUB_OFFLINE is set: hub: sources come from its cache alone")
-    problem = _hub_problem(constants.ENDPOINT)
-    if problem:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:
         advice = "use path: and embedded: sources, or fill the hub's cache elsewhere and set HF_HUB_OFFLINE=1"
-        return Result("warn", f"offline: {constants.ENDPOINT} can't be reached ({problem})", advice)
+        return Result("warn", f"offline: {constants.ENDPOINT} can't be reached ({first_line(error, 150)})", advice)
     token = "a token is set" if get_token() else "no token: gated models need HF_TOKEN"
     return Result("ok", f"{constants.ENDPOINT} answers; {token}")
 
@@ -246,24 +249,3 @@ def _plugins(kind: Kind) -> tuple[dict[str, Any], list[str]]:
         except UserError as error:
             broken.append(str(error))
     return found, broken
-
-
-def _hub_problem(address: str) -> str | None:
-    """Return why an address doesn't answer; None if it does, in whatever way."""
-    from huggingface_hub import get_session
-
-    from hpml_bench.system.text import first_line
-
-    problems: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            get_session().head(address, timeout=HUB_SECONDS)
-            problems.append(None)
-        except Exception as error:
-            problems.append(first_line(error, 150))
-
-    thread = threading.Thread(target=ask, daemon=True)  # a DNS lookup has no time limit
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return problems[0] if problems else f"silent for {HUB_SECONDS:g} s"

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpml_bench.records.files import read_json
+from hpml_bench.starter.entries import flow
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import suites_folder
 from hpml_bench.system.errors import UserError
@@ -78,7 +77,7 @@ def suite_of(folder: Path) -> Experiments:
     lines = [f"{len(methods)} of {len(places)} experiments are methods here"]
     lines += [f"left out: {name}: {why}" for name, why in unsaid.items()]
     lines += [f"differs: {name}: {remark}" for name, remark in otherwise.items()]
-    entries = [f"  {name}: {_flow(entry)}" for name, entry in methods.items()]
+    entries = [f"  {name}: {flow(entry)}" for name, entry in methods.items()]
     about = [f"# {line}" for line in ("Made by hpml-bench init --from-peft.", *lines)]
     return Experiments("\n".join([*about, _head(defaults) + "methods:", *entries, ""]), tuple(lines))
 
@@ -95,13 +94,8 @@ def _head(defaults: Mapping[str, Any]) -> str:
         values["weight_decay"] = decay
     for key, value in values.items():
         before, _, after = re.split(rf"(?m)^(  {key}: .*)$", text)
-        text = f"{before}  {key}: {_flow(value)}{after}"
+        text = f"{before}  {key}: {flow(value)}{after}"
     return text
-
-
-def _flow(value: object) -> str:
-    """Return a value as YAML in one line, in which a number such as 1e-05 stays one."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).partition("\n...")[0].strip()
 
 
 def _decay(parameters: Mapping[str, Any]) -> float:

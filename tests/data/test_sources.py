@@ -157,24 +157,6 @@ def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(tmp_path: Path, mo
     assert sources.resolve_model("hub:o/n").revision == COMMIT
 
 
-def test_a_reachable_hub_is_asked_for_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is downloaded is the commit that the revision stood for when it was asked."""
-    asked = {}
-    folder = gpt2(tmp_path / COMMIT)
-
-    def download(repo: str, **arguments: object) -> str:
-        asked.update(arguments, repo=repo)
-        return str(folder)
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "repo_info", lambda *_, **__: huggingface_hub.ModelInfo(id="o/n", sha=COMMIT)
-    )
-    assert sources.resolve_model("hub:o/n@main").revision == COMMIT
-    assert (asked["repo"], asked["revision"], asked["local_files_only"]) == ("o/n", COMMIT, False)
-
-
 def ask(hub: Hub, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "ENDPOINT", hub.address)

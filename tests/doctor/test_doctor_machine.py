@@ -58,7 +58,6 @@ class Here:
         patch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
         patch.setattr(environment, "processor", lambda: "Some CPU")
         patch.setattr(tempfile, "tempdir", None)
-        patch.setattr(machine, "_kernel_clock", lambda: (True, 0.012))
         patch.delenv("HPML_BENCH_CORES", raising=False)
         patch.chdir(folder)
         self.temporary = temporary / "t"
@@ -92,20 +91,12 @@ class Here:
     def cards(self, number: int) -> None:
         self.patch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},) * number)
 
-    def clock(self, *kernel: object, later: float = 0.0) -> None:
+    def clock(self, later: float) -> None:
         now = time.time
-        self.patch.setattr(machine, "_kernel_clock", lambda: kernel)
         self.patch.setattr(machine.time, "time", lambda: now() + later)
 
     def unwritable(self, number: int = errno.EROFS) -> None:
         self.patch.setattr(machine.tempfile, "TemporaryFile", raising(OSError(number, os.strerror(number))))
-
-    def hub(self) -> None:
-        """Lay out a hub's cache of 3 MB, with a link."""
-        self.patch.setattr(constants, "HF_HUB_CACHE", str(self.folder / "hub"))
-        (self.folder / "hub" / "blobs").mkdir(parents=True)
-        (self.folder / "hub" / "blobs" / "a").write_bytes(b"0" * 3_000_000)
-        (self.folder / "hub" / "link").symlink_to("blobs/a")
 
     def homeless(self) -> None:
         """Be a user without a home, as a number without a name in a container."""
@@ -166,17 +157,10 @@ CASES = {
     ),
     "few open files": Case(machine.limits, lambda h: h.shell(files=256), "warn", "256 open files", "ulimit -n"),
     "few addresses": Case(machine.limits, lambda h: h.shell(space=8 * GB), "warn", "8.0 GB of addresses", "ulimit -v"),
-    "a clock that is set": Case(
-        machine.clock, lambda _: 0, "ok", "set by a time server, at most 0.012 s off"
-    ),
-    "a clock that isn't": Case(machine.clock, lambda h: h.clock(False, 16.0), "warn", "no time server", "chronyd"),
-    "a kernel that doesn't tell, a folder that isn't writable": Case(
-        machine.clock, lambda h: (h.clock(None, 0.0), h.unwritable()), "ok", "not known"
-    ),
-    "a clock ahead of the file system's": Case(
-        machine.clock, lambda h: h.clock(True, 0.0, later=60.0), "warn", "60.0 s ahead of"
-    ),
-    "a clock behind it": Case(machine.clock, lambda h: h.clock(True, 0.0, later=-60.0), "warn", "60.0 s behind"),
+    "a clock that agrees": Case(machine.clock, lambda _: 0, "ok", "agrees with the file system's"),
+    "a folder that isn't writable": Case(machine.clock, lambda h: h.unwritable(), "ok", "not compared"),
+    "a clock ahead of the file system's": Case(machine.clock, lambda h: h.clock(60.0), "warn", "60.0 s ahead of"),
+    "a clock behind it": Case(machine.clock, lambda h: h.clock(-60.0), "warn", "60.0 s behind"),
     "a file in place of results": Case(
         machine.results_folder, lambda h: (h.folder / "reports").touch(), "fail", "/reports", "--out"
     ),
@@ -196,7 +180,6 @@ CASES = {
         machine.datasets_cache, lambda h: h.homeless(), "warn",
         "~/.cache/huggingface/datasets: this user has no home folder",
     ),
-    "the hub's cache, each file counted once": Case(machine.hub_cache, lambda h: h.hub(), "ok", "free, 3 MB in it"),
     "a full disk": Case(machine.results_folder, lambda h: h.disk(10e6), "fail", ""),
     "a disk with little room": Case(machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free"),
     "a file system without locks": Case(
@@ -241,10 +224,3 @@ def test_a_folder_that_can_be_written_to(check: Callable[[], Result], here: Here
     assert (line.state, "free" in line.finding) == ("ok", True)
     assert str(here.folder) in line.finding or str(here.temporary) in line.finding
     assert [*here.folder.iterdir(), *here.temporary.iterdir()] == []
-
-
-def test_the_kernel_is_asked() -> None:
-    """The answer is a state and an error in seconds, or that it is not known."""
-    synchronised, error = machine._kernel_clock()
-    assert synchronised in {True, False, None}
-    assert 0 <= error < 1000
