@@ -31,7 +31,7 @@ PURPOSES = {
     "rouge": "the scorer rouge_l",
     "trackers": "--track",
     "trl": "the suite trainers",
-    "tune": "the command tune",
+    "tune": "tune --sampler tpe",
 }
 """What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
 DISPENSABLE = frozenset({"wandb"})  # dependencies that quickstart runs without

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import yaml
@@ -38,8 +39,6 @@ from hpml_bench.system.text import digest
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.storages import BaseStorage
     from rich.console import Console
 
 FIRST_SEED = 10_000  # trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)
@@ -86,6 +85,8 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     rows. Raises UserError if Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
     """
     specs = request.methods()  # refused before a folder is made
+    if request.sampler == "tpe":
+        _optuna()
     sweep, folder = request.sweep, request.sweep.folder / FOLDER
     target = check_target(request.write or folder / f"{sweep.suite.name}-tuned.yaml")
     make_folder(folder)
@@ -93,7 +94,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
         suite, notes = resolve(sweep.suite, MeasuredSettings(folder.parent, sweep.limits))
-        storage = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
@@ -106,7 +106,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
             headline=next(metric for metric in task.metrics if metric.name == task.headline),
         )  # fmt: skip
         with validation_for_test(prepared) as substituted:
-            queue = TrialQueue(request, blank, specs, storage, substituted, results, progress)
+            queue = TrialQueue(request, blank, specs, substituted, results, progress)
             ending = execution.execute(queue)
         record = queue.record()
         if ending.how == "done":
@@ -139,30 +139,27 @@ def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
 
 
 class TrialQueue(Queue[tuple[int, str]]):
-    """Remaining trials, in turns over the methods, each of which has a study that chooses the next rate."""
+    """Remaining trials, in turns over the methods; those that trials.json holds of these conditions count."""
 
     def __init__(
-        self, request: TuningRequest, blank: TuningRecord, specs: Sequence[MethodSpec], storage: BaseStorage,
-        prepared: Prepared, results: ResultsFolder, progress: SweepProgress,
+        self, request: TuningRequest, blank: TuningRecord, specs: Sequence[MethodSpec], prepared: Prepared,
+        results: ResultsFolder, progress: SweepProgress,
     ) -> None:  # fmt: skip
-        """Open the methods' studies; `blank` is the record without methods."""
+        """`blank`: the record without methods."""
         self._request, self._blank, self._specs = request, blank, {spec.name: spec for spec in specs}
         self._prepared, self._results, self._progress = prepared, results, progress
         before = read_model(results.path / RECORD, TuningRecord)
-        same = before is not None and _conditions(before) == _conditions(blank)
-        earlier = before.methods if before is not None and same else ()
+        earlier = before.methods if before is not None and _conditions(before) == _conditions(blank) else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
-        self._studies: dict[str, Study] = {}
-        for spec in specs:  # trials under other conditions, whose studies have other names, don't count
-            name = f"{spec.name} {digest([*_conditions(blank), spec.model_dump(mode='json')])}"
-            self._studies[spec.name] = Study(storage, name, blank.sampler, spec.lr, blank.factor, blank.headline)
-        made = {name: len(study.trials) for name, study in self._studies.items()}
-        super().__init__(turn for turn in turns(list(made), request.trials) if turn[0] >= made[turn[1]])
-        progress.skip(sum(min(request.trials, count) for count in made.values()))
+        made = {tuned.name: tuned.trials for tuned in earlier if tuned.spec == self._specs.get(tuned.name)}
+        self._trials = {name: list(made.get(name, ())) for name in self._specs}
+        left = (turn for turn in turns(list(self._trials), request.trials) if turn[0] >= len(self._trials[turn[1]]))
+        super().__init__(left)
+        progress.skip(sum(min(request.trials, len(trials)) for trials in self._trials.values()))
 
     def next(self) -> RunRequest:
         number, name = self.left.popleft()
-        self._handle, lr = self._studies[name].ask()
+        lr = next_rate(self._blank, self._specs[name], self._trials[name])
         every = END_ONLY if self._blank.settings.select == "last" else self._blank.settings.eval_every
         unmeasured = {"eval_every": every, "latency_samples": 0}  # measurements that train nothing
         spec = RunSpec(
@@ -173,7 +170,7 @@ class TrialQueue(Queue[tuple[int, str]]):
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
     def earlier_record(self, request: RunRequest) -> RunRecord | None:
-        """Return the record of a trial that a kill kept out of its study."""
+        """Return the record of a trial that a kill kept out of trials.json."""
         record = self._results.run_folder(request.spec).record()
         if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
             return None
@@ -183,23 +180,19 @@ class TrialQueue(Queue[tuple[int, str]]):
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         name = request.spec.method.name
         trial = _trial(request.spec.seed - FIRST_SEED, record, self._blank.headline.name)
-        self._studies[name].tell(self._handle, trial)
+        self._trials[name].append(trial)
         self.record()
         result = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
         count = f"trial {trial.number + 1} of {self._request.trials}"
         self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        self._studies[request.spec.method.name].again(self._handle.number)
-        return Ending("interrupted")
-
     def record(self) -> TuningRecord:
         """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
         better: Literal["lower", "higher"] = "lower" if self._blank.headline.better == "lower" else "higher"
-        now = tuple(
-            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=better)
-            for name, study in self._studies.items()
-        )
+        now = []
+        for name, spec in self._specs.items():
+            low, high = rates(self._blank, spec)
+            now.append(TunedMethod(spec=spec, low=low, high=high, trials=tuple(self._trials[name]), better=better))
         record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
         write_atomically(self._results.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
@@ -221,84 +214,54 @@ def _trial(number: int, record: RunRecord, headline: str) -> Trial:
     )  # fmt: skip
 
 
-def open_storage(folder: Path) -> BaseStorage:
-    """Open the journal of a tuning's studies, which survives a kill at any moment; UserError without Optuna."""
+def rates(record: TuningRecord, spec: MethodSpec) -> tuple[float, float]:
+    """Return the lowest and the highest rate that a method is tried at."""
+    return spec.lr / record.factor, spec.lr * record.factor
+
+
+def next_rate(record: TuningRecord, spec: MethodSpec, trials: Sequence[Trial]) -> float:
+    """Return the rate of a method's trial after these, to two digits; the first takes the suite's own."""
+    # It depends on the trials before it alone, so that an interrupted tuning tries what an unbroken one does.
+    low, high = rates(record, spec)
+    if not trials:
+        return spec.lr
+    if record.sampler == "tpe":
+        return float(f"{_estimated(record.headline, low, high, trials):.2g}")
+    from scipy.stats.qmc import Sobol
+
+    # one sequence for all methods: each is tried at the same multiples of its own rate
+    sequence = Sobol(1, scramble=True, seed=0)
+    share = [float(sequence.random()[0, 0]) for _ in trials][-1]
+    return float(f"{math.exp(math.log(low) + share * (math.log(high) - math.log(low))):.2g}")
+
+
+def _estimated(metric: Metric, low: float, high: float, trials: Sequence[Trial]) -> float:
+    """Return the rate that Optuna's estimator draws; a trial that did not end well counts with the worst value."""
+    optuna = _optuna()
+    least, most = metric.bounds
+    bound, beyond = (least, -UNBOUNDED) if metric.better == "higher" else (most, UNBOUNDED)
+    worst, scale = (
+        beyond if bound is None else bound,
+        {"lr": optuna.distributions.FloatDistribution(low, high, log=True)},
+    )
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4),
+        direction="maximize" if metric.better == "higher" else "minimize",
+    )
+    for trial in trials:
+        rate, value = min(max(trial.lr, low), high), trial.ended[0] if trial.ended else worst
+        study.add_trial(optuna.trial.create_trial(params={"lr": rate}, distributions=scale, value=value))
+    return float(study.ask(scale).params["lr"])
+
+
+def _optuna() -> ModuleType:
+    """Return the quiet library; UserError where it is missing."""
     try:
         import optuna
-        from optuna.storages.journal import JournalFileBackend
     except ImportError:
-        raise UserError(f"tune needs Optuna, which is not installed: {install_extras('tune')}") from None
+        raise UserError(f"--sampler tpe needs Optuna, which is not installed: {install_extras('tune')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / "journal.log"
-    # The lock of a killed process: by the lock on the results folder no other process works here.
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-class Study:
-    """Trials of one method. The first takes the suite's own rate, so that it can be chosen too."""
-
-    def __init__(
-        self, storage: BaseStorage, name: str, sampler: Sampler, default: float, factor: float, metric: Metric
-    ) -> None:
-        """Open or create the study; `metric` is the score by which trials are ranked."""
-        import optuna
-
-        self._metric = metric
-        self.default, self.low, self.high = default, default / factor, default * factor
-        self._sampler = sampler
-        self._study = optuna.create_study(
-            study_name=name, storage=storage, pruner=optuna.pruners.NopPruner(), load_if_exists=True,
-            direction="maximize" if metric.better == "higher" else "minimize",
-        )  # fmt: skip
-        if not self._study.trials:
-            self._study.enqueue_trial({"lr": default})
-        for unfinished in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-            self.again(unfinished.number)
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """Complete trials, in their order."""
-        import optuna
-
-        complete = self._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-        return tuple(Trial.model_validate(trial.user_attrs["trial"]) for trial in complete)
-
-    def ask(self) -> tuple[optuna.Trial, float]:
-        """Return a handle for `tell`, and the rate to try, rounded to two significant digits."""
-        self._study.sampler = _make_sampler(self._sampler, len(self.trials))
-        handle = self._study.ask()
-        lr = handle.suggest_float("lr", self.low, self.high, log=True)
-        return handle, lr if lr == self.default else float(f"{lr:.2g}")
-
-    def tell(self, handle: optuna.Trial, trial: Trial) -> None:
-        """Keep the result of a trial; one that did not end well counts with the worst value."""
-        least, most = self._metric.bounds
-        bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
-        worst = beyond if bound is None else bound
-        handle.set_user_attr("trial", trial.model_dump(mode="json"))
-        self._study.tell(handle, trial.ended[0] if trial.ended else worst)
-
-    def again(self, number: int) -> None:
-        """Discard a trial; its rate will be tried again."""
-        import optuna
-
-        trial = self._study.trials[number]
-        self._study.tell(number, state=optuna.trial.TrialState.FAIL)
-        if rate := trial.params or trial.system_attrs.get("fixed_params"):
-            self._study.enqueue_trial(rate)
-
-
-def _make_sampler(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler whose rate for a trial depends on the trials before it alone, as in an uninterrupted tuning."""
-    # Sobol's sequence is one for all methods: each is tried at the same multiples of its own rate.
-    import optuna
-
-    if sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=place, n_startup_trials=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.QMCSampler(scramble=True, seed=0)
+    return optuna
 
 
 def check_target(path: Path, option: str = "--write", *, fresh: bool = False) -> Path:

@@ -24,7 +24,7 @@ from hpml_bench.records.files import read_model
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
@@ -34,10 +34,8 @@ from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.tune import (
     FIRST_SEED,
-    UNBOUNDED,
-    Study,
     TuningRequest,
-    open_storage,
+    next_rate,
     run_tuning,
     turns,
     validation_for_test,
@@ -183,7 +181,7 @@ def test_the_result_is_a_suite_that_run_all_takes(tuned: Tuned) -> None:
 
 
 def test_a_second_call_runs_nothing(tuned: Tuned, tmp_path: Path) -> None:
-    """The study counts, even where a trial's own record is gone; the result is the same."""
+    """trials.json counts, even where a trial's own record is gone; the result is the same."""
     shutil.copytree(tuned[1], tmp_path / "colours/tuning")
     shutil.rmtree(next((tmp_path / "colours/tuning").glob("lora-*")))
     before = (tmp_path / "colours/tuning/trials.json").read_text()
@@ -215,20 +213,6 @@ def test_an_interrupted_tuning_tries_what_an_unbroken_one_does(
     done = go(tmp_path / "b", sampler=sampler)
     assert launcher.rates == [*unbroken[:5], unbroken[5], *unbroken[5:]]
     assert [len(one.trials) for one in done.record.methods] == [4, 4]
-
-
-def test_a_killed_trial_has_its_turn_again(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies within a trial leaves it running in the study: the next call tries the same rate."""
-
-    def die(*_: Any) -> RunRecord:
-        raise SystemExit
-
-    with monkeypatch.context() as patch:
-        patch.setattr(launch, "run", die)
-        with pytest.raises(SystemExit):
-            go(tmp_path, trials=1)
-    done = go(tmp_path, trials=1)
-    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[rate("lora")], [rate("full")]]
 
 
 def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Path) -> None:
@@ -270,18 +254,14 @@ def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
     assert method(failed).chosen == 1e-3
 
 
-@pytest.mark.parametrize(("metric", "direction", "worst"), [
-    (ACCURACY, "MAXIMIZE", 0.0),
-    (ACCURACY.model_copy(update={"better": "lower", "bounds": (0.0, None)}), "MINIMIZE", UNBOUNDED),
-])  # fmt: skip
-def test_a_study_goes_the_metrics_way(tmp_path: Path, metric: Metric, direction: str, worst: float) -> None:
-    """Optuna is told the metric's direction, and of a failed trial the worst there can be."""
-    study = Study(open_storage(tmp_path), "one", "tpe", 1e-3, 10, metric)
-    for number, score in enumerate((0.4, None)):
-        handle, _ = study.ask()
-        study.tell(handle, trial(number, 1e-3, score, status="failed" if score is None else "ok"))
-    assert study._study.direction.name == direction
-    assert [one.value for one in study._study.trials] == [0.4, worst]
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_the_estimator_goes_the_metrics_way(better: str) -> None:
+    """Towards the rates with the better scores, of which a failed trial has the worst there can be."""
+    made = [trial(k, 10 ** (-4 + k / 5), 0.09 * k) for k in range(10)] + [trial(10, 1e-3, None, status="failed")]
+    metric = ACCURACY.model_copy(update={"better": better, "bounds": (0.0, None)})
+    record = made_up().model_copy(update={"sampler": "tpe", "headline": metric})
+    rate = next_rate(record, method().spec, made)
+    assert (1e-3 < rate <= 1e-2) if better == "higher" else (1e-4 <= rate < 1e-3)
 
 
 @pytest.mark.parametrize(("best", "edge"), [(1e-4, True), (1e-3, False), (1e-2, True)])
@@ -294,9 +274,9 @@ def test_a_best_rate_at_the_edge_is_told(best: float, edge: bool) -> None:
 
 
 def test_without_optuna_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 2 and no traceback."""
+    """Status 2 and no traceback; the usual sampler needs none."""
     monkeypatch.setitem(sys.modules, "optuna", None)
-    result = tune(Path("quickstart"), tmp_path)
+    result = tune(Path("quickstart"), tmp_path, "--sampler", "tpe")
     assert result.exit_code == 2
     assert "pip install 'optuna" in result.stderr
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @NPROC
 @DEVICE
 @click.option("--sampler", type=click.Choice(["qmc", "tpe"]), default="qmc", show_default=True,
-              help="Optuna's sampler: qmc tries the same multiples for all methods, tpe favours rates near good ones.",
+              help="qmc tries the same multiples for all methods; tpe, of Optuna, favours rates near good ones.",
               )  # fmt: skip
 @click.option("--range", "factor", type=click.FloatRange(1, 1e6, min_open=True), default=10.0, show_default=True,
               metavar="FACTOR", help="From a method's rate / FACTOR to its rate x FACTOR.")  # fmt: skip
