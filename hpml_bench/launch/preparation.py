@@ -8,8 +8,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -91,22 +91,33 @@ def _in_child(
     family: set[psutil.Process] = set()
     waited = False
 
-    def ended(seconds: float) -> bool:
-        child.join(seconds)
-        return not child.is_alive()
+    def begin() -> None:
+        with suppress(EOFError, ConnectionError):  # the server has ended
+            child.start()
 
-    with processes.subreaper():
+    def over(seconds: float) -> bool:
+        starting.join(seconds)
+        if child.pid is not None and not starting.is_alive():
+            child.join(seconds)
+        return not starting.is_alive() and (child.pid is None or not child.is_alive())
+
+    fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
+    with processes.subreaper(), temporary.as_temporary():
+        # multiprocessing waits for the server's answer without limit, until the server is ended
+        starting = threading.Thread(target=begin, name="start", daemon=True)
+        starting.start()
         try:
-            end = _start(child, deadline, family)
-            if child.pid is not None and end == "over":
-                end = _wait(ended, deadline, family)
+            end = _wait(over, deadline, family)
             result = read_json(target)  # read before its processes are ended: pip's end would become its error
             waited = True
         finally:
             family |= processes.descendants()
-            if not waited:  # a signal came: the server may still fork the child, and must end too
+            if not waited or child.pid is None:  # the server may still fork the child, and must end too
                 processes.end_fork_server()
-            processes.terminate(family)
+            while starting.is_alive():
+                processes.end_fork_server()
+                starting.join(0.1)
+            processes.terminate(family | processes.descendants())
     if child.pid is None:
         return end, SERVER_LOST, None
     child.join(1.0)
@@ -114,32 +125,6 @@ def _in_child(
         processes.end_fork_server()
         child.join()
     return end, child.exitcode or 0, result
-
-
-def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
-    """Start the preparation; return why the wait for the server's answer ended."""
-    # Multiprocessing waits for the answer without limit: without one, the server is ended, which ends that wait.
-    fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
-    started = threading.Event()
-    ends: list[End] = []
-
-    def watch() -> None:
-        ends.append(_wait(started.wait, deadline, family))
-        if ends != ["over"]:
-            processes.end_fork_server()
-
-    watching = threading.Thread(target=watch, name="start", daemon=True)
-    watching.start()
-    try:
-        with temporary.as_temporary():
-            child.start()
-    except (EOFError, ConnectionError):  # the server has ended
-        pass
-    finally:
-        started.set()
-        watching.join()
-    family |= processes.descendants()
-    return ends[0]
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.records.folder import ResultsFolder, locked
-from hpml_bench.system import cache, temporary
+from hpml_bench.system import cache
 from hpml_bench.system.errors import UserError
 
 
@@ -52,18 +50,3 @@ def test_a_file_system_without_locks_is_told(
             assert advice in str(told.value)
     monkeypatch.undo()
     take(tmp_path)
-
-
-def test_a_temporary_folder_needs_locks_too(tmp_path: Path) -> None:
-    """It is told at once, instead of trying folder after folder."""
-    program = (
-        "import errno, fcntl\nfrom hpml_bench.system.errors import UserError\nfrom hpml_bench.system import temporary\n"
-    )
-    program += "def flock(*_): raise OSError(errno.ENOSYS, 'Function not implemented')\nfcntl.flock = flock\n"
-    program += "try: temporary.folder()\nexcept UserError as error: print(error)"
-    told = subprocess.check_output(
-        [sys.executable, "-c", program], env=os.environ | {"TMPDIR": str(tmp_path)}, text=True, timeout=60
-    )
-    assert f"{tmp_path}: this file system can't lock files" in told
-    assert "set TMPDIR" in told
-    assert list(tmp_path.glob(f"{temporary.PREFIX}*")) == []
