@@ -8,13 +8,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from pydantic import Field
 
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.agent import OverNodes
@@ -23,7 +21,7 @@ from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.files import KEPT, absolute_keeping_links, read_model, write_atomically
 from hpml_bench.records.folder import SharedResults
-from hpml_bench.records.jobs import JOBS, RUNNING, Job, JobPlan, claims, read_plan, write_job
+from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, read_plan, write_job
 from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunError, RunRecord
@@ -43,19 +41,12 @@ from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest
 
-LONGEST = "longest"  # file beside the jobs' states with the seconds of the longest run so far
 MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
 TRIES = 2  # attempts without progress that a time limit may end before a run counts as too long
 KILL_WAIT = 60.0
 """Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
-
-
-class Longest(Frozen):
-    """The content of the file `LONGEST`."""
-
-    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,8 @@ class JobWork(Queue[RunSpec]):
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
-        self._longest = _longest(folder) if self.until is not None else 0.0
+        ended = headlines(folder) if self.until is not None else ()
+        self._longest = max((run.seconds for run in ended if run.status == "ok"), default=0.0)
         self._begun = False
 
     def run(self) -> JobResult:
@@ -211,8 +203,6 @@ class JobWork(Queue[RunSpec]):
         record = self._neighbours.commit(record)
         self._longest = max(self._longest, record.seconds)
         self._progress.finished(self.results.publish(request.spec, record))
-        if record.status == "ok":
-            _note_longest(self.folder, record.seconds)
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
         """Commit a run that was done all the same; else return whether the job's time limit ended it."""
@@ -245,26 +235,6 @@ class JobWork(Queue[RunSpec]):
 
 def _left(until: float | None) -> float:
     return float("inf") if until is None else until - time.time()
-
-
-def _longest(folder: Path) -> float:
-    """Return the seconds of the longest run so far, from a file: reading thousands of records would delay each job."""
-    known = read_model(folder / JOBS / LONGEST, Longest)
-    if known is not None:
-        return known.seconds
-    longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
-    if longest:
-        _note_longest(folder, longest)
-    return longest
-
-
-def _note_longest(folder: Path, seconds: float) -> None:
-    """Write the seconds of a run if no longer one is known; without the file, the next job reads all records."""
-    known = read_model(folder / JOBS / LONGEST, Longest)
-    if known is None or seconds > known.seconds:
-        with suppress(OSError):
-            (folder / JOBS).mkdir(exist_ok=True)
-            write_atomically(folder / JOBS / LONGEST, Longest(seconds=seconds).model_dump_json())
 
 
 class Running(Frozen):

@@ -13,12 +13,10 @@ from helpers import made_records, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
-from hpml_bench.records.load import headlines, load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep import job
 from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.job import JobWork
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs
@@ -59,9 +57,10 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
     """Of a job's runs the first and a later one, by the longest so far, whoever says what the limit is."""
     if left is not None:
         monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + left))
+    slowest = made_records.sweep(("head",), 1)[0].model_copy(update={"seconds": float(longest)})
+    made_records.write(tmp_path, [slowest])
     found = work(tmp_path, planned(tmp_path, **profile))
     found.claim.take()
-    found._longest = longest
     for later, expected in enumerate(begun):
         found._begun = bool(later)
         ended = found.stop()
@@ -102,31 +101,3 @@ def test_a_node_that_would_resolve_otherwise_is_refused(settings: dict[str, Any]
     (tmp_path / RESOLVED).write_text(first.model_copy(update={named: other}).model_dump_json())
     with pytest.raises(UserError, match=f"this node would run with {named} .* instead of {other}"):
         resolve_for_job(plan, tmp_path, Limits())
-
-
-def test_the_longest_run_is_known_without_reading_all_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first job reads them, later ones a file, which a shorter run never lowers, nor an error of the disk harms."""
-    folder = made_records.write(tmp_path / "r", made_records.sweep(("lora", "full"), 2))
-    slowest = max(record.seconds for record in load_records(folder).records)
-    reads: list[Path] = []
-    monkeypatch.setattr(job, "headlines", lambda path: reads.append(path) or headlines(path))
-    assert [job._longest(folder) for _ in range(3)] == [slowest] * 3
-    assert reads == [folder]
-    job._note_longest(folder, slowest - 1)
-    assert job._longest(folder) == slowest
-    job._note_longest(folder, slowest + 1)
-    monkeypatch.setattr(job, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    job._note_longest(folder, slowest + 2)
-    assert job._longest(folder) == slowest + 1
-
-
-@pytest.mark.parametrize("content", [None, "{}", "[]", '{"seconds": "x"}', '{"seconds": NaN}', '{"seconds": -1}', "x"])
-def test_a_longest_run_of_another_shape_is_none(content: str | None, tmp_path: Path) -> None:
-    """As whoever writes to the folder may leave it, or where there is none: nothing is written that is not known."""
-    if content is not None:
-        (tmp_path / "jobs").mkdir()
-        (tmp_path / "jobs" / job.LONGEST).write_text(content)
-    assert job._longest(tmp_path) == 0
-    assert content is not None or list(tmp_path.iterdir()) == []
-    job._note_longest(tmp_path, 3.0)
-    assert job._longest(tmp_path) == 3
