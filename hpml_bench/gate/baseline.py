@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import BLOCKS, Request, Say, steps_of_piece
-from hpml_bench.gate.machine import between, shared_core, snapshot
+from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
 from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.records.files import write_atomically
@@ -186,6 +186,6 @@ def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
                 wall, waited = resident.call("run", method=method, steps=steps[method], first=index * steps[method])
                 seconds[method].append(wall - waited)
         calibration.append(resident.call("calibrate"))
-    disturbance = between(before, snapshot([resident.pid]))
+    disturbed = disturbance(before, snapshot([resident.pid]))
     timed = {method: tuple(values) for method, values in seconds.items()}
-    return TimedRun(seconds=timed, steps=steps, calibration=tuple(calibration), **disturbance.rounded())
+    return TimedRun(seconds=timed, steps=steps, calibration=tuple(calibration), **disturbed)

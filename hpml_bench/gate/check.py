@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Literal, Self
 
 from hpml_bench.gate import verdicts
-from hpml_bench.gate.machine import between, shared_core, snapshot
+from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Verdict
 from hpml_bench.gate.sides import ComparedSides, Incomparable, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.plugins.method import check_methods, commands_of
@@ -177,10 +177,10 @@ class ProcessPair:
             order: Order = self.rng.choice(("ABBA", "BAAB"))
             pieces = [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
             timed.append((order, pieces))
-        disturbance = between(before, snapshot(processes)).rounded()
+        disturbed = disturbance(before, snapshot(processes))
         return [
             Block(
-                pair=number, method=method, order=order, steps=steps, **disturbance,
+                pair=number, method=method, order=order, steps=steps, **disturbed,
                 seconds=tuple(wall - waited for wall, waited in pieces), waited=tuple(waited for _, waited in pieces),
             )
             for order, pieces in timed

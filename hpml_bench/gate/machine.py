@@ -17,7 +17,6 @@ from hpml_bench.system import cgroups, environment
 STEAL = 0.02  # share of the machine's time that the host may take away from a block that counts
 CROWD = 1.5
 """Other processes per core, on average, that may run beside a block that counts; their share of the time is known."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Stopwatch:
@@ -71,33 +70,30 @@ class Snapshot:
     throttled: int  # periods in which the control group's quota ran out
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """Disturbances between two snapshots."""
-
-    steal: float
-    load: float
-    reason: str | None  # why measurements meanwhile don't count; None where they do
-
-    def rounded(self) -> dict[str, Any]:
-        """Return the fields of a record."""
-        return {"steal": round(self.steal, 4), "load": round(self.load, 3), "disturbed": self.reason}
-
-
 def snapshot(processes: Iterable[int]) -> Snapshot:
     """Read the counters; zeros where the kernel doesn't give them."""
-    user, nice, system, idle, iowait, irq, softirq, steal = _cpu_times()
-    busy = user + nice + system + irq + softirq
-    own = 0.0
+    # Others on a large host's other cores disturb nobody. Where the kernel doesn't list the cores allowed, all are
+    # summed; a quota says nothing about other processes there.
+    cores, own = psutil.cpu_times(percpu=True), 0.0
+    chosen = [core for number, core in enumerate(cores) if number in environment.affinity()] or cores
     for pid in (os.getpid(), *processes):
         with suppress(psutil.Error):  # it has ended
             times = psutil.Process(pid).cpu_times()
             own += times.user + times.system
-    return Snapshot(time.monotonic(), busy + idle + iowait + steal, busy, steal, own, cgroups.throttled())
+
+    def seconds(*kinds: str) -> float:
+        return float(sum(getattr(core, kind, 0.0) for core in chosen for kind in kinds))
+
+    busy, stolen = seconds("user", "nice", "system", "irq", "softirq"), seconds("steal")
+    total = busy + stolen + seconds("idle", "iowait")
+    return Snapshot(time.monotonic(), total, busy, stolen, own, cgroups.throttled())
 
 
-def between(before: Snapshot, after: Snapshot) -> Disturbance:
-    """Judge the time between two snapshots by its disturbances, whatever was measured in it."""
+def disturbance(before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """Return a record's fields on the time between two snapshots: `steal`, `load`, and `disturbed` or None.
+
+    That is why measurements meanwhile don't count, whatever was measured.
+    """
     steal = max(0.0, after.stolen - before.stolen) / max(after.total - before.total, 1e-9)
     load = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / max(after.at - before.at, 1e-9)
     reason = None
@@ -107,16 +103,4 @@ def between(before: Snapshot, after: Snapshot) -> Disturbance:
         reason = "the control group's quota ran out"
     elif load > (cores := len(environment.affinity())) * CROWD:
         reason = f"{load:.1f} other processes ran on {cores} cores"
-    return Disturbance(steal, load, reason)
-
-
-def _cpu_times() -> list[float]:
-    """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds."""
-    # Others on a large host's other cores disturb nobody. Where the kernel doesn't list those cores, all are summed.
-    try:
-        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
-    except OSError:
-        return [0.0] * 8
-    names = {f"cpu{core}" for core in environment.affinity()}  # a quota says nothing about other processes there
-    chosen = [line for line in lines if line[0] in names] or lines[:1]
-    return [sum(int(line[index]) for line in chosen if index < len(line)) / TICKS for index in range(1, 9)]
+    return {"steal": round(steal, 4), "load": round(load, 3), "disturbed": reason}

@@ -13,7 +13,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.gate.machine import Stopwatch, seconds_of
 from hpml_bench.plugins.group import Group, settle
-from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.system import environment
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.parallel import ddp
@@ -57,9 +58,15 @@ class TimedMethod:
         assembly = assemble(run, prepared, group)
         rows, size = assembly.train_rows, settings.global_batch
         self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
-        self.delay = Delay(self)
+        self._turns = 0
         if delayable:
-            self.delay.install(assembly.method)
+            after = assembly.method.after_step
+
+            def after_step(encoder: Any, index: int) -> None:
+                after(encoder, index)
+                spin(self._turns)
+
+            assembly.method.after_step = after_step  # type: ignore[method-assign, assignment]
         self.trainer = Trainer(assembly, wrap=ddp)  # one rank stands for several, whose gradients are exchanged
         self.trainer.model.train()
         self._index = 0
@@ -93,14 +100,34 @@ class TimedMethod:
         self.run(WARM_UP)
         return min(map(self.seconds, range(WARM_UP)))
 
+    def delay(self, share: float, turns: int | None) -> tuple[int, float]:
+        """Follow each step by these turns of busy work, or those that take a share of it; return turns and seconds."""
+        batches = range(len(self.batches))
+        if turns is None:
+            self._turns, ratios = 0, []
+            for _ in range(DELAY_REPEATS):
+                # alternately, so that both see the machine alike
+                timed = [(self.seconds(batch), seconds_of(lambda: spin(DELAY_TURNS))) for batch in batches]
+                ratios.append(sum(step for step, _ in timed) / sum(spun for _, spun in timed))
+            turns = round(share * statistics.median(ratios) * DELAY_TURNS)
+        self._turns = taken = turns
+        return taken, statistics.median(seconds_of(lambda: spin(taken)) for _ in range(DELAY_REPEATS * len(batches)))
+
 
 class Workload:
-    """The methods of a comparison in one process group of one rank."""
+    """Requests that a resident answers; after `load`, about the methods of a comparison, in a group of one rank."""
 
-    def __init__(
+    def describe(self) -> dict[str, Any]:
+        return environment.describe()
+
+    def prepare(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Prepare model and data with this side's own code; return a `Prepared`."""
+        return prepare(Settings.model_validate(settings)).model_dump(mode="json")
+
+    def load(
         self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]], delayable: bool = False
     ) -> None:
-        """Build the jobs; where they are `delayable`, busy work can be injected into their steps (`selftest`)."""
+        """Build the methods; where they are `delayable`, busy work can be injected into their steps (`selftest`)."""
         chosen = Settings.model_validate(settings)
         torch.set_num_threads(chosen.threads or 1)
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
@@ -108,37 +135,29 @@ class Workload:
         group = self._stay.enter_context(process_group(chosen))
         specs = [MethodSpec.model_validate(method) for method in methods]
         ready = Prepared.model_validate(prepared)
-        self.jobs = {spec.name: TimedMethod(spec, chosen, ready, group, delayable) for spec in specs}
+        self._jobs = {spec.name: TimedMethod(spec, chosen, ready, group, delayable) for spec in specs}
 
+    def warm_up(self, core: int | None = None) -> dict[str, float]:
+        """Stay on a core, where one is given, and take first steps; return each method's seconds per step."""
+        if core is not None:
+            for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names, not paths
+                with suppress(OSError):  # it may have ended meanwhile
+                    os.sched_setaffinity(int(thread), {core})
+        return {name: job.warm_up() for name, job in self._jobs.items()}
 
-class Delay:
-    """Busy work after each step of a job's method, inside what the training loop times."""
+    def delay(self, share: float, turns: dict[str, int] | None) -> dict[str, tuple[int, float]]:
+        """Inject busy work into each method's steps: these turns, or a share of a step; return turns and seconds."""
+        return {name: job.delay(share, turns[name] if turns else None) for name, job in self._jobs.items()}
 
-    def __init__(self, job: TimedMethod) -> None:
-        self._job, self.turns = job, 0
+    def run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
+        return self._jobs[method].run(steps, first)
 
-    def install(self, method: Method) -> None:
-        """Let the busy work follow every step of a method."""
-        after = method.after_step
+    def counts(self, method: str) -> dict[str, Any]:
+        """Return the quantities without noise of a method; call it before any `run`."""
+        return count(self._jobs[method])
 
-        def after_step(encoder: Any, index: int) -> None:
-            after(encoder, index)
-            spin(self.turns)
-
-        method.after_step = after_step  # type: ignore[method-assign, assignment]
-
-    def begin(self, share: float, turns: int | None) -> tuple[int, float]:
-        """Delay each step by so many turns, or those that take this share of a step; return them and their seconds."""
-        batches = range(len(self._job.batches))
-        if turns is None:
-            self.turns, ratios = 0, []
-            for _ in range(DELAY_REPEATS):
-                # alternately, so that both see the machine alike
-                timed = [(self._job.seconds(batch), seconds_of(lambda: spin(DELAY_TURNS))) for batch in batches]
-                ratios.append(sum(step for step, _ in timed) / sum(spun for _, spun in timed))
-            turns = round(share * statistics.median(ratios) * DELAY_TURNS)
-        self.turns = taken = turns
-        return taken, statistics.median(seconds_of(lambda: spin(taken)) for _ in range(DELAY_REPEATS * len(batches)))
+    def calibrate(self) -> dict[str, float]:
+        return calibrate()
 
 
 def spin(turns: int) -> None:

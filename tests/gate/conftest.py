@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hpml_bench.gate import baseline, check, machine
+from hpml_bench.gate import baseline, check
 
-QUIET = machine.Disturbance(0.0, 0.0, None)
+QUIET = {"steal": 0.0, "load": 0.0, "disturbed": None}
 
 
 @pytest.fixture
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
     for module in (check, baseline):
-        monkeypatch.setattr(module, "between", lambda *_: QUIET)
+        monkeypatch.setattr(module, "disturbance", lambda *_: QUIET)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from residents import asked, fake
 
-from hpml_bench.gate import baseline, machine, page, verdicts
+from hpml_bench.gate import baseline, page, verdicts
 from hpml_bench.gate.records import CheckReport, TimedRun
 from hpml_bench.system.errors import UserError
 
@@ -47,7 +47,7 @@ def statuses(report: CheckReport) -> list[str]:
 def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
+        patch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.0, "load": 0.0, "disturbed": None})
         installed(patch, folder / "then")
         baseline.save(asked(), folder / "base.json", 10, lambda _: None)
     return folder / "base.json"
@@ -169,7 +169,7 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
 
 def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And whoever saves it is told."""
-    monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.5, 0.0, "stolen"))
+    monkeypatch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.5, "load": 0.0, "disturbed": "stolen"})
     installed(monkeypatch, tmp_path / "then")
     said: list[str] = []
     baseline.save(asked(), tmp_path / "base.json", 2, said.append)

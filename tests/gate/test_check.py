@@ -8,15 +8,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, process_time
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from residents import asked, compared, fake
 
 from hpml_bench.gate import check as checks
 from hpml_bench.gate import machine, verdicts
 from hpml_bench.gate.check import BLOCKS, REPEATS, ProcessPair, Request, Work, check
-from hpml_bench.gate.machine import Disturbance, Snapshot, between
+from hpml_bench.gate.machine import Snapshot, disturbance
 from hpml_bench.gate.records import CheckReport, Rules
 from hpml_bench.gate.sides import OutOfTime, ResidentProcess, settings_message
 from hpml_bench.suite.settings import Settings
@@ -27,7 +29,8 @@ from hpml_bench.system.errors import UserError
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 NOISY = "0.04 * __import__('random').uniform(0.998, 1.002)"
-STOLEN, NOTHING = Disturbance(0.5, 0.0, "the host took it"), Disturbance(0.0, 0.0, None)
+NOTHING = {"steal": 0.0, "load": 0.0, "disturbed": None}
+STOLEN = {"steal": 0.5, "load": 0.0, "disturbed": "the host took it"}
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
@@ -68,13 +71,13 @@ def test_a_disturbed_round_is_repeated_a_few_times(
 ) -> None:
     """Every try is kept with its reason and doesn't count; the first quiet one does."""
     found = iter([STOLEN] * quiet_from)
-    monkeypatch.setattr(checks, "between", lambda *_: next(found, NOTHING))
+    monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, NOTHING))
     with pair(tmp_path) as both:
         both.load()
         both.warm_up()
         blocks = list(both.measure(0))
     disturbed = min(quiet_from, rounds)
-    reasons = [STOLEN.reason] * BLOCKS * disturbed + [None] * BLOCKS * (rounds - disturbed)
+    reasons = [STOLEN["disturbed"]] * BLOCKS * disturbed + [None] * BLOCKS * (rounds - disturbed)
     assert [block.disturbed for block in blocks] == reasons
     assert len(verdicts.pair_effects(blocks)["lora"]) == rounds - disturbed
 
@@ -174,7 +177,7 @@ def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
 def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look waits until every method has its number of pairs; what was disturbed is noted."""
     found = iter([STOLEN] * 6)
-    monkeypatch.setattr(checks, "between", lambda *_: next(found, NOTHING))
+    monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, NOTHING))
     report = run(tmp_path, asked())
     assert report.pairs == 14
     assert report.verdicts[0].pairs == 12
@@ -183,7 +186,7 @@ def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_machine_that_is_never_quiet_ends_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of pairs is bounded, and nothing that was disturbed is counted."""
-    monkeypatch.setattr(checks, "between", lambda *_: STOLEN)
+    monkeypatch.setattr(checks, "disturbance", lambda *_: STOLEN)
     report = run(tmp_path, asked(rules=Rules(looks=(6, 8), alpha=0.05)))
     assert report.pairs == 12
     assert (report.verdicts[0].status, report.verdicts[0].pairs) == ("INCONCLUSIVE", 0)
@@ -206,18 +209,18 @@ def test_disturbance_is_judged_from_what_others_did(
     monkeypatch.setattr(environment, "affinity", lambda: {0, 1})
     quiet = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
     fields: dict[str, Any] = {"at": 1, "total": 2, "busy": 1, "own": 1} | changes
-    found = between(quiet, replace(quiet, **fields)).reason
+    found = disturbance(quiet, replace(quiet, **fields))["disturbed"]
     assert (found is None) == (reason is None)
     assert (reason or "") in (found or "")
 
 
 def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes on elsewhere on a large host disturbs nobody here; without such lines all cores are summed."""
-    text = "cpu 900 0 0 900 0 0 0 0 0 0\n" + "".join(f"cpu{core} {core}00 0 0 0 0 0 0 0 0 0\n" for core in range(8))
-    monkeypatch.setattr(machine.Path, "read_text", lambda *_: text)
-    for allowed, busy in (({2, 5}, 700), ({99}, 900)):
+    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed."""
+    cores = [SimpleNamespace(user=float(core), idle=1.0) for core in range(8)]
+    monkeypatch.setattr(psutil, "cpu_times", lambda **_: cores)
+    for allowed, busy in (({2, 5}, 7), ({99}, 28)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
-        assert machine._cpu_times()[0] == busy / machine.TICKS
+        assert machine.snapshot([]).busy == busy
 
 
 def test_a_snapshot_counts_this_process_as_its_own() -> None:
