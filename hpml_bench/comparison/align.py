@@ -63,16 +63,22 @@ def _by_number(seed: str) -> tuple[bool, float, str]:
         return True, 0.0, seed
 
 
+def refuse(lines: pd.DataFrame, wrong: Any, said: str, **more: object) -> None:
+    """Raise a UserError that names the place of the first line that is wrong, if one is, and says what of it.
+
+    `said` is a format of `line`, its cells by column, whose texts are cut to 60 characters, and of `more`.
+    """
+    for at in np.flatnonzero(wrong)[:1]:
+        cells = lines.iloc[at].map(lambda cell: sanitize(cell, 60) if isinstance(cell, str) else cell)
+        raise UserError(f"{lines[WHERE].iloc[at]}: {said.format(line=cells, **more)}")
+
+
 def _check_once(part: pd.DataFrame, key: list[str]) -> None:
-    for _, again in part[part.duplicated(key)].iloc[:1].iterrows():
-        same = (part[key].astype(str) == again[key].astype(str)).all(axis=1)
-        first = part[WHERE][same].iloc[0]
-        row = f", row '{sanitize(again[ROW], 60)}'" if ROW in key else ""
-        run = f", seed {sanitize(again[SEED], 20)}" if again[SEED] else ""
-        raise UserError(
-            f"{again[WHERE]}: '{again[SYSTEM]}'{run}{row} is there already ({first}); keep one, or tell runs apart by "
-            "a column seed, data sets by a column dataset"
-        )
+    again, first = part.duplicated(key), part.groupby(key, sort=False)[WHERE].transform("first")
+    shown = {SYSTEM: "'{line[system]}'", "run": "seed {line[seed]}", ROW: "row '{line[row]}'"}
+    named = ", ".join(shown[name] for name in key if name != "run" or (part[SEED] != "").any())
+    advice = "keep one, or tell runs apart by a column seed, data sets by a column dataset"
+    refuse(part, again, f"{named} is there already ({{first}}); {advice}", first=next(iter(first[again]), ""))
 
 
 def _by_run(
@@ -84,25 +90,21 @@ def _by_run(
     for cost in costs:
         if cost.column not in part:
             continue
-        there = part[part[cost.column].notna()]
+        there, title = part[part[cost.column].notna()], sanitize(cost.title, 40)
         values = there[cost.column].to_numpy(dtype=float)
-        for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
-            advice = f"give a number below {LARGEST:g}, or leave it empty"
-            raise UserError(f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; {advice}")
+        what = "{title} is not a number below {largest:g}; give one, or leave it empty"
+        refuse(there, ~(np.abs(values) < LARGEST), what, title=title, largest=LARGEST)
         if len(there) == len(part) and (values == values[0]).all() and not (cost.key or cost.stands_for):
-            value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
+            value = f"{title} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
             unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
             continue
         if (values < 0).any():
-            unread.setdefault("With values below 0, and so no cost", []).append(sanitize(cost.title, 40))
+            unread.setdefault("With values below 0, and so no cost", []).append(title)
             continue
         runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
-        for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:
-            line = there.iloc[at]
-            raise UserError(
-                f"{line[WHERE]}: {sanitize(cost.title, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
-                "run's total or mean, in each of its lines: sum it up, or remove the column"
-            )
+        what = "{title} differs within a run of '{line[system]}'; a cost is a run's total or mean, in each of its lines"
+        differs = runs.transform("first") != there[cost.column]
+        refuse(there, differs, f"{what}: sum it up, or remove the column", title=title)
         if len(there):
             decimals = (n for n in range(MOST_DECIMALS) if (values.round(n) == values).all())
             grid = next((10.0**-n for n in decimals), None)  # of which all values are multiples
@@ -119,21 +121,19 @@ def _of_runs(lines: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def _unlike(part: pd.DataFrame, column: str) -> tuple[pd.Series[Any], pd.Series[Any]] | None:
-    """Return the first line whose value isn't that of its row's first line with one, and that line; None if alike."""
+def _refuse_unlike(part: pd.DataFrame, column: str, said: str) -> None:
+    """Refuse a line whose value isn't that of its row's `first` line with one."""
     known = part[part[column].notna()]
     first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
-    at = next(iter(np.flatnonzero((first[column] != known[column]).to_numpy())), None)
-    return None if at is None else (known.iloc[at], first.iloc[at])
+    wrong = first[column] != known[column]
+    there = next((dict(one) | {column: sanitize(one[column], 40)} for _, one in first[wrong].iterrows()), None)
+    refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there)
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
-    if CONTENT in part and (unlike := _unlike(part, CONTENT)):
-        line, first = unlike
-        raise UserError(
-            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
-            "contents; compare results of the same version of the data"
-        )
+    if CONTENT in part:
+        advice = "compare results of the same version of the data"
+        _refuse_unlike(part, CONTENT, f"another one than in {{first[where]}}, by their contents; {advice}")
     rows = [*dict.fromkeys(part[ROW])]
     table = part.pivot(index=[SYSTEM, "run"], columns=ROW, values=SCORE)[rows]
     if not shared and table.isna().any(axis=None):
@@ -192,18 +192,11 @@ def _groups(part: pd.DataFrame, rows: Sequence[str]) -> NDArray[np.int64] | None
     """Return the group of each row, numbered; None where rows have none."""
     import pandas as pd
 
-    missing = part[GROUP].isna()
-    if missing.all():
+    if part[GROUP].isna().all():
         return None
-    if missing.any():
-        where = part[WHERE][missing].iloc[0]
-        raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
-    if unlike := _unlike(part, GROUP):
-        line, first = unlike
-        raise UserError(
-            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is in group '{sanitize(line[GROUP], 40)}', and elsewhere "
-            f"in '{sanitize(first[GROUP], 40)}'; give it one group in all lines"
-        )
+    refuse(part, part[GROUP].isna(), "group is missing; give every row its group, a row alone one of its own")
+    what = "in group '{line[group]}', and elsewhere in '{first[group]}'; give it one group in all lines"
+    _refuse_unlike(part, GROUP, what)
     found = pd.factorize(part.drop_duplicates(ROW).set_index(ROW)[GROUP][list(rows)])[0]
     return found if len(np.unique(found)) < len(rows) else None
 
@@ -217,12 +210,9 @@ def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
         lacking = f"Nothing is tested by rows, since their number isn't known of {sanitize(lack, 300)}."
         of = replace(of, remarks=(*of.remarks, lacking))
     elif known.any():
-        for at in np.flatnonzero(counts != counts[0])[:1]:
-            line, first = part.iloc[at], part.iloc[0]
-            raise UserError(
-                f"{line[WHERE]}: '{line[SYSTEM]}' has {counts[at]:,.0f} rows of {of.title} and '{first[SYSTEM]}' "
-                f"{first[COUNT]:,.0f} ({first[WHERE]}); compare scores of the same rows"
-            )
+        what = "'{line[system]}' has {line[rows]:,.0f} rows of {of.title} and '{first[system]}' {first[rows]:,.0f}"
+        advice = "({first[where]}); compare scores of the same rows"
+        refuse(part, counts != counts[0], f"{what} {advice}", of=of, first=part.iloc[0])
     means = _of_runs(part, SCORE)
     check_copies(of, {name: {run: np.array([mean]) for run, mean in by.items()} for name, by in means.items()})
     return replace(of, means=means, count=int(counts[0]) if known.all() else None)
@@ -233,36 +223,28 @@ def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
 
 def check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
     """Check that a data set's scores and numbers of rows are numbers, in their range, and in one unit."""
-    values, where = frame[SCORE].to_numpy(dtype=float), frame[WHERE].to_numpy()
-    for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
-        advice = f"give a number below {LARGEST:g}, or leave the row out"
-        raise UserError(f"{where[at]}: the score is {values[at]:g}; {advice}")
+    values, counts = frame[SCORE].to_numpy(dtype=float), frame[COUNT].to_numpy(dtype=float)
+    what = "the score is {line[score]:g}; give a number below {largest:g}, or leave the row out"
+    refuse(frame, ~(np.abs(values) < LARGEST), what, largest=LARGEST)
     if 0 < np.abs(values).max(initial=0.0) < SMALLEST:
-        raise UserError(f"{where[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit")
+        raise UserError(
+            f"{frame[WHERE].iloc[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit"
+        )
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
-    outside = (values < low) | (values > high)
-    for at in np.flatnonzero(outside)[: 0 if score.linear else 1]:
-        advice = "mend it, or give the range by --range LOW,HIGH"
-        raise UserError(f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; {advice}")
-    counts = frame[COUNT].to_numpy(dtype=float)
-    whole = (counts >= 1) & (counts <= MOST_ROWS) & (np.floor(counts) == counts)
-    for at in np.flatnonzero(~np.isnan(counts) & ~whole)[:1]:
-        advice = f"give a whole number from 1 to {MOST_ROWS:,}"
-        raise UserError(f"{where[at]}: the number of rows is {counts[at]:,.12g}; {advice}")
+    what = "the score {line[score]:g} is outside its range {low:g} to {high:g}; mend it, or give the range by {option}"
+    outside = ((values < low) | (values > high)) & (not score.linear)
+    refuse(frame, outside, what, low=low, high=high, option="--range LOW,HIGH")
+    what = "the number of rows is {line[rows]:,.12g}; give a whole number from 1 to {most:,}"
+    refuse(frame, (counts < 1) | (counts > MOST_ROWS) | (np.floor(counts) < counts), what, most=MOST_ROWS)
     if score.low is None and score.high is None and not score.linear:
-        _check_sentinels(values, where)
+        for one in SENTINELS:
+            at, others = values == one, values[values != one]
+            far = len(others) and (others.min() >= 0 if one < 0 else 0 <= others.max() <= one / FAR)
+            what = "the score {line[score]:g} is far from all others, as a sign of a missing one is ({count} of them)"
+            advice = "leave such rows out, or, if it is a score, give the range by --range LOW,HIGH"
+            refuse(frame, at & bool(far), f"{what}; {advice}", count=at.sum())
         _check_units(frame)
-
-
-def _check_sentinels(values: NDArray[np.float64], where: NDArray[np.object_]) -> None:
-    for one in SENTINELS:
-        at, others = np.flatnonzero(values == one), values[values != one]
-        if len(at) and len(others) and (others.min() >= 0 if one < 0 else 0 <= others.max() <= one / FAR):
-            raise UserError(
-                f"{where[at[0]]}: the score {one:g} is far from all others, as a sign of a missing one is ({len(at)} "
-                "of them); leave such rows out, or, if it is a score, give the range by --range LOW,HIGH"
-            )
 
 
 def _check_units(frame: pd.DataFrame) -> None:
@@ -274,12 +256,10 @@ def _check_units(frame: pd.DataFrame) -> None:
     if len(means) < len(known) or not shares or not others:
         return
     small, large = max(shares, key=shares.__getitem__), max(others, key=others.__getitem__)
-    if PER_CENT[0] <= means[large] / means[small] <= PER_CENT[1]:
-        raise UserError(
-            f"{frame[WHERE][frame[SYSTEM] == large].iloc[0]}: '{large}' scores {means[large]:.3g} and '{small}' "
-            f"{means[small]:.3g}, as per cent and shares do; give both in one unit, or, where they are, the range by "
-            "--range LOW,HIGH"
-        )
+    alike = PER_CENT[0] <= means[large] / means[small] <= PER_CENT[1]
+    what = "'{large[0]}' scores {large[1]:.3g} and '{small[0]}' {small[1]:.3g}, as per cent and shares do; give both in"
+    what += " one unit, or, where they are, the range by --range LOW,HIGH"
+    refuse(frame, (frame[SYSTEM] == large) & alike, what, large=(large, means[large]), small=(small, means[small]))
 
 
 def check_copies(of: AlignedScores, scores: Mapping[str, Mapping[int, NDArray[np.float64]]]) -> None:

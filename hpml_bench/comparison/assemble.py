@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.comparison.align import aligned, check
+from hpml_bench.comparison.align import aligned, check, refuse
 from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -186,9 +186,8 @@ def _prepared(one: InputScores) -> pd.DataFrame:
             lines[column] = nothing
     needed = [SYSTEM, SCORE, SEED, DATASET, *([ROW] if ROW in one.lines else [])]
     for column in needed:
-        for where in lines[WHERE][lines[column].isna()].iloc[:1]:
-            what = "missing or not a number" if column == SCORE else "missing"
-            raise UserError(f"{where}: {column} is {what}; give a value in each line, or leave the line out")
+        what = f"{column} is missing{' or not a number' if column == SCORE else ''}"
+        refuse(lines, lines[column].isna(), f"{what}; give a value in each line, or leave the line out")
     for column in (SYSTEM, SEED, DATASET, ROW, GROUP):
         lines[column] = lines[column].map(str, na_action="ignore")
     return lines
@@ -206,6 +205,5 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
                 f"the {column} '{known[name]}' looks like another one, from which it differs by what isn't shown, in "
                 f"how Unicode writes a letter, or after {LONGEST} characters; rename one"
             )
-        if why:
-            raise UserError(f"{frame[WHERE][frame[column] == name].iloc[0]}: {why}")
+        refuse(frame, (frame[column] == name) & bool(why), "{why}", why=why)
     return frame[column].map(known)

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hpml_bench.records.files import POINTS, is_plain_file
 from hpml_bench.records.run import Point
 
-AT_ONCE_BYTES = 1_000_000  # size up to which a file of points is read at once, several times as quickly as line by line
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
-_POINTS = TypeAdapter(list[Point])
 
 
 class PointWriter:
@@ -47,14 +45,9 @@ class PointWriter:
 def iterate_points(folder: Path) -> Iterator[Point]:
     """Yield the points of a run in their order; incomplete lines (a crash, or a write in progress) are skipped."""
     path = folder / POINTS
-    if not is_plain_file(path):
-        return
-    points = _all_points(path)
-    if points is not None:
-        yield from points
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from _whole_lines(file)
+    if is_plain_file(path):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from _whole_lines(file)
 
 
 def _whole_lines(file: IO[str]) -> Iterator[Point]:
@@ -65,21 +58,6 @@ def _whole_lines(file: IO[str]) -> Iterator[Point]:
             continue
         if abs(point.step) <= LARGEST_STEP:
             yield point
-
-
-def _all_points(path: Path) -> list[Point] | None:
-    """Return the points of a file, read at once; None where it is large or a line is incomplete."""
-    if path.stat().st_size > AT_ONCE_BYTES:
-        return None
-    lines = path.read_bytes().split(b"\n")
-    if lines.pop():  # incomplete
-        return None
-    try:
-        points = _POINTS.validate_json(b"[" + b",".join(lines) + b"]")
-    except ValidationError:
-        return None
-    whole = len(points) == len(lines) and not any(abs(point.step) > LARGEST_STEP for point in points)
-    return points if whole else None
 
 
 def read_points(folder: Path) -> list[Point]:

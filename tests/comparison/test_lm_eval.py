@@ -178,7 +178,7 @@ def later(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_the_newest_of_several_runs_counts_and_the_others_are_named(out: Path) -> None:
-    """By the date in the name; a run with other settings isn't dropped without saying which."""
+    """By the date in the name."""
     later(out, lambda one: None)
     remark = f"{MODEL} was evaluated on news_cloze before {file(out, 'samples_news_cloze_2027*').name}"
     one = cloze(out)
@@ -188,7 +188,6 @@ def test_the_newest_of_several_runs_counts_and_the_others_are_named(out: Path) -
     later(out, lambda one: one["n-shot"].update(news_cloze=2))
     one = cloze(out)
     assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]  # another number of examples is no seed
-    assert any(said.startswith(remark) and "number of examples 0" in said for said in one.remarks)
 
 
 def test_seeds_of_examples_are_seeds(out: Path) -> None:
@@ -219,7 +218,6 @@ def test_a_direction_comes_from_the_results_file(out: Path) -> None:
     for path in out.glob("*/*"):
         text = path.read_text()
         path.write_text(text.replace("acc_norm", "oddness").replace('"higher_is_better": {', '"nothing": {'))
-        edit(path, lambda one: one.get("configs", {}).get("news_cloze", {}).pop("metric_list", None))
     with pytest.raises(UserError, match="doesn't say whether more oddness is better"):
         lm_eval.read(out, "oddness")
 

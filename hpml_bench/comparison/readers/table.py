@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
-from hpml_bench.report.numbers import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -91,6 +90,9 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     import pandas as pd
 
     found = list(lines)
+    if not all(map(sanitize, names)):
+        what = "a column has no name, as the index that pandas writes"
+        raise UserError(f"{source}: {what}; write the table without it (index=False), or give the column a name")
     wide = _systems(names, found, metric)
     if wide:
         names, found = _long(names, found, wide)
@@ -111,7 +113,7 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
         ids = name in {ROW, SEED, GROUP}
         values[name] = _ids(columns[name], name, where) if ids else list(map(_text, columns[name]))
     meant = {*NAMES} - {SCORE} | {score}
-    costs, remarks = _costs(names, {name: of for name, of in columns.items() if name not in meant}, where)
+    costs, remarks = _costs({name: of for name, of in columns.items() if name not in meant})
     return InputScores(
         pd.DataFrame(values | {cost.column: of for cost, of in costs.items()}),
         ScoreDefinition(sanitize(metric or score, 60)),
@@ -127,7 +129,7 @@ def _systems(names: Sequence[str], lines: Sequence[Line], metric: str | None) ->
     if ROW not in names or {SYSTEM, SCORE, metric} & {*names} or len({*names}) < len(names) or not lines:
         return []
     columns = zip(names, zip(*(cells for _, cells in lines), strict=True), strict=True)
-    found = [name for name, cells in columns if name not in NAMES and sanitize(name) and _numbers(cells) is not None]
+    found = [name for name, cells in columns if name not in NAMES and _numbers(cells) is not None]
     named = any(MORE.search(_words(name)) or NO_SYSTEM.search(_words(name)) for name in found)  # metrics, of one system
     return found if len(found) > 1 and not named else []
 
@@ -142,21 +144,16 @@ def _long(names: Sequence[str], lines: Sequence[Line], systems: Sequence[str]) -
     return [*(names[n] for n in rest), SYSTEM, SCORE], made
 
 
-def _costs(
-    names: Sequence[str], columns: Mapping[str, Sequence[Any]], where: Sequence[str]
-) -> tuple[dict[CostDefinition, list[float]], list[str]]:
+def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, list[float]], list[str]]:
     """Return those columns of numbers that are costs with their values, and remarks on the others."""
     costs: dict[CostDefinition, list[float]] = {}
     unread: dict[str, list[str]] = {}
-    for name in (name for name in names if name in columns):
-        numbers, shown = _numbers(columns[name]), sanitize(name, 40) or _unnamed(names, name)
-        if numbers is None:
-            unread.setdefault("Columns that hold text weren't read", []).append(shown)
+    for name, cells in columns.items():
+        if (numbers := _numbers(cells)) is None:
+            unread.setdefault("Columns that hold text weren't read", []).append(sanitize(name, 40))
         elif MORE.search(_words(name)):
-            unread.setdefault("More of these is better, so that they are no costs and weren't read", []).append(shown)
-        elif not sanitize(name):
-            advice = "write the table without it (index=False), or give the column a name"
-            raise UserError(f"{where[0]}: {shown}, holds numbers, as the index does that pandas writes; {advice}")
+            why = "More of these is better, so that they are no costs and weren't read"
+            unread.setdefault(why, []).append(sanitize(name, 40))
         else:
             costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
     return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
@@ -164,11 +161,7 @@ def _costs(
 
 def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None and not sanitize(twice):
-        advice = "write the table without an index (index=False in pandas), or give each column a name"
-        raise UserError(f"{source}: {_unnamed(names, twice)}, isn't the only one; {advice}")
-    if twice is not None:
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
     wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
@@ -193,18 +186,12 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(sanitize(other, 40) or "one without a name" for other in names[:12]) or "none"
+    return ", ".join(sanitize(other, 40) for other in names[:12]) or "none"
 
 
 def _words(name: str) -> str:
     """Return a name in small letters, with one underscore between words, and `per` for a stroke."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "_per_")).strip("_")
-
-
-def _unnamed(names: Sequence[str], name: str) -> str:
-    """Return what a column without a name that prints is called: the first, by its place."""
-    place = names.index(name) + 1
-    return f"the {'first' if place == 1 else ordinal(place)} column, which has no name"
 
 
 def _ids(cells: Sequence[Any], name: str, where: Sequence[str]) -> list[str | None]:
@@ -284,10 +271,6 @@ def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
 
 
 def _of_json(path: Path) -> tuple[list[str], Iterator[Line]]:
-    if path.suffix.lower() == ".json" and not inputs.head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
-        b"["
-    ):
-        raise ValueError("it holds no list of objects, one per row and run")
     objects = list(inputs.json_records(path))
     names = list(dict.fromkeys(str(name) for _, one in objects for name in one))
     if not names:
