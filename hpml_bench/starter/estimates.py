@@ -98,22 +98,12 @@ def _validation(view: View, answers: bool) -> Entry:
     return Entry("validation_samples", None, (f"null is {where}, {100 if answers else 500} at most; for the curves",))
 
 
-@dataclass(frozen=True)
-class Work:
-    """Amount of work of one run."""
+class Work(NamedTuple):
+    """Amount of work of one run: tokens read in training, over all epochs, and in evaluations, and generated."""
 
-    train_tokens: float  # tokens read in training, over all epochs
-    eval_tokens: float  # tokens read in evaluations
-    new_tokens: float  # tokens generated; 0 for none
-
-
-def work_of(rows: dict[str, int], tokens: float, epochs: int, new_tokens: float, generated_rows: int) -> Work:
-    """Return the work of a run over splits of so many rows of a mean number of tokens."""
-    return Work(
-        train_tokens=rows["train"] * epochs * tokens,
-        eval_tokens=(rows["test"] + EVALUATIONS * rows["validation"]) * tokens,
-        new_tokens=generated_rows * new_tokens,
-    )
+    train_tokens: float
+    eval_tokens: float
+    new_tokens: float
 
 
 def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int) -> str:

@@ -44,7 +44,6 @@ SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
 MANY = 0.1  # share of rows too long from which on their prompts are cut
 MOST_NEW = 256  # most tokens generated for an answer
-END = 50  # characters shown of a prompt's end
 FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below which one is rare."""
 MOST_NAMES = 60  # most names that are written out
@@ -223,9 +222,8 @@ def _tag_names(view: View) -> tuple[Entry, ...]:
 def _answer_options(view: View) -> tuple[Entry, ...]:
     thinking = _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
-    task = make_task(TaskSpec(name=TASK, options=as_values((*thinking, loss_on)) | dict(view.given)))
     scorer = _scorer(view)
-    entries = (_template(view, task), *thinking, loss_on, scorer, _too_long(view, lengths))
+    entries = (_template(view), *thinking, loss_on, scorer, _too_long(view, lengths))
     return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
 
 
@@ -266,29 +264,14 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     return Entry("loss_on", "each", (why,)), lengths
 
 
-def _template(view: View, task: Task) -> Entry:
-    """Return the chat template, with the text where the prompt of the first row ends."""
-    own = view.encoder.tokenizer.chat_template
-    first = view.loaded.train.select([0])
-    encoded = task.encode(first[:], view.encoder)
-    end = ""
-    if encoded["input_ids"] and encoded["prompt"][0] > 1:
-        ids = encoded["input_ids"][0]
-        prompt, answer = ids[: encoded["prompt"][0]], ids[encoded["prompt"][0] :]
-        before, after = _shown(view, prompt)[-END:], _shown(view, answer)
-        end = f"In the first row the prompt ends with {before!r}, and what is learnt begins with {after[:END]!r}."
-    if own:
-        why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
-    else:
+def _template(view: View) -> Entry:
+    why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
+    if not view.encoder.tokenizer.chat_template:
         why = (
             "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
             "end as the model should begin to answer needs a template: path:FILE or jinja."
         )
-    return Entry("template", None, (why, *([end] if end else [])))
-
-
-def _shown(view: View, ids: list[int]) -> str:
-    return str(view.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
 
 
 def _scorer(view: View) -> Entry:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +42,11 @@ DECAY = 0.01
 """AdamW's weight decay in torch, which holds where an experiment names none: its arguments replace the defaults."""
 
 
-@dataclass(frozen=True)
-class Experiments:
-    """A suite's text, and lines on how many experiments it has, which can't be said and why, and what differs."""
+def suite_of(folder: Path) -> tuple[str, list[str]]:
+    """Return the suite of a folder of experiments, or of a folder that holds `experiments/`, and lines on it.
 
-    text: str
-    lines: tuple[str, ...]
-
-
-def suite_of(folder: Path) -> Experiments:
-    """Return the suite of a folder of experiments, or of a folder that holds `experiments/`.
-
-    Raises UserError: there are none, or none that can be said.
+    The lines say how many experiments it has, which can't be said and why, and what differs. Raises UserError: there
+    are none, or none that can be said.
     """
     folder = folder / "experiments" if (folder / "experiments").is_dir() else folder
     places = sorted({path.parent for name in (ADAPTER, TRAINING) for path in folder.glob(f"*/*/{name}")})
@@ -79,7 +71,7 @@ def suite_of(folder: Path) -> Experiments:
     lines += [f"differs: {name}: {remark}" for name, remark in otherwise.items()]
     entries = [f"  {name}: {flow(entry)}" for name, entry in methods.items()]
     about = [f"# {line}" for line in ("Made by hpml-bench init --from-peft.", *lines)]
-    return Experiments("\n".join([*about, _head(defaults) + "methods:", *entries, ""]), tuple(lines))
+    return "\n".join([*about, _head(defaults) + "methods:", *entries, ""]), lines
 
 
 def _head(defaults: Mapping[str, Any]) -> str:

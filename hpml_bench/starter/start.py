@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hpml_bench.data import columns as names_of
-from hpml_bench.data import conversations as turns
 from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
@@ -19,14 +17,15 @@ from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
 from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
 from hpml_bench.starter.estimates import (
+    EVALUATIONS,
     SEEDS,
     Budget,
     Memory,
+    Work,
     choose_budget,
     least_difference,
     predict_memory,
     time_in_words,
-    work_of,
 )
 from hpml_bench.starter.kinds import (
     KINDS,
@@ -52,11 +51,6 @@ GROUP = Entry("group", "COLUMN", (
     "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
     "name the column that says so.",
 ), chosen=False)  # fmt: skip
-KNOWN_NAMES = frozenset().union(
-    names_of.LABEL_NAMES, names_of.NUMBER_NAMES, names_of.WORD_NAMES, names_of.TAG_NAMES, names_of.TEXT_NAMES,
-    *names_of.PAIR_NAMES, turns.TURN_NAMES, turns.PROMPT_NAMES, turns.EXTRA_NAMES, turns.ANSWER_NAMES,
-)  # fmt: skip
-"""Names by which columns are found."""
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -191,19 +185,15 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    def how(*found: str) -> str:
-        by_name = all(name.strip().lower() in KNOWN_NAMES for name in found) or pair in found
-        return f"found by {'name' if by_name or data.label in found else 'content'}"
-
     unread = learnt.found.unread
     left = f"not read: {', '.join(unread[:20])}" if unread else "no other column is left"
     given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
     joined = f", joined by {data.read.separator!r}" if len(text) > 1 else ""
-    entries = [Entry("text", given, (f"{how(*text)}{joined}; {left}",))]
+    entries = [Entry("text", given, (f"found by name or content{joined}; {left}",))]
     if pair is not None:
-        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair, found by name",)))
+        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair",)))
     if label is not None:
-        entries.append(Entry("label", as_given(label), (how(label),)))
+        entries.append(Entry("label", as_given(label), ("found by name or content",)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))
@@ -253,14 +243,16 @@ def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
 
 
 def _cost(found: SuiteDraft) -> Iterator[str]:
-    lengths, rows, chosen = found.lengths, found.prepared.rows, as_values(found.budget.entries)
-    mean = float(lengths.tokens.clip(max=found.limit).mean())
-    answers = found.task.decoding is not None
-    new = as_values(found.options).get("max_new_tokens", 0) if answers else 0
+    rows, chosen = found.prepared.rows, as_values(found.budget.entries)
+    mean = float(found.lengths.tokens.clip(max=found.limit).mean())
+    new = as_values(found.options).get("max_new_tokens", 0)
     epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
-    work = work_of(rows, mean, epochs, new, rows["test"] + rows["validation"] if answers else 0)
-    batch = int(found.budget.micro_batch * mean)
-    yield time_in_words(found.view.model, found.compared, work, batch, SEEDS)
+    work = Work(
+        train_tokens=rows["train"] * epochs * mean,
+        eval_tokens=(rows["test"] + EVALUATIONS * rows["validation"]) * mean,
+        new_tokens=(rows["test"] + rows["validation"]) * new if found.task.decoding is not None else 0,
+    )
+    yield time_in_words(found.view.model, found.compared, work, int(found.budget.micro_batch * mean), SEEDS)
     yield found.memory.sentence
 
 

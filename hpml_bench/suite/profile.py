@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +19,7 @@ from hpml_bench.suite.yaml import read_mapping
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import without_assigned
 
-TIME = re.compile(
-    r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
-    r"|(?:(?P<hours>\d{1,3}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{2}))$"
-)
-"""Time as Slurm reads it: after days, hours come first, with any number of parts; else seconds are last (sbatch(1))."""
+TIME = re.compile(r"^(?:(\d+)-)?(\d{1,3}):(\d{2}):(\d{2})$")  # days, hours, minutes and seconds, as Slurm reads them
 
 
 class Profile(Frozen):
@@ -83,8 +78,7 @@ class Profile(Frozen):
         match = TIME.match(self.time or "")
         if match is None:
             return None
-        days, *parts = (int(part or 0) for part in match.groups())
-        hours, minutes, seconds = map(add, parts[:3], parts[3:])  # one of the two forms is 0
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
     def command(self, words: Iterable[str]) -> list[str]:

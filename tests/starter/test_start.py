@@ -189,14 +189,6 @@ def test_without_its_package_a_scorer_is_only_named(
     assert "pip install 'rouge-score" in text
 
 
-def test_the_end_of_a_prompt_is_shown(made: dict[str, Path]) -> None:
-    """As the template writes it for the first row, and what is learnt after it."""
-    text = " ".join(line.strip(" #") for line in made["causal_lm"].read_text().split("\n"))
-    assert re.search(
-        r"the prompt ends with '[^']*<\|assistant\|>', and what is learnt begins with '[^<']+<\|end\|>", text
-    )
-
-
 def test_a_template_that_changes_earlier_answers_learns_each_by_itself(tmp_path: Path) -> None:
     """As `run-all` would refuse all answers of such a template together: the suite says each, and why."""
     dropping = starters.CHAT.replace(

@@ -66,10 +66,10 @@ def init(
             raise UserError("--from-peft takes model, rows and settings from PEFT's comparison; give --out alone")
         from hpml_bench.starter.peft import suite_of
 
-        made = suite_of(from_peft)
-        for line in made.lines:
+        text, lines = suite_of(from_peft)
+        for line in lines:
             click.echo(for_terminal(line, 1000), err=True)
-        _write(out, made.text)
+        _write(out, text)
         return
     if model is None or not data:
         raise click.UsageError(f"Missing option '{'--data' if model else '--model'}'.")
