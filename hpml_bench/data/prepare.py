@@ -8,10 +8,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -304,18 +304,14 @@ def weights_digest(folder: Path) -> str:
 # Preview
 
 
-@dataclass(frozen=True)
-class SeenRow:
+class SeenRow(NamedTuple):
     """A prepared row as the model sees it."""
 
+    head: str  # tokens, targets and what was cut, in words
     pieces: tuple[tuple[str, bool], ...]  # text in parts, each with whether its tokens are targets
-    ids: tuple[int, ...]
-    learnt: int  # number of target tokens; 0 for a row with one label
+    ids: list[int]
+    prompt: str  # its prompt's length and end, in words; empty where it is no more than the token that begins a text
     label: str  # label or expected answer, as text
-    full: bool  # whether it has `max_length` tokens, so that it may have been cut
-    cut: int  # tokens cut off its prompt, as far as the task records them
-    prompt: int  # tokens of its prompt; 0 for a row without one
-    prompt_end: str
 
 
 def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[str], list[SeenRow]]:
@@ -332,32 +328,28 @@ def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[
     cuts, prompts = (rows.column(name) if rows.has(name) else [0] * len(rows) for name in ("cut", "prompt"))
     seen = []
     for number in range(min(count, len(rows))):
-        ids = tuple(rows.tokens(number).tolist())
+        ids = rows.tokens(number).tolist()
         labels = [IGNORE_INDEX] * len(ids) if rows.token_labels is None else rows.token_labels[number]
         targets = [bool(label != IGNORE_INDEX) for label in labels]
-        seen.append(
-            SeenRow(
-                pieces=tuple(_pieces(ids, targets, tokenizer)),
-                ids=ids,
-                learnt=sum(targets),
-                label=_shown_label(rows, number, prepared.label_names),
-                full=len(ids) == settings.max_length and task.cuts_texts,
-                cut=cuts[number],
-                prompt=prompts[number],
-                prompt_end=str(tokenizer.decode(ids[: prompts[number]], clean_up_tokenization_spaces=False))[-END:],
-            )
-        )
+        head = f"{len(ids)} tokens" + (f", {sum(targets)} target tokens" if any(targets) else "")
+        if len(ids) == settings.max_length and task.cuts_texts:
+            head += ", as many as max_length: it may have been cut"
+        head += f", {cuts[number]} cut off the prompt" if cuts[number] else ""
+        end = str(tokenizer.decode(ids[: prompts[number]], clean_up_tokenization_spaces=False))[-END:]
+        prompt = f"prompt: {prompts[number]} tokens, which end with {end!r}" if prompts[number] > 1 else ""
+        pieces = tuple(_pieces(ids, targets, tokenizer))
+        seen.append(SeenRow(head, pieces, ids, prompt, _shown_label(rows, number, prepared.label_names)))
     return facts, seen
 
 
 def _pieces(
-    ids: tuple[int, ...], targets: list[bool], tokenizer: transformers.PreTrainedTokenizerFast
+    ids: list[int], targets: list[bool], tokenizer: transformers.PreTrainedTokenizerFast
 ) -> Iterator[tuple[str, bool]]:
     """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
     start, before = 0, ""
     for place in range(1, len(ids) + 1):
         if place == len(ids) or targets[place] != targets[start]:
-            text = str(tokenizer.decode(list(ids[:place]), clean_up_tokenization_spaces=False))
+            text = str(tokenizer.decode(ids[:place], clean_up_tokenization_spaces=False))
             yield text[len(before) :], targets[start]
             start, before = place, text
 

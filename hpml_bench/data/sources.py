@@ -103,14 +103,8 @@ def resolve_model(uri: str) -> Resolved:
                 f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
             )
         return source.model_copy(update={"folder_or_file": _from_gguf(gguf_files[0])})
-    advice = None
-    if source.revision is not None:
-        from huggingface_hub import constants
-
-        advice = f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
-        if constants.HF_HUB_OFFLINE:
-            advice = f"this is the hub's cache, which may hold only a part of {uri}: {GO_ON} (no .bin is read)"
-    weight_files(path, advice)
+    advice = f"name a repository or revision with safetensors weights (no .bin is read), or {GO_ON}"
+    weight_files(path, advice if source.revision is not None else None)
     return source
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from hpml_bench.data.columns import some
 from hpml_bench.system import child
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
 from hpml_bench.system.disk import WRITE_ERRORS
@@ -119,7 +120,8 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
         raise UserError(f"{uri}: the wheel is not a zip file") from None
     members = [m for m in everything if m.filename == inner or m.filename.startswith(f"{inner}/")]
     if not members:
-        raise UserError(f"{uri}: the wheel holds no {inner}; {_nearby([m.filename for m in everything], inner)}")
+        names = sorted({member.filename for member in everything})
+        raise UserError(f"{uri}: the wheel holds no {inner}; it holds {some(names, 20)}")
     paths = Counter(PurePosixPath(member.filename) for member in members)
     folders = {parent for path in paths for parent in path.parents}
     for member in members:
@@ -135,15 +137,6 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
             f"{MAX_UNZIPPED_BYTES} bytes"
         )
     return members
-
-
-def _nearby(names: Sequence[str], inner: str) -> str:
-    """Return a phrase on a wheel's contents in the deepest folder of the path `inner` that it has."""
-    paths = [PurePosixPath(name) for name in names]
-    above = PurePosixPath(inner).parents
-    folder = next((of for of in above if any(path.is_relative_to(of) for path in paths)), above[-1])
-    entries = sorted({path.relative_to(folder).parts[0] for path in paths if path.is_relative_to(folder)})
-    return f"in {folder} there is {', '.join(entries[:20])}{', ...' if len(entries) > 20 else ''}"
 
 
 def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:

@@ -140,22 +140,19 @@ def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
 
 
 def _head_options(view: View) -> tuple[Entry, ...]:
-    return (pooling(view),)
-
-
-def pooling(view: View) -> Entry:
     """Return which hidden state the head reads."""
     model = view.model
     if model.pools_by:
         reason = "how sentence-transformers trained this model (1_Pooling/config.json)"
-        return Entry("pooling", model.pools_by, (f"{reason}; others: {_others(model.pools_by)}",))
+        others = ", ".join(way for way in ("last", "first", "mean") if way != model.pools_by)
+        return (Entry("pooling", model.pools_by, (f"{reason}; others: {others}",)),)
     if model.reads_both_ways:
         why = (
             "The mean over tokens: without further training it holds more of a text than the first token (Reimers and "
             "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's paper takes `first`."
         )
-        return Entry("pooling", "mean", (why,))
-    return Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",))
+        return (Entry("pooling", "mean", (why,)),)
+    return (Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",)),)
 
 
 def label_names(view: View, counts: str) -> tuple[Entry, ...]:
@@ -167,10 +164,6 @@ def label_names(view: View, counts: str) -> tuple[Entry, ...]:
     if view.data.dataset == "hub" or len(names) > MOST_NAMES:
         return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
     return (Entry("label_names", names, tuple(reasons)),)
-
-
-def _others(chosen: str) -> str:
-    return ", ".join(way for way in ("last", "first", "mean") if way != chosen)
 
 
 def _class_names(view: View) -> tuple[Entry, ...]:

@@ -38,11 +38,8 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     for fact in facts:
         console.print(Text(for_terminal(fact)), highlight=False)
     for number, row in enumerate(seen, 1):
-        targets = f", {row.learnt} target tokens" if row.learnt else ""
-        cut = ", as many as max_length: it may have been cut" if row.full else ""
-        cut += f", {row.cut} cut off the prompt" if row.cut else ""
         console.print()
-        console.print(Text(f"{split} row {number}: {len(row.ids)} tokens{targets}{cut}", style="bold"))
+        console.print(Text(f"{split} row {number}: {row.head}", style="bold"))
         text = Text()
         for piece, is_target in row.pieces:
             for place, line in enumerate(piece.split("\n")):
@@ -51,12 +48,11 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
                 text.append("\n" if place else "")
                 text.append(marked, style="green" if is_target else "")
         console.print(text, highlight=False, soft_wrap=True)
-        if row.prompt > 1:  # more than the token that begins a text
-            ending = for_terminal(repr(row.prompt_end))
-            console.print(Text(f"prompt: {row.prompt} tokens, which end with {ending}", style="dim"), highlight=False)
+        if row.prompt:
+            console.print(Text(for_terminal(row.prompt), style="dim"), highlight=False)
         console.print(Text(for_terminal(f"expected: {row.label}"), style="dim"), highlight=False)
         if ids:
-            console.print(Text(f"ids: {list(row.ids)}", style="dim"), highlight=False)
+            console.print(Text(f"ids: {row.ids}", style="dim"), highlight=False)
 
 
 def _visible(character: str) -> str:
