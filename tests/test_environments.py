@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -14,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 """Markers of tests of many minutes, which are left out on purpose."""
-LIMITS = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-"""Variables that limit a processor's instructions, each with the least, which every processor has."""
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +54,3 @@ def test_continuous_integration_runs_both() -> None:
     after = script.partition("tox -e tests ")[2]
     for key in ("commands", "commands_pre", "pass_env"):
         assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, "all of ci in the tests' environment"
-
-
-def test_limits_of_a_processors_instructions_are_passed_on_in_every_environment() -> None:
-    """By what tox makes of its file; an environment with a list of its own adds to the common one."""
-    shown = ConfigParser(interpolation=None)
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
-    command = [sys.executable, "-m", "tox", "config", "-e", "ALL", "-k", "pass_env"]
-    done = subprocess.run(command, cwd=ROOT, env=outside | LIMITS, check=True, capture_output=True, text=True)
-    shown.read_string(done.stdout)
-    runs = {name for name in shown.sections() if re.match(r"testenv:\w", name)}  # .pkg, which builds the wheel, doesn't
-    assert {"testenv:tests", "testenv:ci", "testenv:gate", "testenv:lowest", "testenv:py312"} <= runs
-    for name in runs:
-        assert set(LIMITS) <= set(shown[name]["pass_env"].split()), name

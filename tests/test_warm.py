@@ -10,9 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import psutil
 import pytest
@@ -79,19 +77,6 @@ def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
     assert found == expected
 
 
-def test_a_session_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the environment that names it is put back, as around the start of a fork server."""
-    servers: list[SimpleNamespace] = []
-    made = SimpleNamespace(address=str(tmp_path), end=lambda: None)
-    monkeypatch.setattr(warm, "Server", lambda: servers.append(made) or made)
-    monkeypatch.setattr(warm, "_started", [])
-    monkeypatch.delenv(warm.ADDRESS, raising=False)
-    for _ in range(2):
-        with mock.patch.dict(os.environ):
-            assert warm.address() == str(tmp_path)
-    assert len(servers) == 1
-
-
 @pytest.mark.parametrize("program", ENDS.values(), ids=ENDS)
 def test_it_ends_as_a_cold_one_does(program: str) -> None:
     """By itself, by SystemExit, an error or a signal: the same status and the same last line."""
@@ -102,16 +87,6 @@ def test_it_ends_as_a_cold_one_does(program: str) -> None:
     said, _ = process.communicate(60)
     assert process.returncode == cold.returncode
     assert said.splitlines()[-1] == cold.stdout.splitlines()[-1]
-
-
-def test_a_signal_ends_it() -> None:
-    """Its status is the signal's, as Popen has it; a second wait gives it again."""
-    process = warm.WarmProcess([sys.executable, "-c", "import hpml_bench, time; time.sleep(60)"], os.environ)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.1)
-    assert process.poll() is None
-    process.kill()
-    assert process.wait(10) == process.wait(10) == -signal.SIGKILL
 
 
 def test_a_fork_server_of_this_process_ends_with_its_handle() -> None:

@@ -131,11 +131,6 @@ def test_a_folder_in_use_names_the_process(small: str, holder: subprocess.Popen[
         pass
 
 
-def test_a_message_cannot_draw_on_the_terminal(small: str) -> None:
-    """Control characters of what was typed are not echoed."""
-    assert "\x1b" not in sentence(run_all(small, "--set", "\x1b[31mkey=1"))
-
-
 @pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
 def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str | None, tmp_path: Path) -> None:
     """The table is of most runs: a line says how many others there are, such as those of other settings."""

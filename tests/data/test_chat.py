@@ -140,20 +140,6 @@ def test_marks_may_leave_the_end_of_the_turn_out() -> None:
     assert found == example(of("chatml marked"), *ONE)
 
 
-def test_thinking_is_learnt_with_the_answer() -> None:
-    """Qwen 3 writes an empty thought before an answer without one; a thought in an answer is of its own tokens."""
-    writer = of("qwen 3")
-    begin = "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n"
-    for answer, learnt in {
-        "It is 4.": "<think>\n\n</think>\n\nIt is 4.<|im_end|>",
-        "<think>\n2 and 2\n</think>\n\nIt is 4.": "<think>\n2 and 2\n</think>\n\nIt is 4.<|im_end|>",
-    }.items():
-        found = example(writer, "What is 2+2?", answer)
-        assert runs(writer, found) == [(begin, False), (learnt, True), ("\n", False)]
-        assert {chatml().convert_tokens_to_ids(token) for token in ("<think>", "</think>")} < set(found.ids)
-    assert writer.counts == {"rows": 2}
-
-
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
     writer = conversations(mistral(), T.DEEPSEEK_R1)
@@ -217,30 +203,6 @@ def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str, 
     assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
     assert decoded(writer, writer.answer_of(found)) == contents[-1]
     assert writer.stop_ids == plain.stop_ids
-
-
-@pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize("begun", ["\n<think>\n\n</think>\n\n", "\n", " "])
-def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tuple[str, ...]) -> None:
-    """A model is given the generation prompt and writes the rest itself: tokens and prompt are those without marks."""
-    template = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
-        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
-    ).replace("BEGUN", repr(begun))
-    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
-    found = example(writer, *contents)
-    assert found == example(plain, *contents)
-    assert (
-        list(found.ids[: found.prompt])
-        == chatml().apply_chat_template(messages(*contents)[:-1], chat_template=template, add_generation_prompt=True)[
-            "input_ids"
-        ]
-    )
-    assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
-    assert writer.scaffold == plain.scaffold
-    assert writer.scaffold.before == begun
 
 
 def test_a_standing_template_needs_no_options() -> None:

@@ -480,17 +480,6 @@ def test_several_processes_prepare_the_same(
     assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
 
 
-def test_the_template_decides_which_preparation_is_taken(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
-    """One in a file that changes is read anew."""
-    (tmp_path / "own.jinja").write_text(TEMPLATE)
-    one = prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
-    assert one.data == prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}").data
-    (tmp_path / "own.jinja").write_text(TEMPLATE.replace("\n", " "))
-    other = prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
-    assert one.data != other.data
-    assert one.digests.data != other.digests.data
-
-
 def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
     """What it raised, and the row by its beginning."""
     template = (
@@ -505,16 +494,6 @@ def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -
     """With how many are left, and how many are needed."""
     with pytest.raises(UserError, match=r"of the train rows only 0 are left .*max_length 4 tokens .*2 are needed"):
         prepare_rows(rows_of(8), max_length=4)
-
-
-def test_a_tokenizer_without_end_and_padding_is_told(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
-    """The template's own end is learnt; where there is none, rows that don't end are counted."""
-    bare = save_letters(tmp_path / "bare", None)
-    done = prepare_rows(rows_of(8), folder=bare)
-    assert not any(warning.startswith("rows") for warning in done.warnings)
-    assert 0 <= done.pad_id < 261
-    plain = prepare_rows(rows_of(8), folder=bare, template="plain")
-    assert plain.notes["rows whose answer has no end token, as the tokenizer has none"] == "16"
 
 
 # Rows that other tools write

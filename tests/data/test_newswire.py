@@ -12,8 +12,8 @@ import pytest
 
 import hpml_bench
 from hpml_bench.data import newswire as nw
-from hpml_bench.data.newswire import balanced_beats, beat_chain, slots
-from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, HEADLINES, SENTENCES, World, make_world
+from hpml_bench.data.newswire import balanced_beats, beat_chain
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, World, make_world
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.suite.settings import DatasetSpec, Settings
 
@@ -72,16 +72,6 @@ def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> N
     assert best[0.5] < best[0.6] < best[0.7]
 
 
-def test_a_text_determines_its_words() -> None:
-    """No word has two kinds and no two frames are alike: the posterior of the words is that of the text."""
-    kinds = make_world().words
-    words = [word for kind in kinds.values() for word in kind]
-    assert len(words) == len(set(words))
-    frames = HEADLINES + SENTENCES
-    assert len(frames) == len(set(frames))
-    assert {kind for frame in frames for kind in slots(frame)} == set(kinds)
-
-
 def test_rows_differ_by_seed_and_split_alone() -> None:
     """Same seed and split: the same rows. Another seed or split: not one text in common, in 3,000 rows each.
 
@@ -95,14 +85,6 @@ def test_rows_differ_by_seed_and_split_alone() -> None:
     assert rows[0] == set(nw.render(world, nw.generate(world, 3000, 0, "train")))
     assert len(set.union(*rows)) == sum(map(len, rows))
     assert all(len(texts) > 2990 for texts in rows)
-
-
-def test_labels_are_balanced() -> None:
-    """Any number of rows has the four labels within one of each other."""
-    for n in (4, 50, 1024):
-        counts = np.bincount(nw.generate(make_world(), n, 3, "train").topic, minlength=4)
-        assert counts.sum() == n
-        assert np.ptp(counts) <= 1
 
 
 def test_the_stream_ties_names_to_beats() -> None:

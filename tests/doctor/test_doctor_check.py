@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from hpml_bench.doctor import checks
-from hpml_bench.doctor.checks import CHECKS, run_checks
-from hpml_bench.doctor.machine import Result, as_bytes
+from hpml_bench.doctor.checks import run_checks
+from hpml_bench.doctor.machine import Result
 from hpml_bench.system.errors import UserError
 
 
@@ -77,16 +77,3 @@ def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyP
         assert "0123456789" not in text
         assert "pass-word" not in text
         assert text.isprintable()
-
-
-def test_names_are_unique_and_short() -> None:
-    """They identify a check in JSON, and stand in a column."""
-    names = [one.__name__ for one in CHECKS]
-    assert len(set(names)) == len(names)
-    assert max(map(len, names)) <= 16
-
-
-@pytest.mark.parametrize(("number", "text"), [(0, "0 MB"), (64e6, "64 MB"), (1.5e9, "1.5 GB"), (1.2e12, "1,200.0 GB")])
-def test_bytes_as_text(number: float, text: str) -> None:
-    """With a unit that fits."""
-    assert as_bytes(number) == text

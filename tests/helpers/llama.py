@@ -31,7 +31,8 @@ def write_gguf(folder: Path, file: Path, kind: str, template: str, *, bos: bool 
     to.add_head_count(config["n_head"])
     to.add_layer_norm_eps(config["layer_norm_epsilon"])
     vocabulary, merges = (tokenizer["model"][name] for name in ("vocab", "merges"))
-    special = {token["content"] for token in tokenizer["added_tokens"]}
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    vocabulary |= special
     to.add_tokenizer_model("gpt2")
     to.add_tokenizer_pre("gpt-2")
     to.add_token_list(list(vocabulary))

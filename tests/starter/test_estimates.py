@@ -179,13 +179,6 @@ def test_sources_are_written_as_suites_write_them(given: str, source: str) -> No
     assert source_of(given) == source
 
 
-def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the current folder."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").mkdir()
-    assert source_of("model") == source_of("path:model") == f"path:{tmp_path / 'model'}"
-
-
 def test_large_numbers_have_three_digits() -> None:
     """In millions and billions."""
     assert [in_millions(n) for n in (28_800, 22_713_216, 1_235_814_400)] == ["28.8k", "22.7M", "1.24B"]
