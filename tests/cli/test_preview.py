@@ -97,23 +97,14 @@ def test_so_many_rows_of_a_split_are_shown(tmp_path: Path) -> None:
     assert shown(path, "--split", "validation").count("validation row ") == 1
 
 
-def test_what_was_cut_off_a_prompt_is_told(tmp_path: Path) -> None:
+def test_what_was_cut_off_a_prompt_and_what_ends_an_answer_is_told(tmp_path: Path) -> None:
     """With `cut_prompt`, at the row's head; the answer stays whole."""
-    path = suite(tmp_path, [{"prompt": "q" * 450, "completion": "a"}] * 5, too_long="cut_prompt", template="plain")
-    row = shown(path, "--rows", "1").partition("\n\n")[2]
+    rows = [{"prompt": "q" * 450, "completion": "a"}] * 5
+    path = suite(tmp_path, rows, too_long="cut_prompt", template="plain", scorer="exact", stop=["###"])
+    facts, _, row = shown(path, "--rows", "1").partition("\n\n")
     assert row.startswith("train row 1: 400 tokens, 2 target tokens, 52 cut off the prompt")
     assert "⟦a<|stop|>⟧" in row
-
-
-def test_what_happened_to_rows_is_told(tmp_path: Path) -> None:
-    """Rows left out for their length, special tokens kept as text, what ends an answer."""
-    rows = [{"prompt": f"is <|end|> q{n}", "completion": "yes"} for n in range(5)]
-    path = suite(tmp_path, [*rows, {"prompt": "q" * 500, "completion": "no"}], scorer="exact", stop=["###"])
-    out = shown(path, "--split", "test")
-    assert "test 1 of 6 rows left out" in out
-    assert "special tokens in turns, kept as text: " in out
-    assert "<|user|>is <|end|> q" in out
-    assert "an answer ends with '<|stop|>' or '<|end|>' or '###'" in out
+    assert "an answer ends with '<|stop|>' or '###'" in facts
 
 
 def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None:

@@ -323,26 +323,6 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
             chat_template(encoder, given_)
 
 
-@pytest.mark.parametrize(
-    ("template", "says"),
-    [
-        ("{{ raise_exception('No such role') }}", "No such role"),
-        ("{% for m in messages %}", "Unexpected end of template"),
-        ("{{ messages[9]['content'] }}", "has no element 9"),
-        ("{{ messages.__class__.__mro__ }}", "unsafe"),
-        ("{% set _ = messages.append(1) %}", "unsafe"),
-        ("{{ 1 // 0 }}", "division"),
-    ],
-)
-def test_a_template_that_raises_is_one_sentence(template: str, says: str) -> None:
-    """With the model's name and what it raised."""
-    with pytest.raises(
-        UserError, match=rf"^the chat template of path:model refuses a conversation: .*{says}"
-    ) as raised:
-        example(conversations(chatml(), template), *ONE)
-    assert "\n" not in str(raised.value)
-
-
 def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
     """A row's own stays; a template that knows none refuses it."""
     writer = of("qwen 2.5", system="Be short.")

@@ -524,20 +524,6 @@ def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
     assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
 
 
-def test_bad_rows_are_dropped_and_counted_where_the_suite_says_so(tmp_path: Path) -> None:
-    """In a warning with how many and why the first; the others keep their numbers."""
-    path = write(tmp_path / "rows.jsonl", [CHAT, {"messages": [USER]}, CHAT, {"messages": []}])
-    settings = tiny.settings(task={"name": "causal_lm", "options": {"bad_rows": "drop"}})
-    options = text_files.TextFiles.Options(train=f"path:{path}", test=f"path:{path}")
-    data = text_files.TextFiles(options).load(settings, "answer")
-    assert data.train["place"][:] == [f"{path}: row 1", f"{path}: row 3"]
-    assert data.warnings == {
-        "bad rows left out": f"4, such as {path}: row 2 ends with a turn of the user; there is no answer to learn, so "
-        "remove that turn"
-    }
-    assert not load(write(tmp_path / "good.jsonl", [CHAT])).warnings
-
-
 CALLED = [USER, {"role": "assistant", "tool_calls": [ADD]}, {"role": "tool", "name": "add", "content": "5"}, ANSWER]
 OTHER = {"type": "function", "function": {"name": "find", "arguments": {"name": "x", "place": None}}}
 THOUGHT = ANSWER | {"reasoning_content": "So b.", "tool_calls": [OTHER]}

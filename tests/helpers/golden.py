@@ -21,7 +21,6 @@ PAGES = Path(__file__).parents[1] / "files" / "golden"
 SHOWN = ("test_accuracy", "test_macro_f1", "test_loss", "train_seconds", "samples_per_second", "peak_memory_mb",
          "saved_bytes", "trainable_percent")  # fmt: skip
 """Metrics of the made runs: those of the tables that are compared, and one or two of the others."""
-TIME = "train_seconds"
 
 
 def few(records: Iterable[RunRecord]) -> list[RunRecord]:

@@ -19,6 +19,8 @@ ESCAPES = (
     "{% include '/etc/passwd' %}",
     "{{ raise_exception('no system prompt') }}",
     "{% for message in messages %}",
+    "{{ messages[9].content }}",
+    "{{ 1 // 0 }}",
 )
 
 
