@@ -53,7 +53,7 @@ ENDS = {
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for a fact."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -133,7 +133,7 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(map(processes.alive, family)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -100,7 +100,7 @@ def noted(folder: Path) -> Any:
 
 
 def gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not any(map(psutil.pid_exists, pids))
