@@ -93,7 +93,7 @@ class Command:
 
     def left(self) -> list[psutil.Process]:
         """Return the processes of it that still live after a moment."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (alive := [p for p in self.family if processes.alive(p)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         return alive

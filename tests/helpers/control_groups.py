@@ -30,7 +30,7 @@ def limited(size: int) -> Iterator[Path]:
         limit.write_text(str(size))
         yield group
     finally:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while group.exists() and time.monotonic() < deadline:
             with suppress(OSError):  # busy, until its last process is gone
                 group.rmdir()

@@ -79,7 +79,7 @@ def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
 
 def nothing_left() -> bool:
     """Tell that neither wandb's service nor a thread of ours is left by this process of tests, after a moment."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := _services() or any(t.name.startswith("wandb-follow") for t in threading.enumerate())) and (
         time.monotonic() < deadline
     ):

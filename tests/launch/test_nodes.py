@@ -45,7 +45,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TMPDIR", str(folder))
     before = set(psutil.Process().children(recursive=True))
     yield folder
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and _left(folder, before):
         time.sleep(0.1)
     left = _left(folder, before)

@@ -38,7 +38,7 @@ def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path)
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes.descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes.descendants() == set()
