@@ -246,7 +246,9 @@ def _find_text(
         return (pair[0],), pair[1]
     chosen = called or [max(texts, key=lambda name: sum(map(len, texts[name])) / len(texts[name]))]
     for name in long_texts({name: sample[name] for name in texts if name not in chosen}):
-        if not any(_repeats(sample[name], sample[other]) for other in chosen):
+        # cells that are part of another column's, as quotations are, add nothing to it
+        parts = (sum((a or "") in (b or "") for a, b in zip(sample[name], sample[of], strict=True)) for of in chosen)
+        if all(count <= MOSTLY * len(sample[name]) for count in parts):
             chosen.append(name)
     return tuple(name for name in names if name in chosen), None
 
@@ -277,11 +279,6 @@ def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:
 
 def _full(cells: Sequence[Any]) -> bool:
     return sum(cell not in (None, "") for cell in cells) >= MOSTLY * len(cells)
-
-
-def _repeats(cells: Sequence[Any], others: Sequence[Any]) -> bool:
-    """Whether most cells are part of another column's, as a quotation is, and so add nothing to it."""
-    return sum((cell or "") in (other or "") for cell, other in zip(cells, others, strict=True)) > MOSTLY * len(cells)
 
 
 def is_number(text: str) -> bool:

@@ -182,20 +182,6 @@ def _convert(
     A ValueError of this function and of those below continues `FILE: row 3`.
     """
     row = {name: cell if name in exact else _without_nulls(cell) for name, cell in zip(shape.read, cells, strict=True)}
-    turns, choices, tools = _row(row, shape, separator, mixed)
-    given = [turn for turn in row[shape.turns] if isinstance(turn, dict)] if shape.turns else []
-    unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
-    weights = [turn.weight for turn in turns]
-    fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
-    contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
-    more = ([] if all(weights) else weights, fields if any(fields) else [], tools, bool(shape.turns))
-    return contents, roles, choices, sorted(unread), *more
-
-
-def _row(
-    row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[str]
-) -> tuple[list[Turn], list[str], str]:
-    """Return a row's turns, its choices, and its tools as JSON, empty where there are none."""
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))
@@ -211,7 +197,13 @@ def _row(
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
-    return turns, choices, tools
+    given = [turn for turn in row[shape.turns] if isinstance(turn, dict)] if shape.turns else []
+    unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
+    weights = [turn.weight for turn in turns]
+    fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
+    contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
+    more = ([] if all(weights) else weights, fields if any(fields) else [], tools, bool(shape.turns))
+    return contents, roles, choices, sorted(unread), *more
 
 
 def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
@@ -303,7 +295,12 @@ def _turn(turn: Any, number: int) -> Turn:
         raise ValueError(f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}")
     fields = {key: turn[key] for key in FIELDS if turn.get(key) not in (None, "", [])}
     if role == "function_call":
-        content, fields = "", fields | {"tool_calls": _called(content, number)}
+        try:  # a call, or a list of them
+            called = json.loads(content)
+        except (ValueError, TypeError):
+            raise ValueError(f"has a turn {number} of the role function_call that is no JSON") from None
+        calls = called if isinstance(called, list) else [called]
+        content, fields = "", fields | {"tool_calls": [{"type": "function", "function": call} for call in calls]}
     calls = fields.get("tool_calls", [])
     if not isinstance(calls, list) or not all(map(_is_call, calls)) or (calls and ROLES[role] != "assistant"):
         raise ValueError(f"has a turn {number} whose tool_calls are not the assistant's list of calls with names")
@@ -316,14 +313,6 @@ def _turn(turn: Any, number: int) -> Turn:
     if weight not in (0, 1):
         raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
     return Turn(ROLES[role], content, float(weight), fields)
-
-
-def _called(content: Any, number: int) -> list[Any]:
-    """Return the calls of a turn of ShareGPT's role function_call: its content is a call or a list of them as JSON."""
-    with suppress(ValueError, TypeError):
-        calls = json.loads(content)
-        return [{"type": "function", "function": call} for call in (calls if isinstance(calls, list) else [calls])]
-    raise ValueError(f"has a turn {number} of the role function_call that is no JSON")
 
 
 def _is_call(call: Any) -> bool:

@@ -94,6 +94,9 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     _check_rows_left(left, settings, where)
     lengths = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     copies = Copies.model_validate(manifest["copies"])
+    test, groups = read_rows(folder / "test"), {}
+    if GROUP in test.column_names:
+        groups["groups"] = f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} groups"
     counted = ", ".join(f"{left[split]} {split}" for split in SPLITS)
     drawn = f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""
     return Prepared(
@@ -109,7 +112,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
             **loaded.warnings,
             "rows": counted + drawn,
             **lengths,
-            **_group_note(folder),
+            **groups,
             "copies and near-copies": copies.note,
         },
         warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else lengths)}, copies, settings)),
@@ -164,13 +167,6 @@ def _check_rows_left(left: Mapping[str, int], settings: Settings, where: str) ->
                 f"{where}: of the {split} rows only {count} are left that have at most max_length "
                 f"{settings.max_length} tokens and something to learn, and {least} are needed; raise max_length"
             )
-
-
-def _group_note(folder: Path) -> dict[str, str]:
-    test = read_rows(folder / "test")
-    if GROUP not in test.column_names:
-        return {}
-    return {"groups": f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} groups"}
 
 
 def silence() -> None:

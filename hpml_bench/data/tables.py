@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH = 1000
-BAD_ROWS = "bad rows left out"
+BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
 FEW_CLASSES = 20  # number of classes up to which their number isn't compared with the rows'
@@ -143,21 +143,16 @@ def load(
         with column_errors_as_user_errors(splits.train[1]):
             names, row, types = _conversion(splits.train, columns, target, options)
         rows = partial(converted, read=columns.read, row=row, types=types)
-        suspect = _suspect(splits.train[0], columns.label, names) if target == "class" else {}
+        missing = [name for name in names if target == "class" and name.strip().lower() in MISSING]
+        counts = Counter(map(as_text, splits.train[0][columns.label])) if missing else {}
+        each = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in missing)
+        suspect = {SUSPECT: f"{each}: taken for a class; empty these cells if it is none"} if each else {}
         what = f"words: {columns.text[0]}; tags: {columns.label}" if target == "tags" else str(columns)
     what = what if found.group is None else f"{what}; group: {found.group}"
     notes = {"columns": what, **({"columns not read": some(found.unread)} if found.unread else {}), **notes}
     loaded = _loaded(splits, settings, rows, found.group)
     warnings = {**loaded.warnings, **suspect}
     return replace(loaded, label_names=names, notes={**loaded.notes, **notes}, warnings=warnings)
-
-
-def _suspect(train: Dataset, label: str, names: Sequence[str]) -> dict[str, str]:
-    """Return a warning on classes whose names rather say that a label is missing."""
-    found = [name for name in names if name.strip().lower() in MISSING]
-    counts = Counter(map(as_text, train[label])) if found else {}
-    each = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in found)
-    return {"labels that may be missing": f"{each}: taken for a class; empty these cells if it is none"} if each else {}
 
 
 def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset], group: str | None) -> LoadedData:

@@ -127,8 +127,13 @@ def gpus() -> Result:
 
 
 def precision() -> Result:
-    report = torch_report()
-    parts = [_compared(where, report[key]) for key, where in (("cpu", "CPU"), ("cuda", "GPU")) if report.get(key)]
+    """Say how many times as fast as the slowest precision the others are, the fastest first."""
+    parts = []
+    for where, key in (("CPU", "cpu"), ("GPU", "cuda")):
+        if seconds := torch_report().get(key):
+            slowest, *others = sorted(seconds, key=lambda name: -seconds[name])
+            times = [f"{name} {seconds[slowest] / seconds[name]:.2g} times" for name in reversed(others)]
+            parts.append(f"{where}: products in {' and '.join(times)} as fast as in {slowest}")
     return Result("ok", "; ".join(parts)) if parts else Result("warn", "not measured", "see the line torch")
 
 
@@ -159,13 +164,6 @@ def _report() -> dict[str, Any]:
     for line in output.splitlines(keepends=True):
         found |= json.loads(line) if line.endswith(b"\n") else {}  # else its process ended meanwhile
     return found
-
-
-def _compared(where: str, seconds: dict[str, float]) -> str:
-    """Return how many times as fast as the slowest precision the others are, the fastest first."""
-    slowest, *others = sorted(seconds, key=lambda name: -seconds[name])
-    times = [f"{name} {seconds[slowest] / seconds[name]:.2g} times" for name in reversed(others)]
-    return f"{where}: products in {' and '.join(times)} as fast as in {slowest}"
 
 
 def loopback() -> Result:

@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,14 +93,7 @@ def flow(value: Any) -> str:
 
 def _text(text: str) -> str:
     """Return a text as it stands where YAML reads it so, else in quotes."""
-    simple = PLAIN.fullmatch(text) and not re.search(r": | #|[ :]\Z", text)
-    if simple and _reads_as(text, [text]):
-        return text
+    with suppress(UserError):
+        if PLAIN.fullmatch(text) and not re.search(r": | #|[ :]\Z", text) and parse(f"[{text}]", "") == [text]:
+            return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _reads_as(text: str, value: Any) -> bool:
-    try:
-        return bool(parse(f"[{text}]", "") == value)
-    except UserError:
-        return False

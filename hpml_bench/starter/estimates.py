@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
@@ -20,9 +20,6 @@ from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 from hpml_bench.training.products import FASTER, shape_of, thread_rates
-
-if TYPE_CHECKING:
-    from hpml_bench.fit.predict import Prediction
 
 MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
 """Most rows to train on (as PEFT's method comparison) and to test, to test by generated answers, and to validate so."""
@@ -149,7 +146,7 @@ class Memory(NamedTuple):
 
 def predict_memory(settings: Settings, methods: Iterable[Published], file: str) -> Memory:
     """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
-    from hpml_bench.fit.predict import predict  # some seconds, which mistakes need not wait for
+    from hpml_bench.fit.predict import gigabytes, predict  # some seconds, which mistakes need not wait for
 
     entries = {m.name: MethodEntry(method=m.method, lr=m.lr, options=dict(m.options)) for m in methods if m.compared}
     settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
@@ -157,23 +154,12 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
         found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)
     except UserError as error:
         return Memory(f"Memory: not predicted: {first_line(error)}.")
-    large = [need.method for need in found.needs if need.fits is False]
-    return Memory(
-        _in_words(found, file),
-        found.here,
-        tuple(name for name in large if name == DROPPED),
-        tuple(name for name in large if name != DROPPED),
-    )
-
-
-def _in_words(found: Prediction, file: str) -> str:
-    from hpml_bench.fit.predict import gigabytes
-
-    each = ", ".join(
-        f"{need.method} {need.advice if need.peak is None else gigabytes(need.peak)}" for need in found.needs
-    )
+    each = ", ".join(f"{of.method} {of.advice if of.peak is None else gigabytes(of.peak)}" for of in found.needs)
     part = "one sample at a time" if found.settings.micro_batch == 1 else "the longest batch"
-    return (
+    sentence = (
         f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit {file} shows its parts, "
         "and what to change where it isn't enough."
     )
+    large = [need.method for need in found.needs if need.fits is False]
+    dropped = tuple(name for name in large if name == DROPPED)
+    return Memory(sentence, found.here, dropped, tuple(name for name in large if name != DROPPED))

@@ -86,7 +86,7 @@ def test_all_requirements_of_the_project_are_understood() -> None:
     (software.dependencies, {"wandb": None}, "warn", "wandb is missing (0.31 or newer)", "pip install"),
     (software.extras, {}, "ok", "all are installed: gguf", ""),
     (software.extras, {"gguf": None, "optuna": "3.6"}, "warn",
-     "not installed: gguf (for models in GGUF files), tune (for the command tune)",
+     "not installed: gguf (for models in GGUF files), tune (for tune --sampler tpe)",
      "pip install 'gguf>=0.17.1' 'optuna>=4.0'"),
 ])  # fmt: skip
 def test_packages_that_are_old_or_missing(
