@@ -61,8 +61,8 @@ class TextSpan(NamedTuple):
     end: int
 
 
-_Written = tuple[str, tuple[TextSpan, ...] | None]  # text, and the template's marks in it; None: it has none
-_Writer = Callable[..., _Written]  # renderer of turns with a template
+_Marks = tuple[TextSpan, ...] | None  # a template's own in a text; None where it has none, or those of another text
+_Writer = Callable[..., tuple[str, _Marks]]  # renderer of turns with a template
 
 
 class Rendered(NamedTuple):
@@ -77,15 +77,6 @@ class Rendered(NamedTuple):
     escaped: int  # number of special tokens that the turns contain as text
     marked: bool  # whether the template's own marks end the answers
     chat: bool  # whether the chat template wrote it, which writes BOS too; else the turns are bare text
-
-
-class _Whole(NamedTuple):
-    """A conversation with its last answer, joined to that answer's prompt."""
-
-    text: str
-    prompt: int
-    content: int
-    marks: tuple[TextSpan, ...] | None  # the template's own; None where it has none, or those of another text
 
 
 @dataclass(frozen=True)
@@ -119,14 +110,22 @@ class ChatTemplate:
         tools = safe.pop()["tools"]
         chosen = [place for place, turn in enumerate(safe) if turn["role"] == "assistant"] if learnt is None else learnt
         writer = self._writer(safe, tools)
-        whole = self._whole(writer, safe)
-        spans = [self._earlier(writer, safe, place, whole) for place in chosen if place < len(safe) - 1]
-        last = self._narrowed(TextSpan(whole.prompt, len(whole.text)), whole, len(safe) - 1)
+        whole, marks = writer(safe, marks=True)
+        before = self._before_content(writer, safe)
+        prompt = writer(safe[:-1], prompt=True)[0] if len(safe) > 1 else before
+        text = whole if whole.startswith(prompt) else self._joined(writer, safe, prompt, before, whole)
+        content = len(before) + len(text) - len(whole) if whole.startswith(before) else len(prompt)
+        marks = marks if text == whole else None
+        spans = [
+            self._narrowed(self._earlier(writer, safe, place, text, prompt), marks, place)
+            for place in chosen
+            if place < len(safe) - 1
+        ]
+        last = self._narrowed(TextSpan(len(prompt), len(text)), marks, len(safe) - 1)
         if len(safe) - 1 in chosen:
             spans.append(last)
-        content = max(last.start, whole.content)
-        by = {"marked": whole.marks is not None, "chat": writer.args[0] != PLAIN}
-        return Rendered(whole.text, last.start, content, tuple(spans), stand_ins, escaped, **by)
+        by = {"marked": marks is not None, "chat": writer.args[0] != PLAIN}
+        return Rendered(text, last.start, max(last.start, content), tuple(spans), stand_ins, escaped, **by)
 
     def scaffold(self, turns: Turns) -> Scaffold:
         """Return the text that the template writes around the content of the last turn, whatever that content."""
@@ -146,7 +145,7 @@ class ChatTemplate:
             return plain
         return plain.model_copy(update={"opening": opening, "closing": closing})
 
-    def _writer(self, turns: Turns, tools: Sequence[Any] | None) -> partial[_Written]:
+    def _writer(self, turns: Turns, tools: Sequence[Any] | None) -> partial[tuple[str, _Marks]]:
         # a text without a prompt is no chat
         template = self.template if any(turn["role"] != "assistant" for turn in turns) else PLAIN
         return partial(self._write, template, list(tools) if tools else None)
@@ -160,7 +159,7 @@ class ChatTemplate:
         prompt: bool = False,
         marks: bool = False,
         parts: bool | None = None,
-    ) -> _Written:
+    ) -> tuple[str, _Marks]:
         """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
 
         `parts`: whether contents are given as lists of parts; None: as the template wants them.
@@ -186,14 +185,6 @@ class ChatTemplate:
         except Exception as error:  # jinja's own, raise_exception's, or any a template runs into
             raise RefusedError(f"{self.name} refuses a conversation: {first_line(error)}") from None
         return texts[0], tuple(TextSpan(*span) for span in indices[0] if span[0] < span[1]) if marked else None
-
-    def _whole(self, writer: _Writer, turns: Turns) -> _Whole:
-        whole, marks = writer(turns, marks=True)
-        before = self._before_content(writer, turns)
-        prompt = writer(turns[:-1], prompt=True)[0] if len(turns) > 1 else before
-        text = whole if whole.startswith(prompt) else self._joined(writer, turns, prompt, before, whole)
-        content = len(before) + len(text) - len(whole) if whole.startswith(before) else len(prompt)
-        return _Whole(text, len(prompt), content, marks if text == whole else None)
 
     def _joined(self, writer: _Writer, turns: Turns, prompt: str, before: str, whole: str) -> str:
         """Return a generation prompt and `whole` from the same place on; `before` is `whole` up to the last content."""
@@ -231,23 +222,21 @@ class ChatTemplate:
                     return end, place + end - start
         return 0, 0
 
-    def _earlier(self, writer: _Writer, turns: Turns, place: int, whole: _Whole) -> TextSpan:
+    def _earlier(self, writer: _Writer, turns: Turns, place: int, whole: str, prompt: str) -> TextSpan:
         """Return the span of an earlier answer in the whole, including its end where both renderings agree on it."""
         before = writer(turns[:place], prompt=True)[0] if place else self._before_content(writer, turns[:1])
         until = writer(turns[: place + 1])[0]
         answered = before + re.sub(rf"(?:\s|{self.special.pattern})*\Z", "", until[len(before) :])
-        if not (
-            until.startswith(before) and whole.text[: whole.prompt].startswith(answered) and len(answered) > len(before)
-        ):
+        if not (until.startswith(before) and whole[: len(prompt)].startswith(answered) and len(answered) > len(before)):
             answer = sum(turn["role"] == "assistant" for turn in turns[: place + 1])
             raise UserError(
                 f"{self.name} writes answer {answer} differently when turns follow it, so that a model would be "
                 "trained on another text than it generates; set task.options.loss_on to each, which makes an example "
                 "of each answer, or to last, which learns the last of each row, or give another template"
             )
-        end = _common_prefix(until, whole.text)
-        end = next((m.start() for m in self.special.finditer(whole.text) if m.start() < end < m.end()), end)
-        return self._narrowed(TextSpan(len(before), end), whole, place)
+        end = _common_prefix(until, whole)
+        end = next((m.start() for m in self.special.finditer(whole) if m.start() < end < m.end()), end)
+        return TextSpan(len(before), end)
 
     def _before_content(self, writer: _Writer, turns: Turns) -> str:
         before, written, _ = self._around(writer, turns)
@@ -262,15 +251,15 @@ class ChatTemplate:
         bare = {key: value for key, value in turns[-1].items() if key not in GENERATED}
         return writer([*turns[:-1], {**bare, "content": barrier}], prompt=prompt)[0].partition(barrier)
 
-    def _narrowed(self, span: TextSpan, whole: _Whole, place: int) -> TextSpan:
+    def _narrowed(self, span: TextSpan, marks: _Marks, place: int) -> TextSpan:
         """Return an answer's span up to the end of the template's last mark in it; unchanged without marks.
 
         It begins after the prompt, since the model has to generate the text before the mark too; where the template has
         no generation prompt, it begins at the mark.
         """
-        if whole.marks is None:
+        if marks is None:
             return span
-        inside = [mark for mark in whole.marks if mark.start < span.end and mark.end > span.start]
+        inside = [mark for mark in marks if mark.start < span.end and mark.end > span.start]
         if not inside:
             raise UserError(
                 f"{self.name} marks no part of an answer with {{% generation %}} (turn {place + 1}); mark all of them"

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,14 +146,6 @@ def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
             yield from map("\n".join, zip(*(batch[name] for name in ("text", PAIR) if name in batch), strict=True))
 
 
-class Sequences(NamedTuple):
-    """Word sequences of some texts as numbers."""
-
-    numbers: Words  # [total]
-    starts: Numbers  # [texts], start of each text's sequences in `numbers`
-    texts: Numbers  # [texts], numbers of the texts that have sequences
-
-
 class Texts:
     """Distinct texts, numbered in the order of their addition."""
 
@@ -186,15 +178,13 @@ class Texts:
         from scipy.sparse.csgraph import connected_components
 
         frame = self._frame()
-        parts = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
-        found = [
-            np.stack([np.minimum.reduceat(part.numbers * turn, part.starts) for turn in TURNS], axis=1)
-            for part in parts
-            if len(part.texts)
-        ]
-        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *found])  # [texts, orders]
-        texts = np.concatenate([np.zeros(0, dtype=np.int64), *(part.texts for part in parts)])
-        sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame).numbers))
+        minima, texts = np.zeros((0, len(TURNS)), dtype=np.uint64), np.zeros(0, dtype=np.int64)  # [texts, orders]
+        for first in range(0, len(self), BATCH):
+            numbers, starts, found = self._sequences(first, min(first + BATCH, len(self)), frame)
+            if len(found):
+                least = np.stack([np.minimum.reduceat(numbers * turn, starts) for turn in TURNS], axis=1)
+                minima, texts = np.concatenate([minima, least]), np.concatenate([texts, found])
+        sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame)[0]))
 
         def jaccard(one: int, other: int) -> float:
             shared = len(np.intersect1d(sequences_of(one), sequences_of(other), assume_unique=True))
@@ -209,12 +199,15 @@ class Texts:
         """Return the sequences that many texts share, judged by a sample of texts."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int).tolist()
         none = np.zeros(0, dtype=np.uint64)
-        per_text = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
+        per_text = [np.unique(self._sequences(text, text + 1, none)[0]) for text in chosen]
         numbers, counts = np.unique(np.concatenate([none, *per_text]), return_counts=True)
         return np.asarray(numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))])
 
-    def _sequences(self, first: int, last: int, frame: Words) -> Sequences:
-        """Return the sequences of `LENGTH` words of some texts, without those of the frame."""
+    def _sequences(self, first: int, last: int, frame: Words) -> tuple[Words, Numbers, Numbers]:
+        """Return the sequences of `LENGTH` words of some texts as numbers [total], without those of the frame.
+
+        Beside them the start of each text's sequences, and the numbers of the texts that have some, both [texts].
+        """
         ends = np.array(self._ends[first : last + 1], dtype=np.int64)
         words = _mixed(np.array(self._words[ends[0] : ends[-1]], dtype=np.uint64))
         total = len(words) - LENGTH + 1
@@ -226,7 +219,7 @@ class Texts:
         if len(frame):
             kept &= ~np.isin(numbers, frame)
         texts, starts = np.unique(text[:total][kept], return_index=True)
-        return Sequences(numbers[kept], starts, texts + first)
+        return numbers[kept], starts, texts + first
 
 
 ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(2) + np.uint64(1)

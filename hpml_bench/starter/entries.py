@@ -19,11 +19,8 @@ BESIDE = 60  # most characters of an entry that a short comment may stand beside
 PLAIN = re.compile(r"[\w./~+-][\w./ :~+=@#-]*")
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(float):
     """A learning rate, written as 5e-4."""
-
-    value: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def _lines(entry: Entry, margin: str) -> Iterator[str]:
 def flow(value: Any) -> str:
     """Return a value as YAML on one line; reading it gives the value again."""
     if isinstance(value, Rate):
-        digits, _, exponent = f"{value.value:.2e}".partition("e")
+        digits, _, exponent = f"{value:.2e}".partition("e")
         return f"{float(digits):g}e{int(exponent)}"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_text(key)}: {flow(item)}" for key, item in value.items()) + "}"
