@@ -20,7 +20,7 @@ from audit import answer, answers, over_suites, reading
 from audit.study import Study
 from audit.values import Audit
 
-from helpers import golden, made_records, made_task_records, plugin_tasks
+from helpers import golden, made_records, made_task_records
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.model import PageSummary
@@ -271,15 +271,14 @@ def test_it_knows_a_tuning_in_other_settings(tmp_path: Path) -> None:
     assert problems_in(folder) == []
 
 
-@pytest.fixture(scope="module", params=["rating", "naming", "rating over rows"])
+@pytest.fixture(scope="module", params=["regression", "token_classification", "regression over rows"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
-    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
-        task, _, over_rows = request.param.partition(" ")
-        folder = made_task_records.write(tmp_path_factory.mktemp("page") / task, task, seeds=2 if over_rows else 5)
-        suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
-        (folder / "suite.json").write_text(json.dumps(suite))
-        return report(folder)
+    task, _, over_rows = request.param.partition(" ")
+    folder = made_task_records.write(tmp_path_factory.mktemp("page") / task, task, seeds=2 if over_rows else 5)
+    suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
+    (folder / "suite.json").write_text(json.dumps(suite))
+    return report(folder)
 
 
 def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:

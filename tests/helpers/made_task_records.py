@@ -1,4 +1,4 @@
-"""Made-up results folders of tasks whose rows are numbers, tags or rare classes, and those of plugin_tasks.py."""
+"""Made-up results folders of tasks whose rows are numbers, tags or rare classes."""
 
 from __future__ import annotations
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from report_sections import said
 
-from helpers import made_records, made_task_records, plugin_tasks
+from helpers import made_records, made_task_records
 from helpers.made_records import SETTINGS, grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.builtin.sections.training import Targets
@@ -31,20 +32,17 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
-BETTER = {"rating": min, "naming": max}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Install the tasks."""
-    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
-        yield
+BETTER = {"regression": min, "token_classification": max}
 
 
 @pytest.fixture(scope="module", params=BETTER)
 def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return five methods x five seeds of a task."""
     return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
+
+
+def better_of(results: Results) -> Callable[..., Any]:
+    return BETTER[results.reference.spec.settings.task.name]
 
 
 def tables(results: Results) -> dict[str, Table]:
@@ -59,7 +57,7 @@ def mean_of(results: Results, method: str) -> float:
 
 def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
     """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
-    better = BETTER[task_results.task.title.lower()]
+    better = better_of(task_results)
     shown = tables(task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
@@ -75,7 +73,9 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
     found = Targets(task_results)
     targets = found.levels
     chance = task_results.task.guess(task_results.test_set.reference).chance  # type: ignore[union-attr]
-    best = BETTER[task_results.task.title.lower()](mean_of(task_results, method) for method in task_results.methods)
+    best = BETTER[task_results.reference.spec.settings.task.name](
+        mean_of(task_results, method) for method in task_results.methods
+    )
     way = [abs(target - chance) for target in targets]
     assert len(targets) == 3
     assert way == sorted(way)
