@@ -155,6 +155,7 @@ def test_the_example_of_a_command_prints_its_folders(tmp_path: Path) -> None:
     """It is listed beside the others, and runs."""
     made_records.write(tmp_path / "example", made_records.sweep(("lora",), 1))
     assert "where" in CliRunner().invoke(main, ["--help"]).output
+    assert re.search(r"bitfit +\(from another package\)", CliRunner().invoke(main, ["list", "methods"]).output)
     assert CliRunner().invoke(main, ["where", str(tmp_path)]).output == f"{tmp_path / 'example'}\n"
 
 

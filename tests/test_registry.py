@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers import plugin_packages
-from hpml_bench.cli.commands import list as listing
-from hpml_bench.suite import registry, suite
+from hpml_bench.suite import registry
 from hpml_bench.system.errors import UserError
 
 METHOD = "from hpml_bench.plugins.method import Method\nclass A(Method):\n    "
@@ -31,22 +30,6 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
     assert registry.get("methods", "head").__name__ == "hpml_bench.builtin.methods.head"
     with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):
         registry.get("datasets", "nothing")
-
-
-@pytest.mark.usefixtures("forget")
-def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point makes another package's module a method: listed, usable in a suite; an alias counts once."""
-    options = "class Options(Frozen):\n        n: int = 3\n    title, lr = 'Third', 0.5"
-    third = f"from hpml_bench.suite.base import Frozen\n{METHOD}{options}{BUILD}C = A\n"
-    plugin_packages.install(monkeypatch, tmp_path, "methods", third=third)
-    assert "third" in registry.names("methods")
-    assert registry.plugin("methods", "third").title == "Third"
-    assert ("third", "(from another package)") in listing.plugins("methods")
-    empty = suite.Suite.model_validate(
-        {"name": "s", "settings": {"backbone": "path:x", "dataset": {"name": "hub"}, "steps": 1}, "methods": {}}
-    )
-    spec = empty.method("third")
-    assert (spec.lr, spec.options) == (0.5, {"n": 3})
 
 
 @pytest.mark.usefixtures("forget")

@@ -79,19 +79,6 @@ def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyP
     assert "--device cpu" in sentence(run_all(small, "--device", "cuda", "--set", "world_size=null"))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["run-all", "--seeds", "0"], ["run-all", "--nproc", "x"], ["run-all", "--device", "tpu"],
-     ["run-all", "--sed", "1"], ["run", "lora", "--seed", "-1"], ["list", "everything"], ["fly"],
-     ["run-all", "--stall", "-1"], ["run-all", "--run-timeout", "0"], ["run-all", "--retries", "-2"]],
-)  # fmt: skip
-def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
-    """An option that is none, or a value out of range."""
-    result = call(*arguments)
-    assert result.exit_code == 2
-    assert "Traceback" not in result.output
-
-
 def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
     """A file stands where the results should go."""
     line = sentence(call("run-all", small, "--out", small, "--wandb", "off"))
@@ -161,18 +148,13 @@ def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
         result_folders(tmp_path / "c")
 
 
-@pytest.mark.parametrize("kind", ["methods", "probes", "tasks", "datasets"])
+@pytest.mark.parametrize("kind", ["methods", "probes", "tasks", "datasets", "suites"])
 def test_a_list_has_a_line_for_each_with_what_it_is(kind: registry.Kind) -> None:
-    """Every registered name, and the first line of its file."""
+    """Every registered name, and the first line of its file; of a suite its description."""
     lines = call("list", kind).stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(registry.names(kind))
+    names = suite.packaged_suites() if kind == "suites" else registry.names(kind)
+    assert [line.split()[0] for line in lines] == list(names)
     assert all(len(line.split()) > 3 for line in lines)
-
-
-def test_packaged_suites_are_listed() -> None:
-    """By name, with their description."""
-    lines = call("list", "suites").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(suite.packaged_suites())
 
 
 def test_recorded_runs_are_listed(tmp_path: Path) -> None:

@@ -356,14 +356,3 @@ def test_bytes_are_those_of_the_learnt_text(name: str) -> None:
     expected = sum(len((text.strip() if trims else text).encode()) for text in contents[1::2])
     thought = "<think>\n\n</think>\n\n" if family.template == T.QWEN_3 else ""
     assert found.target_bytes == expected + len(thought)
-
-
-def test_bytes_with_every_token_learnt_are_of_all_text_but_the_first_token() -> None:
-    """Special tokens have none, and what is cut isn't counted."""
-    writer = of("alpaca", loss_on="all")
-    found = example(writer, "What is it?", "It is <s>.")
-    text = "### Instruction:\nWhat is it?\n\n### Response:\nIt is <s>."
-    assert found.target_bytes == len(text.encode()) - len(decoded(writer, found.ids[:1]).encode())
-    cut = of("alpaca", loss_on="all", too_long="cut_prompt", max_length=len(found.ids) - 3)
-    rest = example(cut, "What is it?", "It is <s>.")
-    assert rest.target_bytes == len(decoded(cut, rest.ids[1:-1]).encode())

@@ -108,22 +108,6 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
     assert [line.split()[0] for line in engines.output.splitlines()] == ["local", "manual", "ray", "slurm"]
 
 
-def test_a_profile_moves_no_id(tmp_path: Path) -> None:
-    """It is no part of a suite: the ids of its runs are the same on any cluster."""
-    from hpml_bench.suite.suite import load_suite
-    from hpml_bench.sweep.plan import SweepRequest, plan_jobs
-
-    suite = load_suite("quickstart")
-    changes = ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})
-    few, many = (
-        plan_jobs(SweepRequest(suite, Path()), Profile(engine="manual", **one), Path("results"), None)
-        for one in changes
-    )
-    assert few.suite == many.suite == suite
-    assert (len(few.units), len(many.units)) == (5, 25)
-    assert [task for unit in few.units for task in unit.tasks] == [task for unit in many.units for task in unit.tasks]
-
-
 def test_the_page_on_clusters_shows_every_key() -> None:
     """In its example of a profile, which can be read."""
     page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
