@@ -1,24 +1,41 @@
-"""Checks of `benchmarks/on_gpu.py` that compute, a module for each kind; a check's cases are done while time lasts."""
+"""Checks of `benchmarks/on_gpu.py`, a module for each kind; a check's cases are done while time lasts."""
 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+from helpers import tiny  # type: ignore[import-not-found]
+
 Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
-Write = Callable[[dict[str, Any]], None]
 RUNNING = {"passed": False, "error": "the process ended in this case"}
 """A case that began, until it has ended."""
 
 
+@contextmanager
+def alone() -> Iterator[Path]:
+    """Yield a new folder, in the environment of a rank that is alone."""
+    os.environ.update(tiny.ALONE, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 def gathered(
-    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None, write: Write = lambda _: None
+    cases: Cases,
+    seconds: float,
+    known: Mapping[str, Any] | None = None,
+    write: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
 

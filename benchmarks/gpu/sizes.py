@@ -14,9 +14,8 @@ from typing import Any
 import fit_ratios
 import torch
 
-from gpu import Cases
+from gpu import Cases, alone
 from gpu.steps import watched
-from gpu.training import alone
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE
 from hpml_bench.fit.trace import blocks_that_tell, trace
@@ -86,7 +85,7 @@ def _cases(device: str, size: Size, runs: Mapping[str, tuple[str, dict[str, Any]
         "device": device, "precision": "bf16", "global_batch": size.batch, "eval_batch": size.batch,
         "max_length": size.length,
     }  # fmt: skip
-    with alone() as (_, folder):
+    with alone() as folder:
         task = TaskSpec(name="causal_lm")
         prepared = fit_ratios.prepare(folder, task, 4 * size.batch, size.length, size.shape, device)
         for name, (method, changes) in runs.items():

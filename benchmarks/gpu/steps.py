@@ -13,12 +13,11 @@ import torch
 from speed import shapes
 from torch.profiler import ProfilerActivity, profile
 
-from gpu import Cases
-from gpu.training import alone
+from gpu import Cases, alone
+from helpers import tiny  # type: ignore[import-not-found]
 from hpml_bench.builtin.probes.memory import nvml_used_mb
 from hpml_bench.fit import limits
 from hpml_bench.plugins.group import settle
-from hpml_bench.suite import registry
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training.distributed import process_group, uuid
 from hpml_bench.training.trainer import Trainer
@@ -102,31 +101,27 @@ def _multiply() -> None:
 
 
 def _reduce() -> None:
-    with alone():
-        torch.distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29577", rank=0, world_size=1)
-        torch.distributed.all_reduce(torch.ones(2**20, device="cuda"))
-        torch.cuda.synchronize()
-        torch.distributed.destroy_process_group()
+    torch.distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29577", rank=0, world_size=1)
+    torch.distributed.all_reduce(torch.ones(2**20, device="cuda"))
+    torch.cuda.synchronize()
+    torch.distributed.destroy_process_group()
 
 
 def launcher(device: str = "cuda", model: str = "gpt2", steps: int = 60) -> Cases:
     """Train a model of real size by the harness's own launcher, and the same steps in this process, watched."""
-    with alone() as (tiny, folder):
+    with alone() as folder:
         if model == "gpt2":
             shapes.save_rows(folder / "rows", 2048)
             shapes.save_model(model, folder / model)
         prepared = shapes.prepared(folder, model) if model == "gpt2" else tiny.prepared(folder)
+        common = {"global_batch": 32, "eval_batch": 64, "world_size": 1, "device": device, "precision": "bf16"}
         for method in ("lora", "full"):
-            common = {"steps": steps, "world_size": 1, "device": device, "precision": "bf16"}
-            spec = tiny.spec(global_batch=32, max_length=128 if model == "gpt2" else 16, eval_batch=64, **common)
-            chosen = {"name": method, "method": method}
-            chosen["options"] = registry.plugin("methods", method).Options().model_dump()
-            spec = spec.model_copy(update={"method": spec.method.model_copy(update=chosen)})
-            yield f"{method} launched", partial(_launched, tiny, spec, prepared, folder / method)
+            spec = tiny.spec(method, steps=steps, max_length=128 if model == "gpt2" else 16, **common)
+            yield f"{method} launched", partial(_launched, spec, prepared, folder / method)
             yield f"{method} in one process", partial(_stepped, spec, prepared)
 
 
-def _launched(tiny: Any, spec: Any, prepared: Any, folder: Path) -> dict[str, Any]:
+def _launched(spec: Any, prepared: Any, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     record = tiny.run(spec, prepared, folder)
     seconds = time.monotonic() - began

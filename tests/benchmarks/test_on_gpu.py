@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 import time
-import zipfile
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import carried
 import fit_ratios
 import gpu
 import on_gpu
 import pytest
 import torch
-from gpu import kernels, sizes, steps, training
-from speed.training import one_gpu
+from gpu import numbers, sizes, steps
+from speed import one_gpu
 
 from helpers import language_models, tiny
 
@@ -34,29 +32,43 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
+@pytest.fixture
+def options(tmp_path: Path) -> Namespace:
+    """The call of a check whose results are read from a file."""
+    (tmp_path / "found.json").write_text("{}")
+    return Namespace(json=tmp_path / "found.json", table=None)
+
+
 def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
     """With the reason; checks of numbers are done on the CPU, each by its own process, and the command ends well."""
-    found = tmp_path / "found.json"
+    found, table = tmp_path / "found.json", tmp_path / "table.md"
+    words = ["--only", "context,attention", "--json", str(found), "--table", str(table)]
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "on_gpu.py"), "--only", "devices,attention", "--json", str(found)],
+        [sys.executable, str(BENCHMARKS / "on_gpu.py"), *words],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(found.read_text())
-    assert results["devices"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+    assert results["context"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
     assert results["attention"]["passed"], results
+    assert "| attention 64 low |" in table.read_text()
 
 
-def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A check gets what is left of the minutes, and is skipped where that isn't enough, with the reason."""
+def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check gets what is left of the minutes; where that isn't enough it is skipped; one over its limit fails."""
     given: list[float] = []
-    monkeypatch.setattr(on_gpu, "in_child", lambda check, left, *_, **__: given.append(left) or {"passed": True})
-    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "repeats,attention", "--json", str(tmp_path / "j")])
+    monkeypatch.setattr(on_gpu, "in_child", lambda check, left, _: given.append(left))
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "repeats,attention"])
     assert on_gpu.main() == 0
     assert 0 < given[1] <= given[0] <= 540
     monkeypatch.undo()
-    found = on_gpu.in_child("attention", 0.05)
-    assert (found["passed"], found["skipped"]) == (None, "only 0 s of --minutes were left")
+    on_gpu.in_child("attention", 0.05, options)
+    skipped = {"passed": None, "skipped": "only 0 s of --minutes were left", "cases": {}}
+    assert on_gpu.read(options)["attention"] == skipped
+    monkeypatch.setitem(on_gpu.CHECKS, "context", (0.01, steps.context))
+    on_gpu.in_child("context", 9, options)
+    found = on_gpu.read(options)["context"]
+    assert (found["passed"], found["error"].startswith("over 0 s")) == (False, True)
 
 
 def test_cases_are_done_while_time_lasts() -> None:
@@ -68,7 +80,6 @@ def test_cases_are_done_while_time_lasts() -> None:
     assert [of["passed"] for of in found["cases"].values()] == [True, True, None]
     assert found["cases"]["third"]["skipped"].startswith("less than")
     assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
-    assert gpu.gathered(iter([*cases[:1], ("two", lambda: {"passed": False})]), 1)["passed"] is False
 
 
 def test_each_case_is_written_before_the_next_begins() -> None:
@@ -89,22 +100,25 @@ def test_each_case_is_written_before_the_next_begins() -> None:
     assert (found["cases"]["known"], found["passed"]) == ({"passed": None}, False)
 
 
-def test_a_process_that_ends_in_a_case_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_in_a_case_is_followed_by_another(
+    options: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The case counts as failed, and the rest is done; one that ends at once is not tried again."""
     script = tmp_path / "check.py"
     script.write_text(
         "import json, sys, pathlib\n"
         "path = pathlib.Path(sys.argv[4])\n"
-        "cases = json.loads(path.read_text()).get('cases', {})\n"
+        "cases = json.loads(path.read_text())['attention']['cases']\n"
         "name = f'case {len(cases)}'\n"
-        "path.write_text(json.dumps({'passed': False, 'cases': cases | {name: {'passed': False}}}))\n"
+        "path.write_text(json.dumps({'attention': {'passed': False, 'cases': cases | {name: {'passed': False}}}}))\n"
         "sys.exit(len(cases) < 2)\n"
     )
     monkeypatch.setattr(on_gpu, "__file__", str(script))
-    found = on_gpu.in_child("attention", 60)
-    assert [*found["cases"]] == ["case 0", "case 1", "case 2"]
+    on_gpu.in_child("attention", 60, options)
+    assert [*on_gpu.read(options)["attention"]["cases"]] == ["case 0", "case 1", "case 2"]
     script.write_text("raise SystemExit(3)")
-    assert on_gpu.in_child("attention", 60)["status"] == 3
+    on_gpu.in_child("attention", 60, options)
+    assert on_gpu.read(options)["attention"] == {"passed": False, "cases": {}, "error": "it ends with status 3"}
 
 
 def test_the_table_has_a_row_for_each_case() -> None:
@@ -113,10 +127,10 @@ def test_the_table_has_a_row_for_each_case() -> None:
         "passed": True, "predicted": {"step": 22e8, "evaluation": 1e9}, "measured": {"step": 2e9, "evaluation": 1e9},
         "kernels": 600, "waits": 1, "busy_percent": 41.5, "samples_per_second": 300.25, "allocated_mb": 2000.0,
     }  # fmt: skip
-    found = {"fit": {"passed": True, "cases": {"lora": case}}, "tests": {"passed": None, "skipped": "a | b"}}
+    found = {"fit": {"passed": True, "cases": {"lora": case}}, "context": {"passed": None, "skipped": "a | b"}}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in on_gpu.table(found)[4:]]
     assert rows[0] == ["fit lora", "2.2", "2", "1.1", "600", "1", "41.5", "300.2", "2", "", "", "yes"]
-    assert (rows[1][0], rows[1][-1]) == ("tests", "a / b")
+    assert (rows[1][0], rows[1][-1]) == ("context", "a / b")
 
 
 def test_work_side_by_side_counts_once() -> None:
@@ -125,63 +139,34 @@ def test_work_side_by_side_counts_once() -> None:
     assert steps.covered([]) == 0
 
 
-def test_carried_wheels_are_for_the_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are installed without an index, and are found by the process and its children."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", "before")
-    with pytest.raises(SystemExit, match="no wheel in this folder"):
-        carried.install(tmp_path, tmp_path / "installed")
-    with zipfile.ZipFile(tmp_path / "hpml_carried-1.0-py3-none-any.whl", "w") as wheel:
-        about = "hpml_carried-1.0.dist-info"
-        wheel.writestr("hpml_carried.py", "answer = 42\n")
-        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hpml-carried\nVersion: 1.0\n")
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{about}/RECORD", "")
-    carried.install(tmp_path, tmp_path / "installed")
-    assert importlib.import_module("hpml_carried").answer == 42
-    paths = os.environ["PYTHONPATH"].split(os.pathsep)
-    assert paths == [str(tmp_path / "installed"), str(BENCHMARKS.parent), "before"]
-
-
-def test_losses_must_be_alike() -> None:
-    """Three of either, up to the order of sums, of runs that ended well."""
-    cpu = {"status": "ok", "losses": [1.0, 0.9, 0.8]}
-    assert training.alike(cpu, {"status": "ok", "losses": [1.0, 0.9002, 0.8]})
-    assert not training.alike(cpu, {"status": "ok", "losses": [1.0, 0.91, 0.8]})
-    assert not training.alike(cpu, {"status": "failed", "losses": []})
-    unsupported = {"status": "unsupported", "losses": []}
-    assert training.alike(unsupported, unsupported)
-    assert not training.alike(cpu, unsupported)
-
-
 def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU answers side by side are those alone, and attention's gradients the plain kernel's."""
     save = language_models.save_models
     monkeypatch.setattr(language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]})
-    answered = kernels.generation("cpu")
+    answered = gpu.gathered(numbers.generation("cpu"), 600)
     assert answered["passed"], answered
-    assert list(answered["models"]) == ["Llama fp32", "Llama fp32 sampled", "Llama bf16", "Llama bf16 sampled"]
-    gradients = kernels.attention("cpu")
-    assert gradients["passed"], gradients
+    assert [*answered["cases"]] == ["Llama fp32", "Llama fp32 sampled", "Llama bf16", "Llama bf16 sampled"]
 
 
-def test_a_method_is_trained_in_the_checks_own_process() -> None:
-    """Three losses, or why there are none; one that fails is in nobody's way."""
-    with training.alone() as (tiny, folder):
-        prepared = tiny.prepared(folder)
-        refused = training.trained(tiny, prepared, "peft", {"type": "LILY"}, "cpu")
-        assert (refused["status"], refused["losses"]) == ("unsupported", [])
-        for method, changes in (("lora", {}), ("lora", {"precision": "fp16"}), ("head", {"precision": "bf16"})):
-            found = training.trained(tiny, prepared, method, {}, "cpu", **changes)
-            assert training.alike(found, found), found
+def test_methods_are_compared_by_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of either, alike up to the order of sums, or both refused."""
+    tried = {"lora fp32", "lora fp16", "LILY fp32"}
+    found = {name: call() for name, call in numbers.methods("cpu") if name in tried}
+    assert all(of["passed"] for of in found.values()), found
+    assert len(found["lora fp16"]["cpu"]) == 3
+    assert isinstance(found["LILY fp32"]["cpu"], str)
+    for other in ([1.0, 0.9, 0.81], "refused"):
+        losses = iter([[1.0, 0.9, 0.8], other])
+        monkeypatch.setattr(numbers, "losses", lambda *_, losses=losses, **__: next(losses))
+        assert not next(numbers.methods("cpu"))[1]()["passed"]
 
 
 def test_a_run_that_is_repeated_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the bit on a CPU; a change of one weight is found."""
-    found = training.repeats("cpu")
+    found = gpu.gathered(numbers.repeats("cpu"), 600)
     assert found["passed"], found
-    assert list(found["runs"])[:2] == ["lora fp32", "lora bf16"]
-    steps, turns = training.take_steps, iter(range(100))
+    assert [*found["cases"]][:2] == ["lora fp32", "lora bf16"]
+    steps, turns = numbers.take_steps, iter(range(100))
 
     def changed(trainer: Any) -> list[float]:
         losses = steps(trainer)
@@ -189,8 +174,8 @@ def test_a_run_that_is_repeated_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
             trainer.parameters[0].view(-1)[0] += 1e-3 * next(turns)
         return losses
 
-    monkeypatch.setattr(training, "take_steps", changed)
-    assert not training.repeats("cpu")["passed"]
+    monkeypatch.setattr(numbers, "take_steps", changed)
+    assert not gpu.gathered(numbers.repeats("cpu"), 600)["passed"]
 
 
 def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,14 +204,6 @@ def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 80 * 10**9))
     assert not sizes.lacking(9 * 10**9)
     assert sizes.lacking(11 * 10**9) == "it needs 11.0 GB, and 10.0 GB are free"
-
-
-def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts as failed, with its limit."""
-    monkeypatch.setitem(on_gpu.SECONDS, "devices", 0.05)
-    monkeypatch.setattr(on_gpu, "SLOWER", 1)
-    found = on_gpu.in_child("devices", 9)
-    assert (found["passed"], found["timeout"]) == (False, 0.05)
 
 
 @pytest.mark.parametrize(("visible", "one"), [(None, "0"), ("3,1", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")])
