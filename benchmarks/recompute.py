@@ -5,10 +5,10 @@
 
 A second implementation, written from docs/methodology.md, docs/metrics.md and the files of a results folder alone. It
 imports nothing of hpml_bench, so that a mistake there is not repeated here. It chooses the runs by itself, recomputes
-every value of report.json from run.json, points.jsonl, predictions.parquet and suite.json, and compares them: numbers
-to a relative 1e-6, those in texts to half a unit of their last digit. A value that it has no rule for disagrees. The
-pages' words and tables are made from the same values, to which tests hold them; `hpml-bench verify` compares records
-with the runs' files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong call. Where the methodology leaves
+every number, name and verdict of report.json from run.json, points.jsonl, predictions.parquet and suite.json, and
+compares them: numbers to a relative 1e-6. A value that it has no rule for disagrees, sentences apart. The pages' words
+and tables are made from the same values, to which tests hold them; `hpml-bench verify` compares records with the runs'
+files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong call. Where the methodology leaves
 something open, a comment says so.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,11 +44,10 @@ class OfSuite:
 
 @dataclass(frozen=True)
 class Over:
-    """The suites that are ranked, the methods ranked in them, and why others are not."""
+    """The suites that are ranked, and the methods ranked in them."""
 
     suites: list[OfSuite]
     methods: list[str]
-    apart: dict[str, str]
 
     @cached_property
     def ranks(self) -> Floats:
@@ -143,69 +142,42 @@ def sign_patterns(d: Floats) -> float:
 
 
 def read_over(folders: Sequence[Path]) -> Over:
-    """Read suites and choose which of them, and which of their methods, are ranked."""
+    """Read suites and choose which of them, and which of their methods, are ranked.
+
+    A suite that has the model, data and task of another, or no run, is not; nor a method without a score in one of
+    them, or of different kinds.
+    """
     suites: list[OfSuite] = []
-    apart: dict[str, str] = {}
     for study in map(read_study, folders):
-        name = str(study.newest.record["spec"]["suite"])
-        same = next((other.name for other in suites if source(other.study) == source(study)), None)
-        if study.compared and same is None:
-            suites.append(OfSuite(study, answer_of(study), name))
-            continue
-        twice = f"it has the model, data and task of {same}, and would count them twice"
-        apart[f"{name} ({study.folder})" if name in apart else name] = twice if study.compared else "no run ended well"
-    methods = list(dict.fromkeys(name for suite in suites for name in suite.methods))
-    for name in list(methods):
-        lacking = [suite.name for suite in suites if "score" not in suite.methods.get(name, {"v": {}})["v"]]
-        kinds = sorted({suite.methods[name]["kind"] for suite in suites if name in suite.methods})
-        if lacking or len(kinds) > 1:
-            have = f"{listed(lacking)} {'have' if lacking[1:] else 'has'} no score of it"
-            apart[name] = have if lacking else f"it is {listed(kinds)} in different suites"
-            methods.remove(name)
-    return Over(suites, methods, apart)
+        if study.compared and not any(source(other.study) == source(study) for other in suites):
+            suites.append(OfSuite(study, answer_of(study), str(study.newest.record["spec"]["suite"])))
+    of = {name: [suite.methods.get(name, {"v": {}}) for suite in suites] for suite in suites for name in suite.methods}
+    scored = [name for name, found in of.items() if all("score" in method["v"] for method in found)]
+    return Over(suites, [name for name in scored if len({method["kind"] for method in of[name]}) == 1])
 
 
 def source(study: Study) -> str:
     return json.dumps([study.newest.settings[name] for name in ("backbone", "dataset", "task")])
 
 
-def listed(names: list[str]) -> str:
-    """Return `a`, `a and b`, or `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def same(texts: Iterable[str]) -> str:
-    """Return the text that all share, else nothing."""
-    found = set(texts)
-    return found.pop() if len(found) == 1 else ""
-
-
 def answer_over(over: Over) -> Json:
-    """Return the answer, as nested mappings and lists."""
+    """Return the answer, as nested mappings and lists, without its words."""
     answers = [suite.answer for suite in over.suites]
-    n, names, fewest = len(answers), [suite.name for suite in over.suites], min(a["seeds"] for a in answers)
+    n = len(answers)
     late = {name: sum(answer["under"].get(name, 0) for answer in answers) for name in over.methods}
     keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
     axis = {"unit": "×", "tested": None, "exact": False, "margin": None}
     return {
-        "v": 1, "suite": " + ".join(names), "description": f"Methods ranked in each of {n} suites.",
-        "model": same(answer["model"] for answer in answers), "data": f"{n} suites",
-        "rows": n, "rows_text": f"{n} suites: {', '.join(names)}", "seeds": n, "shared": None,
+        "v": 1, "suite": " + ".join(suite.name for suite in over.suites), "rows": n, "seeds": n, "shared": None,
         "runs": sum(answer["runs"] for answer in answers), "planned": sum(answer["planned"] for answer in answers),
-        "tested": len(over.pairs) if over.tested else 0, "judged": "other suites like these", "chance": 5.0,
-        "setup": {
-            "budget": f"{fewest} seed{'s' * (fewest != 1)} or more in each",
-            **{name: same(a["setup"][name] for a in answers) for name in ("device", "host", "rates")},
-            "memory": "costs: multiples of each suite's cheapest" if keys else "",
-        },
+        "tested": len(over.pairs) if over.tested else 0, "chance": 5.0,
         "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,
                   "difference_unit": "", "margin": 0.0},
         "axes": [{"key": key, "id": f"relative_{key}", "title": TITLES[key], **axis} for key in keys],
         "methods": [method_over(over, at, keys) for at in np.argsort(over.ranks.mean(axis=0), kind="stable").tolist()],
         "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
         "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
-        "unranked": "they are means over suites" if keys else None, "untried": [], "over": "suite",
-        "least": over.least, "noun": "method", "lacking": "", "tests": "", "look": 1, "untested": None,
+        "untried": [], "over": "suite", "least": over.least, "look": 1,
     }  # fmt: skip
 
 
@@ -223,7 +195,7 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
     place = [1 + sum(one != name for one in won), len(over.methods) - won.count(name)]
     return {
         "name": name, "kind": first["kind"], "base": first["base"], "place": place if over.tested else None,
-        "front": None, "by": [], "seeds": len(over.suites), "settings": [], "v": values,
+        "front": None, "by": [], "seeds": len(over.suites), "v": values,
     }  # fmt: skip
 
 

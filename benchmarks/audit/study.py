@@ -45,7 +45,7 @@ class Study:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are compared: the score, and of time and memory those that rank methods."""
-        return (self.score, *(of for of in (TIME, self.memory) if of in self.definitions and not self.unranked(of)))
+        return (self.score, *(of for of in (TIME, self.memory) if of in self.definitions and self.ranked(of)))
 
     @functools.cached_property
     def over_rows(self) -> bool:
@@ -55,31 +55,17 @@ class Study:
         few = max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=alone) < 3
         return few or all(np.array_equal(run.drawn, runs[0].drawn) for runs in self.methods.values() for run in runs)
 
-    def unranked(self, metric: str) -> str:
-        """Return why a cost ranks nothing, as the end of a sentence; empty where it does."""
-        neighbours = "runs had neighbours on their host" if any(run.neighbours for run in self.home) else ""
-        hosts = "seeds were spread over hosts" if self.over_hosts else ""
+    def ranked(self, metric: str) -> bool:
+        """Whether a cost ranks methods: by three seeds of two alone on one host each, and by factors of no 0."""
         found = [of for of in self.by_seed(metric).values() if of]
-        title = {TIME: "training time", "peak_memory_mb": "peak memory"}.get(metric, self.definitions[metric]["title"])
-        if neighbours or hosts:
-            return " and ".join(filter(None, [neighbours, hosts]))
-        if len(found) < 2:
-            return f"under two methods have {title}"
-        if max(len(one.keys() & other.keys()) for one, other in itertools.combinations(found, 2)) < 3:
-            return "ranks take three seeds that all methods share"
-        least = min(value for of in found for value in of.values())
-        return "" if least > 0 else f"ranks compare factors, and {title} is 0 in some runs"
+        shared = [len(one.keys() & other.keys()) for one, other in itertools.combinations(found, 2)]
+        alone = not self.over_hosts and not any(run.neighbours for run in self.home)
+        return alone and max(shared, default=0) >= 3 and all(value > 0 for of in found for value in of.values())
 
     @property
     def over_hosts(self) -> bool:
         """Whether the runs of a seed that costs are of ran on several hosts."""
         return len(one_host(self.home)) < len(self.home)
-
-    @property
-    def hosts(self) -> list[str]:
-        """The hosts that costs are of; none where a record doesn't say."""
-        trained = [run for run in self.home if not run.untrained]
-        return sorted({host for run in trained for host in run.hosts}) if all(run.hosts for run in trained) else []
 
     @property
     def newest(self) -> Run:
@@ -179,12 +165,6 @@ class Study:
         """Return the level of a pair's difference at the first step."""
         count = self.tested if self.of_two else len(self.tested_by(metric))
         return self.level("different", looks) * self.share(metric) / max(1, count)
-
-    @property
-    def rows(self) -> str:
-        run = self.compared[0]
-        groups = f" in {len(run.drawn):,} groups" if "group" in run.predictions else ""
-        return f"{len(run.scores):,} test rows{groups}"
 
     def sign(self, metric: str) -> int:
         return -1 if self._definition(metric)["better"] == "lower" else 1
