@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from speed import HEADER, Target, harness, language, shapes, training
+from speed import HEADER, Target, harness, language, probes, shapes, training
 
 from hpml_bench.system.environment import describe
 
@@ -34,30 +31,6 @@ APART = ("language",)
 """Parts that need a package of the opponent's, measured only when named, with a record of their own."""
 MINUTES = {False: 25, True: 5}
 """That the table may take, whole and by `--quick`."""
-
-BLOCKS = 20
-"""Of the probes' comparison; with fewer the bound is for comparison."""
-
-
-def probes(blocks: int, trainings: int) -> list[Target]:
-    """Return what the probes cost, from overhead.py."""
-    with tempfile.TemporaryDirectory() as name:
-        result = Path(name) / "overhead.json"
-        script = Path(__file__).parent / "overhead.py"
-        command = [sys.executable, str(script), "--blocks", str(blocks), "--trainings", str(trainings)]
-        command += ["--json", str(result)]
-        subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        found = json.loads(result.read_text())
-    raw, memory = (
-        {key: found[key] for key in ("overhead", "of_all_seconds", "step_seconds")},
-        [100 * share for share in found["memory"]],
-    )
-    title = "all probes, share of the loop's time, upper 95 % bound"
-    spread = min(memory), max(memory)
-    return [
-        Target(title, 100 * found["upper_95"], "%", 1.0 if blocks >= BLOCKS else None, "at most", raw),
-        Target("all probes, share of peak memory", median(memory), "%", 5.0, "at most", {"memory": memory}, spread),
-    ]
 
 
 def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
@@ -68,7 +41,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
         "sweep": lambda: harness.sweep(1 if quick else harness.SEEDS),
         "rows": lambda: harness.rows(12_000 if quick else harness.ROWS),
         "reports": lambda: harness.reports((1_000,) if quick else (1_000, 10_000)),
-        "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),
+        "probes": lambda: probes.measure(*((4, 2) if quick else (probes.BLOCKS, probes.TRAININGS))),
         "training": lambda: training.measure(1 if quick else 3, models, methods),
         "language": lambda: language.measure(1 if quick else 3),
     }

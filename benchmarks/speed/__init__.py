@@ -1,13 +1,24 @@
-"""Measurements of `benchmarks/performance.py`, a file for each kind, and the lines of the table that they make."""
+"""Measurements of `benchmarks/performance.py`, a file for each kind; the table's lines, and contenders' processes."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import IO, Any, Literal, Self, cast
+
+from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
 
 HEADER = "| measured | figure (spread) | target | |\n|---|---|---|---|"
+RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+"""Environment of a rank that is alone."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +64,55 @@ def ratio(name: str, ratios: Sequence[float], asked: float | None, raw: dict[str
     """Return the median of ratios, which should be at least so much, with their spread."""
     spread = min(ratios), max(ratios)
     return Target(name, median(ratios), unit, asked, "at least", {"ratios": [*ratios], **raw}, spread)
+
+
+class Process:
+    """A contender in a process of its own (`speed.contender`), born with its environment, which waits for its turns."""
+
+    def __init__(self, name: str, *, ours: bool, threads: int | None = None) -> None:
+        """Keep its name; with the harness's own variables, and with all cores, or so many threads."""
+        self.name, self._ours, self._threads = name, ours, threads or cores()
+
+    def __enter__(self) -> Self:
+        environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
+        environment |= PROCESS_ENVIRONMENT if self._ours else {}
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment |= {"OMP_NUM_THREADS": str(self._threads), "PYTHONPATH": path} | one_gpu()
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "speed.contender"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._log, text=True,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def do(self, **job: Any) -> dict[str, Any]:
+        """Let it do a job; return what it says, its peak memory in MB, and samples/s where samples were timed."""
+        to, back = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+        to.write(json.dumps({"contender": self.name, "threads": self._threads, **job}) + "\n")
+        to.flush()
+        if not (answer := back.readline()):
+            self._log.seek(0)
+            raise RuntimeError(f"{self.name}: {(self._log.read().strip().splitlines() or ['no message'])[-1]}")
+        result: dict[str, Any] = json.loads(answer)
+        if "samples" in result:
+            result["samples_per_second"] = result["samples"] / result["seconds"]
+        rate = f"{result['samples_per_second']:.2f} samples/s, " if "samples" in result else ""
+        said = " ".join([*(str(job[key]) for key in ("model", "method") if key in job), self.name])
+        print(f"  {said}: {rate}peak {result['peak_mb']:,.0f} MB", file=sys.stderr, flush=True)
+        return result
+
+
+def one_gpu() -> dict[str, str]:
+    """Return the variable that leaves a process the first visible GPU: of more the Trainer makes a DataParallel."""
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
+
+
+def memory_mb(kind: str) -> float:
+    """Return memory of this process in MB, such as VmHWM, its peak, or RssAnon, which is no file's."""
+    found = re.search(rf"^{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0

@@ -1,11 +1,9 @@
-"""Contender in a process of its own, which trains on request and returns how long it took.
-
-    python -m speed.contender
+"""Contender in a process of its own, which does jobs on request and returns how long they took (`speed.Process`).
 
 A line of JSON for a job (`{"contender": "ours", "model": "gpt2", "method": "lora", ...}`), and one for its answer.
-Contenders: `ours`, the harness's own steps with all probes on; and scripts with the HF Trainer and PEFT as a user
-writes them: `defaults` (padded to 128, float32), `dynamic` (padded to the batch's longest, bf16), `grouped` (that, rows
-grouped by length, and our allocator settings).
+Contenders beside those of `language` and `probes`: `ours`, the harness's own steps with all probes on; and scripts with
+the HF Trainer and PEFT as a user writes them: `defaults` (padded to 128, float32), `dynamic` (padded to the batch's
+longest, bf16), `grouped` (that, rows grouped by length, and our allocator settings).
 """
 
 from __future__ import annotations
@@ -17,20 +15,19 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speed import shapes
-from speed.shapes import epoch, padded_to, representative
+from speed import RANK, language, memory_mb, probes, shapes
+from speed.shapes import epoch, representative
 
 if TYPE_CHECKING:
     from hpml_bench.training.trainer import Trainer as OurTrainer
-
-RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,29 +35,24 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from hpml_bench.plugins.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
-    batches = epoch("ours", rows.lengths)
-    timed = representative(batches, rows.lengths, job["batches"])
-    with ExitStack() as stack:
-        trainer = _our_trainer(job, stack)
-        warm = [_step_seconds(trainer, indices, job) for indices in timed]
+    timed = representative(epoch("ours", rows.lengths), rows.lengths, job["batches"])
+    with _our_trainer(job) as trainer:
+        for indices in timed:
+            trainer.step(1, indices)
+            trainer.log.reduce()
+        _synchronise(job)
         began = time.perf_counter()
         for index, indices in enumerate(timed, start=1):
             trainer.step(index, indices)
         steps = trainer.log.reduce()
         _synchronise(job)
         seconds = time.perf_counter() - began
-    return {
-        "seconds": seconds,
-        "first_step_seconds": warm[0],
-        "warm_up_seconds": sum(warm),
-        "samples": sum(step.samples for step in steps),
-        "tokens_a_row": padded_to(timed, rows.lengths),
-        "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
-    }
+    return {"seconds": seconds, "samples": sum(step.samples for step in steps)}
 
 
-def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
-    """Return what takes the harness's own steps, all probes on."""
+@contextmanager
+def _our_trainer(job: dict[str, Any]) -> Iterator[OurTrainer]:
+    """Yield what takes the harness's own steps, all probes on."""
     from hpml_bench.plugins.probe import Probe
     from hpml_bench.suite import registry
     from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
@@ -76,25 +68,16 @@ def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
         world_size=1, device=job["device"], threads=job["threads"], precision=job["precision"],
         max_length=shapes.LONGEST,
     )  # fmt: skip
-    group = stack.enter_context(process_group(settings))
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
     spec = RunSpec(suite="speed", settings=settings, method=method, seed=0)
-    assembly = assemble(spec, shapes.prepared(Path(job["folder"]), job["model"]), group)
-    run = replace(assembly.for_probes(folder, time.monotonic()), test=assembly.train_rows)
-    for probe in probes:
-        probe.start(run)
-    trainer = OurTrainer(assembly, probes)
-    trainer.model.train()
-    return trainer
-
-
-def _step_seconds(ours: OurTrainer, indices: np.ndarray, job: dict[str, Any]) -> float:
-    began = time.perf_counter()
-    ours.step(1, indices)
-    ours.log.reduce()
-    _synchronise(job)
-    return time.perf_counter() - began
+    with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
+        assembly = assemble(spec, shapes.prepared(Path(job["folder"]), job["model"]), group)
+        run = replace(assembly.for_probes(Path(folder), time.monotonic()), test=assembly.train_rows)
+        probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
+        for probe in probes:
+            probe.start(run)
+        trainer = OurTrainer(assembly, probes)
+        trainer.model.train()
+        yield trainer
 
 
 def _synchronise(job: dict[str, Any]) -> None:
@@ -110,8 +93,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     ids, labels, lengths = shapes.token_ids(), shapes.labels(), shapes.lengths()
-    batches = epoch(job["contender"], lengths)
-    timed = representative(batches, lengths, job["batches"])
+    timed = representative(epoch(job["contender"], lengths), lengths, job["batches"])
     padded = job["contender"] == "defaults"
 
     def collate(rows: list[int]) -> dict[str, Any]:
@@ -151,13 +133,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
             current.train()
             optimizer = current.optimizer.optimizer  # whose state the warm-up has made
             seconds.append(Watch.ended - Watch.began)
-    return {
-        "seconds": seconds[1],
-        "warm_up_seconds": seconds[0],
-        "samples": len(timed) * shapes.BATCH,
-        "tokens_a_row": shapes.LONGEST if padded else padded_to(timed, lengths),
-        "tokens_a_row_of_the_epoch": shapes.LONGEST if padded else padded_to(batches, lengths),
-    }
+    return {"seconds": seconds[1], "samples": len(timed) * shapes.BATCH}
 
 
 def _classifier(job: dict[str, Any]) -> Any:
@@ -184,6 +160,9 @@ def _classifier(job: dict[str, Any]) -> Any:
     return model
 
 
+JOBS = {"ours": ours, **dict.fromkeys(("defaults", "dynamic", "grouped"), trainer), **language.JOBS, **probes.JOBS}
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     answers = os.fdopen(os.dup(1), "w")
@@ -194,7 +173,7 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             torch.set_num_threads(job["threads"])
-            result = ours(job) if job["contender"] == "ours" else trainer(job)
+            result = JOBS[job["contender"]](job) | {"peak_mb": memory_mb("VmHWM")}
             gc.collect()
             answers.write(json.dumps(result) + "\n")
             answers.flush()

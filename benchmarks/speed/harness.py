@@ -9,8 +9,6 @@ import csv
 import json
 import os
 import random
-import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT
-from speed import Target, at_most, shapes
+from speed import Target, at_most, memory_mb, shapes
 
 SEEDS = 5
 """Of the suite quickstart."""
@@ -127,7 +125,7 @@ def main() -> None:
 
     def look() -> None:
         while not over.wait(0.02):
-            peaks.append(anonymous_mb())
+            peaks.append(memory_mb("RssAnon"))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -136,14 +134,7 @@ def main() -> None:
     seconds = time.monotonic() - began
     over.set()
     looking.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    print(json.dumps({"seconds": seconds, "peak_mb": peak, "anonymous_mb": max(peaks)}))
-
-
-def anonymous_mb() -> float:
-    """Return the memory of this process now that is no file's: what the kernel can't drop and read anew."""
-    found = re.search(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 / 1e6 if found else 0.0
+    print(json.dumps({"seconds": seconds, "peak_mb": memory_mb("VmHWM"), "anonymous_mb": max(peaks)}))
 
 
 def reports(sizes: tuple[int, ...]) -> list[Target]:

@@ -1,31 +1,25 @@
 """Language models: training against TRL's SFTTrainer, logits at learnt places, and generation against `generate`.
 
 SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to 80 tokens and
-completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process:
-
-    python -m speed.language CONTENDER FOLDER DEVICE
+completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
-from speed import Target, ratio, shapes
-from speed.training import one_gpu
+from hpml_bench.system.environment import cores
+from speed import RANK, Process, Target, ratio, shapes
 
 VOCABULARY = 49_152
 BATCH, ROWS = 8, 48
@@ -52,7 +46,7 @@ def rows() -> tuple[list[list[int]], list[int]]:
     return ids, prompts.tolist()
 
 
-def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
+def save(folder: Path) -> None:
     """Save the model, its tokenizer and the rows as the preparation leaves them."""
     import pyarrow as pa
     import torch
@@ -63,7 +57,7 @@ def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=1, eos_token_id=0,
         bos_token_id=0,
     )  # fmt: skip
@@ -80,62 +74,45 @@ def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
 # In a process of its own
 
 
-def ours(folder: Path, device: str, precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
+def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
     """Train by the harness; `everywhere` computes logits at all places and takes those needed afterwards."""
-    from hpml_bench.plugins.group import settle
-
-    trainer = _trainer(folder, device, precision)
-    if everywhere:
-        _all_logits(trainer.model)
-    trainer.model.train()
-    began, samples = 0.0, 0
-    for index, indices in enumerate(trainer.order(), start=1):
-        if index > WARM + TIMED:
-            break
-        if index == WARM + 1:
-            settle(trainer.group.device)
-            began = time.perf_counter()
-        trainer.step(index, indices)
-        samples += len(indices) * (index > WARM)
-    settle(trainer.group.device)
-    seconds = time.perf_counter() - began
-    return {"samples": samples, "seconds": seconds, "precision": trainer.settings.precision}
+    with _trainer(Path(job["folder"]), precision) as trainer:
+        if everywhere:
+            _all_logits(trainer.model)
+        trainer.model.train()
+        began, samples = 0.0, 0
+        for index, indices in enumerate(trainer.order(), start=1):
+            if index > WARM + TIMED:
+                break
+            if index == WARM + 1:
+                began = time.perf_counter()
+            trainer.step(index, indices)
+            samples += len(indices) * (index > WARM)
+        seconds = time.perf_counter() - began
+        return {"samples": samples, "seconds": seconds, "precision": trainer.settings.precision}
 
 
-def _trainer(folder: Path, device: str = "cpu", precision: str = "fp32") -> Any:
-    from hpml_bench.data.prepared import Prepared
-    from hpml_bench.records.run import Digests
+@contextmanager
+def _trainer(folder: Path, precision: str = "fp32") -> Iterator[Any]:
     from hpml_bench.suite import registry
     from hpml_bench.suite.devices import resolve_devices
     from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.trainer import Trainer
 
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    os.environ.update(RANK)
     options = registry.plugin("methods", "lora").Options(r=8, alpha=16).model_dump()
     asked = {
         "backbone": "path:", "dataset": "text_files", "task": "causal_lm", "steps": WARM + TIMED, "global_batch": BATCH,
-        "eval_batch": EVAL_BATCH, "world_size": 1, "device": device, "threads": cores(), "precision": precision,
-        "max_length": 160,
+        "eval_batch": EVAL_BATCH, "world_size": 1, "device": "cpu", "threads": cores(), "max_length": 160,
+        "precision": shapes.faster_precision(folder / "model") if precision == "auto" else precision,
     }  # fmt: skip
-    if precision == "auto" and device == "cpu":
-        asked["precision"] = shapes.faster_precision(folder / "model")
     settings = resolve_devices(Settings.model_validate(asked))
-    spec = RunSpec(
-        suite="speed",
-        settings=settings,
-        seed=0,
-        method=MethodSpec(name="lora", method="lora", options=options, lr=1e-4),
-    )
-    prepared = Prepared(
-        backbone=str(folder / "model"), data=str(folder / "rows"), pad_id=1,
-        digests=Digests(weights="", tokenizer="", data=""),
-    )  # fmt: skip
-    group = _KEPT.enter_context(process_group(settings))
-    return Trainer.build(spec, prepared, group)
-
-
-_KEPT = ExitStack()
+    method = MethodSpec(name="lora", method="lora", options=options, lr=1e-4)
+    spec = RunSpec(suite="speed", settings=settings, seed=0, method=method)
+    prepared = shapes.prepared(folder, "model").model_copy(update={"label_names": (), "pad_id": 1})
+    with process_group(settings) as group:
+        yield Trainer.build(spec, prepared, group)
 
 
 def _all_logits(model: Any) -> None:
@@ -148,7 +125,7 @@ def _all_logits(model: Any) -> None:
     model.forward = plain
 
 
-def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
+def trl(job: dict[str, Any], grouped: bool, bf16: bool) -> dict[str, Any]:
     """Train by TRL, as a script would."""
     import torch
     from datasets import Dataset
@@ -156,15 +133,12 @@ def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from hpml_bench.plugins.group import settle
-
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Notes when the timed steps begin and end."""
 
         began = ended = 0.0
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            settle(torch.device(device))
             if state.global_step == WARM:
                 self.began = time.perf_counter()
             self.ended = time.perf_counter()
@@ -172,12 +146,13 @@ def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
     ids, prompts = rows()
     masks = [[0] * prompt + [1] * (len(row) - prompt) for row, prompt in zip(ids, prompts, strict=True)]
     data = Dataset.from_dict({"input_ids": ids, "completion_mask": masks})
+    folder = Path(job["folder"])
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     options = {"train_sampling_strategy": "group_by_length"} if grouped else {}
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
             output_dir=out, per_device_train_batch_size=BATCH, max_steps=WARM + TIMED, learning_rate=1e-4,
-            save_strategy="no", report_to=[], use_cpu=device == "cpu", bf16=bf16, max_length=None, logging_steps=1000,
+            save_strategy="no", report_to=[], use_cpu=True, bf16=bf16, max_length=None, logging_steps=1000,
             gradient_checkpointing=False, disable_tqdm=True, **options,
         )  # fmt: skip
         clock = Clock()
@@ -190,92 +165,72 @@ def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
     return {"samples": BATCH * TIMED, "seconds": clock.ended - clock.began}
 
 
-def generation(folder: Path) -> dict[str, Any]:
+def generation(job: dict[str, Any]) -> dict[str, Any]:
     """Answer prompts by the harness, and by transformers' generate on the same batches."""
     import torch
 
     from hpml_bench.plugins.decoding import Decoding, Generator
     from hpml_bench.training.generation import generate
 
-    trainer = _trainer(folder)
-    model = trainer.model.eval()
-    ids, prompts = rows()
-    asked = [row[:prompt] for row, prompt in zip(ids[:PROMPTS], prompts, strict=False)]
-    decoding = Generator(Decoding(NEW_TOKENS), (), lambda _: "", 1, EVAL_BATCH, 0)
-    by_length = sorted(asked, key=len, reverse=True)
+    with _trainer(Path(job["folder"])) as trainer:
+        model = trainer.model.eval()
+        ids, prompts = rows()
+        asked = [row[:prompt] for row, prompt in zip(ids[:PROMPTS], prompts, strict=False)]
+        decoding = Generator(Decoding(NEW_TOKENS), (), lambda _: "", 1, EVAL_BATCH, 0)
+        by_length = sorted(asked, key=len, reverse=True)
 
-    def batches(texts: list[list[int]]) -> Iterator[list[list[int]]]:
-        return (texts[start : start + EVAL_BATCH] for start in range(0, len(texts), EVAL_BATCH))
+        def batches(texts: list[list[int]]) -> Iterator[list[list[int]]]:
+            return (texts[start : start + EVAL_BATCH] for start in range(0, len(texts), EVAL_BATCH))
 
-    def harness(texts: list[list[int]]) -> None:
-        for batch in batches(texts):
-            generate(model, batch, decoding, torch.device("cpu"), list(range(len(batch))))
+        def harness(texts: list[list[int]]) -> None:
+            for batch in batches(texts):
+                generate(model, batch, decoding, torch.device("cpu"), list(range(len(batch))))
 
-    def by_hand(texts: list[list[int]]) -> None:
-        for batch in batches(texts):
-            longest = max(map(len, batch))
-            padded = torch.tensor([[1] * (longest - len(row)) + row for row in batch])
-            mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
-            with torch.no_grad():
-                model.encoder.generate(
-                    input_ids=padded, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False,
-                    eos_token_id=None, use_cache=True,
-                )  # fmt: skip
+        def by_hand(texts: list[list[int]]) -> None:
+            for batch in batches(texts):
+                longest = max(map(len, batch))
+                padded = torch.tensor([[1] * (longest - len(row)) + row for row in batch])
+                mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
+                with torch.no_grad():
+                    model.encoder.generate(
+                        input_ids=padded, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False,
+                        eos_token_id=None, use_cache=True,
+                    )  # fmt: skip
 
-    timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length)}
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for turn in range(4):
-        for name in random.Random(turn).sample(list(timed), len(timed)):  # noqa: S311
-            began = time.perf_counter()
-            timed[name]()
-            if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - began)
-    return {"turns": seconds}
+        timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length)}
+        seconds: dict[str, list[float]] = {name: [] for name in timed}
+        for turn in range(4):
+            for name in random.Random(turn).sample(list(timed), len(timed)):  # noqa: S311
+                began = time.perf_counter()
+                timed[name]()
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - began)
+        return {"turns": seconds}
 
 
-CONTENDERS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
-    "ours": ours,
-    "ours_fp32": lambda folder, device: ours(folder, device, "fp32"),
-    "all_logits": lambda folder, device: ours(folder, device, "fp32", everywhere=True),
-    "trl": lambda folder, device: trl(folder, device, grouped=False, bf16=False),
-    "trl_grouped": lambda folder, device: trl(folder, device, grouped=True, bf16=False),
-    "trl_grouped_bf16": lambda folder, device: trl(folder, device, grouped=True, bf16=True),
-    "generation": lambda folder, _: generation(folder),
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "ours_auto": ours,
+    "ours_fp32": partial(ours, precision="fp32"),
+    "all_logits": partial(ours, precision="fp32", everywhere=True),
+    "trl": partial(trl, grouped=False, bf16=False),
+    "trl_grouped": partial(trl, grouped=True, bf16=False),
+    "trl_grouped_bf16": partial(trl, grouped=True, bf16=True),
+    "generation": generation,
 }
-
-
-def main() -> None:
-    import torch
-
-    torch.set_num_threads(cores())
-    found = CONTENDERS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    print("\n" + json.dumps({**found, "peak_mb": peak}))
 
 
 # Turns
 
 
-def run(contender: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
+def run(contender: str, folder: Path) -> dict[str, Any]:
     """Let a contender do its job in a new process."""
-    environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
-    if contender in {"ours", "ours_fp32", "all_logits", "generation"}:
-        environment |= PROCESS_ENVIRONMENT
-    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": path} | one_gpu()
-    command = [sys.executable, "-m", "speed.language", contender, str(folder), device]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{contender}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    told = f"{found['samples'] / found['seconds']:.2f} samples/s" if "samples" in found else ""
-    print(f"  {contender}: {told}, peak {found['peak_mb']:,.0f} MB", file=sys.stderr, flush=True)
-    return found
+    with Process(contender, ours=not contender.startswith("trl")) as process:
+        return process.do(folder=str(folder))
 
 
 def measure(rounds: int) -> list[Target]:
     """Return ratios of samples/s, what logits at learnt places bring, and ratios of generation."""
-    trained = ("ours", "ours_fp32", "all_logits", *ASKED)
+    trained = ("ours_auto", "ours_fp32", "all_logits", *ASKED)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in trained}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -288,14 +243,14 @@ def measure(rounds: int) -> list[Target]:
 
 
 def _rates(runs: list[dict[str, Any]]) -> list[float]:
-    return [run["samples"] / run["seconds"] for run in runs]
+    return [run["samples_per_second"] for run in runs]
 
 
 def _training(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
-    mine, plain = _rates(results["ours"]), _rates(results["ours_fp32"])
+    mine, plain = _rates(results["ours_auto"]), _rates(results["ours_fp32"])
     title = f"the precision that auto takes here, {results['ours'][0]['precision']}, against fp32"
     against = [a / b for a, b in zip(mine, plain, strict=True)]
-    found = [ratio(f"SmolLM2-135M lora: samples/s in {title}", against, None, {"runs": results["ours"]})]
+    found = [ratio(f"SmolLM2-135M lora: samples/s in {title}", against, None, {"runs": results["ours_auto"]})]
     for name, title in TITLES.items():
         ratios = [a / b for a, b in zip(mine, _rates(results[name]), strict=True)]
         line = f"SmolLM2-135M lora: samples/s against {title}"
@@ -319,8 +274,3 @@ def _generation(answered: list[dict[str, Any]]) -> list[Target]:
     by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
     name = "generation: tokens/s against model.generate on the same batches"
     return [ratio(name, by_hand, 0.9, {"runs": turns})]
-
-
-if __name__ == "__main__":
-    with _KEPT:
-        main()

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import overhead
 import pytest
 import torch
-from speed import turns
+from speed import probes
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
 from helpers import tiny
@@ -29,7 +28,7 @@ def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:
 @pytest.mark.parametrize("outliers", [0.0, 0.1])
 def test_the_bound_covers(outliers: float) -> None:
     """At least 95 % of the bounds lie at or above the true overhead, also where a tenth of the pieces is disturbed."""
-    found = [overhead.bound(blocks(20, seed, 0.01, outliers), resamples=400) for seed in range(400)]
+    found = [probes.bound(blocks(20, seed, 0.01, outliers), resamples=400) for seed in range(400)]
     assert np.mean([upper >= 0.01 for _, upper in found]) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 400)
     assert np.mean([estimate for estimate, _ in found]) == pytest.approx(0.01, abs=0.002)
 
@@ -38,15 +37,15 @@ def test_a_cost_of_one_piece_counts_by_its_share() -> None:
     """Ten per cent more in one of twenty equal pieces is half a per cent of the whole."""
     quiet = np.ones((8, 2, 20))
     quiet[:, 1, 3] = 1.1
-    assert overhead.bound(quiet) == pytest.approx((0.005, 0.005))
+    assert probes.bound(quiet) == pytest.approx((0.005, 0.005))
     quiet[3:] = 1.0  # in three blocks of eight, more than the quarter that is cut off
-    assert overhead.bound(quiet)[0] == pytest.approx(0.005 / 4)
+    assert probes.bound(quiet)[0] == pytest.approx(0.005 / 4)
 
 
 class Noting(Probe):
     """Notes the steps and validations it is told of, and whether the probes were on at each."""
 
-    def __init__(self, switched: turns.Switched) -> None:
+    def __init__(self, switched: probes.Switched) -> None:
         self.switched = switched
         self.seen: list[tuple[str, int]] = []
 
@@ -80,12 +79,12 @@ def test_a_block_has_the_probes_on_once_everywhere(gloo_group: Group, tmp_path: 
     prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
     seen, batches, with_probes = [], [], []
     for first in (True, False):
-        switched = turns.Switched()
+        switched = probes.Switched()
         switched.append(Noting(switched))
-        block = turns.Alternating.build(spec, prepared, gloo_group, switched)
+        block = probes.Alternating.build(spec, prepared, gloo_group, switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
-        block.turns = turns.Turns(switched, first)
-        pieces = turns.train_in_turns(block)
+        block.turns = probes.Turns(switched, first)
+        pieces = probes.train_in_turns(block)
         assert min(seconds for _, seconds in pieces) > 0
         with_probes.append([on for on, _ in pieces])
         seen += list.__getitem__(switched, 0).seen
