@@ -1,14 +1,15 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py pages|groups|intervals|planned [--trials N]           prints tables
+    python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
     python benchmarks/calibration.py power|races|compare [--trials N] [--worlds NAME...]   writes a committed record
     python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
     python benchmarks/calibration.py races --agree N | --replay DIR...    races by the package; of recorded seeds
+    python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
 `pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
-`planned`: power of the seeds that `plan` gives. `power`: false pages and pairs found, with variances that methods share
-and without. `races`: sweeps that end when they are decided. `compare`: pages of one run each. A quick look takes 300
-trials.
+`planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
+found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
+of one run each. A quick look takes 300 trials.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, compare, percent, power, print_table, races
+from simulation import cases, check, compare, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 
@@ -132,24 +134,30 @@ PRINTED: Mapping[str, Callable[[int], None]] = {
     "groups": print_groups,
     "intervals": print_intervals,
     "planned": print_planned,
+    "check": check.print_rates,
 }
 RECORDED = {"power": power, "races": races, "compare": compare}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=(*PRINTED, *RECORDED))
+    parser.add_argument("question", choices=(*PRINTED, *RECORDED, "trials"))
+    parser.add_argument("recorded", type=Path, nargs="*", help="of `trials`: folders of self-tests, or packed files")
+    parser.add_argument("--loaded", type=Path, nargs="+", default=[], help="of `trials`: those under a competing load")
+    parser.add_argument("--pack", type=Path, help="of `trials`: write them as one .jsonl.gz and stop")
     parser.add_argument("--trials", type=int, help="pages of each kind; by default 3,000, or as recorded")
-    parser.add_argument("--out", type=Path, help="where a record goes")
+    parser.add_argument("--out", type=Path, help="where a record goes, or the page of `trials`")
     parser.add_argument("--table", action="store_true", help="print the record's tables; simulate nothing")
     parser.add_argument("--worlds", nargs="+", metavar="NAME", help="of races, or of compare, whose other rates stay")
     parser.add_argument("--agree", type=int, metavar="N", help="race N pages of each world by the package as well")
     parser.add_argument("--replay", type=Path, nargs="+", default=[], metavar="DIR", help="race the seeds of folders")
     parser.add_argument("--orders", type=int, default=1000, help="of replayed seeds")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.question in PRINTED:
         PRINTED[given.question](given.trials or 3000)
-        return
+        return 0
+    if given.question == "trials":
+        return check.report(given.recorded, given.loaded, given.pack, given.out)
     module = RECORDED[given.question]
     known = getattr(module, "WORLDS", {})
     names = given.worlds or list(known)
@@ -164,7 +172,8 @@ def main() -> None:
         print(module.tables())
     elif not (given.replay or given.agree):
         module.record(given.trials, names, given.out or module.RECORD)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -149,7 +149,7 @@ def adjusted(
     holm = np.arange(every, 0, -1)
 
     def over_all(of: Sequence[Floats], share: float) -> list[Floats]:
-        return np.split(np.minimum(1, _step_down(np.concatenate(of, axis=-1), holm) / share), len(p), axis=-1)
+        return np.split(np.minimum(1, step_down(np.concatenate(of, axis=-1), holm) / share), len(p), axis=-1)
 
     near = over_all([q for _, q in p], spent * FOR_EQUIVALENCES)
     if not rule.step_down or k < 3:
@@ -157,7 +157,7 @@ def adjusted(
     most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], rule.floor * pairs)
     shares = [OF_SCORE, *[(1 - OF_SCORE) / (len(p) - 1)] * (len(p) - 1)] if len(p) > 1 else [1.0]
     different = [
-        np.minimum(1, _step_down(one, most) / (spent * FOR_DIFFERENCES * share))
+        np.minimum(1, step_down(one, most) / (spent * FOR_DIFFERENCES * share))
         for (one, _), share in zip(p, shares, strict=True)
     ]
     return different, near
@@ -168,7 +168,7 @@ def decided(metrics: Sequence[Squares], rule: Rule = PACKAGE) -> tuple[list[Floa
     return adjusted([p_values(of, rule.prior) for of in metrics], metrics[0].methods, rule)
 
 
-def _step_down(p: Floats, factors: NDArray[Any]) -> Floats:
+def step_down(p: Floats, factors: NDArray[Any]) -> Floats:
     """Return p times the factors in their order, the largest so far, [pages, p]; at most 1."""
     order = np.argsort(p, axis=-1)
     ranked = np.minimum(1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * factors, axis=-1))

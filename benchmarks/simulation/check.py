@@ -1,10 +1,9 @@
-r"""Error rates of `hpml-bench check`: by simulation of its rule, and from recorded trials of the gate itself.
+"""Error rates of `hpml-bench check`: by simulation of its rule, and from recorded trials of the gate itself.
 
-    python benchmarks/gate_calibration.py rates                      the table of docs/check.md, in some seconds
     hpml-bench check --self-test --trials 299 --out trials
-    python benchmarks/gate_calibration.py trials trials --pack MACHINE/SESSION.jsonl.gz
-    python benchmarks/gate_calibration.py trials MACHINE/*.jsonl.gz --loaded MACHINE/loaded/*.jsonl.gz \
-        --write MACHINE/evidence.md
+    python benchmarks/calibration.py trials trials --pack MACHINE/SESSION.jsonl.gz
+    python benchmarks/calibration.py trials MACHINE/*.jsonl.gz --loaded MACHINE/loaded/*.jsonl.gz \
+        --out MACHINE/evidence.md
 
 Trials of several folders, each packed into a file of its own, are taken together if hardware, versions, settings,
 rules and the gate's own code are the same. Verdicts are made again from the raw blocks, and have to be those that were
@@ -15,29 +14,28 @@ recorded pairs are resampled too. Trials recorded under benchmarks/competing_loa
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from scipy import stats
 
 from hpml_bench.gate import selftest, verdicts
-from hpml_bench.gate.rank_tests import Floats, signed_rank_tail
+from hpml_bench.gate.rank_tests import signed_rank_tail
 from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
 from hpml_bench.gate.verdicts import rate
-from hpml_bench.plugins.blocks import Table
-from hpml_bench.report.export import markdown_table
-from hpml_bench.report.numbers import Cell
-from hpml_bench.report.tables import table
 from hpml_bench.statistics.intervals import t_quantile
+from simulation import percent, table_lines
+from simulation.pages import step_down
+from simulation.worlds import NOISE, Floats, Random
 
 UNDECIDED, PASS, FAIL = 0, 1, 2
 CHUNK = 4096  # simulated trials held in memory at once
@@ -51,15 +49,18 @@ RUN = 6  # consecutive pairs of a trial that are drawn together, so that what la
 FINER = Rules(target=0.02)  # what `--slowdown 2%` asks for
 
 Shape = tuple[int, int, int]
-Draw = Callable[[np.random.Generator, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
-NOISE: dict[str, Draw] = {
-    "normal": lambda generator, shape: generator.standard_normal(shape),
-    "heavy tails": lambda generator, shape: generator.standard_t(3, shape) / math.sqrt(3),
-    "skewed to slow": lambda generator, shape: generator.standard_exponential(shape) - 1,
-    "skewed to fast": lambda generator, shape: 1 - generator.standard_exponential(shape),
+Draw = Callable[[Random, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
+KINDS: Mapping[str, tuple[str, int]] = {
+    "normal": ("normal", 1),
+    "heavy tails": ("t3", 1),
+    "skewed to slow": ("skewed", 1),
+    "skewed to fast": ("skewed", -1),
 }
-"""Of mean 0 and standard deviation 1; heavy tails are Student's t with 3 degrees of freedom, skewed is exponential."""
+"""Name -> noise and its sign."""
 _LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialStarted)
+
+
+# By simulation
 
 
 @dataclass(frozen=True)
@@ -83,31 +84,17 @@ def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.
     pairs = np.full(trials, rules.looks[-1], dtype=np.int64)
     open_ = np.ones(trials, dtype=bool)
     for size, alpha, beta in zip(rules.looks, verdicts.alphas(rules, methods), verdicts.betas(rules), strict=True):
-        seen, tail = effects[..., :size], signed_rank_tail(size)
-        p_above = tail[_ranks_above(seen - math.log1p(rules.null))]
-        p_below = tail[_ranks_above(math.log1p(rules.target) - seen)]
-        now = np.where(_holm(p_above) <= alpha, FAIL, np.where(p_below <= beta, PASS, UNDECIDED))
+        above, below = effects[..., :size] - math.log1p(rules.null), math.log1p(rules.target) - effects[..., :size]
+        # the signed-rank statistic: the sum of the ranks of |x| where x is positive
+        ranks = [(stats.rankdata(np.abs(x), axis=-1, method="ordinal") * (x > 0)).sum(axis=-1) for x in (above, below)]
+        p_above, p_below = (signed_rank_tail(size)[of] for of in ranks)
+        failing = step_down(p_above, np.arange(methods, 0, -1)) <= alpha
+        now = np.where(failing, FAIL, np.where(p_below <= beta, PASS, UNDECIDED))
         status = np.where(open_[:, None] & (status == UNDECIDED), now, status).astype(np.int8)
         closing = open_ & ((status == FAIL).any(axis=1) | (status != UNDECIDED).all(axis=1))
         pairs[closing] = size
         open_ &= ~closing
     return status, pairs
-
-
-def _ranks_above(values: Floats) -> NDArray[np.int64]:
-    """Return the signed-rank statistic: the sum of the ranks of |x| where x is positive, over the last axis."""
-    ranks = np.abs(values).argsort(axis=-1).argsort(axis=-1) + 1
-    total: NDArray[np.int64] = (ranks * (values > 0)).sum(axis=-1)
-    return total
-
-
-def _holm(p: Floats) -> Floats:
-    """Return Holm's adjusted p values over the last axis (Holm 1979)."""
-    order = p.argsort(axis=-1)
-    steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1.0), axis=-1)
-    return adjusted
 
 
 def simulate(draw: Draw, rules: Rules, methods: int, trials: int, seed: int = 0) -> Rates:
@@ -126,33 +113,39 @@ def simulate(draw: Draw, rules: Rules, methods: int, trials: int, seed: int = 0)
 
 def drawing(kind: str, spread: float, slowdown: float, one: bool = False) -> Draw:
     """Return a drawing of log ratios about a slowdown, of all methods or of the first alone."""
+    noise, sign = KINDS[kind]
 
-    def draw(generator: np.random.Generator, shape: Shape) -> Floats:
-        values = spread * NOISE[kind](generator, shape)
+    def draw(generator: Random, shape: Shape) -> Floats:
+        values = sign * spread * NOISE[noise](generator, shape)
         values[:, : 1 if one else None] += math.log1p(slowdown)
         return values
 
     return draw
 
 
-def rates_row(kind: str, spread: float) -> list[Cell]:
+def rates_row(kind: str, spread: float) -> list[str]:
     """Return the shares of simulated trials that end each way."""
     rules = Rules()
     at = {s: simulate(drawing(kind, spread, s), rules, METHODS, SIMULATED) for s in (0, 0.01, 0.02, 0.03)}
     single = simulate(drawing(kind, spread, rules.target, one=True), rules, METHODS, SIMULATED)
     alone = simulate(drawing(kind, spread, rules.target), rules, 1, SIMULATED)
     shares = [found.failed for found in at.values()] + [single.failed, at[0].passed, alone.passed]
-    shown = [_percent(share / SIMULATED) for share in shares]
-    return [kind, rate(spread), *shown, f"{at[0].pairs:.1f}", f"{at[0.03].pairs:.1f}"]
+    shown = [percent(share / SIMULATED, 2) for share in shares]
+    return [rate(spread), *shown, f"{at[0].pairs:.1f}", f"{at[0.03].pairs:.1f}"]
 
 
-def rates_table() -> Table:
-    """Return the error rates of the rule, by noise and spread."""
+def print_rates(_: int) -> None:
+    """Print the error rates of the rule, by noise and spread."""
     columns = (
         "noise", "sd between pairs", "FAIL at 0 %", "FAIL at 1 %", "FAIL at 2 %", "FAIL at 3 %",
         "FAIL at 3 % in one of three", "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
     )  # fmt: skip
-    return table("rates", "Error rates", columns, [rates_row(kind, spread) for kind in NOISE for spread in SPREADS])
+    rows = ((kind, rates_row(kind, spread)) for kind in KINDS for spread in SPREADS)
+    for line in table_lines(columns, rows, left=len(columns)):
+        print(line, flush=True)
+
+
+# Recorded trials
 
 
 @dataclass(frozen=True)
@@ -199,82 +192,72 @@ def mixed(trials: Sequence[CheckTrial]) -> str | None:
 
 def wrong(evidence: Evidence) -> list[str]:
     """Return a sentence for each thing that must not be: a forged outcome, a trial twice, or one that is missing."""
-    found = []
+    forged = set()
     for trial in evidence.trials:
         again = verdicts.verdicts_at(verdicts.pair_effects(trial.report.blocks), trial.report.rules)
         if verdicts.overall(again) != verdicts.overall(trial.report.verdicts):
-            found.append(f"trial {trial.number} of session {trial.session}: its blocks give another outcome")
+            forged.add((trial.session, trial.number))
     ended = Counter((trial.session, trial.number) for trial in evidence.trials)
-    started = {(line.session, line.number) for line in evidence.started}
     last = {session: max(number for of, number in ended if of == session) for session, _ in ended}
-    lost = {(session, number) for session, most in last.items() for number in range(1, most)} - ended.keys()
     faults = {
+        "has blocks that give another outcome": forged,
         "is there more than once": {key for key, times in ended.items() if times > 1},
-        "is missing": lost,
-        "has no line that it was started": ended.keys() - started,
+        "is missing": {(of, number) for of, most in last.items() for number in range(1, most)} - ended.keys(),
+        "has no line that it was started": ended.keys() - {(line.session, line.number) for line in evidence.started},
     }
-    for what, keys in faults.items():
-        found += [f"trial {number} of session {session} {what}" for session, number in sorted(keys)]
-    return found
+    return [f"trial {number} of session {of} {what}" for what, keys in faults.items() for of, number in sorted(keys)]
 
 
 def live(evidence: Evidence) -> str:
     """Return the rates, disturbances and spread of trials, as a list in Markdown."""
     trials = evidence.trials
     _, sentences = selftest.summary(trials, max((trial.slowdown for trial in trials), default=0.0))
-    sentences.append(
-        f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
-        f"{len(evidence.started) - len(trials)} were broken off."
-    )
     blocks = [block for trial in trials for block in trial.report.blocks]
-    disturbed = sum(block.disturbed is not None for block in blocks)
-    sentences.append(f"Blocks: {len(blocks)}, of which {disturbed} were disturbed and don't count.")
-    if blocks:
-        busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
-        share = _percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks))
-        sentences.append(
-            f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
-            f"for its core: {share}."
-        )
-    sentences += _injected([trial for trial in trials if trial.slowdown])
+    busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
     used = [trial.report.pairs for trial in trials]
-    if used:
-        sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
-    return "\n".join(f"- {sentence}" for sentence in [*sentences, *_spread(trials)])
+    sentences += [
+        f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
+        f"{len(evidence.started) - len(trials)} were broken off.",
+        f"Blocks: {len(blocks)}, of which {sum(block.disturbed is not None for block in blocks)} were disturbed and "
+        "don't count.",
+        f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
+        f"for its core: {percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
+        *_injected([trial for trial in trials if trial.slowdown]),
+        f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.",
+        *_spread(trials),
+    ]
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _spread(trials: Sequence[CheckTrial]) -> list[str]:
-    """Return sentences on the standard deviation and the mean of A/A pairs."""
-    pairs = middle(pairs_of(trials).ratios)
-    if len(pairs) < 2:
-        return []
-    names = next(trial for trial in trials if not trial.slowdown).report.methods
-    spread = pairs.std(axis=0, ddof=1)
-    half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
-    sds = ", ".join(f"{name} {_percent(sd)}" for name, sd in zip(names, spread, strict=True))
-    means = zip(names, pairs.mean(axis=0), half, strict=True)
-    bias = ", ".join(f"{name} {_percent(mean, '+.3%')} ± {_percent(h, '.3%')}" for name, mean, h in means)
-    return [f"Standard deviation between A/A pairs: {sds}.", f"Mean of A/A pairs, with its 95 % interval: {bias}."]
-
-
-def _percent(share: float, spec: str = ".2%") -> str:
-    return f"{share:{spec}}".replace("%", " %")
-
-
-def _injected(slowed: Sequence[CheckTrial]) -> list[str]:
-    """Return a sentence on the slowdown injected into the slowed trials, where it was recorded."""
+def _injected(slowed: Sequence[CheckTrial]) -> Iterator[str]:
+    """Yield a sentence on the slowdown injected into the slowed trials, where it was recorded."""
     known = [trial for trial in slowed if trial.injected]
     if not known:
-        return [f"Slowdown injected: not recorded in these {len(slowed)} slowed trials."] if slowed else []
+        yield from [f"Slowdown injected: not recorded in these {len(slowed)} slowed trials."] if slowed else []
+        return
     named = []
     for method in known[0].injected:
         found = [trial.injected[method] for trial in known if method in trial.injected]
-        ends = f"({_percent(min(found))} to {_percent(max(found))})"
-        named.append(f"{method} {_percent(statistics.median(found))} {ends}")
-    return [
+        middle, *ends = (percent(of, 2) for of in (statistics.median(found), min(found), max(found)))
+        named.append(f"{method} {middle} ({' to '.join(ends)})")
+    yield (
         "Slowdown injected, the delay's time over the other side's step time, median and range of "
         f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
-    ]
+    )
+
+
+def _spread(trials: Sequence[CheckTrial]) -> Iterator[str]:
+    """Yield sentences on the standard deviation and the mean of A/A pairs."""
+    pairs = np.asarray(stats.trim_mean(pairs_of(trials).ratios, 0.25, axis=-1))
+    if len(pairs) < 2:
+        return
+    names = next(trial for trial in trials if not trial.slowdown).report.methods
+    spread = pairs.std(axis=0, ddof=1)
+    half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
+    found = [*zip(names, spread, pairs.mean(axis=0), half, strict=True)]
+    yield f"Standard deviation between A/A pairs: {', '.join(f'{name} {percent(sd, 2)}' for name, sd, *_ in found)}."
+    bias = ", ".join(f"{name} {100 * mean:+.3f} % ± {percent(h, 3)}" for name, _, mean, h in found)
+    yield f"Mean of A/A pairs, with its 95 % interval: {bias}."
 
 
 @dataclass(frozen=True)
@@ -304,13 +287,6 @@ def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
     return Pairs(kept, np.array(starts, dtype=np.int64), len(rows) - len(whole))
 
 
-def middle(ratios: Floats) -> Floats:
-    """Return what `verdicts.middle` does, over the last axis."""
-    cut = ratios.shape[-1] // 4
-    kept: Floats = np.sort(ratios, axis=-1)[..., cut : ratios.shape[-1] - cut].mean(axis=-1)
-    return kept
-
-
 def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = False) -> Draw:
     """Return a drawing of trials from recorded pairs, `RUN` consecutive ones at a time, with replacement.
 
@@ -318,7 +294,7 @@ def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = Fal
     pieces to be made longer, by up to `LARGEST_SPIKE`, as other work does that goes unnoticed.
     """
 
-    def draw(generator: np.random.Generator, shape: Shape) -> Floats:
+    def draw(generator: Random, shape: Shape) -> Floats:
         trials, methods, count = shape
         starts = generator.choice(pairs.starts, (trials, math.ceil(count / RUN)))
         places = (starts[..., None] + np.arange(RUN)).reshape(trials, -1)[:, :count]
@@ -328,29 +304,32 @@ def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = Fal
                 hit = generator.random(chosen.shape) < spikes
                 chosen = chosen + side / 2 * hit * np.log1p(generator.uniform(0, LARGEST_SPIKE, chosen.shape))
         slowed = generator.integers(0, methods, (trials, 1)) == np.arange(methods) if one else np.ones((1, methods))
-        return np.swapaxes(middle(chosen), 1, 2) + (slowed * math.log1p(effect))[..., None]
+        effects = np.swapaxes(stats.trim_mean(chosen, 0.25, axis=-1), 1, 2)
+        return np.asarray(effects + (slowed * math.log1p(effect))[..., None])
 
     return draw
 
 
-def study(named: dict[str, tuple[Pairs, float]], rules: Sequence[Rules]) -> Table:
-    """Return how resampled trials end, a row for each rule, noise and slowdown."""
-    rows: list[list[Cell]] = []
-    for rule in rules:
-        limits = f"{rate(rule.null)} / {rate(rule.target)}"
-        for noise, (pairs, spikes) in named.items():
-            for slowdown in SLOWDOWNS:
-                everywhere, once = (
-                    simulate(resampling(pairs, slowdown, spikes, one), rule, pairs.ratios.shape[1], RESAMPLED)
-                    for one in (False, True)
-                )
-                shown = [_percent(n / RESAMPLED) for n in (everywhere.failed, once.failed, everywhere.passed)]
-                rows.append([limits, noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"])
+def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
+    """Yield a table of how resampled trials end, a row for each rule, noise and slowdown."""
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for rules in (Rules(), FINER):
+            for noise, (pairs, spikes) in named.items():
+                for slowdown in SLOWDOWNS:
+                    everywhere, once = (
+                        simulate(resampling(pairs, slowdown, spikes, one), rules, pairs.ratios.shape[1], RESAMPLED)
+                        for one in (False, True)
+                    )
+                    shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
+                    limits = f"{rate(rules.null)} / {rate(rules.target)}"
+                    yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
+
     columns = (
         "let through / must not pass", "noise", "slowdown", "FAIL, all methods slowed", "FAIL, one slowed", "PASS",
         "pairs needed",
     )  # fmt: skip
-    return table("resampled", "Resampled trials", columns, rows)
+    return table_lines(columns, rows(), left=len(columns))
 
 
 def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
@@ -377,42 +356,24 @@ def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
         f"{of_load}Resampling tells what the rule does with noise such as was recorded; it knows the tails no better "
         "than the recorded pairs do, and the bounds above stay the claim."
     )
-    parts += ["## Resampling", explained, markdown_table(study(named, [Rules(), FINER]))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "## Resampling", explained, "\n".join(study(named))]) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("rates", help="error rates of the rule by simulation")
-    of_trials = commands.add_parser("trials", help="rates and resampling of recorded trials")
-    of_trials.add_argument("trials", type=Path, nargs="+")
-    of_trials.add_argument("--loaded", type=Path, nargs="+", default=[], help="trials recorded under a competing load")
-    of_trials.add_argument("--pack", type=Path, help="write the trials as one .jsonl.gz and stop")
-    of_trials.add_argument("--write", type=Path, help="write the report here too")
-    options = parser.parse_args(arguments)
-    if options.command == "rates":
-        print(markdown_table(rates_table()))
-        return 0
-    evidence, loaded = load(*options.trials), load(*options.loaded)
+def report(trials: Sequence[Path], under_load: Sequence[Path], packed: Path | None, out: Path | None) -> int:
+    """Print the rates of recorded trials, and write them; or pack the trials into one file. Return an exit status."""
+    evidence, loaded = load(*trials), load(*under_load)
     if not evidence.trials:
-        print(f"{', '.join(map(str, options.trials))}: no trials here", file=sys.stderr)
+        print(f"{', '.join(map(str, trials))}: no trials here", file=sys.stderr)
         return 2
     if reason := mixed((*evidence.trials, *loaded.trials)):
         print(f"these trials can't be taken together: {reason}", file=sys.stderr)
         return 2
-    if options.pack:
-        pack(evidence, options.pack)
+    if packed:
+        pack(evidence, packed)
         return 0
-    faults = wrong(evidence) + wrong(loaded)
-    text = render(evidence, loaded)
+    text, faults = render(evidence, loaded), wrong(evidence) + wrong(loaded)
     print(text, end="")
-    if options.write:
-        options.write.write_text(text, encoding="utf-8")
-    for fault in faults:
-        print(fault, file=sys.stderr)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    print(*faults, sep="\n", end="\n" if faults else "", file=sys.stderr)
     return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
