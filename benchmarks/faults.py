@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ SETTINGS = (
 PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
 WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
 LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
@@ -58,6 +59,9 @@ class Sweep:
     resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
     descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
     ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
+
+    rng: random.Random = field(default_factory=random.Random)
+    process: Any = None  # of the call under way
 
     def __post_init__(self) -> None:
         self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
@@ -85,25 +89,6 @@ class Sweep:
         beats = (beat for run in self.folder.glob("*/") for beat in heartbeat.read(run) if psutil.pid_exists(beat.pid))
         return max((int(beat.where.split()[2]) for beat in beats if beat.where.startswith("training")), default=-1)
 
-    def look(self, process: subprocess.Popen[str]) -> None:
-        """Note the parent's memory, descriptors and, now and then, sockets."""
-        with suppress(psutil.Error):
-            parent = psutil.Process(process.pid)
-            looks = self.resident_mb.setdefault(self.calls, [])
-            looks.append(parent.memory_info().rss / 1e6)
-            self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
-            if len(looks) % LOOKS_FOR_SOCKETS == 0:
-                self.ports |= {(process.pid, at.laddr.port) for at in parent.net_connections("inet") if _listens(at)}
-
-
-@dataclass
-class Scene:
-    """Target of a fault: a call of a sweep."""
-
-    rng: random.Random
-    sweep: Sweep
-    process: subprocess.Popen[str]
-
     def choice(self, values: Iterable[Any]) -> Any:
         """Return one of these values, None where there is none."""
         found = sorted(values)
@@ -112,12 +97,22 @@ class Scene:
     def wait(self, seconds: tuple[float, float]) -> None:
         time.sleep(self.rng.uniform(*seconds))
 
+    def look(self, process: subprocess.Popen[str]) -> None:
+        """Note the parent's memory, descriptors and, now and then, sockets."""
+        with suppress(psutil.Error):
+            parent = psutil.Process(process.pid)
+            looks = self.resident_mb.setdefault(self.calls, [])
+            looks.append(parent.memory_info().rss / 1e6)
+            self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
+            if len(looks) % LOOKS_FOR_SOCKETS == 0:
+                self.ports |= {
+                    (process.pid, at.laddr.port)
+                    for at in parent.net_connections("inet")
+                    if at.status == psutil.CONN_LISTEN
+                }
 
-Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
 
-
-def _listens(connection: Any) -> bool:
-    return bool(connection.status == psutil.CONN_LISTEN)
+Fault = Callable[[Sweep], bool | str]  # returns whether there was something to break, or the fault that it was
 
 
 def still_there(process: subprocess.Popen[str]) -> list[str]:
@@ -134,190 +129,163 @@ def still_there(process: subprocess.Popen[str]) -> list[str]:
         time.sleep(0.05)
 
 
-def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def servers(sweep: Sweep) -> list[Any]:
     """Return the fork server, if it has begun."""
-    try:
-        return [p for p in psutil.Process(process.pid).children() if "forkserver" in " ".join(p.cmdline())]
-    except psutil.Error:
-        return []
+    children = psutil.Process(sweep.process.pid).children()
+    return [child for child in children if "forkserver" in " ".join(child.cmdline())]
 
 
-def hit(rng: random.Random, targets: list[psutil.Process], number: signal.Signals) -> bool:
-    """Send a signal to one of these; return whether there was one."""
-    try:
-        rng.choice(sorted(targets, key=lambda process: process.pid)).send_signal(number)
-    except (IndexError, psutil.NoSuchProcess):
-        return False
+def ranks(sweep: Sweep) -> list[Any]:
+    return [rank for server in servers(sweep) for rank in server.children()]
+
+
+def itself(sweep: Sweep) -> list[Any]:
+    return [sweep.process]  # jobs go on without it
+
+
+def struck(targets: Callable[[Sweep], list[Any]], number: signal.Signals, sweep: Sweep) -> bool:
+    """Signal one of these processes."""
+    with suppress(psutil.Error):
+        for process in sweep.rng.sample(found := targets(sweep), min(1, len(found))):
+            process.send_signal(number)
+            return True
+    return False
+
+
+def interrupt(twice: bool, sweep: Sweep) -> bool:
+    """Press Ctrl-C; `twice`: again before the books are closed, or after."""
+    os.killpg(sweep.process.pid, signal.SIGINT)
+    if twice:
+        sweep.wait((0, 0.5))
+        if sweep.process.poll() is None:
+            os.killpg(sweep.process.pid, signal.SIGINT)
     return True
 
 
-def of_the_server(number: signal.Signals, ranks: bool) -> Fault:
-    """Return a fault that signals the fork server, or one of its children, the ranks."""
-
-    def broken(scene: Scene) -> bool:
-        found = servers(scene.process)
-        return hit(scene.rng, [child for server in found for child in server.children()] if ranks else found, number)
-
-    return broken
-
-
-def interrupt(twice: bool) -> Fault:
-    """Return a fault that presses Ctrl-C; `twice`: again before the books are closed, or after."""
-
-    def broken(scene: Scene) -> bool:
-        os.killpg(scene.process.pid, signal.SIGINT)
-        if twice:
-            scene.wait((0, 0.5))
-            if scene.process.poll() is None:
-                os.killpg(scene.process.pid, signal.SIGINT)
-        return True
-
-    return broken
-
-
-def end(number: signal.Signals) -> Fault:
-    """Return a fault that ends hpml-bench itself; jobs go on."""
-
-    def broken(scene: Scene) -> bool:
-        scene.process.send_signal(number)
-        return True
-
-    return broken
-
-
-def cut_file(scene: Scene) -> bool | str:
+def cut_file(sweep: Sweep) -> bool | str:
     """Cut a file of some run at a random byte, as a crash of the machine might, which ends hpml-bench if it is there.
 
     As long as there is no file, it is only a kill.
     """
-    if not scene.sweep.cluster:
-        scene.process.kill()
-        scene.process.wait()
-        still_there(scene.process)  # else they might write to a file that is cut; one that stays is reported later
-    names, folder = (RECORD, POINTS, PREDICTIONS), scene.sweep.folder
-    path = scene.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
+    if not sweep.cluster:
+        sweep.process.kill()
+        sweep.process.wait()
+        still_there(sweep.process)  # else they might write to a file that is cut; one that stays is reported later
+    names, folder = (RECORD, POINTS, PREDICTIONS), sweep.folder
+    path = sweep.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
     if path is None:
-        return False if scene.sweep.cluster else "SIGKILL of hpml-bench"
-    os.truncate(path, scene.rng.randrange(path.stat().st_size))
+        return False if sweep.cluster else "SIGKILL of hpml-bench"
+    os.truncate(path, sweep.rng.randrange(path.stat().st_size))
     return True
 
 
 FAULTS: dict[str, Fault] = {
-    "SIGKILL of a rank": of_the_server(signal.SIGKILL, ranks=True),
-    "SIGSTOP of a rank": of_the_server(signal.SIGSTOP, ranks=True),
-    "SIGKILL of the fork server": of_the_server(signal.SIGKILL, ranks=False),
-    "SIGSTOP of the fork server": of_the_server(signal.SIGSTOP, ranks=False),
-    "SIGKILL of hpml-bench": end(signal.SIGKILL),
-    "Ctrl-C": interrupt(twice=False),
-    "Ctrl-C twice": interrupt(twice=True),
+    "SIGKILL of a rank": partial(struck, ranks, signal.SIGKILL),
+    "SIGSTOP of a rank": partial(struck, ranks, signal.SIGSTOP),
+    "SIGKILL of the fork server": partial(struck, servers, signal.SIGKILL),
+    "SIGSTOP of the fork server": partial(struck, servers, signal.SIGSTOP),
+    "SIGKILL of hpml-bench": partial(struck, itself, signal.SIGKILL),
+    "Ctrl-C": partial(interrupt, False),
+    "Ctrl-C twice": partial(interrupt, True),
     "a file cut": cut_file,
 }
 
 
-def of_a_job(*words: str) -> Fault:
-    """Return a fault that calls a command of Slurm's for a running job; words of it may name the job and its node."""
-
-    def broken(scene: Scene) -> bool:
-        running = scene.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
-        if running is not None:  # it may have ended meanwhile
-            command = [word.format(job=running[0], node=running[1]) for word in words]
-            subprocess.run(command, capture_output=True, check=False)
-        return running is not None
-
-    return broken
+# Faults of jobs
 
 
-def of_a_process(rank: bool, *names: str) -> Fault:
-    """Return a fault that sends signals, with some seconds between them, to a job's own process or to a rank."""
-
-    def broken(scene: Scene) -> bool:
-        for job in claims(scene.sweep.folder):
-            beats = [heartbeat.read(path) for path in (scene.sweep.folder / ATTEMPTS).glob(f"*.{job.name}")]
-            pid = scene.choice(beat.pid for found in beats for beat in found) if rank else job.pid
-            if pid is None or job.host not in NODES:
-                continue
-            for number, name in enumerate(names):
-                if number:
-                    scene.wait(STOPPED)
-                try:
-                    scene.sweep.cluster.do("in", job.host, "kill", f"-{name}", str(pid))
-                except RuntimeError:  # it has ended meanwhile
-                    return number > 0
-            return True
-        return False
-
-    return broken
+def of_a_job(command: str, sweep: Sweep) -> bool:
+    """Call a command of Slurm's for a running job; words of it may name the job and its node."""
+    running = sweep.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
+    if running is not None:  # it may have ended meanwhile
+        words = [word.format(job=running[0], node=running[1]) for word in shlex.split(command)]
+        subprocess.run(words, capture_output=True, check=False)
+    return running is not None
 
 
-def of_a_node(before: Sequence[str], after: Sequence[str], down: bool) -> Fault:
-    """Return a fault that calls slurm.sh for a node, and again after a while; `down`: the controller is told."""
-
-    def broken(scene: Scene) -> bool:
-        node = scene.rng.choice(NODES)
-
-        def state() -> str:
-            return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
-
-        scene.sweep.cluster.do(*(word.format(node=node) for word in before))
-        if down:
-            scene.sweep.cluster.mark_down(node)
-        scene.wait(AWAY)
-        scene.sweep.cluster.do(*(word.format(node=node) for word in after))
-        until(lambda: not any(sign in state() for sign in ("down", "*")), f"{node} is back")
-        if "drain" in state():  # as an administrator does
-            slurm("scontrol", "update", f"nodename={node}", "state=resume")
+def of_a_process(rank: bool, names: Sequence[str], sweep: Sweep) -> bool:
+    """Send signals, with some seconds between them, to a job's own process or to a rank."""
+    for job in claims(sweep.folder):
+        beats = [heartbeat.read(path) for path in (sweep.folder / ATTEMPTS).glob(f"*.{job.name}")]
+        pid = sweep.choice(beat.pid for found in beats for beat in found) if rank else job.pid
+        if pid is None or job.host not in NODES:
+            continue
+        for number, name in enumerate(names):
+            if number:
+                sweep.wait(STOPPED)
+            try:
+                sweep.cluster.do("in", job.host, "kill", f"-{name}", str(pid))
+            except RuntimeError:  # it has ended meanwhile
+                return number > 0
         return True
+    return False
 
-    return broken
+
+def of_a_node(before: str, after: str, down: bool, sweep: Sweep) -> bool:
+    """Call slurm.sh for a node, and again after a while; `down`: the controller is told."""
+    node = sweep.rng.choice(NODES)
+
+    def state() -> str:
+        return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
+
+    sweep.cluster.do(*before.format(node).split())
+    if down:
+        sweep.cluster.mark_down(node)
+    sweep.wait(AWAY)
+    sweep.cluster.do(*after.format(node).split())
+    until(lambda: not any(sign in state() for sign in ("down", "*")), f"{node} is back")
+    if "drain" in state():  # as an administrator does
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    return True
 
 
-def remove_temporary(scene: Scene) -> bool:
+def remove_temporary(sweep: Sweep) -> bool:
     """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
     found: set[Path] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if str(scene.sweep.room) in " ".join([*process.cmdline(), *process.environ().values()]):
+            if str(sweep.room) in " ".join([*process.cmdline(), *process.environ().values()]):
                 found |= {Path(file.path).parent for file in process.open_files()}
-    path = scene.choice(sorted(path for path in found if path.name.startswith(temporary.PREFIX)))
+    path = sweep.choice(sorted(path for path in found if path.name.startswith(temporary.PREFIX)))
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
     return path is not None
 
 
-def stop_sweep(scene: Scene) -> bool:
+def stop_sweep(sweep: Sweep) -> bool:
     """`hpml-bench stop` in another terminal."""
-    command = [sys.executable, "-m", "hpml_bench", "stop", str(scene.sweep.folder)]
+    command = [sys.executable, "-m", "hpml_bench", "stop", str(sweep.folder)]
     subprocess.run(command, capture_output=True, check=False)
     return True
 
 
-def submit_twice(scene: Scene) -> bool:
+def submit_twice(sweep: Sweep) -> bool:
     """The same run-all in another terminal, ended by Ctrl-C after a while."""
-    other = scene.sweep.start()
-    scene.wait(BETWEEN)
+    other = sweep.start()
+    sweep.wait(BETWEEN)
     other.send_signal(signal.SIGINT)
     other.wait()
     return True
 
 
-PREEMPT = ("sbatch", "-p", "high", "--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+PREEMPT = "sbatch -p high --nodelist={node} --exclusive --output=/dev/null --wrap='sleep 1'"
 CLUSTER_FAULTS: dict[str, Fault] = {
-    "scontrol requeue": of_a_job("scontrol", "requeue", "{job}"),
-    "scancel": of_a_job("scancel", "{job}"),
-    "SIGTERM of a job": of_a_job("scancel", "--batch", "--signal=TERM", "{job}"),
-    "SIGKILL of a job": of_a_process(False, "KILL"),
-    "SIGKILL of a rank": of_a_process(True, "KILL"),
-    "preemption": of_a_job(*PREEMPT),
-    "a node lost": of_a_node(("lose", "{node}"), ("back", "{node}"), down=True),
-    "slurmd killed": of_a_node(("kill", "{node}"), ("back", "{node}"), down=True),
-    "a link down": of_a_node(("link", "{node}", "down"), ("link", "{node}", "up"), down=False),
-    "SIGSTOP of a rank": of_a_process(True, "STOP", "CONT"),
+    "scontrol requeue": partial(of_a_job, "scontrol requeue {job}"),
+    "scancel": partial(of_a_job, "scancel {job}"),
+    "SIGTERM of a job": partial(of_a_job, "scancel --batch --signal=TERM {job}"),
+    "SIGKILL of a job": partial(of_a_process, False, ("KILL",)),
+    "SIGKILL of a rank": partial(of_a_process, True, ("KILL",)),
+    "preemption": partial(of_a_job, PREEMPT),
+    "a node lost": partial(of_a_node, "lose {}", "back {}", True),
+    "slurmd killed": partial(of_a_node, "kill {}", "back {}", True),
+    "a link down": partial(of_a_node, "link {} down", "link {} up", False),
+    "SIGSTOP of a rank": partial(of_a_process, True, ("STOP", "CONT")),
     "a temporary folder removed": remove_temporary,
     "a file cut": cut_file,
     "stop": stop_sweep,
     "a second run-all": submit_twice,
-    "Ctrl-C of run-all": end(signal.SIGINT),
-    "SIGKILL of run-all": end(signal.SIGKILL),
+    "Ctrl-C of run-all": partial(struck, itself, signal.SIGINT),
+    "SIGKILL of run-all": partial(struck, itself, signal.SIGKILL),
 }
 
 
@@ -343,21 +311,13 @@ def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
 
 
 def disturb(
-    rng: random.Random,
-    sweep: Sweep,
-    moments: Sequence[float],
-    comments: int = 0,
-    minutes: float = float("inf"),
-    only: str = "",
+    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, minutes: float = 1e9, only: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
     During the first `comments` of them the cluster's site replaces jobs' comments; none begins after `minutes`. `only`:
-    a word of the faults' names.
-
-    Returns:
-        The faults, each kind about as often, and what was left of a call after it had ended.
-
+    a word of the faults' names. Return the faults, each kind about as often, and what was left of a call that had
+    ended.
     """
     faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
     chosen = [name for name in faults if only in name]
@@ -365,24 +325,24 @@ def disturb(
     events: list[dict[str, Any]] = []
     left: list[str] = []
     until_then = time.monotonic() + 60 * minutes
-    todo, status, struck = list(zip(moments, names, strict=True)), 1, False
-    while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
+    todo, status, touched = list(zip(moments, names, strict=True)), 1, False
+    while (status != 0 or todo or touched) and sweep.calls < MOST_CALLS + 2 * len(moments):
         todo = todo if time.monotonic() < until_then else []
         if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
             shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
         site = set_comments(rng, sweep, len(events) < comments)
-        process, struck = sweep.start(), False
-        scene, began, last = Scene(rng, sweep, process), time.monotonic(), time.monotonic()
+        process, touched = sweep.start(), False
+        sweep.rng, sweep.process, began, last = rng, process, time.monotonic(), time.monotonic()
         while process.poll() is None and time.monotonic() < last + patience:
             sweep.look(process)
             time.sleep(0.1 if sweep.cluster else 0.02)
-            if todo and sweep.moment(began) >= todo[0][0] and (done := faults[todo[0][1]](scene)):
+            if todo and sweep.moment(began) >= todo[0][0] and (done := faults[todo[0][1]](sweep)):
                 name = done if isinstance(done, str) else todo[0][1]
                 events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
                 events[-1] |= {} if site is None else {"comments": site}
                 site = set_comments(rng, sweep, len(events) < comments)
                 todo, began, last = todo[1:], time.monotonic(), time.monotonic()
-                struck = sweep.cluster is not None  # a call that ends well may have left what the next one mends
+                touched = sweep.cluster is not None  # a call that ends well may have left what the next one mends
         if process.poll() is None:
             left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
@@ -406,11 +366,10 @@ def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None
 def inherited(ports: set[tuple[int, int]]) -> list[int]:
     """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
     found = set()
-    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
-        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
+    for at in psutil.net_connections("inet") if ports else ():
         with suppress(ProcessLookupError, PermissionError):
-            if at.pid and (os.getsid(at.pid), port) in ports:
-                found.add(port)
+            if at.pid and at.laddr and at.status == psutil.CONN_LISTEN and (os.getsid(at.pid), at.laddr.port) in ports:
+                found.add(at.laddr.port)
     return sorted(found)
 
 
@@ -436,4 +395,4 @@ def leftovers(sweep: Sweep) -> list[str]:
 
 def shared_memory() -> set[str]:
     """Return the names of the segments there are, of those that a sweep could make."""
-    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(SEGMENTS)}
+    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(SEGMENTS)}  # noqa: S108

@@ -3,6 +3,7 @@
     python benchmarks/soak.py --kills 100 --runs 200
     python benchmarks/soak.py --resume 40 [--suites quickstart,chat]
     python benchmarks/soak.py --cluster --faults 40 --runs 60 --comments 10
+    python benchmarks/soak.py --each -n 2
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
 called until it is complete. `--runs N`: one sweep of N runs is hit again and again. `--resume N`: N runs, of every
@@ -12,26 +13,30 @@ for bit, and no process, no listening socket and no temporary file may be left, 
 
 `--cluster`: one sweep by jobs is hit, on the Slurm of two nodes of tests/slurm/slurm.sh, which this script starts and
 ends as root; no job or claim may be left either. Until `--comments N` faults have happened, the site replaces the
-comment of each job that is submitted, by another or by none.
+comment of each job that is submitted, by another or by none. `--each`: each fault of docs/reliability.md once there, by
+the tests of tests/slurm, whose record is written whatever comes of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 from faults import BETWEEN, MOST_CALLS, SETTINGS, Sweep, content, disturb, leftovers, shared_memory
@@ -85,27 +90,22 @@ def undisturbed(sweep: Sweep) -> tuple[Sweep, float]:
     return sweep, time.monotonic() - began
 
 
-def ended(sweep: Sweep, truth: Sweep, events: list[dict[str, Any]], left: list[str]) -> dict[str, Any]:
-    """Return what every record of a disturbed sweep holds; its runs may be some of the undisturbed one's."""
+def hit(rng: random.Random, sweep: Sweep, truth: Sweep, moments: list[Any], **how: Any) -> dict[str, Any]:
+    """Hit a sweep at these moments; return what every record of one holds: its runs may be some of the undisturbed."""
+    events, left = disturb(rng, sweep, moments, **how)
     found, expected = content(sweep.folder), content(truth.folder)
     equal = bool(found) and all(expected.get(name) == of for name, of in found.items())
     return {"events": events, "calls": sweep.calls, "left": left + leftovers(sweep), "equal": equal}
 
 
-def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, Any]]:
-    """Hit a sweep of two runs once for each number; yield what happened."""
-    truth, whole = undisturbed(Sweep(room / "undisturbed-1", "head,lora", 1))
-    for index in numbers:
-        rng = random.Random(f"{seed} {index}")
-        sweep = Sweep(room / f"kill{index}", "head,lora", 1)
-        yield {"round": index} | ended(sweep, truth, *disturb(rng, sweep, [rng.uniform(0, whole)]))
-        shutil.rmtree(sweep.room)
+def bad(found: dict[str, Any]) -> bool:
+    return not found["equal"] or bool(found["left"])
 
 
 def resumed(room: Path, asked: argparse.Namespace) -> int:
     """Kill runs that go on from their states, and print how each ended; return the number of bad ones."""
     todo: list[tuple[str, Sweep]] = []
-    bad = parts = 0
+    wrong = parts = 0
     for name in asked.suites.split(","):
         suite = yaml.safe_load((Path(__file__).parent / "suites" / f"{name}.yaml").read_text())
         more = MORE if name == "quickstart" else {}
@@ -120,59 +120,57 @@ def resumed(room: Path, asked: argparse.Namespace) -> int:
         method, truth = todo[index % len(todo)]
         rng = random.Random(f"{asked.seed} {index}")
         saved = ("--checkpoint-steps", str(rng.choice((2, 4, 6))), "--retries", str(MOST_CALLS))
-        sweep = Sweep(
-            room / f"run{index}", method, 1, suite=truth.suite, options=(*truth.options, *saved), by_step=True
-        )
+        options = (*truth.options, *saved)
+        sweep = Sweep(room / f"run{index}", method, 1, suite=truth.suite, options=options, by_step=True)
         steps = int([of for of in truth.options if of.startswith("steps=")][-1].removeprefix("steps="))
-        moments = sorted(rng.sample(range(3, steps + 1), 1 + index % 2))
-        found = ended(sweep, truth, *disturb(rng, sweep, moments, only="SIGKILL"))
-        segments = [part for record in load_records(sweep.folder).records for part in record.segments]
-        bad += not found["equal"] or bool(found["left"])
-        parts += bool(segments)
+        found = hit(rng, sweep, truth, sorted(rng.sample(range(3, steps + 1), 1 + index % 2)), only="SIGKILL")
+        wrong += bad(found)
+        parts += any(record.segments for record in load_records(sweep.folder).records)
         how = "equal" if found["equal"] else "DIFFERS"
         killed = [event["fault"] for event in found["events"]]
-        print(f"{sweep.folder.name} {method}, {killed}, {len(segments)} parts, {how}", *found["left"], flush=True)
+        print(f"{sweep.folder.name} {method}, {killed}, {how}", *found["left"], flush=True)
         shutil.rmtree(sweep.room)
-    print(f"{asked.resume} runs, {parts} went on from a state, {bad} differ or left something")
-    return bad
+    print(f"{asked.resume} runs, {parts} went on from a state, {wrong} differ or left something")
+    return wrong
 
 
-def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
-    """Hit one sweep of `runs` runs again and again; return what happened."""
-    truth, _ = undisturbed(Sweep(room / "undisturbed", "head,lora", max(1, runs // 2)))
-    rng = random.Random(f"{seed} soak")
-    sweep = Sweep(room / "long", "head,lora", truth.seeds)
-    moments = [rng.uniform(0, 20) for _ in range(max(1, runs // 8))]
-    return {
-        "runs": 2 * truth.seeds,
-        **ended(sweep, truth, *disturb(rng, sweep, moments)),
-        "parent_mb": quarters(truth.resident_mb[1]),
-        "disturbed_parent_mb": quarters(max(sweep.resident_mb.values(), key=len)),
-        "parent_descriptors": quarters(truth.descriptors[1]),
-        "disturbed_parent_descriptors": quarters(max(sweep.descriptors.values(), key=len)),
-    }
+def kills(room: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Hit a sweep of two runs once, again and again; yield what happened."""
+    truth, whole = undisturbed(Sweep(room / "undisturbed-1", "head,lora", 1))
+    for index in range(asked.kills):
+        rng = random.Random(f"{asked.seed} {index}")
+        sweep = Sweep(room / f"kill{index}", "head,lora", 1)
+        yield {"round": index} | hit(rng, sweep, truth, [rng.uniform(0, whole)])
+        shutil.rmtree(sweep.room)
 
 
-def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> dict[str, Any]:
-    """Hit one sweep by jobs of a cluster again and again; return what happened."""
+def soak(room: Path, asked: argparse.Namespace, cluster: TwoNodes | None = None) -> dict[str, Any]:
+    """Hit one sweep of many runs, on this machine or by jobs of a cluster, again and again; return what happened."""
     truth, _ = undisturbed(Sweep(room / "undisturbed", "head,lora", max(1, asked.runs // 2)))
+    sweep = Sweep(room / "long", "head,lora", truth.seeds, cluster)
+    if cluster is None:
+        rng = random.Random(f"{asked.seed} soak")
+        found = hit(rng, sweep, truth, [rng.uniform(0, 20) for _ in range(max(1, asked.runs // 8))])
+        for before, of in (("", truth), ("disturbed_", sweep)):
+            found[f"{before}parent_mb"] = quarters(max(of.resident_mb.values(), key=len))
+            found[f"{before}parent_descriptors"] = quarters(max(of.descriptors.values(), key=len))
+        return {"runs": 2 * truth.seeds, **found}
     rng = random.Random(asked.seed)
-    sweep = Sweep(room / "cluster", "head,lora", truth.seeds, cluster)
     moments = [rng.uniform(*BETWEEN) for _ in range(asked.faults)]
-    common = ended(sweep, truth, *disturb(rng, sweep, moments, asked.comments, asked.minutes))
-    if common["left"] or not common["equal"]:
+    found = hit(rng, sweep, truth, moments, comments=asked.comments, minutes=asked.minutes)
+    if bad(found):
         print((sweep.room / "said.log").read_text()[-4000:])
-    found, logs = content(sweep.folder), (sweep.folder / LOGS).glob("*.log")
+    runs, logs = content(sweep.folder), (sweep.folder / LOGS).glob("*.log")
     return {
-        "runs": len(found),
-        "done": sum(value["ended"][0] in FINAL for value in found.values()),
-        "faults": dict(sorted(Counter(event["fault"] for event in common["events"]).items())),
-        "faults with other comments": sum("comments" in event for event in common["events"]),
+        "runs": len(runs),
+        "done": sum(value["ended"][0] in FINAL for value in runs.values()),
+        "faults": dict(sorted(Counter(event["fault"] for event in found["events"]).items())),
+        "faults with other comments": sum("comments" in event for event in found["events"]),
         "jobs that found their unit held": sum("is held by job" in path.read_text() for path in logs),
         "starts of jobs": dict(Counter(str(job.how) for job in read_jobs(sweep.folder))),
         "attempts left": len(list((sweep.folder / ATTEMPTS).glob("*/"))),
         "set aside": len(list((sweep.folder / SET_ASIDE).glob("*/"))),
-        **common,
+        **found,
     }
 
 
@@ -191,7 +189,48 @@ def ended_badly(long: dict[str, Any]) -> bool:
         for course in (long[what], long[f"disturbed_{what}"]):
             long_enough = course["looks"] >= LOOKS_OF_A_LONG_CALL
             risen |= long_enough and course["last_quarter"] > course["second_quarter"] + margin
-    return not long["equal"] or bool(long["left"]) or risen
+    return bad(long) or risen
+
+
+def each(others: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """Do the tests of tests/slurm; return how each ended, with the first line of why, and pytest's exit status."""
+    root, found = Path(__file__).parents[1], []
+    with tempfile.NamedTemporaryFile(suffix=".xml") as file:
+        command = [sys.executable, "-m", "pytest", "-m", "cluster or cluster_slow", f"--junitxml={file.name}"]
+        status = subprocess.run([*command, *others, str(root / "tests" / "slurm")], cwd=root, check=False).returncode
+        for case in ElementTree.parse(file.name).iter("testcase"):  # noqa: S314 - pytest wrote it just now
+            why = {part.tag: part.get("message", "").splitlines()[0:1] for part in case}
+            how = next((tag for tag in ("error", "failure", "skipped") if tag in why), "passed")
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            row = {"test": name, "how": how, "seconds": round(float(case.get("time", 0)), 1)}
+            found.append(row if how == "passed" else row | {"why": "".join(why[how])})
+    return {"passed": sum(row["how"] == "passed" for row in found), "tests": found}, status
+
+
+def on_cluster(room: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Return the record of a sweep by jobs, on a cluster that is started for it."""
+    cluster = TwoNodes(asked.number)
+    if (why := cluster.up()) is not None:
+        raise SystemExit(why)
+    try:
+        os.environ |= cluster.exports()
+        return {"slurm": slurm("sinfo", "--version").split()[-1]} | soak(room, asked, cluster)
+    finally:
+        cluster.down()
+
+
+def on_this_machine(room: Path, asked: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> int:
+    """Keep the record of sweeps of this machine as it grows; return the number of bad ones."""
+    began, segments = time.monotonic(), shared_memory()
+    record: dict[str, Any] = {"shared_memory_left": [], "kills": [], "soak": soak(room, asked) if asked.runs else None}
+    for entry in itertools.chain([None], kills(room, asked)):
+        record["kills"] += [entry] if entry else []
+        record["shared_memory_left"] = sorted(shared_memory() - segments)
+        keep(record)
+        if time.monotonic() > began + 60 * asked.minutes:
+            break
+    wrong = sum(map(bad, record["kills"])) + bool(record["shared_memory_left"])
+    return wrong + bool(record["soak"] and ended_badly(record["soak"]))
 
 
 def main() -> None:
@@ -203,79 +242,43 @@ def main() -> None:
     parser.add_argument("--resume", type=int, default=0, help="runs that go on from their states, and no others")
     parser.add_argument("--suites", default=",".join(SUITES), help="of these runs")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
+    parser.add_argument("--each", action="store_true", help="do the tests of tests/slurm; other arguments are pytest's")
     parser.add_argument("--faults", type=int, default=40, help="of a cluster")
     parser.add_argument("--comments", type=int, default=10, help="of these with other comments of jobs")
     parser.add_argument("--number", type=int, default=90, help="of the cluster, where several are up at a time")
     parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    if asked.resume:
-        with tempfile.TemporaryDirectory(prefix="soak-") as name:
-            raise SystemExit(1 if resumed(Path(name), asked) else 0)
-    out = asked.out or RECORDS / ("cluster.json" if asked.cluster else "soak.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    bad = on_cluster(asked, out) if asked.cluster else on_this_machine(asked, out)
-    print(f"{out}: {bad} sweeps with a difference, something left or memory or files lost")
-    raise SystemExit(1 if bad else 0)
+    asked, others = parser.parse_known_args()
+    if others and not asked.each:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if not (asked.resume or asked.cluster or asked.each):
+        with_own_shared_memory()
+    name, began = "cluster-faults" if asked.each else "cluster" if asked.cluster else "soak", time.monotonic()
+    out = asked.out or RECORDS / f"{name}.json"
+    made = {"python": platform.python_version(), "torch": version("torch"), "hpml_bench": version("hpml-bench"),
+            "kernel": platform.release(), "cores": len(os.sched_getaffinity(0))}  # fmt: skip
 
+    def keep(record: dict[str, Any]) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"seed": asked.seed, **made, "minutes": round((time.monotonic() - began) / 60, 1), **record}
+        write_atomically(out, json.dumps(whole, indent=1) + "\n")
 
-def on_cluster(asked: argparse.Namespace, out: Path) -> int:
-    """Write the record of a sweep by jobs; return the number of bad ones."""
-    cluster = TwoNodes(asked.number)
-    if (why := cluster.up()) is not None:
-        raise SystemExit(why)
-    began = time.monotonic()
-    try:
-        os.environ |= cluster.exports()
-        made = blank(asked.seed) | {"slurm": slurm("sinfo", "--version").split()[-1]}
-        with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
-            record = soak_of_jobs(Path(name), cluster, asked)
-    finally:
-        cluster.down()
-    made["minutes"] = round((time.monotonic() - began) / 60, 1)
-    own = ("seed", "python", "torch", "hpml_bench", "slurm", "kernel", "cores", "minutes")
-    write_atomically(out, json.dumps({name: made[name] for name in own} | record, indent=1) + "\n")
-    print(json.dumps({name: value for name, value in record.items() if name != "events"}, indent=1))
-    return int(not record["equal"] or bool(record["left"]))
-
-
-def on_this_machine(asked: argparse.Namespace, out: Path) -> int:
-    """Write the record of sweeps of this machine; return the number of bad ones."""
-    with_own_shared_memory()
-    began, segments = time.monotonic(), shared_memory()
-    record = blank(asked.seed)
-
-    def keep() -> None:
-        record["minutes"] = round((time.monotonic() - began) / 60, 1)
-        record["shared_memory_left"] = sorted(shared_memory() - segments)
-        write_atomically(out, json.dumps(record, indent=1) + "\n")
-
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        if asked.runs:
-            record["soak"] = soak(Path(name), asked.runs, asked.seed)
-            keep()
-        for entry in kills(Path(name), range(asked.kills), asked.seed):
-            record["kills"].append(entry)
-            keep()
-            if time.monotonic() > began + 60 * asked.minutes:
-                break
-    bad = sum(not entry["equal"] or bool(entry["left"]) for entry in record["kills"])
-    return bad + bool(record["shared_memory_left"]) + bool(record["soak"] and ended_badly(record["soak"]))
-
-
-def blank(seed: int) -> dict[str, Any]:
-    """Return a record in which nothing was done yet."""
-    return {
-        "seed": seed,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "hpml_bench": version("hpml-bench"),
-        "kernel": platform.release(),
-        "cores": len(os.sched_getaffinity(0)),
-        "minutes": 0.0,
-        "shared_memory_left": [],
-        "kills": [],
-        "soak": None,
-    }
+    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
+        if asked.resume:
+            raise SystemExit(bool(resumed(Path(folder), asked)))
+        if asked.each:
+            found, status = each(others)
+            keep(found)
+            print(f"{out}: {found['passed']} of {len(found['tests'])} passed")
+            raise SystemExit(status)
+        if asked.cluster:
+            found = on_cluster(Path(folder), asked)
+            keep(found)
+            print(json.dumps({name: value for name, value in found.items() if name != "events"}, indent=1))
+            wrong = int(bad(found))
+        else:
+            wrong = on_this_machine(Path(folder), asked, keep)
+    print(f"{out}: {wrong} sweeps with a difference, something left or memory or files lost")
+    raise SystemExit(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import faults
@@ -48,7 +48,7 @@ def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
     (points,) = (tmp_path / "b").glob("*/points.jsonl")
     points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))
     assert faults.content(tmp_path / "a") != faults.content(tmp_path / "b")
-    assert Counter(faults.hit(random.Random(0), [], 9) for _ in range(3)) == {False: 3}
+    assert not faults.struck(lambda _: [], signal.SIGKILL, faults.Sweep(tmp_path / "one", "head", 1))
 
 
 def test_a_parent_that_grows_fails_the_soak() -> None:
