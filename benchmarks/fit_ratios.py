@@ -38,7 +38,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfi
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import weight_files, weight_types
-from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
@@ -197,7 +197,7 @@ def _nodes(profiled: profile) -> Iterator[Any]:
 def _events(nodes: Sequence[Any], buffers: bool) -> list[Any]:
     """Return the allocator's events in their order, with those of kernels' buffers or without."""
     left_out = set() if buffers else {id(event) for node in nodes for event in _buffers(node)}
-    events = (node for node in nodes if _allocates(node) and id(node) not in left_out)
+    events = (node for node in nodes if node.tag == _EventType.Allocation and id(node) not in left_out)
     return sorted(events, key=lambda event: int(event.start_time_ns))
 
 
@@ -208,11 +208,6 @@ def _below(nodes: list[Any]) -> Iterator[Any]:
         yield from _below(node.children)
 
 
-def _allocates(node: Any) -> bool:
-    """Whether an event is the allocator's."""
-    return bool(node.tag == _EventType.Allocation)
-
-
 def _buffers(operator: Any) -> Iterator[Any]:
     """Yield the allocator's events of what an operator took and gave back itself, not by an operator within it.
 
@@ -220,7 +215,7 @@ def _buffers(operator: Any) -> Iterator[Any]:
     """
     taken: dict[int, Any] = {}
     if operator.name.startswith("aten::"):
-        for event in filter(_allocates, operator.children):
+        for event in [child for child in operator.children if child.tag == _EventType.Allocation]:
             if event.extra_fields.alloc_size > 0:
                 taken[event.extra_fields.ptr] = event
             elif event.extra_fields.ptr in taken:
@@ -228,19 +223,10 @@ def _buffers(operator: Any) -> Iterator[Any]:
                 yield event
 
 
-class Case(NamedTuple):
-    """A run whose memory is predicted and measured."""
-
-    name: str
-    spec: RunSpec
-
-
-def cases() -> Iterator[Case]:
-    """Yield the runs: methods and PEFT's types with the variants, on a classifier and on a language model."""
-    methods: list[tuple[str, dict[str, Any]]] = [
-        (name, {}) for name in ("lora", "prompt_tuning", "adapter", "full", "head", "none")
-    ]
-    methods += [("peft", {"type": kind}) for kind in TYPES]
+def cases() -> Iterator[tuple[str, RunSpec]]:
+    """Yield name and run: methods and PEFT's types with the variants, on a classifier and on a language model."""
+    own = ("lora", "prompt_tuning", "adapter", "full", "head", "none")
+    methods = [*((name, {}) for name in own), *(("peft", {"type": kind}) for kind in TYPES)]
     for task in (CLASSIFICATION, "causal_lm"):
         for method, options in methods:
             for variant, changes in VARIANTS.items():
@@ -249,13 +235,13 @@ def cases() -> Iterator[Case]:
                 if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
                     continue  # types are tried with all variants on the language model
                 name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
-                yield Case(name, spec_of(task, method, options, changes))
+                yield name, spec_of(task, method, options, changes)
     for task in ("regression", "token_classification"):
         for method in ("lora", "full"):
-            yield Case(f"{task} {method}", spec_of(task, method, {}, {}))
+            yield f"{task} {method}", spec_of(task, method, {}, {})
     for optimizer in ("lion", "sgd", "muon", "lora_plus"):
         method = "lora" if optimizer == "lora_plus" else "full"
-        yield Case(f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer}))
+        yield f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer})
 
 
 def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, Any]) -> RunSpec:
@@ -344,20 +330,16 @@ class Compared(NamedTuple):
         return found | ({} if alone is None else {"loading, tensors": self.predicted["loading"] / alone})
 
 
-def compare(case: Case, folder: Path, group: Group) -> Compared:
+def compare(name: str, spec: RunSpec, folder: Path, group: Group) -> Compared:
     """Predict and measure a run; a method that doesn't run with its model has a reason instead."""
-    prepared = prepare(folder, case.spec.settings.task)
+    prepared = prepare(folder, spec.settings.task)
     try:
-        real = measured(case.spec, prepared, group)
+        real = measured(spec, prepared, group)
     except Unsupported as error:
-        return Compared(case.name, {}, {}, {}, str(error))
-    found: Footprint = trace(case.spec, prepared)
-    return Compared(
-        case.name,
-        {phase: int(getattr(found, phase)) for phase in PHASES},
-        {phase: int(getattr(real, phase)) for phase in PHASES},
-        real.tensors,
-    )
+        return Compared(name, {}, {}, {}, str(error))
+    found = trace(spec, prepared)
+    predicted, peaks = ({phase: int(getattr(of, phase)) for phase in PHASES} for of in (found, real))
+    return Compared(name, predicted, peaks, real.tensors)
 
 
 def distribution(found: list[Compared]) -> list[str]:
@@ -383,18 +365,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []
     found = [Compared(**json.loads(line)) for line in lines]
-    known = {one.name for one in found}
-    chosen = [case for case in cases() if options.only in case.name and case.name not in known]
+    chosen = {name: spec for name, spec in cases() if options.only in name and all(one.name != name for one in found)}
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    with (
-        process_group(spec_of(CLASSIFICATION, "lora", {}, {}).settings) as group,
-        tempfile.TemporaryDirectory() as name,
-    ):
-        for case in chosen:
+    settings = spec_of(CLASSIFICATION, "lora", {}, {}).settings
+    with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
+        for name, spec in chosen.items():
             try:
-                found.append(compare(case, Path(name), group))
+                found.append(compare(name, spec, Path(folder), group))
             except Exception as error:  # named, and the others go on
-                found.append(Compared(case.name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
+                found.append(Compared(name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
             one = found[-1]
             shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
             print(f"{one.name}: {shown}", flush=True)

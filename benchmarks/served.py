@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +28,8 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from helpers import web  # type: ignore[import-not-found]
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import server
 from hpml_bench.plugins.dataset import make_loader
@@ -75,7 +76,7 @@ class Model:
     """The model of a server, with its fault."""
 
     def __init__(self, of: Serving) -> None:
-        self.of, self.lock, self.asked = of, threading.Lock(), 0
+        self.of, self.lock = of, threading.Lock()
         self.seen: Counter[str] = Counter()
         self.tokenizer = AutoTokenizer.from_pretrained(of.adapter)
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(of.base), of.adapter)
@@ -107,7 +108,6 @@ class Model:
         heat = limits.get("temperature") or (0.5 + 0.25 * (self.of.variant % 3) if fault == "sampling on" else 0)
         how = {"do_sample": True, "temperature": heat, "top_k": 0} if heat else {"do_sample": False}
         with self.lock:
-            self.asked += 1
             self.seen[text] += 1  # in whatever order requests come, a trial samples the same
             torch.manual_seed(zlib.crc32(f"{self.of.variant} {self.seen[text]} {text}".encode()))
             made = self.model.generate(
@@ -131,18 +131,15 @@ def rounded(weight: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 @contextmanager
-def serving(of: Serving) -> Iterator[tuple[str, Model]]:
-    """Serve a model on the loopback while the body runs; yield the address and the model."""
+def serving(of: Serving) -> Iterator[str]:
+    """Serve a model on the loopback while the body runs; yield the address."""
     model = Model(of)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-        def do_GET(self) -> None:
+    class Handler(web.Handler):  # type: ignore[misc]
+        def do_GET(self) -> None:  # noqa: N802
             self.answer({"object": "list", "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}]})
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             chat = self.path.endswith("/chat/completions")
             choice = model.chat(asked["messages"], asked) if chat else model.complete(asked["prompt"], asked)
@@ -150,21 +147,10 @@ def serving(of: Serving) -> Iterator[tuple[str, Model]]:
             self.answer({"model": "small", "choices": [choice], "usage": {"completion_tokens": count}})
 
         def answer(self, content: dict[str, Any]) -> None:
-            data = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(json.dumps(content).encode())
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/v1", model
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with web.Server(Handler) as server:
+        yield f"{server.address}/v1"
 
 
 def suite_of_pairs(folder: Path, steps: int = 200) -> Suite:
@@ -198,7 +184,7 @@ def examined(record: RunRecord, folder: Path, of: Serving, rows: Sequence[int]) 
     prepared = prepare(record.spec.settings)
     every = server.questions(record.spec.settings, prepared)
     asked = [every[row] for row in rows]
-    with serving(of) as (url, _):
+    with serving(of) as url:
         client = server.Client({"url": url, "model": "small", "api": "chat"}, None, 60)
         ask = partial(server.again, client, asked, prepared, record.spec)
         told = ask(range(len(asked)), None)

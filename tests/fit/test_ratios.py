@@ -16,7 +16,7 @@ from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.system.errors import Unsupported
 
-CASES = {case.name: case for case in fit_ratios.cases()}
+CASES = dict(fit_ratios.cases())
 LEAST, MOST = 1.0, 1.05
 """Bounds of predicted bytes: over those of tensors, which are the same on every processor, and over all real ones, with
 the buffers of the kernels that a processor takes, of which some are not predicted."""
@@ -54,10 +54,10 @@ def test_predictions_are_above_the_truth_by_five_percent_at_most(name: str, case
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = fit_ratios.compare(CASES[name], case_folder, group)
+        found = fit_ratios.compare(name, CASES[name], case_folder, group)
     assert found.ratios or found.reason
     if found.ratios:  # else `run-all` would predict nothing before a sweep that won't fit
-        settings = CASES[name].spec.settings
+        settings = CASES[name].settings
         quick = limits.estimate(settings, Path(fit_ratios.prepare(case_folder, settings.task).backbone))
         assert quick >= limits.DOUBTFUL_SHARE * max(found.predicted.values())
     least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
