@@ -15,19 +15,15 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from speed import RANK, language, memory_mb, probes, shapes
+from hpml_bench.plugins.group import settle
+from speed import language, memory_mb, probes, shapes
+from speed.language import clock, our_trainer
 from speed.shapes import epoch, representative
-
-if TYPE_CHECKING:
-    from hpml_bench.training.trainer import Trainer as OurTrainer
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
@@ -36,61 +32,27 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
     timed = representative(epoch("ours", rows.lengths), rows.lengths, job["batches"])
-    with _our_trainer(job) as trainer:
+    asked = {name: job[name] for name in ("device", "threads", "precision")} | {"dataset": "text_files"}
+    asked |= {"steps": 10_000, "global_batch": shapes.BATCH, "max_length": shapes.LONGEST}
+    prepared = shapes.prepared(Path(job["folder"]), job["model"])
+    with our_trainer(prepared, job["method"], shapes.METHODS[job["method"]], asked, probes=True) as trainer:
         for indices in timed:
             trainer.step(1, indices)
             trainer.log.reduce()
-        _synchronise(job)
+        settle(trainer.group.device)
         began = time.perf_counter()
         for index, indices in enumerate(timed, start=1):
             trainer.step(index, indices)
         steps = trainer.log.reduce()
-        _synchronise(job)
+        settle(trainer.group.device)
         seconds = time.perf_counter() - began
     return {"seconds": seconds, "samples": sum(step.samples for step in steps)}
-
-
-@contextmanager
-def _our_trainer(job: dict[str, Any]) -> Iterator[OurTrainer]:
-    """Yield what takes the harness's own steps, all probes on."""
-    from hpml_bench.plugins.probe import Probe
-    from hpml_bench.suite import registry
-    from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
-    from hpml_bench.training.assembly import assemble
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.trainer import Trainer as OurTrainer
-
-    os.environ.update(RANK)
-    options = registry.plugin("methods", job["method"]).Options(**shapes.METHODS[job["method"]]).model_dump()
-    method = MethodSpec(name=job["method"], method=job["method"], options=options, lr=1e-4)
-    settings = Settings(
-        backbone="path:", dataset=DatasetSpec(name="text_files"), steps=10_000, global_batch=shapes.BATCH,
-        world_size=1, device=job["device"], threads=job["threads"], precision=job["precision"],
-        max_length=shapes.LONGEST,
-    )  # fmt: skip
-    spec = RunSpec(suite="speed", settings=settings, method=method, seed=0)
-    with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
-        assembly = assemble(spec, shapes.prepared(Path(job["folder"]), job["model"]), group)
-        run = replace(assembly.for_probes(Path(folder), time.monotonic()), test=assembly.train_rows)
-        probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
-        for probe in probes:
-            probe.start(run)
-        trainer = OurTrainer(assembly, probes)
-        trainer.model.train()
-        yield trainer
-
-
-def _synchronise(job: dict[str, Any]) -> None:
-    import torch
-
-    if job["device"] == "cuda":
-        torch.cuda.synchronize()
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
     """Time the HF Trainer on batches of its own epoch."""
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     ids, labels, lengths = shapes.token_ids(), shapes.labels(), shapes.lengths()
     timed = representative(epoch(job["contender"], lengths), lengths, job["batches"])
@@ -105,35 +67,17 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
         }
         return {name: torch.tensor(value) for name, value in values.items()}
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        began = ended = 0.0
-
-        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            _synchronise(job)
-            Watch.began = time.perf_counter()
-
-        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if state.global_step == state.max_steps:
-                _synchronise(job)
-            Watch.ended = time.perf_counter()
-
-    model, optimizer, seconds = _classifier(job), None, []
+    watch = clock(len(timed))
     with tempfile.TemporaryDirectory() as folder:
-        for _ in ("warm-up", "timed"):
-            arguments = TrainingArguments(
-                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=len(timed), learning_rate=1e-4,
-                report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-                use_cpu=job["device"] == "cpu", bf16=not padded and job["precision"] == "bf16",
-                train_sampling_strategy="sequential", remove_unused_columns=False,
-            )  # fmt: skip
-            current = Trainer(
-                model, arguments, data_collator=collate, train_dataset=np.concatenate(timed).tolist(),
-                callbacks=[Watch()], optimizers=(optimizer, None),
-            )  # fmt: skip
-            current.train()
-            optimizer = current.optimizer.optimizer  # whose state the warm-up has made
-            seconds.append(Watch.ended - Watch.began)
-    return {"seconds": seconds[1], "samples": len(timed) * shapes.BATCH}
+        arguments = TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=2 * len(timed), learning_rate=1e-4,
+            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            use_cpu=job["device"] == "cpu", bf16=not padded and job["precision"] == "bf16",
+            train_sampling_strategy="sequential", remove_unused_columns=False,
+        )  # fmt: skip
+        rows = np.concatenate([*timed, *timed]).tolist()
+        Trainer(_classifier(job), arguments, data_collator=collate, train_dataset=rows, callbacks=[watch]).train()
+    return {"seconds": watch.ended - watch.began, "samples": len(timed) * shapes.BATCH}
 
 
 def _classifier(job: dict[str, Any]) -> Any:

@@ -11,13 +11,15 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpml_bench.plugins.group import settle
 from hpml_bench.system.environment import cores
 from speed import RANK, Process, Target, ratio, shapes
 
@@ -79,7 +81,6 @@ def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False)
     with _trainer(Path(job["folder"]), precision) as trainer:
         if everywhere:
             _all_logits(trainer.model)
-        trainer.model.train()
         began, samples = 0.0, 0
         for index, indices in enumerate(trainer.order(), start=1):
             if index > WARM + TIMED:
@@ -92,27 +93,58 @@ def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False)
         return {"samples": samples, "seconds": seconds, "precision": trainer.settings.precision}
 
 
+def _trainer(folder: Path, precision: str = "fp32") -> AbstractContextManager[Any]:
+    asked = {
+        "dataset": "text_files", "task": "causal_lm", "steps": WARM + TIMED, "global_batch": BATCH,
+        "eval_batch": EVAL_BATCH, "device": "cpu", "threads": cores(), "max_length": 160,
+        "precision": shapes.faster_precision(folder / "model") if precision == "auto" else precision,
+    }  # fmt: skip
+    prepared = shapes.prepared(folder, "model").model_copy(update={"label_names": (), "pad_id": 1})
+    return our_trainer(prepared, "lora", {"r": 8, "alpha": 16}, asked)
+
+
 @contextmanager
-def _trainer(folder: Path, precision: str = "fp32") -> Iterator[Any]:
+def our_trainer(
+    prepared: Any, method: str, options: dict[str, Any], asked: dict[str, Any], *, probes: bool = False
+) -> Iterator[Any]:
+    """Yield what takes the harness's own steps on one rank, all probes on or none."""
     from hpml_bench.suite import registry
-    from hpml_bench.suite.devices import resolve_devices
     from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+    from hpml_bench.training.assembly import assemble
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.trainer import Trainer
 
     os.environ.update(RANK)
-    options = registry.plugin("methods", "lora").Options(r=8, alpha=16).model_dump()
-    asked = {
-        "backbone": "path:", "dataset": "text_files", "task": "causal_lm", "steps": WARM + TIMED, "global_batch": BATCH,
-        "eval_batch": EVAL_BATCH, "world_size": 1, "device": "cpu", "threads": cores(), "max_length": 160,
-        "precision": shapes.faster_precision(folder / "model") if precision == "auto" else precision,
-    }  # fmt: skip
-    settings = resolve_devices(Settings.model_validate(asked))
-    method = MethodSpec(name="lora", method="lora", options=options, lr=1e-4)
-    spec = RunSpec(suite="speed", settings=settings, seed=0, method=method)
-    prepared = shapes.prepared(folder, "model").model_copy(update={"label_names": (), "pad_id": 1})
-    with process_group(settings) as group:
-        yield Trainer.build(spec, prepared, group)
+    made = registry.plugin("methods", method).Options(**options).model_dump()
+    settings = Settings.model_validate({"backbone": "path:", "world_size": 1, **asked})
+    of = MethodSpec(name=method, method=method, options=made, lr=1e-4)
+    spec = RunSpec(suite="speed", settings=settings, method=of, seed=0)
+    with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
+        assembly = assemble(spec, prepared, group)
+        seen = replace(assembly.for_probes(Path(folder), time.monotonic()), test=assembly.train_rows)
+        chosen = [registry.plugin("probes", name)() for name in registry.names("probes")] if probes else []
+        for probe in chosen:
+            probe.start(seen)
+        trainer = Trainer(assembly, chosen)
+        trainer.model.train()
+        yield trainer
+
+
+def clock(warm: int) -> Any:
+    """Return a callback of the HF Trainer that notes when the steps after the first ones, untimed, begin and end."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        began = ended = 0.0
+
+        def on_step_end(self, arguments: Any, state: Any, *_: Any, **__: Any) -> None:
+            if state.global_step in {warm, state.max_steps}:
+                settle(arguments.device)
+            if state.global_step == warm:
+                self.began = time.perf_counter()
+            self.ended = time.perf_counter()
+
+    return Clock()
 
 
 def _all_logits(model: Any) -> None:
@@ -130,19 +162,10 @@ def trl(job: dict[str, Any], grouped: bool, bf16: bool) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        """Notes when the timed steps begin and end."""
-
-        began = ended = 0.0
-
-        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if state.global_step == WARM:
-                self.began = time.perf_counter()
-            self.ended = time.perf_counter()
-
+    watch = clock(WARM)
     ids, prompts = rows()
     masks = [[0] * prompt + [1] * (len(row) - prompt) for row, prompt in zip(ids, prompts, strict=True)]
     data = Dataset.from_dict({"input_ids": ids, "completion_mask": masks})
@@ -155,14 +178,13 @@ def trl(job: dict[str, Any], grouped: bool, bf16: bool) -> dict[str, Any]:
             save_strategy="no", report_to=[], use_cpu=True, bf16=bf16, max_length=None, logging_steps=1000,
             gradient_checkpointing=False, disable_tqdm=True, **options,
         )  # fmt: skip
-        clock = Clock()
         trainer = SFTTrainer(
-            model=model, args=config, train_dataset=data, callbacks=[clock],
+            model=model, args=config, train_dataset=data, callbacks=[watch],
             processing_class=AutoTokenizer.from_pretrained(folder / "model"),
             peft_config=LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"),
         )  # fmt: skip
         trainer.train()
-    return {"samples": BATCH * TIMED, "seconds": clock.ended - clock.began}
+    return {"samples": BATCH * TIMED, "seconds": watch.ended - watch.began}
 
 
 def generation(job: dict[str, Any]) -> dict[str, Any]:
