@@ -1,12 +1,12 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
+    python benchmarks/calibration.py pages|intervals|planned|check [--trials N]     prints tables
     python benchmarks/calibration.py power|races|compare [--trials N] [--worlds NAME...]   writes a committed record
     python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
     python benchmarks/calibration.py races --agree N | --replay DIR...    races by the package; of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
-`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
+`pages`: disturbed times, and methods just the margin apart. `intervals`: their coverage.
 `planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
 found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
 of one run each. A quick look takes 300 trials.
@@ -19,14 +19,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, percent, power, print_table, races
+from simulation import check, compare, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
-from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
+from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, World
+from statsmodels.stats.power import TTestPower
 
 from hpml_bench import statistics
 from hpml_bench.statistics import ALPHA
@@ -60,16 +60,6 @@ def marked(noise: str, n: int, trials: int) -> float:
     return sum(statistics.looks_skewed(*pair) for pair in pairs) / trials
 
 
-def paired_t_power(difference: float, n: int, alpha: float) -> float:
-    """Return the chance that a two-sided paired t test over n seeds finds a difference in units of its sd (Cohen 1988).
-
-    1 - F(t) + F(-t) of the noncentral t; where scipy has NaN for F, less than 1e-12 lies below t.
-    """
-    critical, centre = float(special.stdtrit(n - 1, 1 - alpha / 2)), math.sqrt(n) * abs(difference)
-    below, wrong = (float(np.nan_to_num(special.nctdtr(n - 1, centre, t))) for t in (critical, -critical))
-    return 1 - below + wrong
-
-
 def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[float, float]:
     """Return the mean power for `size` of the seeds planned from a pilot's spread, and from its upper 80 % bound.
 
@@ -79,7 +69,7 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
     found = []
     for planned in (spreads, [statistics.sd_upper_bound(float(sd), pilot) for sd in spreads]):
         seeds = [statistics.seeds_to_find([statistics.OverSeeds(2, 0.0, float(sd))], size, level) for sd in planned]
-        found.append(float(np.mean([paired_t_power(size, n, level) for n in seeds if n is not None])))
+        found.append(float(np.mean([TTestPower().power(size, n, level) for n in seeds if n is not None])))
     return found[0], found[1]
 
 
@@ -90,20 +80,6 @@ def print_pages(trials: int) -> None:
     print_table(f"Pages with any false claim, 5 methods, {trials:,} pages each", ("normal noise", *sizes), rows)
     marks = ((noise, (percent(marked(noise, n, 2000)) for n in power.SEEDS)) for noise in ("normal", "skewed"))
     print_table("Pairs marked as skewed and of unequal spread (1:10)", ("noise", *sizes), marks)
-
-
-def print_groups(pages: int) -> None:
-    """Print how often pages make a false claim on the score where test rows depend on each other."""
-
-    def cells(size: int, even: bool) -> Iterator[str]:
-        for known in (False, True):
-            page = partial(cases.grouped_page, size, known=known, even=even)
-            yield percent(cases.rates(page, pages)[0] / pages)
-
-    title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {pages:,} pages each"
-    kinds = (("5", 5, True), ("10", 10, True), ("1 to 19", 10, False))
-    rows = ((name, cells(size, even)) for name, size, even in kinds)
-    print_table(title, ("rows of a group", "taken for independent", "tested by group"), rows)
 
 
 def print_intervals(trials: int) -> None:
@@ -131,7 +107,6 @@ def print_planned(trials: int) -> None:
 
 PRINTED: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
-    "groups": print_groups,
     "intervals": print_intervals,
     "planned": print_planned,
     "check": check.print_rates,

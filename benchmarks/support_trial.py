@@ -8,10 +8,10 @@ by side must get the answers that they get alone. It merges when the merged mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,46 +97,42 @@ def _saved(model: Any, folder: Path) -> Path:
 
 def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
     """Build a classifier on a bare model, train, pad and merge; what doesn't hold is the reason."""
-    run, made = _set_up(CLASSIFICATION, method, options, LENGTH)
-    ids, mask, labels = batch()
-    try:
-        model = build_model(backbone, run, made, make_task(run.settings.task, tuple("abcd")))
-        made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
-    except Unsupported as error:
-        return Finding(str(error))
-    count = _trained_parameters(model.encoder)
-    reason = train(model, made, lambda: cross_entropy(model(ids, mask), labels))
-
-    def padded() -> list[Tensor]:
-        more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)))
-        alone = torch.cat([model(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
-        return [more, alone]
-
-    reason = reason or _changed_by_padding(model, lambda: model(ids, mask), padded, PADDING_TOLERANCE)
-    return Finding(reason, count, not reason and _merges(model, made, lambda of: of(ids, mask)))
+    set_up, (ids, mask, labels) = _set_up(CLASSIFICATION, method, options, LENGTH), batch()
+    return _tried(backbone, *set_up, (ids, mask), labels, lambda logits: cross_entropy(logits, labels))
 
 
 def attempt_whole(folder: Path, method: str, options: dict[str, object]) -> Finding:
     """Build on a whole language model, train, pad, generate and merge; what doesn't hold is the reason."""
     run, made = _set_up("causal_lm", method, options, max(LENGTHS) + NEW_TOKENS)
-    task = make_task(run.settings.task)
-    ids, mask, labels = texts()
+    task, inputs = make_task(run.settings.task), texts()
+    _, mask, labels = inputs
+    learnt = int(mask[:, 1:].sum())
+    return _tried(folder, run, made, inputs, labels, lambda logits: task.loss(logits, labels) / learnt, whole=True)
+
+
+def _tried(
+    path: Path, run: RunSpec, made: Method, inputs: Sequence[Tensor], labels: Tensor, loss: Callable[[Tensor], Tensor],
+    *, whole: bool = False,
+) -> Finding:  # fmt: skip
+    ids, mask, *_ = inputs
     try:
-        model = cast(LanguageModel, build_model(folder, run, made, task))
+        model: Any = build_model(path, run, made, make_task(run.settings.task, tuple("abcd")))
         made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
     except Unsupported as error:
         return Finding(str(error))
-    count, learnt = _trained_parameters(model.encoder), int(mask[:, 1:].sum())
-    reason = train(model, made, lambda: task.loss(model(ids, mask, labels), labels) / learnt)
+    count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    reason = train(model, made, lambda: loss(model(*inputs)))
 
     def padded() -> list[Tensor]:
-        more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)), pad(labels, (0, 4), value=IGNORE_INDEX))
-        rows = zip(ids, mask, labels, mask.sum(1), strict=True)
+        more = model(*(pad(part, (0, 4), value=by) for part, by in zip(inputs, (1, 0, IGNORE_INDEX), strict=False)))
+        rows = zip(*inputs, mask.sum(1), strict=True)
         return [more, torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])]
 
-    reason = reason or _changed_by_padding(model, lambda: model(ids, mask, labels), padded, NEAR)
-    reason = reason or _changed_by_caching(model) or _changed_by_neighbours(model)
-    return Finding(reason, count, not reason and _merges(model, made, lambda of: of(ids, mask, labels)))
+    most = NEAR if whole else PADDING_TOLERANCE
+    reason = reason or _changed_by_padding(model, lambda: model(*inputs), padded, most)
+    if whole:
+        reason = reason or _changed_by_caching(model) or _changed_by_neighbours(model)
+    return Finding(reason, count, not reason and _merges(model, made, lambda of: of(*inputs)))
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -162,10 +158,6 @@ def _set_up(task: str, method: str, options: dict[str, object], length: int) -> 
     kind = registry.plugin("methods", method)
     spec = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
     return RunSpec(suite="support", settings=settings, method=spec, seed=0), make_method(spec)
-
-
-def _trained_parameters(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[], Tensor]) -> str:

@@ -260,39 +260,22 @@ def measure(rounds: int) -> list[Target]:
         for turn in range(rounds):
             for contender in random.Random(turn).sample(trained, len(trained)):  # noqa: S311
                 results[contender].append(run(contender, folder))
-        answered = [run("generation", folder) for _ in range(max(1, rounds - 1))]
-    return [*_training(results), *_logits(results), *_generation(answered)]
+        turns = [run("generation", folder)["turns"] for _ in range(max(1, rounds - 1))]
 
+    def faster(one: str, other: str) -> list[float]:
+        pairs = zip(results[one], results[other], strict=True)
+        return [a["samples_per_second"] / b["samples_per_second"] for a, b in pairs]
 
-def _rates(runs: list[dict[str, Any]]) -> list[float]:
-    return [run["samples_per_second"] for run in runs]
-
-
-def _training(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
-    mine, plain = _rates(results["ours_auto"]), _rates(results["ours_fp32"])
-    title = f"the precision that auto takes here, {results['ours'][0]['precision']}, against fp32"
-    against = [a / b for a, b in zip(mine, plain, strict=True)]
-    found = [ratio(f"SmolLM2-135M lora: samples/s in {title}", against, None, {"runs": results["ours_auto"]})]
-    for name, title in TITLES.items():
-        ratios = [a / b for a, b in zip(mine, _rates(results[name]), strict=True)]
-        line = f"SmolLM2-135M lora: samples/s against {title}"
-        found.append(ratio(line, ratios, ASKED[name], {"runs": results[name]}))
-    return found
-
-
-def _logits(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
-    own, plain = results["ours_fp32"], results["all_logits"]
-    faster = [a / b for a, b in zip(_rates(own), _rates(plain), strict=True)]
-    smaller = [b["peak_mb"] - a["peak_mb"] for a, b in zip(own, plain, strict=True)]
-    name, raw = "logits at learnt places", {"runs": plain}
-    return [
-        ratio(f"{name}: samples/s against logits everywhere", faster, None, raw),
-        ratio(f"{name}: less peak memory than everywhere", smaller, None, {"less_mb": smaller}, "MB"),
-    ]
-
-
-def _generation(answered: list[dict[str, Any]]) -> list[Target]:
-    turns = [turn["turns"] for turn in answered]
+    lora, logits = "SmolLM2-135M lora: samples/s", "logits at learnt places"
+    mine, plain = {"runs": results["ours_auto"]}, {"runs": results["all_logits"]}
+    auto = f"the precision that auto takes here, {results['ours_auto'][0]['precision']}, against fp32"
+    less = [b["peak_mb"] - a["peak_mb"] for a, b in zip(results["ours_fp32"], results["all_logits"], strict=True)]
     by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
-    name = "generation: tokens/s against model.generate on the same batches"
-    return [ratio(name, by_hand, 0.9, {"runs": turns})]
+    return [
+        ratio(f"{lora} in {auto}", faster("ours_auto", "ours_fp32"), None, mine),
+        *(ratio(f"{lora} against {title}", faster("ours_auto", name), ASKED[name], {"runs": results[name]})
+          for name, title in TITLES.items()),
+        ratio(f"{logits}: samples/s against logits everywhere", faster("ours_fp32", "all_logits"), None, plain),
+        ratio(f"{logits}: less peak memory than everywhere", less, None, {"less_mb": less}, "MB"),
+        ratio("generation: tokens/s against model.generate on the same batches", by_hand, 0.9, {"runs": turns}),
+    ]  # fmt: skip

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from simulation import cases, compare, pages, power, races
 from simulation.worlds import ROWS, World, answers, cost_logs
-from statsmodels.stats.power import TTestPower
 
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval, evidence, verdicts
@@ -282,13 +281,6 @@ def test_ties_on_a_known_grid_claim_no_more(n: int, grid: float) -> None:
     p = np.array([1.0 if one is None else one.p() for one in found])
     for level in (0.05, 0.01):
         assert np.mean(p < level) <= most(4000, level)
-
-
-@pytest.mark.parametrize(("n", "alpha", "difference"), [*itertools.product([5, 10], [0.05, 0.005], [0.8, 2.0])])
-def test_power_is_as_statsmodels_says(n: int, alpha: float, difference: float) -> None:
-    """By the noncentral t."""
-    theirs = TTestPower().power(difference, n, alpha)
-    assert calibration.paired_t_power(difference, n, alpha) == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize("pilot", [3, 5, 10])
