@@ -1,12 +1,12 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py pages|intervals|planned|check [--trials N]     prints tables
+    python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
     python benchmarks/calibration.py power|races|compare [--trials N] [--worlds NAME...]   writes a committed record
     python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
     python benchmarks/calibration.py races --agree N | --replay DIR...    races by the package; of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
-`pages`: disturbed times, and methods just the margin apart. `intervals`: their coverage.
+`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
 `planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
 found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
 of one run each. A quick look takes 300 trials.
@@ -19,13 +19,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import check, compare, percent, power, print_table, races
+from simulation import cases, check, compare, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
-from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, World
+from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
 
 from hpml_bench import statistics
@@ -82,6 +83,20 @@ def print_pages(trials: int) -> None:
     print_table("Pairs marked as skewed and of unequal spread (1:10)", ("noise", *sizes), marks)
 
 
+def print_groups(pages: int) -> None:
+    """Print how often pages make a false claim on the score where test rows depend on each other."""
+
+    def cells(size: int, even: bool) -> Iterator[str]:
+        for known in (False, True):
+            page = partial(cases.grouped_page, size, known=known, even=even)
+            yield percent(cases.rates(page, pages)[0] / pages)
+
+    title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {pages:,} pages each"
+    kinds = (("5", 5, True), ("10", 10, True), ("1 to 19", 10, False))
+    rows = ((name, cells(size, even)) for name, size, even in kinds)
+    print_table(title, ("rows of a group", "taken for independent", "tested by group"), rows)
+
+
 def print_intervals(trials: int) -> None:
     """Print the coverage of intervals."""
     sizes, samples = (3, 5, 10, 20, 40), 50_000 if trials >= 1000 else 5_000
@@ -107,6 +122,7 @@ def print_planned(trials: int) -> None:
 
 PRINTED: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
+    "groups": print_groups,
     "intervals": print_intervals,
     "planned": print_planned,
     "check": check.print_rates,
