@@ -1,9 +1,9 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
     python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
-    python benchmarks/calibration.py power|races|compare [--trials N] [--worlds NAME...]   writes a committed record
+    python benchmarks/calibration.py power|races|compare [--trials N]                      writes a committed record
     python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
-    python benchmarks/calibration.py races --agree N | --replay DIR...    races by the package; of recorded seeds
+    python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
 `pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
@@ -89,7 +89,7 @@ def print_groups(pages: int) -> None:
     def cells(size: int, even: bool) -> Iterator[str]:
         for known in (False, True):
             page = partial(cases.grouped_page, size, known=known, even=even)
-            yield percent(cases.rates(page, pages)[0] / pages)
+            yield percent(cases.rate(page, pages))
 
     title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {pages:,} pages each"
     kinds = (("5", 5, True), ("10", 10, True), ("1 to 19", 10, False))
@@ -139,8 +139,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, help="pages of each kind; by default 3,000, or as recorded")
     parser.add_argument("--out", type=Path, help="where a record goes, or the page of `trials`")
     parser.add_argument("--table", action="store_true", help="print the record's tables; simulate nothing")
-    parser.add_argument("--worlds", nargs="+", metavar="NAME", help="of races, or of compare, whose other rates stay")
-    parser.add_argument("--agree", type=int, metavar="N", help="race N pages of each world by the package as well")
     parser.add_argument("--replay", type=Path, nargs="+", default=[], metavar="DIR", help="race the seeds of folders")
     parser.add_argument("--orders", type=int, default=1000, help="of replayed seeds")
     given = parser.parse_args(arguments)
@@ -149,20 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given.question == "trials":
         return check.report(given.recorded, given.loaded, given.pack, given.out)
-    module = RECORDED[given.question]
-    known = getattr(module, "WORLDS", {})
-    names = given.worlds or list(known)
-    if unknown := {*names} - known.keys():
-        parser.error(f"no world of {given.question}: {', '.join(sorted(unknown))}")
     for folder in given.replay:
         print(folder.name, json.dumps(races.replay(folder, given.orders)), flush=True)
-    for name in names if given.agree else ():
-        said = f"{given.agree} pages at {len(races.SCHEDULES)} schedules, raced otherwise:"
-        print(f"{name}, {said} {races.disagreements(name, given.agree)}", flush=True)
+    module = RECORDED[given.question]
     if given.table:
         print(module.tables())
-    elif not (given.replay or given.agree):
-        module.record(given.trials, names, given.out or module.RECORD)
+    elif not given.replay:
+        module.record(given.trials, given.out or module.RECORD)
     return 0
 
 

@@ -29,23 +29,14 @@ LOOKS = (5, 7, 10, 14, 20, 30)
 """Numbers of seeds at which a page is looked at, seeds being added until a claim comes."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """Whether a page makes a false claim, and whether its false claims are all marked as of uncertain level."""
-
-    wrong: bool
-    marked: bool = False
-    """Whether any claim or pair is marked; of a page without false claims, a mark too many."""
+Case = Callable[[Random], bool]
+"""Draws a page and tells whether it makes a false claim that isn't marked as of uncertain level."""
 
 
-Case = Callable[[Random], Page]
-
-
-def rates(case: Case, count: int, seed: int = 0) -> tuple[int, int]:
-    """Return how many pages make a false claim that isn't marked, and how many carry a mark."""
-    random = np.random.default_rng([seed, count])
-    found = [case(random) for _ in range(count)]
-    return sum(page.wrong for page in found), sum(page.marked for page in found)
+def rate(case: Case, count: int) -> float:
+    """Return the share of pages that make a false claim."""
+    random = np.random.default_rng([0, count])
+    return sum(case(random) for _ in range(count)) / count
 
 
 def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
@@ -173,16 +164,15 @@ SCORES: tuple[tuple[str, Scores, int, int], ...] = (
 """Name, scores, methods and rows, or groups, of each case of scores."""
 
 
-def score_page(case: Scores, methods: int, rows: int, random: Random) -> Page:
-    """Return a page of scores over five seeds, beside two costs in which all methods are equal."""
+def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
+    """Draw a page of scores over five seeds, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, 5, rows)
     scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step)
     decided = _page(scored, *(equal_costs(random, methods, 5) for _ in range(2)))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
-    of_score = decided[: len(scored)]
-    false = [c for c in of_score if _false(c, truth[c.a] - truth[c.b])]
+    false = [c for c in decided[: len(scored)] if _false(c, truth[c.a] - truth[c.b])]
     false += [c for c in decided[len(scored) :] if c.differs]
-    return Page(any(not c.skewed for c in false), any(c.skewed for c in of_score if c.differs or c.equivalent))
+    return any(not c.skewed for c in false)
 
 
 def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: int = 1) -> tuple[Comparison, ...]:
@@ -202,7 +192,7 @@ def equal_costs(random: Random, methods: int, seeds: int) -> tuple[Comparison, .
     return statistics.compare_costs(by_seed(costs), MARGIN_COST)
 
 
-def looks_page(random: Random, methods: int = 5) -> Page:
+def looks_page(random: Random, methods: int = 5) -> bool:
     """Return whether any of the pages makes a false claim that are made as seeds are added, guessing included.
 
     All methods are equal, and as good as guessing.
@@ -216,12 +206,12 @@ def looks_page(random: Random, methods: int = 5) -> Page:
         decided = _page(statistics.compare_scores(by_seed(right[:, :seeds]), MARGIN), *priced, look=look)
         better = beats_guess([of[:seeds] - guess for of in right], 1.0, look)
         if any(c.differs for c in decided) or any(how != "not" for how in better):
-            return Page(wrong=True)
-    return Page(wrong=False)
+            return True
+    return False
 
 
-def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even: bool = True) -> Page:
-    """Return a page of the score alone of equal methods, of so many test rows in a group, as `known` to it or not.
+def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even: bool = True) -> bool:
+    """Draw a page of the score alone of equal methods, of so many test rows in a group, as `known` to it or not.
 
     Where not `even` groups have 1 to 2 size - 1 rows.
     """
@@ -232,7 +222,7 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
         name: {seed: statistics.group_scores(row, group) if known else row for seed, row in of.items()}
         for name, of in by_seed(right).items()
     }
-    return Page(any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN))))
+    return any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN)))
 
 
 def cases() -> Iterator[tuple[str, Case]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def tables() -> str:
     return f"{rate_table(made)}\n\n{power_table(made)}"
 
 
-def record(given: int | None, _: Collection[str], out: Path) -> None:
+def record(given: int | None, out: Path) -> None:
     trials = given or 8000
     best, tried = choose(trials)
     print(f"largest weight that holds on its half: {best:g} degrees of freedom; the package's is {PRIOR:g}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -171,10 +171,10 @@ def disagreements(name: str, count: int, schedules: Sequence[tuple[int, ...]] = 
     return found
 
 
-def cells(trials: int, names: Collection[str], chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """Yield world -> schedule -> share of false pages, its bound, and share of the runs of the last round."""
-    for name in names:
-        world, random = WORLDS[name], np.random.default_rng([38, *name.encode()])
+    for name, world in WORLDS.items():
+        random = np.random.default_rng([38, *name.encode()])
         false, runs = dict.fromkeys(SCHEDULES, 0), dict.fromkeys(SCHEDULES, 0)
         for start in range(0, trials, chunk):
             data = draw(name, 20, min(chunk, trials - start), random)
@@ -242,19 +242,20 @@ def _best(found: Verdicts) -> str | None:
 
 
 def tables() -> str:
-    worlds = json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]
-    return "\n".join(f"{name}, {said}" for name, by in worlds.items() for said in _lines(by))
+    return "\n".join(_lines(json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]))
 
 
-def _lines(by: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    for rounds, of in by.items():
-        yield f"{rounds} seeds: false {of['false']:.2%} (<= {of['bound']:.2%}), runs {of['runs']:.0%}"
+def _lines(worlds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+    for name, by in worlds.items():
+        for rounds, of in by.items():
+            found = f"false {of['false']:.2%} (<= {of['bound']:.2%}), runs {of['runs']:.0%}"
+            yield f"{name}, {rounds} seeds: {found}"
 
 
-def record(given: int | None, names: Collection[str], out: Path) -> None:
-    """Print false pages and runs of races of these worlds, and write them."""
+def record(given: int | None, out: Path) -> None:
+    """Print false pages and runs of races of all worlds, and write them."""
     trials, found = given or 4000, {}
-    for name, by in cells(trials, names):
-        print(*(f"{name}, {said}" for said in _lines(by)), sep="\n", flush=True)
+    for name, by in cells(trials):
+        print(*_lines({name: by}), sep="\n", flush=True)
         found[name] = by
     out.write_text(json.dumps({"pages": trials, "worlds": found}, indent=1) + "\n")

@@ -185,16 +185,11 @@ FEW = 60
 """Pages of each case: a minute in all."""
 
 
-def rate(case: cases.Case, count: int) -> float:
-    """Return the share of pages of a case with a false claim that isn't marked."""
-    return cases.rates(case, count)[0] / count
-
-
 @pytest.mark.calibration
 @pytest.mark.parametrize("name", CASES)
 def test_no_case_makes_pages_false(name: str) -> None:
     """Rare rows, outliers, looks at added seeds: unmarked false pages are as rare as promised."""
-    assert rate(CASES[name], FEW) <= most(FEW)
+    assert cases.rate(CASES[name], FEW) <= most(FEW)
 
 
 @pytest.mark.calibration
@@ -202,7 +197,7 @@ def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> No
     """Without its mend each kind of page is often false: of rare rows, rare failures, outliers, and added seeds."""
 
     def wrong(name: str, count: int = 40) -> float:
-        return rate(CASES[name], count)
+        return cases.rate(CASES[name], count)
 
     with monkeypatch.context() as patch:
         patch.setattr(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n))
@@ -211,7 +206,7 @@ def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> No
         patch.setattr(OverSeedsAndRows, "p_rare", lambda _: 0.0)
         assert wrong("real scores of 0.97, rare failures of one method, 360 rows, 2 methods", 300) > 0.06
     groups = partial(cases.score_page, replace(cases.LARGE_GROUPS, span=1.0), 2, len(cases.LARGE))
-    assert rate(groups, 300) > 0.045
+    assert cases.rate(groups, 300) > 0.045
     with monkeypatch.context() as patch:
         patch.setattr(statistics, "compare_scores", partial(_spanless, statistics.compare_scores))
         assert wrong("real scores, the margin carried by rare rows, 100 rows, 5 methods") > 0.2
@@ -235,10 +230,10 @@ def test_rows_in_groups_claim_what_is_false_unless_the_groups_are_known() -> Non
     Of groups of one size and of many, of five seeds, and of more seeds than groups.
     """
     for size in (5, 10):
-        assert rate(partial(cases.grouped_page, size, known=False), 40) > 0.3
+        assert cases.rate(partial(cases.grouped_page, size, known=False), 40) > 0.3
     few = [(ROWS // groups, 10, False) for groups in (4, 8, 20)]
     for size, seeds, even in [(5, 5, True), (10, 5, True), (5, 5, False), (10, 5, False), *few]:
-        assert rate(partial(cases.grouped_page, size, known=True, seeds=seeds, even=even), 100) <= most(100)
+        assert cases.rate(partial(cases.grouped_page, size, known=True, seeds=seeds, even=even), 100) <= most(100)
 
 
 # Pages of compare
