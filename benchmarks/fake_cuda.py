@@ -1,6 +1,6 @@
 """CUDA without a card: every method, type of PEFT and task on tensors that say they are on cuda:0.
 
-    python benchmarks/fake_cuda.py [--only A,B] [--json FILE] [--markdown FILE]
+    python benchmarks/fake_cuda.py [--only A,B] [--markdown FILE]
 
 For each combination the harness's own code assembles a run, rehearses it, takes two steps, evaluates, generates
 answers, merges, and evaluates the merged model. It needs torch's build for CUDA, and neither a card nor a driver:
@@ -23,7 +23,6 @@ shown: kernels and which of them torch takes, NCCL and DDP's reducer, streams, m
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
@@ -33,7 +32,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -337,7 +336,6 @@ def counted(found: dict[str, Finding]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="combinations with one of these words in their name", metavar="A,B")
-    parser.add_argument("--json", type=Path, help="write the findings here", metavar="FILE")
     parser.add_argument("--markdown", type=Path, help="write a page of the findings here", metavar="FILE")
     options = parser.parse_args()
     if torch.version.cuda is None:
@@ -357,9 +355,6 @@ def main() -> int:
             count = f"{finding.kernels} kernels, {finding.casts} casts" if finding.kernels else ""
             said = finding.why or " ".join([count, *finding.waits])
             print(f"{finding.status:14}{combination.name}  {said}", flush=True)
-            if options.json:
-                by_name = {key: asdict(value) for key, value in found.items()}
-                options.json.write_text(json.dumps(by_name, indent=1) + "\n")
     if options.markdown:
         options.markdown.write_text(markdown(found))
     print(f"{len(found)} combinations: {counted(found)}")

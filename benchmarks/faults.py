@@ -36,7 +36,6 @@ STALL_SECONDS = 8.0
 MOST_CALLS = 12
 SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
 WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
-LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
 LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
 BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
 COMMENTS = ("project=x", "")  # comments that the site gives to jobs
@@ -58,8 +57,6 @@ class Sweep:
     calls: int = 0
     resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
     descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
-    ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
-
     rng: random.Random = field(default_factory=random.Random)
     process: Any = None  # of the call under way
 
@@ -98,18 +95,11 @@ class Sweep:
         time.sleep(self.rng.uniform(*seconds))
 
     def look(self, process: subprocess.Popen[str]) -> None:
-        """Note the parent's memory, descriptors and, now and then, sockets."""
+        """Note the parent's memory and descriptors."""
         with suppress(psutil.Error):
             parent = psutil.Process(process.pid)
-            looks = self.resident_mb.setdefault(self.calls, [])
-            looks.append(parent.memory_info().rss / 1e6)
+            self.resident_mb.setdefault(self.calls, []).append(parent.memory_info().rss / 1e6)
             self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
-            if len(looks) % LOOKS_FOR_SOCKETS == 0:
-                self.ports |= {
-                    (process.pid, at.laddr.port)
-                    for at in parent.net_connections("inet")
-                    if at.status == psutil.CONN_LISTEN
-                }
 
 
 Fault = Callable[[Sweep], bool | str]  # returns whether there was something to break, or the fault that it was
@@ -311,23 +301,20 @@ def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
 
 
 def disturb(
-    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, minutes: float = 1e9, only: str = ""
+    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, only: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
-    During the first `comments` of them the cluster's site replaces jobs' comments; none begins after `minutes`. `only`:
-    a word of the faults' names. Return the faults, each kind about as often, and what was left of a call that had
-    ended.
+    During the first `comments` of them the cluster's site replaces jobs' comments. `only`: a word of the faults' names.
+    Return the faults, each kind about as often, and what was left of a call that had ended.
     """
     faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
     chosen = [name for name in faults if only in name]
     names = rng.sample(chosen * (1 + len(moments) // len(chosen)), len(moments))
     events: list[dict[str, Any]] = []
     left: list[str] = []
-    until_then = time.monotonic() + 60 * minutes
     todo, status, touched = list(zip(moments, names, strict=True)), 1, False
     while (status != 0 or todo or touched) and sweep.calls < MOST_CALLS + 2 * len(moments):
-        todo = todo if time.monotonic() < until_then else []
         if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
             shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
         site = set_comments(rng, sweep, len(events) < comments)
@@ -363,23 +350,13 @@ def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None
     return site
 
 
-def inherited(ports: set[tuple[int, int]]) -> list[int]:
-    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
-    found = set()
-    for at in psutil.net_connections("inet") if ports else ():
-        with suppress(ProcessLookupError, PermissionError):
-            if at.pid and at.laddr and at.status == psutil.CONN_LISTEN and (os.getsid(at.pid), at.laddr.port) in ports:
-                found.add(at.laddr.port)
-    return sorted(found)
-
-
 def leftovers(sweep: Sweep) -> list[str]:
-    """Return the temporary files, listening sockets, jobs, claims and processes that a completed sweep left."""
+    """Return the temporary files, jobs, claims and processes of nodes that a completed sweep left."""
     deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
     while True:
         found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new-*")]
         found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
-        left = [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
+        left = [*map(str, found)]
         if sweep.cluster is not None:
             left += [f"job {name} {state}" for name, (state, _) in TwoNodes.jobs().items()]
             left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]

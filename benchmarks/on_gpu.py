@@ -1,12 +1,12 @@
 """Checks of a machine with NVIDIA GPUs, in the order of what is worth most in the first minutes.
 
-    python benchmarks/on_gpu.py [--only context,launcher,...] [--json FILE] [--table FILE] [--minutes 9]
+    python benchmarks/on_gpu.py [--only context,launcher,...] [--json FILE] [--minutes 9]
 
 Each check is a process of its own with a time limit, and all together end within the minutes given: what these or the
-card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON and as
-a table in Markdown. Where a process ends in a case, which then counts as failed, another does the cases that are left.
-No network is needed. Without a GPU the checks that need one are skipped, and the others are done on the CPU, on small
-models. Exit status 1 if a check failed.
+card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON, with
+the card and the software. Where a process ends in a case, which then counts as failed, another does the cases that are
+left. No network is needed. Without a GPU the checks that need one are skipped, and the others are done on the CPU, on
+small models. Exit status 1 if a check failed.
 
 - context: what a rank takes beside tensors: CUDA's context, cuBLAS's workspaces, NCCL; beside the constants of `fit`;
 - launcher: GPT-2, `lora` and `full`, by the harness's own launcher, and the share of its time that steps are; the same
@@ -32,7 +32,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ def in_child(check: str, left: float, options: argparse.Namespace) -> None:
     limit = min(most, left)
     ends = time.monotonic() + limit
     command = [sys.executable, __file__, "--check", check, "--json", str(options.json), "--until", str(ends - 5)]
-    command += ["--table", str(options.table)] if options.table else []
     write(options, check, {"passed": False, "cases": {}})
     status, before = 1, None
     while status and (known := read(options)[check]) != before:  # not again where it ends before its first new case
@@ -89,47 +87,15 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
 
 def write(options: argparse.Namespace, check: str, result: dict[str, Any]) -> None:
     """Write what is known of a check among the others, whole: the process may end at any time."""
-    found = read(options) | {check: result}
-    texts = {options.json: json.dumps(found, indent=1, default=str)}
-    texts |= {options.table: "\n".join(table(found))} if options.table else {}
-    for path, text in texts.items():
-        path.with_suffix(".new").write_text(text + "\n")
-        path.with_suffix(".new").replace(path)
-
-
-COLUMNS = (
-    "check", "predicted", "measured", "ratio", "kernels", "waits", "busy %", "samples/s", "allocated", "reserved",
-    "NVML", "passed",
-)  # fmt: skip
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    """Return a Markdown table of all cases: memory in GB, predicted and measured of the phase with the largest peak."""
-    cards = ", ".join(card["name"] for card in gpus.visible_gpus()) or "no card"
-    lines = [f"{cards}; driver {environment.describe().get('driver')}; torch {version('torch')}", "",
-             f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]  # fmt: skip
-    for check, result in found.items():
-        for name, case in (result.get("cases") or {"": result}).items():
-            lines.append(f"| {' | '.join(_row(f'{check} {name}'.strip(), case))} |")
-    return lines
-
-
-def _row(name: str, case: dict[str, Any]) -> list[str]:
-    measured, predicted = (case.get(key) or {} for key in ("measured", "predicted"))
-    phase = max(measured, key=lambda key: measured[key], default="")
-    sizes = [of[phase] / 1e9 if phase in of else None for of in (predicted, measured)]
-    ratio = sizes[0] / sizes[1] if sizes[0] and sizes[1] else None
-    memory = [case[key] / 1e3 if case.get(key) else None for key in ("allocated_mb", "reserved_mb", "nvml_mb")]
-    numbers = [*sizes, ratio, *map(case.get, ("kernels", "waits", "busy_percent", "samples_per_second")), *memory]
-    verdict = case.get("skipped") or case.get("error") or {True: "yes", False: "no", None: ""}[case["passed"]]
-    return [name, *("" if value is None else f"{value:.4g}" for value in numbers), str(verdict).replace("|", "/")[:90]]
+    whole = options.json.with_suffix(".new")
+    whole.write_text(json.dumps(read(options) | {check: result}, indent=1, default=str) + "\n")
+    whole.replace(options.json)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS))
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")
-    parser.add_argument("--table", type=Path, help="write a table of the results here", metavar="FILE")
     parser.add_argument("--minutes", type=float, help="most minutes of all checks", default=9.0)
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)  # by time.monotonic()
@@ -145,6 +111,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         shown, options.json = options.json is None, options.json or Path(name) / "found.json"
         options.json.write_text("{}")
+        write(options, "about", {"passed": None, "cards": gpus.visible_gpus(), "environment": environment.describe()})
         for check in options.only.split(","):
             if check in CHECKS and check not in checks:
                 lacking = "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"

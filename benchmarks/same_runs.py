@@ -1,22 +1,19 @@
 """Same runs: what two versions of the harness compute, compared bit for bit.
 
-    python benchmarks/same_runs.py --against REV [--speed ROUNDS]
+    python benchmarks/same_runs.py --against REV
 
 Each way to do runs is taken by both versions: `run-all` of the embedded suites, `--parallel 2`, `run` under torchrun,
 `tune`, `work` by hand, and a results folder that the older version began and this one completes. Run ids, protocol
 ids, orders of samples, losses, gradient norms, predictions, counts and notes must be equal, and no recorded run may be
-done again or set aside. Times, memory and the environment are not compared. With `--speed` these alone are: both
-versions train lora and full in turns, and the ratios of their throughput and memory are printed.
+done again or set aside. Times, memory and the environment are not compared.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,10 +25,6 @@ SUITES = ("quickstart", "chat", "regression", "tagging")  # suites whose model a
 SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
 VOLATILE = ("started", "seconds", "environment", "files", "earlier_attempts", "checks", "neighbours")
 """Fields of a record that differ between two runs of one version."""
-
-
-SPEED = {"quickstart": "test_samples=16", "chat": "test_samples=8"}
-"""Suite and setting of each case of `--speed`."""
 
 
 class Version:
@@ -146,34 +139,9 @@ def completed(old: Version, new: Version) -> list[str]:
     return lines + differences(common, {name: there[name] for name in common})
 
 
-def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
-    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
-    ratios: dict[str, list[tuple[float, float]]] = {}
-    for number, (suite, change), method in itertools.product(range(rounds), SPEED.items(), ("lora", "full")):
-        found: dict[Version, tuple[float, float]] = {}
-        for version in (old, new)[:: 1 if number % 2 else -1]:
-            out = f"speed-{suite}-{method}-{number}"
-            words = ["run-all", suite, "--methods", method, "--seeds", "1", "--wandb", "off", "--out", out]
-            own = ("steps=60", "epochs=null", "validation_samples=8", "latency_samples=0", change)
-            version.call(*words, *(word for one in own for word in ("--set", one)))
-            (file,) = version.room.glob(f"{out}/{suite}/{method}-*/run.json")
-            metrics = json.loads(file.read_text())["metrics"]
-            found[version] = metrics["samples_per_second"], metrics["peak_memory_mb"]
-        speed, memory = (after / before for after, before in zip(found[new], found[old], strict=True))
-        ratios.setdefault(f"{suite} {method}", []).append((speed, memory))
-        print(f"round {number + 1}, {suite} {method}: {speed:.3f}, {memory:.3f}", flush=True)
-    for case, pairs in ratios.items():
-        speeds, memories = zip(*pairs, strict=True)
-        yield (
-            f"{case}: samples/s {statistics.median(speeds):.3f} ({min(speeds):.3f} to {max(speeds):.3f}), "
-            f"peak memory {statistics.median(memories):.3f} of the older version's, {rounds} rounds"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
-    parser.add_argument("--speed", metavar="ROUNDS", type=int, help="compare times and memory, in so many rounds")
     given = parser.parse_args()
     here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory(prefix="hpml-same-") as name:
@@ -181,9 +149,6 @@ def main() -> None:
         subprocess.run(["git", "-C", here, "worktree", "add", "--detach", checkout, given.against], check=True)
         try:
             old, new = Version(checkout, Path(name) / "old"), Version(here, Path(name) / "new")
-            if given.speed:
-                print(*speeds(old, new, given.speed), sep="\n")
-                return
             for version in (old, new):
                 all_ways(version)
                 print(f"{version.checkout}: done", flush=True)

@@ -201,15 +201,11 @@ def examined(record: RunRecord, folder: Path, of: Serving, rows: Sequence[int]) 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="Folder of rows and runs, to go on with.")
-    parser.add_argument("--faults", default=",".join(["", *FAULTS]))
     asked, wrong = parser.parse_args(), 0
     with tempfile.TemporaryDirectory() as name:
-        place = asked.out or Path(name)
-        place.mkdir(parents=True, exist_ok=True)
-        runs = trained(suite_of_pairs(place), place / "runs")
+        runs = trained(suite_of_pairs(Path(name)), Path(name) / "runs")
         base = Path(prepare(runs[0][0].spec.settings).backbone)
-        for fault in asked.faults.split(","):
+        for fault in ("", *FAULTS):
             named: Counter[str] = Counter()
             for number in range(asked.trials):
                 record, folder = runs[number % len(runs)]

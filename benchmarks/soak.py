@@ -9,7 +9,7 @@
 called until it is complete. `--runs N`: one sweep of N runs is hit again and again. `--resume N`: N runs, of every
 method of these suites in turn, save their state every few steps and are killed once or twice; nothing is recorded.
 Each time the results (points, predictions, metrics, but for times and memory) must be those of an undisturbed sweep bit
-for bit, and no process, no listening socket and no temporary file may be left, in the results and the cache neither.
+for bit, and no process and no temporary file may be left, in the results and the cache neither.
 
 `--cluster`: one sweep by jobs is hit, on the Slurm of two nodes of tests/slurm/slurm.sh, which this script starts and
 ends as root; no job or claim may be left either. Until `--comments N` faults have happened, the site replaces the
@@ -157,7 +157,7 @@ def soak(room: Path, asked: argparse.Namespace, cluster: TwoNodes | None = None)
         return {"runs": 2 * truth.seeds, **found}
     rng = random.Random(asked.seed)
     moments = [rng.uniform(*BETWEEN) for _ in range(asked.faults)]
-    found = hit(rng, sweep, truth, moments, comments=asked.comments, minutes=asked.minutes)
+    found = hit(rng, sweep, truth, moments, comments=asked.comments)
     if bad(found):
         print((sweep.room / "said.log").read_text()[-4000:])
     runs, logs = content(sweep.folder), (sweep.folder / LOGS).glob("*.log")
@@ -221,14 +221,12 @@ def on_cluster(room: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 def on_this_machine(room: Path, asked: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> int:
     """Keep the record of sweeps of this machine as it grows; return the number of bad ones."""
-    began, segments = time.monotonic(), shared_memory()
+    segments = shared_memory()
     record: dict[str, Any] = {"shared_memory_left": [], "kills": [], "soak": soak(room, asked) if asked.runs else None}
     for entry in itertools.chain([None], kills(room, asked)):
         record["kills"] += [entry] if entry else []
         record["shared_memory_left"] = sorted(shared_memory() - segments)
         keep(record)
-        if time.monotonic() > began + 60 * asked.minutes:
-            break
     wrong = sum(map(bad, record["kills"])) + bool(record["shared_memory_left"])
     return wrong + bool(record["soak"] and ended_badly(record["soak"]))
 
@@ -238,7 +236,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further fault begins after so long")
     parser.add_argument("--resume", type=int, default=0, help="runs that go on from their states, and no others")
     parser.add_argument("--suites", default=",".join(SUITES), help="of these runs")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")

@@ -120,7 +120,7 @@ def _tried(
         made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
     except Unsupported as error:
         return Finding(str(error))
-    count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    count = sum(weight.numel() for weight in model.encoder.parameters() if weight.requires_grad)
     reason = train(model, made, lambda: loss(model(*inputs)))
 
     def padded() -> list[Tensor]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,27 +190,21 @@ def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[s
         }  # fmt: skip
 
 
-def replay(folder: Path, orders: int, question: Literal["decided", "costs"] = "decided") -> dict[str, float]:
+def replay(folder: Path, orders: int) -> dict[str, float]:
     """Return what races of recorded seeds in random orders need and say, beside one look at all seeds."""
     scores = Results.load(folder).aligned
     random, count = np.random.default_rng(38), len(scores.seeds)
-    until = Until(question=question).within(count)
+    until = Until().within(count)
     best = _best(judge(scores))
-    runs, other, named, ends = 0, 0, 0, Counter[str]()
+    runs, other, named = 0, 0, 0
     for _ in range(orders):
         raced = _raced(_reordered(scores, random.permutation(count)), until)
         runs += _runs(raced.rounds)
         other += _best(raced) != best
         named += _best(raced) is not None and best is not None and _best(raced) != best
-        end = race_end(raced)
-        ends[next((name for name in ENDS if name in end), end)] += 1
     whole = orders * count * len(scores.means)
-    shares = {f"ended: {name}": n / orders for name, n in ends.items()}
     return {"seeds": count, "orders": orders, "runs": runs / whole, "other best": other / orders,
-            "contrary best": named / orders, **shares}  # fmt: skip
-
-
-ENDS = ("is shown to score best", "are shown to score alike", "is expected to tell", "have the")
+            "contrary best": named / orders}  # fmt: skip
 
 
 def _reordered(scores: AlignedScores, order: NDArray[np.int64]) -> AlignedScores:

@@ -89,17 +89,6 @@ def test_a_step_waits_for_nothing(method: str, kernels: int, bench: Bench) -> No
 
 
 @needs_cuda_build
-def test_trained_parameters_in_half_precision_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They must be float32."""
-    from hpml_bench.training import model
-
-    monkeypatch.setattr(model, "keep_trained_as_float32", lambda encoder: encoder.to(torch.bfloat16))
-    monkeypatch.setattr("hpml_bench.training.kernels.keep_trained_as_float32", lambda _: None)
-    found = fake_cuda.run(bench, CLASSIFIER)
-    assert (found.status, "is trained in torch.bfloat16" in found.why) == ("FAIL", True), found
-
-
-@needs_cuda_build
 def test_a_refusal_that_is_none_on_the_cpu_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness takes an error of PEFT's for a reason to refuse a type; on a CPU it would be the same."""
     found = fake_cuda.run(bench, Combination("gpt2", "sequence_classification", "none"))
@@ -172,22 +161,12 @@ def test_the_command_ends_with_what_it_found(
     monkeypatch.setattr(fake_cuda, "combinations", lambda: [Combination("m", "t", name) for name in found])
     monkeypatch.setattr(fake_cuda, "run", lambda _, each: found[each.method])
     page = tmp_path / "page.md"
-    monkeypatch.setattr(sys, "argv", ["fake_cuda.py", "--markdown", str(page), "--json", str(tmp_path / "found.json")])
+    monkeypatch.setattr(sys, "argv", ["fake_cuda.py", "--markdown", str(page)])
     assert fake_cuda.main() == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 combinations: 1 ok, 0 ok on the CPU")
     assert "| m t full | a \\| b |" in page.read_text()
     monkeypatch.setattr(sys, "argv", ["fake_cuda.py", "--only", "lora"])
     assert fake_cuda.main() == 0
-
-
-def test_without_torchs_build_for_cuda_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One sentence, status 2."""
-    monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(sys, "argv", ["fake_cuda.py"])
-    assert fake_cuda.main() == 2
-    assert "is built without CUDA; tox -e cuda installs one" in capsys.readouterr().err
 
 
 # Tensors of the card

@@ -36,13 +36,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(tmp_path: Path) -> Namespace:
     """The call of a check whose results are read from a file."""
     (tmp_path / "found.json").write_text("{}")
-    return Namespace(json=tmp_path / "found.json", table=None)
+    return Namespace(json=tmp_path / "found.json")
 
 
 def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
     """With the reason; checks of numbers are done on the CPU, each by its own process, and the command ends well."""
-    found, table = tmp_path / "found.json", tmp_path / "table.md"
-    words = ["--only", "context,attention", "--json", str(found), "--table", str(table)]
+    found = tmp_path / "found.json"
+    words = ["--only", "context,attention", "--json", str(found)]
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "on_gpu.py"), *words],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
@@ -51,7 +51,7 @@ def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
     results = json.loads(found.read_text())
     assert results["context"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
     assert results["attention"]["passed"], results
-    assert "| attention 64 low |" in table.read_text()
+    assert (len(results["attention"]["cases"]), results["about"]["cards"]) == (8, [])
 
 
 def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,18 +119,6 @@ def test_a_process_that_ends_in_a_case_is_followed_by_another(
     script.write_text("raise SystemExit(3)")
     on_gpu.in_child("attention", 60, options)
     assert on_gpu.read(options)["attention"] == {"passed": False, "cases": {}, "error": "it ends with status 3"}
-
-
-def test_the_table_has_a_row_for_each_case() -> None:
-    """With the phase of the largest peak, in GB; a check without cases has one row."""
-    case = {
-        "passed": True, "predicted": {"step": 22e8, "evaluation": 1e9}, "measured": {"step": 2e9, "evaluation": 1e9},
-        "kernels": 600, "waits": 1, "busy_percent": 41.5, "samples_per_second": 300.25, "allocated_mb": 2000.0,
-    }  # fmt: skip
-    found = {"fit": {"passed": True, "cases": {"lora": case}}, "context": {"passed": None, "skipped": "a | b"}}
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in on_gpu.table(found)[4:]]
-    assert rows[0] == ["fit lora", "2.2", "2", "1.1", "600", "1", "41.5", "300.2", "2", "", "", "yes"]
-    assert (rows[1][0], rows[1][-1]) == ("context", "a / b")
 
 
 def test_work_side_by_side_counts_once() -> None:

@@ -7,8 +7,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,11 +64,6 @@ def changed(value: Any) -> Any:
     return value + 1 if isinstance(value, int) else ["?"]
 
 
-def unfound_leaves(study: Study, given: Any) -> list[str]:
-    """Return the paths of a study's answer at which a change goes unfound."""
-    return unfound(answer.answer_of(study), given)
-
-
 def unfound(recomputed: Any, given: Any) -> list[str]:
     """Return the paths of an answer at which a change goes unfound."""
     expected = dict(answer.leaves(recomputed))
@@ -117,13 +110,18 @@ def test_it_imports_nothing_of_the_package() -> None:
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
+OF_RACES = {"declared_looks", "rounds", "ended", "most_runs"}
+"""Fields of answers of races alone, which the auditor doesn't recompute."""
+
+
 def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every figure of the answer is what the records give."""
-    audit = recompute.audit_page(study, remade_quickstart)
-    assert audit.problems == []
-    assert audit.checked > 800
+    """Every figure of the answer is what the records give, and a change of any is found, by a hundred thousandth."""
+    given = answer_in(remade_quickstart)
+    assert given.keys() == PageSummary.model_fields.keys() - OF_RACES
+    assert unfound(answer.answer_of(study), given) == []
     assert recompute.main([str(remade_quickstart)]) == 0
-    assert f"{remade_quickstart}: {audit.checked} figures checked, 0 disagree" in capsys.readouterr().out
+    (checked,) = re.findall(r"quickstart: (\d+) figures checked, 0 disagree", capsys.readouterr().out)
+    assert int(checked) > 800
 
 
 SHARED = "ranks take three seeds that all methods share"
@@ -143,43 +141,78 @@ def changed_in(records: list[RunRecord], change: Callable[[RunRecord], dict[str,
 NO_MEMORY = {"peak_memory_mb": 0.0, "peak_memory_over_setup_mb": 0.0}
 
 
-@pytest.mark.parametrize(("records", "groups", "said"), [
-    pytest.param(lambda: made_records.sweep(seeds=2), None, (10, SHARED, "row"), id="means over two runs"),
-    pytest.param(lambda: made_records.sweep(seeds=1), UNEQUAL, (10, SHARED, "row"), id="groups"),
-    pytest.param(lambda: made_records.sweep(seeds=1), SINGLE, (10, SHARED, "row"), id="groups right or wrong"),
-    pytest.param(lambda: made_records.sweep(["lora", "head"], seeds=1), None, (1, SHARED, "row"), id="two methods"),
-    pytest.param(lambda: made_records.sweep(["lora"], seeds=4), None, (0, None, "seed"), id="one method"),
-    pytest.param(lambda: made_records.sweep(seeds=5), UNEQUAL, (30, None, "seed"), id="groups over seeds"),
-    pytest.param(
-        lambda: changed_in(made_records.sweep(seeds=3), lambda item: {"metrics": item.metrics | (
-            NO_MEMORY if item.spec.method.name == "lora" else {})}),
-        None, (20, None, "seed"), id="a cost of zero",
+def sweep(*arguments: Any, **more: Any) -> Callable[[], list[RunRecord]]:
+    return lambda: made_records.sweep(*arguments, **more)
+
+
+def without_memory(item: RunRecord) -> dict[str, Any]:
+    return {"metrics": item.metrics | (NO_MEMORY if item.spec.method.name == "lora" else {})}
+
+
+def of_its_own_host(item: RunRecord) -> dict[str, Any]:
+    return {"environment": item.environment | {"hosts": [f"of-{item.spec.method.method}"]}}
+
+
+MADE: dict[str, tuple[Callable[[], list[RunRecord]], Any, tuple[int, str | None, str]]] = {
+    "means over two runs": (sweep(seeds=2), None, (10, SHARED, "row")),
+    "groups": (sweep(seeds=1), UNEQUAL, (10, SHARED, "row")),
+    "groups right or wrong": (sweep(seeds=1), SINGLE, (10, SHARED, "row")),
+    "two methods": (sweep(["lora", "head"], seeds=1), None, (1, SHARED, "row")),
+    "one method": (sweep(["lora"], seeds=4), None, (0, None, "seed")),
+    "groups over seeds": (sweep(seeds=5), UNEQUAL, (30, None, "seed")),
+    "a cost of zero": (lambda: changed_in(sweep(seeds=3)(), without_memory), None, (20, None, "seed")),
+    "a method a host": (
+        lambda: changed_in(sweep()(), of_its_own_host), None, (10, "seeds were spread over hosts", "seed")
     ),
-    pytest.param(
-        lambda: changed_in(made_records.sweep(), lambda item: {
-            "environment": item.environment | {"hosts": [f"of-{item.spec.method.method}"]}}),
-        None, (10, "seeds were spread over hosts", "seed"), id="a method a host",
+    "all with neighbours": (
+        lambda: changed_in(sweep()(), lambda _: {"neighbours": ("x",)}), None,
+        (10, "runs had neighbours on their host", "seed"),
     ),
-    pytest.param(
-        lambda: changed_in(made_records.sweep(), lambda _: {"neighbours": ("x",)}),
-        None, (10, "runs had neighbours on their host", "seed"), id="all with neighbours",
-    ),
-])  # fmt: skip
-def test_it_recomputes_a_page(records: Callable[[], list[RunRecord]], groups: Any, said: Any, tmp_path: Path) -> None:
+}  # fmt: skip
+"""Records, groups of rows, and what the package's page says: pairs tested, why no cost ranks, and over what."""
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_made_pages_are_of_the_kind_that_they_are_named(name: str, tmp_path: Path) -> None:
     """Over rows alone, over groups and over seeds; costs that rank by none: no leaf disagrees, any change is found."""
+    records, groups, said = MADE[name]
     folder = page_of(made_records.write(tmp_path / "page", records()), groups)
     found = answer_in(folder)
     assert (found["tested"], found["unranked"], found["over"]) == said
-    assert problems_in(folder) == []
-    assert unfound_leaves(reading.read_study(folder), found) == []
+    assert_recomputed(folder)
 
 
-@pytest.mark.parametrize("name", golden.MADE)
-def test_it_recomputes_a_golden_page(name: str, tmp_path: Path) -> None:
-    """Of jobs, hosts, failures, looks and a tuning."""
-    folder = page_of(golden.MADE[name](tmp_path / "page"))
-    assert problems_in(folder) == []
-    assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
+def of_task(task: str, seeds: int) -> Callable[[Path], Path]:
+    """Return what makes the page of a task that is no classification, of schema-2 records."""
+
+    def made(place: Path) -> Path:
+        folder = made_task_records.write(place / task, task, seeds=seeds)
+        suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
+        (folder / "suite.json").write_text(json.dumps(suite))
+        return report(folder)
+
+    return made
+
+
+OTHERS: dict[str, Callable[[Path], Path]] = {
+    **{name: lambda place, made=made: page_of(made(place / "page")) for name, made in golden.MADE.items()},
+    **{name: lambda _, name=name: REFERENCE.parent / name for name in ("chat", "tagging", "regression", "trainers")},
+    "errors": of_task("regression", 5), "entities": of_task("token_classification", 5),
+    "errors over rows": of_task("regression", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_recomputes_a_page(name: str, tmp_path: Path) -> None:
+    """Of jobs, hosts, failures, looks and a tuning; committed ones of other tasks; of RMSE and of F1."""
+    assert_recomputed(OTHERS[name](tmp_path))
+
+
+def assert_recomputed(folder: Path) -> None:
+    """Check that no leaf of a page disagrees with what the records give, and that any change is found."""
+    study = reading.read_study(folder)
+    assert recompute.audit_page(study, folder).problems == []
+    assert unfound(answer.answer_of(study), answer_in(folder)) == []
 
 
 @pytest.mark.parametrize(("largest", "used", "seeds"), [(0.3, True, 3), (0.2, False, 3), (0.3, True, 1)])
@@ -196,26 +229,6 @@ def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seed
         path.write_text(json.dumps(record), encoding="utf-8")
     assert load(report(folder)).aligned.difference_span == pytest.approx(largest if used else 1.0)
     assert problems_in(folder) == []
-
-
-OF_RACES = {"declared_looks", "rounds", "ended", "most_runs"}
-"""Fields of answers of races alone, which the auditor doesn't recompute."""
-
-
-def test_it_finds_a_changed_leaf(remade_quickstart: Path, study: Study) -> None:
-    """Every figure of the answer is held: a change of any is found, of real numbers one of a hundred thousandth."""
-    given = answer_in(remade_quickstart)
-    assert given.keys() == PageSummary.model_fields.keys() - OF_RACES
-    assert unfound_leaves(study, given) == []
-
-
-@pytest.mark.parametrize("name", ["chat", "tagging", "regression", "trainers"])
-def test_it_finds_changes_of_other_tasks(name: str) -> None:
-    """The committed answer of a language model, tags, numbers, programs: none disagrees, any change does."""
-    folder = REFERENCE.parent / name
-    study = reading.read_study(folder)
-    assert recompute.audit_page(study, folder).problems == []
-    assert unfound_leaves(study, answer_in(folder)) == []
 
 
 def test_it_names_what_no_rule_covers(remade_quickstart: Path, study: Study) -> None:
@@ -261,35 +274,14 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
     assert (answer_in(folder)["runs"], answer_in(folder)["planned"]) == (19, 20)
 
 
-@pytest.fixture(scope="module", params=["regression", "token_classification", "regression over rows"])
-def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the page of a task that is no classification, of schema-2 records."""
-    task, _, over_rows = request.param.partition(" ")
-    folder = made_task_records.write(tmp_path_factory.mktemp("page") / task, task, seeds=2 if over_rows else 5)
-    suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
-    (folder / "suite.json").write_text(json.dumps(suite))
-    return report(folder)
-
-
-def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
-    """Every figure of RMSE, or of entity F1, is what the records give, by scores of its own; changed ones are found."""
-    assert problems_in(of_task) == []
-    study = reading.read_study(of_task)
-    assert unfound_leaves(study, answer_in(of_task)) == []
-
-
-def test_a_wrong_call(tmp_path: Path) -> None:
+def test_a_wrong_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a folder the script says how it is called, and of one without a report how to make it."""
     bare = shutil.copytree(REFERENCE, tmp_path / "bare", ignore=shutil.ignore_patterns("tables", "report.*"))
-    for arguments, said in (
-        ([], "python benchmarks/recompute.py"),
-        ([str(tmp_path)], "python benchmarks/recompute.py"),
-        ([str(bare)], f"`hpml-bench report {bare} --format md` makes it"),
-    ):
-        script = [sys.executable, str(ROOT / "benchmarks/recompute.py"), *arguments]
-        done = subprocess.run(script, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert said in done.stdout
+    usage = "python benchmarks/recompute.py FOLDER"
+    told = {(): usage, (str(tmp_path),): usage, (str(bare),): f"`hpml-bench report {bare} --format md` makes it"}
+    for arguments, said in told.items():
+        assert recompute.main([*arguments]) == 2
+        assert said in capsys.readouterr().out
 
 
 def suites_of(folder: Path) -> list[Path]:

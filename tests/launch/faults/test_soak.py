@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -64,25 +64,19 @@ def test_a_parent_that_grows_fails_the_soak() -> None:
     assert not soak.ended_badly(good | dict.fromkeys(names, risen | short)), "too short to tell"
 
 
-def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
-    """A temporary file, a half-made entry of the cache, and a socket at which its parent listened: each is told."""
+def test_what_a_sweep_leaves_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary file, a half-made entry of the cache, and a process of its session: each is told."""
     sweep = faults.Sweep(tmp_path / "one", "head", 1)
     assert faults.leftovers(sweep) == []
     (sweep.cache / "models/.new-abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
     (sweep.temporary / "file").write_text("")
-    listens = (
-        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([sys.executable, "-c", listens], **pipes) as parent:
-        port = int(parent.stdout.readline())
-        for _ in range(faults.LOOKS_FOR_SOCKETS):
-            sweep.look(parent)
-        assert sweep.ports == {(parent.pid, port)}
-        left = faults.leftovers(sweep)
-        parent.kill()
-    assert [Path(name).name for name in left[:3]] == ["file", ".run.json.1.tmp", ".new-abc"]
-    assert f"something listens at port {port}" in left
-    with socket.create_server(("127.0.0.1", port)):
-        assert f"something listens at port {port}" not in faults.leftovers(sweep), "its number is another's now"
+    assert [Path(name).name for name in faults.leftovers(sweep)] == ["file", ".run.json.1.tmp", ".new-abc"]
+    monkeypatch.setattr(faults, "LAST_SECONDS", 0.2)
+    script = f"{sys.executable} -c 'import time; time.sleep(60)' & echo $!"
+    with subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        parent.wait()
+        assert f"pid={child}" in str(faults.still_there(parent))
+        os.kill(child, signal.SIGKILL)
+    assert faults.still_there(parent) == []
