@@ -75,7 +75,7 @@ def covered(spans: list[tuple[float, float]]) -> float:
 
 def context() -> Cases:
     """Measure what a rank takes beside tensors, each beside the constant that `fit` adds."""
-    yield "context", partial(_taken, limits.CUDA_CONTEXT, _open)
+    yield "context", partial(_taken, limits.CUDA_CONTEXT, partial(torch.zeros, 1, device="cuda"))
     yield "cuBLAS", partial(_taken, limits.CUBLAS_WORKSPACE // 2 + limits.CUBLASLT_WORKSPACE, _multiply)
     yield "NCCL, one rank", partial(_taken, limits.NCCL_BUFFERS, _reduce)
 
@@ -85,19 +85,14 @@ def _taken(predicted: int, act: Any) -> dict[str, Any]:
     card = visible_gpus()[0]["uuid"].partition("-")[2]
     before = nvml_used_mb(card) or 0
     act()
+    torch.cuda.synchronize()
     measured = 1e6 * ((nvml_used_mb(card) or 0) - before)
     return {"passed": True, "predicted": {"bytes": predicted}, "measured": {"bytes": measured}}
-
-
-def _open() -> None:
-    torch.zeros(1, device="cuda")
-    torch.cuda.synchronize()
 
 
 def _multiply() -> None:
     one = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16)
     torch.nn.functional.linear(one, one, one[0])
-    torch.cuda.synchronize()
 
 
 def _reduce() -> None:

@@ -154,32 +154,31 @@ def power(name: str, n: int, trials: int) -> dict[str, float]:
 def rate_table(record: Mapping[str, Any]) -> str:
     """Return the table of false pages: by the package's rule, and by each pair's own variance in brackets."""
     equal = ("equal", "1:3:10", "one of five ten times larger")
+    among: dict[str, tuple[str, Callable[[str, str], bool]]] = {
+        **{f"normal, {one}": ("normal", lambda own, apart, of=one: (own, apart) == (of, "none")) for one in equal},  # type: ignore[misc]
+        "normal, the worst of three other spreads": (
+            "normal", lambda own, apart: own not in {*equal, *FEW} and apart == "none"
+        ),
+        "normal, the worst of three and four methods, and where one, two or all but two differ": (
+            "normal", lambda own, apart: own in FEW or apart != "none"
+        ),
+        "t with 3 degrees of freedom, the worst of six": ("t3", lambda *_: True),
+        "exponential, the worst of four (not promised)": ("skewed", lambda *_: True),
+    }  # fmt: skip
+    cases = {
+        "a method that loses 30 points in a fifth of its seeds": "5 methods, {} seeds",
+        "a periodic disturbance of two methods' time": "{} seeds",
+    }
 
-    def cells(noise: str, among: Callable[[str, str], bool]) -> Iterator[str]:
-        for n in SEEDS:
-            of = [row for row in record["false_pages"] if (row["noise"], row["seeds"]) == (noise, n)]
-            of = [row for row in of if among(row["spreads"], row["apart"])]
-            after, before = (max(row[rule] for row in of) for rule in ("after", "before"))
-            yield f"{percent(after)} ({100 * before:.1f})"
-
-    def rows() -> Iterator[tuple[str, Iterator[str]]]:
-        for spreads in equal:
-            yield f"normal, {spreads}", cells("normal", lambda own, apart, of=spreads: (own, apart) == (of, "none"))  # type: ignore[misc]
-        yield (
-            "normal, the worst of three other spreads",
-            cells("normal", lambda own, apart: own not in {*equal, *FEW} and apart == "none"),
-        )
-        yield (
-            "normal, the worst of three and four methods, and where one, two or all but two differ",
-            cells("normal", lambda own, apart: own in FEW or apart != "none"),
-        )
-        yield "t with 3 degrees of freedom, the worst of six", cells("t3", lambda *_: True)
-        yield "exponential, the worst of four (not promised)", cells("skewed", lambda *_: True)
-        for case, condition in (
-            ("a method that loses 30 points in a fifth of its seeds", "5 methods, {} seeds"),
-            ("a periodic disturbance of two methods' time", "{} seeds"),
-        ):
-            yield f"{case} (not promised)", (percent(record["cases"][case][condition.format(n)]) for n in SEEDS)
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for name, (noise, chosen) in among.items():
+            of = [
+                row for row in record["false_pages"] if row["noise"] == noise and chosen(row["spreads"], row["apart"])
+            ]
+            worst = [[max(row[rule] for row in of if row["seeds"] == n) for rule in ("after", "before")] for n in SEEDS]
+            yield name, [f"{percent(after)} ({100 * before:.1f})" for after, before in worst]
+        for case, condition in cases.items():
+            yield f"{case} (not promised)", [percent(record["cases"][case][condition.format(n)]) for n in SEEDS]
 
     return "\n".join(table_lines(("noise over seeds, spread of methods", "3 seeds", "5", "10"), rows()))
 

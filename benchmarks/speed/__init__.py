@@ -112,7 +112,7 @@ def one_gpu() -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
 
 
-def memory_mb(kind: str) -> float:
-    """Return memory of this process in MB, such as VmHWM, its peak, or RssAnon, which is no file's."""
-    found = re.search(rf"^{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+def memory_mb() -> float:
+    """Return this process's peak memory in MB: that of getrusage begins with the size of the process that started it."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 / 1e6 if found else 0.0

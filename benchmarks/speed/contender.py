@@ -117,7 +117,7 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             torch.set_num_threads(job["threads"])
-            result = JOBS[job["contender"]](job) | {"peak_mb": memory_mb("VmHWM")}
+            result = JOBS[job["contender"]](job) | {"peak_mb": memory_mb()}
             gc.collect()
             answers.write(json.dumps(result) + "\n")
             answers.flush()

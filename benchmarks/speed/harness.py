@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -72,13 +71,11 @@ def rows(count: int) -> list[Target]:
     with tempfile.TemporaryDirectory() as name:
         few, first, again = (_prepare(Path(name), rows) for rows in (count // 10, count, count))
     raw = {"rows": [count // 10, count, count], "measured": [few, first, again]}
-    growth, anonymous = (first[kind] / few[kind] for kind in ("peak_mb", "anonymous_mb"))
-    full = count >= ROWS
+    growth, full = first["peak_mb"] / few["peak_mb"], count >= ROWS
     return [
         at_most(f"{count:,} rows tokenised and cached", [first["seconds"]], "s", FIRST_SECONDS if full else None, raw),
         at_most("the same rows again", [again["seconds"]], "s", AGAIN_SECONDS if full else None, raw),
         at_most("memory of ten times the rows", [growth], "x", FLAT if full else None, raw),
-        at_most("of that, without mapped files", [anonymous], "x", None, raw),
     ]
 
 
@@ -121,20 +118,9 @@ def main() -> None:
         dataset=DatasetSpec(name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}),
         steps=1, max_length=64, validation_samples=500, test_samples=count // 20,
     )  # fmt: skip
-    over, peaks = threading.Event(), [0.0]
-
-    def look() -> None:
-        while not over.wait(0.02):
-            peaks.append(memory_mb("RssAnon"))
-
-    looking = threading.Thread(target=look)
-    looking.start()
     began = time.monotonic()
     prepare(settings)
-    seconds = time.monotonic() - began
-    over.set()
-    looking.join()
-    print(json.dumps({"seconds": seconds, "peak_mb": memory_mb("VmHWM"), "anonymous_mb": max(peaks)}))
+    print(json.dumps({"seconds": time.monotonic() - began, "peak_mb": memory_mb()}))
 
 
 def reports(sizes: tuple[int, ...]) -> list[Target]:
