@@ -70,7 +70,8 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
     found = []
     for planned in (spreads, [statistics.sd_upper_bound(float(sd), pilot) for sd in spreads]):
         seeds = [statistics.seeds_to_find([statistics.OverSeeds(2, 0.0, float(sd))], size, level) for sd in planned]
-        found.append(float(np.mean([TTestPower().power(size, n, level) for n in seeds if n is not None])))
+        powers = np.array([TTestPower().power(size, n, level) for n in seeds if n is not None])
+        found.append(float(np.nan_to_num(powers, nan=1.0).mean()))  # scipy has none where it is 1 but for 1e-12
     return found[0], found[1]
 
 

@@ -76,8 +76,7 @@ class Process:
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
         environment |= PROCESS_ENVIRONMENT if self._ours else {}
-        path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment |= {"OMP_NUM_THREADS": str(self._threads), "PYTHONPATH": path} | one_gpu()
+        environment |= {"OMP_NUM_THREADS": str(self._threads), **import_path(), **one_gpu()}
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "speed.contender"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -107,12 +106,18 @@ class Process:
         return result
 
 
+def import_path() -> dict[str, str]:
+    """Return the variable by which a process finds this package too."""
+    folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
 def one_gpu() -> dict[str, str]:
     """Return the variable that leaves a process the first visible GPU: of more the Trainer makes a DataParallel."""
     return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
 
 
 def memory_mb() -> float:
-    """Return this process's peak memory in MB: that of getrusage begins with the size of the process that started it."""
+    """Return this process's peak memory in MB; getrusage's begins with the size of the process that started it."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 / 1e6 if found else 0.0

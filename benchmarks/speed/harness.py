@@ -22,7 +22,7 @@ from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT
-from speed import Target, at_most, memory_mb, shapes
+from speed import Target, at_most, import_path, memory_mb, shapes
 
 SEEDS = 5
 """Of the suite quickstart."""
@@ -84,10 +84,8 @@ def _prepare(folder: Path, count: int) -> dict[str, float]:
     table = folder / f"{count}.csv"
     if not table.exists():
         write_rows(table, count)
-    own = {
-        "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[1]),
-        "TOKENIZERS_PARALLELISM": "true",  # as in the process that run-all prepares in
-    }  # fmt: skip
+    own = {"XDG_CACHE_HOME": str(folder / "cache"), **import_path()}
+    own["TOKENIZERS_PARALLELISM"] = "true"  # as in the process that run-all prepares in
     command = [sys.executable, "-m", "speed.harness", str(table), str(count)]
     done = subprocess.run(
         command, env=os.environ | PROCESS_ENVIRONMENT | own, check=True, stdout=subprocess.PIPE, text=True
