@@ -1,6 +1,6 @@
 """Memory predicted by `hpml-bench fit` over that of real steps, by torch's allocator on a CPU.
 
-    python benchmarks/fit_ratios.py [--only NAME] [--out FILE]
+    python benchmarks/fit_ratios.py [--only NAME]
 
 trains models of a few layers with random weights: every method of the packaged suites and PEFT's types, each with and
 without gradient checkpointing, in micro-batches, and with weights in bfloat16. It prints the ratio of the predicted to
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import tempfile
@@ -360,16 +359,15 @@ def distribution(found: list[Compared]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Predicted over real memory.")
     parser.add_argument("--only", default="", help="part of the names of cases")
-    parser.add_argument("--out", type=Path, help="file for a line of JSON per case; those in it are not run again")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []
-    found = [Compared(**json.loads(line)) for line in lines]
-    chosen = {name: spec for name, spec in cases() if options.only in name and all(one.name != name for one in found)}
+    found: list[Compared] = []
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     settings = spec_of(CLASSIFICATION, "lora", {}, {}).settings
     with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
-        for name, spec in chosen.items():
+        for name, spec in cases():
+            if options.only not in name:
+                continue
             try:
                 found.append(compare(name, spec, Path(folder), group))
             except Exception as error:  # named, and the others go on
@@ -377,9 +375,6 @@ def main() -> None:
             one = found[-1]
             shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
             print(f"{one.name}: {shown}", flush=True)
-            if options.out:
-                with options.out.open("a") as file:
-                    file.write(json.dumps(one._asdict()) + "\n")
     print("\n".join(distribution(found)))
 
 

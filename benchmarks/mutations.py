@@ -1,6 +1,6 @@
 """Mutations: plausible bugs, one at a time, each of which its tests must notice.
 
-    python benchmarks/mutations.py [--only ID ...] [--area AREA] [-j N]
+    python benchmarks/mutations.py [--only ID ...] [-j N]
 
 benchmarks/mutations.toml lists them: an area, a file, a text that occurs in it once, the text of the bug, and the
 cheapest tests that notice it. Each is tried in a copy of the repository. It is killed where its tests fail or hang, and
@@ -152,13 +152,12 @@ def try_all(mutations: Sequence[Mutation], jobs: int) -> Mapping[str, tuple[str,
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="ID", help="these mutations")
-    parser.add_argument("--area", choices=AREAS)
     parser.add_argument("-j", "--jobs", type=int, default=1, help="mutations that are tried at a time")
     options = parser.parse_args(argv)
     table = read_table()
     if unknown := set(options.only or ()) - {one.id for one in table}:
         parser.error(f"there is no mutation {', '.join(sorted(unknown))}")
-    chosen = [one for one in table if options.area in {None, one.area} and (not options.only or one.id in options.only)]
+    chosen = [one for one in table if not options.only or one.id in options.only]
     found = [how for how, _ in try_all(chosen, options.jobs).values()]
     print(", ".join(f"{found.count(how)} {how}" for how in ("killed", "SURVIVED", "stale")))
     return int(found.count("killed") < len(found))

@@ -200,16 +200,14 @@ def generation(job: dict[str, Any]) -> dict[str, Any]:
         asked = [row[:prompt] for row, prompt in zip(ids[:PROMPTS], prompts, strict=False)]
         decoding = Generator(Decoding(NEW_TOKENS), (), lambda _: "", 1, EVAL_BATCH, 0)
         by_length = sorted(asked, key=len, reverse=True)
+        batches = [by_length[start : start + EVAL_BATCH] for start in range(0, len(by_length), EVAL_BATCH)]
 
-        def batches(texts: list[list[int]]) -> Iterator[list[list[int]]]:
-            return (texts[start : start + EVAL_BATCH] for start in range(0, len(texts), EVAL_BATCH))
-
-        def harness(texts: list[list[int]]) -> None:
-            for batch in batches(texts):
+        def harness() -> None:
+            for batch in batches:
                 generate(model, batch, decoding, torch.device("cpu"), list(range(len(batch))))
 
-        def by_hand(texts: list[list[int]]) -> None:
-            for batch in batches(texts):
+        def by_hand() -> None:
+            for batch in batches:
                 longest = max(map(len, batch))
                 padded = torch.tensor([[1] * (longest - len(row)) + row for row in batch])
                 mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
@@ -219,7 +217,7 @@ def generation(job: dict[str, Any]) -> dict[str, Any]:
                         eos_token_id=None, use_cache=True,
                     )  # fmt: skip
 
-        timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length)}
+        timed = {"ours": harness, "by_hand": by_hand}
         seconds: dict[str, list[float]] = {name: [] for name in timed}
         for turn in range(4):
             for name in random.Random(turn).sample(list(timed), len(timed)):  # noqa: S311
