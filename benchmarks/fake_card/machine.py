@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from inspect import getattr_static
 from pathlib import Path
@@ -13,16 +13,17 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 from transformers import PreTrainedModel
 
-from fake_card.attention import attention
 from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CPU, CUDA, Card, CardTensor
+from fake_card.tensors import CPU, CUDA, Card, CardTensor, held
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.training import clock, distributed, evaluation, model, trainer
 from hpml_bench.training.distributed import process_group
 
+attend: Any = torch.nn.functional.scaled_dot_product_attention
 make_tensor = torch.tensor
 load_backbone = model.load_backbone
 swap_tensors: Any = torch.utils.swap_tensors
@@ -60,6 +61,43 @@ def load(folder: Path, settings: Settings, kind: Any = "encoder", device: torch.
 def leave_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+class Attention(torch.autograd.Function):
+    """Torch's attention, which a card does by one kernel each way, on what tensors hold; its graph stands beside."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        count("attention")
+        with _disable_current_modes(), torch.set_grad_enabled(any(ctx.needs_input_grad)):
+            ctx.inputs = [held(each).detach().requires_grad_(torch.is_grad_enabled()) for each in tensors]
+            ctx.output = call(*ctx.inputs)
+            return CardTensor(ctx.output.detach())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        count("attention_backward")
+        with _disable_current_modes():
+            return None, *map(CardTensor, torch.autograd.grad(ctx.output, ctx.inputs, held(gradients[0])))
+
+
+def count(name: str) -> None:
+    mode = _get_current_dispatch_mode()
+    if isinstance(mode, Card):
+        mode.kernels[name] += 1
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Any:
+    """Attend as torch does; under autocast in its type."""
+    if query.device != CUDA:
+        return attend(query, key, value, attn_mask, **options)
+    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.to(kind)
+
+    def call(*tensors: Tensor) -> Any:
+        return attend(*tensors, held(mask), **options)
+
+    return Attention.apply(call, *(each.to(kind) for each in (query, key, value)))  # type: ignore[no-untyped-call]
 
 
 @contextmanager
