@@ -73,9 +73,7 @@ def shown(page: Page, paths: Sequence[Path]) -> None:
     pages = [path for path in paths if path.name.startswith("report.")]
     for path in pages:
         click.echo(for_terminal(path))
-    others = [path for path in paths if path not in pages and path.suffix in {".csv", ".tex"}]
-    if others:
-        click.echo(for_terminal(f"{len(others)} table{'s' if others[1:] else ''} in {others[0].parent}"))
-    runs = [path for path in paths if path not in pages and path.suffix == ".json"]
-    if runs:
-        click.echo(for_terminal(f"{len(runs)} run{'s' if runs[1:] else ''} in {runs[0].parent}"))
+    for kind, suffixes in (("table", {".csv", ".tex"}), ("run", {".json"})):
+        others = [path for path in paths if path not in pages and path.suffix in suffixes]
+        if others:
+            click.echo(for_terminal(f"{len(others)} {kind}{'s' if others[1:] else ''} in {others[0].parent}"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,27 +183,15 @@ def _tagged_slots(world: World, kinds: list[int], first: list[int], then: list[i
 def _part(frame: str, filled: Iterator[list[Tagged]], end: str) -> list[Tagged]:
     """Return the words of a headline or sentence, the first one with a capital."""
     row: list[Tagged] = []
-    for before, is_slot, behind in _pieces(frame):
-        if not is_slot:
-            row.append((before, "O"))
-            continue
-        words = next(filled)
+    for word in frame.split():
+        before, *behind = re.split(r"\{\w+\}", word)
+        words = next(filled) if behind else [("", "O")]
         words[0] = (before + words[0][0], words[0][1])
-        words[-1] = (words[-1][0] + behind, words[-1][1])
+        words[-1] = (words[-1][0] + "".join(behind), words[-1][1])
         row += words
     row[0] = (row[0][0][0].upper() + row[0][0][1:], row[0][1])
     row[-1] = (row[-1][0] + end, row[-1][1])
     return row
-
-
-@cache
-def _pieces(frame: str) -> tuple[tuple[str, bool, str], ...]:
-    """Return a frame word by word: the text before its slot, whether it has a slot, and the text after it."""
-    pieces = []
-    for word in frame.split():
-        slot = re.search(r"\{\w+\}", word)
-        pieces.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
-    return tuple(pieces)
 
 
 # Numbers

@@ -33,7 +33,7 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPLITS = tuple(sorted(SPLIT_NAMES, key=("train", "test", "validation").index))
+SPLITS = tuple(SPLIT_NAMES)  # in the order of files that no name assigns
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage")
 MOST_NUMBERED = 20  # most different whole numbers of a column that are taken for classes
 ONLY_NUMBERS = frozenset(NUMBER_NAMES) - frozenset(LABEL_NAMES)
