@@ -112,24 +112,6 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
 # What is learnt
 
 
-@pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
-@pytest.mark.parametrize("name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"])
-def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
-    """None where it writes none, one behind white space, two: as `apply_chat_template`; a cut keeps the first."""
-    tokenizer, template = FAMILIES[name].tokenizer(), begun + FAMILIES[name].template
-    whole = tokenizer.apply_chat_template(messages(*ONE), chat_template=template)["input_ids"]
-    asked = tokenizer.apply_chat_template(messages(*ONE)[:1], chat_template=template, add_generation_prompt=True)
-    writer = conversations(tokenizer, template)
-    found = example(writer, *ONE)
-    assert list(found.ids[: len(whole)]) == whole
-    assert list(found.ids[: found.prompt]) == asked["input_ids"]
-    assert writer.counts == {"rows": 1}
-    cut = example(conversations(tokenizer, template, len(found.ids) - 3, too_long="cut_prompt"), *ONE)
-    bos = [place for place, token in enumerate(found.ids[:2]) if token == tokenizer.bos_token_id][:1]
-    kept = bos[0] + 1 if bos else 0
-    assert cut.ids == found.ids[:kept] + found.ids[kept + 3 :]
-
-
 def test_marks_may_leave_the_end_of_the_turn_out() -> None:
     """It is learnt all the same, and no end token is put in its place."""
     template = T.CHATML_MARKED.replace(

@@ -13,7 +13,8 @@ from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -33,15 +34,6 @@ def only(check: Callable[[], Result]) -> Result:
     """Return the line of a check."""
     (line,) = run_checks((check,))
     return line
-
-
-def raising(error: Exception) -> Callable[..., Any]:
-    """Return a function that raises an error."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise error
-
-    return refuse
 
 
 class Here:
@@ -96,12 +88,12 @@ class Here:
         self.patch.setattr(machine.time, "time", lambda: now() + later)
 
     def unwritable(self, number: int = errno.EROFS) -> None:
-        self.patch.setattr(machine.tempfile, "TemporaryFile", raising(OSError(number, os.strerror(number))))
+        self.patch.setattr(machine.tempfile, "TemporaryFile", Mock(side_effect=OSError(number, os.strerror(number))))
 
     def homeless(self) -> None:
         """Be a user without a home, as a number without a name in a container."""
         self.variables(HPML_BENCH_CACHE=None, HF_DATASETS_CACHE=None)
-        self.patch.setattr(system_cache.platformdirs, "user_cache_path", raising(RuntimeError("no home directory")))
+        self.patch.setattr(system_cache.platformdirs, "user_cache_path", Mock(side_effect=RuntimeError("no home")))
         self.patch.setattr(constants, "HF_HOME", "~/.cache/huggingface")
         self.patch.setattr(os.path, "expanduser", lambda path: path)
 
@@ -184,7 +176,7 @@ CASES = {
     "a disk with little room": Case(machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free"),
     "a file system without locks": Case(
         machine.results_folder,
-        lambda h: h.patch.setattr(fcntl, "flock", raising(OSError(errno.ENOLCK, "No locks available"))),
+        lambda h: h.patch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))),
         "fail", "can't lock files",
     ),
     "a folder for temporary files that is missing": Case(
@@ -195,7 +187,7 @@ CASES = {
     ),
     "no folder for temporary files": Case(
         machine.temporary_folder,
-        lambda h: h.patch.setattr(tempfile, "gettempdir", raising(FileNotFoundError(2, "No usable one"))), "fail", "",
+        lambda h: h.patch.setattr(tempfile, "gettempdir", Mock(side_effect=FileNotFoundError)), "fail", "",
     ),
     "shared memory without GPUs": Case(
         machine.shared_memory, lambda h: (h.cards(0), h.disk(64e6)), "ok", "64 MB free"

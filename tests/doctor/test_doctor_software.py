@@ -16,10 +16,12 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from huggingface_hub import constants
+from test_doctor_machine import only
 
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.data import sources
@@ -44,12 +46,6 @@ WORKS: dict[str, Any] = {
     "worker": True,
 }
 KEY = "hf_0123456789abcdef"
-
-
-def only(check: Callable[[], Result]) -> Result:
-    """Return the line of a check."""
-    (line,) = run_checks((check,))
-    return line
 
 
 @pytest.fixture
@@ -113,12 +109,8 @@ def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch
 
 def test_a_clone_that_is_not_installed(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its metadata are missing; that is said, and stops nothing."""
-
-    def none(name: str) -> None:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(software, "metadata", none)
-    monkeypatch.setattr(packages, "metadata", none)
+    for module in (software, packages):
+        monkeypatch.setattr(module, "metadata", Mock(side_effect=PackageNotFoundError("hpml-bench")))
     assert [line.state for line in run_checks((software.python, software.dependencies, software.extras))] == [
         "warn"
     ] * 3
@@ -234,11 +226,7 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks meet over it: without it quickstart can't run."""
     assert only(software.loopback).state == "ok"
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "create_connection", Mock(side_effect=OSError(101, "Network is unreachable")))
     line = only(software.loopback)
     assert line.state == "fail"
     assert "Network is unreachable" in line.finding

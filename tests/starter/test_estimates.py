@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -65,11 +66,7 @@ def test_memory_of_cards_is_for_one_sample_at_a_time(
 
 def test_memory_that_cannot_be_predicted_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite is written, with the reason where the prediction would stand."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise UserError("config.json is strange")
-
-    monkeypatch.setattr(predict, "predict", refuse)
+    monkeypatch.setattr(predict, "predict", Mock(side_effect=UserError("config.json is strange")))
     settings = load_suite("quickstart").settings
     assert (
         estimates.predict_memory(settings, (FULL,), "FILE").sentence == "Memory: not predicted: config.json is strange."
