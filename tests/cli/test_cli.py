@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,38 +83,6 @@ def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
     line = sentence(call("run-all", small, "--out", small, "--wandb", "off"))
     assert small in line
     assert "--out" in line
-
-
-HOLD = """
-import pathlib, sys
-from hpml_bench.records.folder import locked
-with locked(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(small: str) -> Iterator[subprocess.Popen[str]]:
-    folder = Path(small).parent / "out/small"
-    folder.mkdir(parents=True)
-    command = [sys.executable, "-c", HOLD, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_folder_in_use_names_the_process(small: str, holder: subprocess.Popen[str]) -> None:
-    """Status 2 with its number; when it dies, however, the folder is free again."""
-    line = sentence(run_all(small))
-    assert f"process {holder.pid}" in line
-    holder.kill()
-    holder.wait()
-    from hpml_bench.records.folder import locked
-
-    with locked(Path(small).parent / "out/small"):
-        pass
 
 
 @pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])

@@ -102,16 +102,6 @@ def test_the_stream_ties_names_to_beats() -> None:
     assert (chain[1:] == chain[:-1]).mean() == pytest.approx(0.5 + 0.5 / 24, abs=0.01)
 
 
-def test_the_data_set_gives_the_asked_rows_and_the_best_accuracy() -> None:
-    """Splits have the sizes of the settings, four labels, and a note with the exact best accuracy."""
-    data = make_loader(settings()).load(settings(), "class")
-    assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
-    assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")
-    world = make_world()
-    best = nw.best_accuracy(world, nw.generate(world, 48, 0, "test"))[0]
-    assert data.notes["best possible accuracy"].startswith(f"{best:.1%}")
-
-
 def test_the_asset_is_small_and_whole() -> None:
     """At most 8 MB: configuration, safetensors weights, tokenizer, and a model card with licence and figures.
 
