@@ -42,18 +42,6 @@ class _KnownTokens(NamedTuple):
     puts_space: bool  # whether the tokenizer adds a space before every text, as many do that write spaces as ▁
 
 
-class _Tokens(NamedTuple):
-    """A rendered conversation in tokens; lists are [tokens], `prompt` and `content` as of `Example`."""
-
-    ids: list[int]
-    targets: list[bool]
-    sizes: list[int]  # UTF-8 bytes
-    prompt: int
-    content: int
-    first: int  # place of the first target token of an answer; before it the prompt may be cut
-    counts: dict[str, int]  # counts that the row adds where it is kept
-
-
 @dataclass(frozen=True)
 class Conversations:
     """Conversion of conversations to token ids, by a tokenizer, a chat template and a suite's options."""
@@ -103,8 +91,11 @@ class Conversations:
         """
         turns = self.turns(roles, contents, fields)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
-        tokens = self._tokenised(rendered, turns)
-        ids, targets = tokens.ids, tokens.targets
+        ids, targets, sizes, prompt, content, counts = self._tokenised(rendered, turns)
+        first = targets.index(True) if True in targets else prompt  # before it the prompt may be cut
+        if self.loss_on == "all":
+            targets = [True] * len(ids)
+        targets[:1] = [False] * len(targets[:1])  # no token before it predicts it
         if not any(targets):
             self.counts["rows whose text has no token to learn, left out"] += 1
             return None
@@ -115,7 +106,7 @@ class Conversations:
                 "belong together"
             )
         begin, cut = self._begin(ids), max(0, max(len(ids), least) - self.encoder.max_length)
-        dropped = bool(cut) and (self.too_long == "drop" or cut >= tokens.first - begin)
+        dropped = bool(cut) and (self.too_long == "drop" or cut >= first - begin)
         self.counts["rows"] += 1
         if cut:
             what, lost = ("dropped", len(ids)) if dropped else ("cut", cut)
@@ -123,15 +114,15 @@ class Conversations:
         if dropped:
             return None
         kept = [*range(begin), *range(begin + cut, len(ids))]
-        self.counts.update(tokens.counts)
+        self.counts.update(counts)
         return Example(
             ids=tuple(ids[place] for place in kept),
             labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
-            prompt=tokens.prompt - cut,
-            content=tokens.content - cut,
+            prompt=prompt - cut,
+            content=content - cut,
             question=next((turn["content"] for turn in reversed(turns[:-1]) if turn["role"] == "user"), ""),
-            expected=self._expected(turns, ids[tokens.prompt :]),
-            target_bytes=sum(tokens.sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._known.special),
+            expected=self._expected(turns, ids[prompt:]),
+            target_bytes=sum(sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._known.special),
             cut=cut,
         )
 
@@ -153,8 +144,14 @@ class Conversations:
     def _decode(self) -> Decode:
         return decoder(self.encoder.tokenizer, self.scaffold)
 
-    def _tokenised(self, rendered: Rendered, turns: Turns) -> _Tokens:
-        """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front."""
+    def _tokenised(
+        self, rendered: Rendered, turns: Turns
+    ) -> tuple[list[int], list[bool], list[int], int, int, dict[str, int]]:
+        """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front.
+
+        That is token ids, whether they are targets, and their UTF-8 bytes, all [tokens]; `prompt` and `content` as of
+        `Example`; and the counts that the row adds where it is kept.
+        """
         ids, offsets, prompt = self._encoded(rendered)
         if sum(token in self._known.marked for token in ids) > len(self._chat.special.findall(rendered.text)):
             raise UserError(
@@ -178,11 +175,7 @@ class Conversations:
         front = [] if rendered.chat else self._known.front
         added = len(front)
         ids, targets, sizes = [*front, *ids], [False] * added + targets, [*[0] * added, *_sizes(offsets, rendered), 0]
-        first = targets.index(True) if True in targets else prompt + added
-        if self.loss_on == "all":
-            targets = [True] * len(ids)
-        targets[:1] = [False] * len(targets[:1])  # no token before it predicts it
-        return _Tokens(ids, targets, sizes, prompt + added, content + added, first, counts)
+        return ids, targets, sizes, prompt + added, content + added, counts
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
         if self.loss_on == "all" and 0 in weights:

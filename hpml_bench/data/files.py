@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 NAME_WORDS, LONGEST_HEADER = 3, 10_000
 """Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
 MAGIC = frozenset("*?[]{}:")
@@ -113,7 +112,7 @@ def _other_separator(file: Path, own: str, encoding: str) -> str | None:
     """Return the separator of a first line of column names without the usual one; None for other lines."""
     with file.open(encoding=encoding, errors="replace") as lines:
         header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
-    for separator in () if own in header else SEPARATORS:
+    for separator in "" if own in header else ",;\t|":
         names = header.split(separator)
         # a name is a few words without space around them
         if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
