@@ -15,7 +15,7 @@ from hpml_bench.fit import predict
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
 from hpml_bench.starter.estimates import Work, in_words, seconds_of
-from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
+from hpml_bench.starter.model import Model, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.system import gpus
@@ -174,8 +174,3 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
 def test_sources_are_written_as_suites_write_them(given: str, source: str) -> None:
     """With their kind, and paths absolute."""
     assert source_of(given) == source
-
-
-def test_large_numbers_have_three_digits() -> None:
-    """In millions and billions."""
-    assert [in_millions(n) for n in (28_800, 22_713_216, 1_235_814_400)] == ["28.8k", "22.7M", "1.24B"]
