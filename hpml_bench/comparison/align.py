@@ -44,7 +44,8 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, 
     if with_rows.any() and not with_rows.all():
         a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
         raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
-    seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
+    named = part[SEED].unique()
+    seeds = tuple(sorted(named, key=lambda seed: (not seed.isdecimal(), int(seed) if seed.isdecimal() else 0, seed)))
     part = part.assign(run=part[SEED].map({seed: at for at, seed in enumerate(seeds)}))
     by_run, remarks = _by_run(part, costs)
     own = part[part[[cost.column for cost in costs if cost.column in part]].notna().any(axis=1)]  # runs with costs
@@ -54,13 +55,6 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, 
                  remarks=(*of.remarks, *remarks))  # fmt: skip
     _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
     return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
-
-
-def _by_number(seed: str) -> tuple[bool, float, str]:
-    try:
-        return False, float(seed), seed
-    except ValueError:
-        return True, 0.0, seed
 
 
 def refuse(lines: pd.DataFrame, wrong: Any, said: str, **more: object) -> None:

@@ -198,12 +198,11 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     known: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in dict.fromkeys(frame[column]):
-        known[name] = sanitize(name, LONGEST)
-        why = "" if known[name] or not name else f"the {column}'s name has no printable character; rename it"
-        if not why and first.setdefault(unicodedata.normalize("NFKC", known[name]), name) != name:
-            why = (
-                f"the {column} '{known[name]}' looks like another one, from which it differs by what isn't shown, in "
-                f"how Unicode writes a letter, or after {LONGEST} characters; rename one"
-            )
-        refuse(frame, (frame[column] == name) & bool(why), "{why}", why=why)
+        shown = known[name] = sanitize(name, LONGEST)
+        unseen = bool(name) and not shown
+        refuse(frame, (frame[column] == name) & unseen, f"the {column}'s name has no printable character; rename it")
+        alike = first.setdefault(unicodedata.normalize("NFKC", shown), name) != name
+        why = f"by what isn't shown, in how Unicode writes a letter, or after {LONGEST} characters; rename one"
+        what = f"the {column} '{{shown}}' looks like another one, from which it differs {why}"
+        refuse(frame, (frame[column] == name) & alike, what, shown=shown)
     return frame[column].map(known)

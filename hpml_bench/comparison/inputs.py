@@ -7,6 +7,7 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,46 +50,41 @@ def head_of(file: Path, size: int) -> bytes:
         return b""
 
 
+@contextmanager
+def _reading(where: object) -> Iterator[None]:
+    """Make errors of a file, or of JSON, UserErrors that say where."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{where} can't be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # of UTF-8, or of JSON
+        raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
+
+
 def json_mapping(file: Path) -> dict[str, Any]:
     """Return the object that a file of JSON holds; a UserError where there is none."""
-    try:
-        data = parsed(file, file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} isn't JSON ({error}); fetch it again, or take it away") from None
+    with _reading(file):
+        data = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
         raise UserError(f"{file} holds no object of JSON; take it away")
     return data
 
 
-def parsed(where: object, text: str) -> Any:
-    """Return what a text in JSON holds; a UserError that says where it isn't JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
-
-
 def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and content of each object of a file of JSON, a line each or one list; a UserError where it isn't."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="\n") as stream:
-            first = stream.read(1000).lstrip()[:1]
-            stream.seek(0)
-            if first == "[":
-                found = ((f"{file}, entry {n}", one) for n, one in enumerate(parsed(file, stream.read()), 1))
-            else:
-                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
-                found = ((where, parsed(where, line)) for where, line in lines)
-            for where, one in found:
-                if not isinstance(one, dict):
-                    raise UserError(f"{where}: it is no object; give one for each row")
-                yield where, one
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} isn't JSON ({error}); write it anew, as UTF-8") from None
+    with _reading(file), file.open(encoding="utf-8-sig", newline="\n") as stream:
+        first = stream.read(1000).lstrip()[:1]
+        stream.seek(0)
+        items = enumerate(json.load(stream) if first == "[" else stream, 1)
+        for number, item in items:
+            where = f"{file}, {'entry' if first == '[' else 'line'} {number}"
+            if first != "[" and not item.strip():
+                continue
+            with _reading(where):
+                one = item if first == "[" else json.loads(item)
+            if not isinstance(one, dict):
+                raise UserError(f"{where}: it is no object; give one for each row")
+            yield where, one
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -224,10 +223,6 @@ def _more(found: Verdicts) -> Text | None:
         enough = max(len(of) for of in scores.means.values()) >= statistics.LEAST_SEEDS
         these = "Three seeds that all systems share" if enough else "Three seeds of each system"
         sentences.append(f"{these}: verdicts for other seeds too{costs}.")
-        if enough:  # the two that share fewest
-            runs, pairs = scores.means, itertools.combinations(scores.systems, 2)
-            shared, a, b = min((len(runs[a].keys() & runs[b].keys()), a, b) for a, b in pairs)
-            sentences.append(f"{a} and {b} share {count_of(shared, 'seed') if shared else 'none'}.")
     return Text(sentences=tuple(sentences)) if sentences else None
 
 

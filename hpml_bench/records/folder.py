@@ -122,12 +122,19 @@ class RunFolder:
             return f"{RECORD} is {error}"
         return changed(self.path, record)
 
-    def set_aside(self) -> Path:
-        """Move the folder into `SET_ASIDE` with its record renamed; return the new path."""
-        target = _free_place_aside(self.path.parent, self.path.name)
-        if not self.path.is_symlink() and (self.path / RECORD).exists():
-            (self.path / RECORD).replace(self.path / f"{RECORD}.damaged")
-        self.path.replace(target)
+    def set_aside(self, results: Path | None = None, mark: str = "damaged") -> Path:
+        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path.
+
+        A link in the place of `SET_ASIDE` is removed, and none is followed.
+        """
+        parent = (results or self.path.parent) / SET_ASIDE
+        if parent.is_symlink():
+            parent.unlink()
+        parent.mkdir(exist_ok=True)
+        free = (parent / f"{self.path.name}.{number}" for number in count(1))
+        target = self.path.rename(next(path for path in free if not os.path.lexists(path)))
+        if not target.is_symlink() and (target / RECORD).exists():
+            (target / RECORD).replace(target / f"{RECORD}.{mark}")
         return target
 
 
@@ -258,20 +265,8 @@ class SharedResults(ResultsFolder):
             ) from error
 
     def _aside(self, folder: Path) -> None:
-        """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""
-        target = _free_place_aside(self.path, folder.name)
-        with suppress(FileNotFoundError):
-            folder.rename(target)
-            (target / RECORD).replace(target / f"{RECORD}.superseded")
-
-
-def _free_place_aside(results: Path, name: str) -> Path:
-    """Return the first free path in `SET_ASIDE` for a run; a link in its place is removed, and none is followed."""
-    parent = results / SET_ASIDE
-    if parent.is_symlink():
-        parent.unlink()
-    parent.mkdir(exist_ok=True)
-    return next(path for number in count(1) if not os.path.lexists(path := parent / f"{name}.{number}"))
+        with suppress(FileNotFoundError):  # another process was first
+            RunFolder(folder).set_aside(self.path, "superseded")
 
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:

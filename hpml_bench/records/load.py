@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from hpml_bench.records.files import KEPT, MAX_RECORD_BYTES, POINTS, PREDICTIONS, RECORD, TRACKING, is_plain_file
-from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, in_words, protocol_id
+from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, headline_in_words, protocol_id
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 
 MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_LONG_NUMBER = re.compile(rb"(?<![\d.])\d{19,}(?![\d.])")
-_NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
 
 
 def load_record(path: Path) -> RunRecord:
@@ -34,13 +29,12 @@ def load_record(path: Path) -> RunRecord:
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError(f"larger than {MAX_RECORD_BYTES} bytes")
-        raw = path.read_bytes()
-        content = from_json(raw)
+        content = from_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"not readable ({error.strerror or type(error).__name__})") from None
     except ValueError as error:
         raise ValueError(f"not readable as JSON ({error})") from None
-    if odd := _oddity(raw):
+    if odd := _oddity(content):
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -70,27 +64,23 @@ def wrong_id(record: RunRecord, run_id: str) -> str | None:
 
 def installed(spec: RunSpec) -> bool:
     """Return whether all plug-ins whose options are part of a run's ids are installed."""
-    settings, own = spec.settings, spec.method.optimizer
-    try:
+    settings, optimizer = spec.settings, spec.method.optimizer or spec.settings.optimizer
+    with suppress(UserError):
         registry.plugin("tasks", settings.task.name)
         registry.plugin("datasets", settings.dataset.name)
         registry.plugin("methods", spec.method.method)
-        for optimizer in (settings.optimizer, *([own] if own else [])):
-            registry.plugin("optimizers", optimizer.name)
-    except UserError:
-        return False
-    return True
+        return all(registry.plugin("optimizers", one.name) for one in (settings.optimizer, optimizer))
+    return False
 
 
-def _oddity(raw: bytes) -> str | None:
-    """Return what no record may have, in words; None if nothing. Strings aside, brackets and digits say it."""
-    bare = _STRING.sub(b"", raw)
-    levels = accumulate(1 if bracket in b"[{" else -1 for bracket in bare.translate(None, _NO_BRACKETS))
-    if max(levels, default=0) > MAX_DEPTH:
-        return f"values nested deeper than {MAX_DEPTH} levels"
-    if any(int(digits[:400]) > LARGEST_INTEGER for digits in _LONG_NUMBER.findall(bare)):
+def _oddity(value: Any, levels: int = MAX_DEPTH) -> str | None:
+    """Return what no record may have in a value, in words; None if nothing."""
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return "an integer of more than 64 bits"
-    return None
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not levels and inner:
+        return f"values nested deeper than {MAX_DEPTH} levels"
+    return next(filter(None, (_oddity(one, levels - 1) for one in inner)), None)
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -152,7 +142,12 @@ def load_records(folder: Path) -> LoadedRuns:
         else:
             named[path.parent.name] = record.run_id
             record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder, its own name
-            records.append(_sharing(record, records[-1]) if records else record)
+            if records:  # equal fields are shared, which saves memory over thousands
+                alike = ("definitions", "environment", "notes", "digests", "label_names")
+                before = {name: getattr(records[-1], name) for name in alike}
+                same = {name: value for name, value in before.items() if value == getattr(record, name)}
+                record = record.model_copy(update=same)
+            records.append(record)
     return LoadedRuns(
         tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems), named
     )
@@ -163,45 +158,27 @@ def _of_runs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"*/{RECORD}") if path.parent.name not in TRACKING)
 
 
-def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
-    """Return a record that shares its equal fields with another one, which saves memory over thousands."""
-    alike = ("definitions", "environment", "notes", "digests", "label_names")
-    return record.model_copy(
-        update={name: getattr(other, name) for name in alike if getattr(record, name) == getattr(other, name)}
-    )
-
-
 class Headline(BaseModel):
     """The few fields of a record that a list of runs shows; reading them alone is several times quicker."""
 
     model_config = ConfigDict(frozen=True)
 
-    class Spec(BaseModel):
-        """The suite's name."""
-
-        suite: str
-
     class Definition(BaseModel):
         """Format in which a metric is shown."""
 
-        name: str = ""
-        title: str = ""
-        format: str = ""
+        name: str
+        title: str
+        format: str
 
     schema_version: Literal[2]
     run_id: str
-    spec: Spec
+    suite: str = Field(validation_alias=AliasPath("spec", "suite"))
     status: Status
     seconds: float
     headline: str | None
     metrics: dict[str, float | None]
     definitions: list[Definition] = []
-
-    @property
-    def shown(self) -> str:
-        value = self.metrics.get(self.headline or "")
-        defined = next((metric for metric in self.definitions if metric.name == self.headline), self.Definition())
-        return "" if value is None else in_words(defined.title, defined.format, value)
+    shown = property(headline_in_words)
 
 
 def headlines(folder: Path) -> Iterator[Headline]:

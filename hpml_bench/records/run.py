@@ -161,6 +161,13 @@ class Outcome(Frozen):
     """Its parts, where it went on from a checkpoint."""
 
 
+def headline_in_words(run: Any) -> str:
+    """Return a record's headline metric with its title; empty where it has none."""
+    value = run.metrics.get(run.headline or "")
+    defined = next((metric for metric in run.definitions if metric.name == run.headline), None)
+    return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
+
+
 class RunRecord(Outcome):
     """Record of a run, run.json: its commit point, written atomically by the parent alone."""
 
@@ -203,11 +210,7 @@ class RunRecord(Outcome):
         """`seconds` with those of its earlier segments."""
         return self.seconds + sum(segment.seconds for segment in self.segments[:-1])
 
-    @property
-    def shown(self) -> str:
-        value = self.metrics.get(self.headline or "")
-        defined = next((metric for metric in self.definitions if metric.name == self.headline), None)
-        return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
+    shown = property(headline_in_words)
 
 
 def in_words(title: str, form: str, value: float) -> str:

@@ -6,8 +6,8 @@ Steps are taken as independent of each other; a machine that is slow for seconds
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,7 @@ MAD_TO_SD = 1 / NormalDist().inv_cdf(0.75)  # standard deviation of a normal dis
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Drift:
+class Drift(NamedTuple):
     """Relative change of a step's time from the first to the last third; all NaN where there are too few steps."""
 
     estimate: float
@@ -61,23 +60,17 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 
 def _to_expected(seconds: Array, tokens: Array) -> Array:
     """Return each time divided by the expected time of a batch of its size."""
-    # The expected time is a straight line in tokens; where no line with positive values fits, tokens take its place.
-    expected = _line(seconds, tokens, np.full(len(seconds), True))
-    if expected is not None:
+    # The expected time is a straight line in tokens, by least squares without outliers; where no line with positive
+    # values fits, or all batches have one size, tokens take its place.
+    expected, kept = tokens, np.full(len(seconds), True)
+    for _ in range(2):
+        if not kept.any() or np.ptp(tokens[kept]) == 0:
+            return seconds / tokens
+        expected = np.polyval(np.polyfit(tokens[kept], seconds[kept], 1), tokens)
         off = seconds - expected
         apart = np.abs(off - np.median(off))
-        expected = _line(seconds, tokens, apart <= OUTLYING * MAD_TO_SD * np.median(apart))
-    return seconds / (tokens if expected is None or (expected <= 0).any() else expected)
-
-
-def _line(seconds: Array, tokens: Array, kept: NDArray[np.bool_]) -> Array | None:
-    """Return at all tokens the least squares line through the steps that are kept; None where these have one size."""
-    own, times = tokens[kept], seconds[kept]
-    if len(own) == 0 or np.ptp(own) == 0:
-        return None
-    apart = own - own.mean()
-    slope = float(apart @ times / (apart @ apart))
-    return (float(times.mean()) - slope * float(own.mean())) + slope * tokens
+        kept = apart <= OUTLYING * MAD_TO_SD * np.median(apart)
+    return seconds / (tokens if (expected <= 0).any() else expected)
 
 
 def _blocks(ratios: Array) -> Array:

@@ -20,7 +20,12 @@ LEAST_SEEDS = 3  # fewest seeds for a verdict: two differences show next to noth
 
 
 class Evidence(ABC):
-    """A mean over seeds, or rows, whose error is known as a function of their number; tested by Student's t."""
+    """A mean over seeds, or rows, whose error is known as a function of their number; tested by Student's t.
+
+    Evidence on other rows, or groups, too has guards against rare ones that may be missing among these: a margin is
+    tested with the error of rare rows that carry all of it, and a difference with the binomial chance that so few
+    opposed rows were drawn.
+    """
 
     n: int
     mean: float
@@ -28,6 +33,10 @@ class Evidence(ABC):
     """Largest number that is planned."""
     prior: float = 0.0
     """Degrees of freedom of the variance over seeds that methods share (see `share_variances`)."""
+    span: float = 0.0
+    """Range of a row's or group's score, by which its value can change; 0 where it has none, as where all are equal."""
+    opposed: int = 0
+    """Rows (their means over seeds) on the other side of 0 than the mean, by more than half the range."""
 
     @abstractmethod
     def error(self, n: int) -> float:
@@ -37,17 +46,33 @@ class Evidence(ABC):
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of the error's estimate."""
 
-    def error_at(self, _: float, n: int, /) -> float:
-        """Return the standard error over n seeds if the first argument is the true difference, for a test of it."""
-        return self.error(n)
+    def rows(self, n: int) -> int:
+        """Return the number of rows of n seeds, or rows."""
+        return n
+
+    def error_at(self, difference: float, n: int) -> float:
+        """Return the standard error over n seeds if this is the true difference, for a test of it."""
+        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
+        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
+        # test's error (Rao 1948), which no sample of few rows underestimates.
+        size = abs(difference)
+        return max(self.error(n), math.sqrt(size * max(0.0, self.span - size) / self.rows(n)))
 
     def p_rare(self) -> float:
-        """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here: 0."""
-        return 0.0
+        """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here."""
+        return p_of_rare_rows(self.mean, self.rows(self.n), self.span, self.opposed)
 
-    def least_rare(self, _: float, n: int | None = None, /) -> float:  # noqa: ARG002 - of those that know rows
+    def least_rare(self, alpha: float, n: int | None = None) -> float:
         """Return the least mean for which `p_rare` is below a level, at n seeds or rows, or at its own."""
-        return 0.0
+        # r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2
+        from scipy.special import bdtri
+
+        m = self.rows(n or self.n)
+        opposed = self.opposed * m // self.rows(self.n)
+        if not self.span or opposed >= m:
+            return 0.0
+        share = float(bdtri(opposed, m, alpha / 2))
+        return self.span * (share - opposed / m) / (1 - share)
 
     def cautious(self) -> Evidence:
         """Return the same with its spread over seeds at a bound, for plans; where rows alone vary, the same."""
@@ -110,45 +135,8 @@ class OverSeeds(Evidence):
         return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
 
 
-class WithRows(Evidence):
-    """Evidence on other rows, or groups, too, with guards against rare ones that may be missing among these.
-
-    The error is no less than that of one row that changes by the range, a margin is tested with the error of rare rows
-    that carry all of it, and a difference with the binomial chance that so few opposed rows were drawn.
-    """
-
-    span: float
-    """Range of a row's or group's score, by which its value can change; 0 where it has none, as where all are equal."""
-    opposed: int
-    """Rows (their means over seeds) on the other side of 0 than the mean, by more than half the range."""
-
-    @abstractmethod
-    def rows(self, n: int) -> int:
-        """Return the number of rows of n seeds, or rows."""
-
-    def error_at(self, difference: float, n: int, /) -> float:
-        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
-        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
-        # test's error (Rao 1948), which no sample of few rows underestimates.
-        return max(self.error(n), error_of_rare_rows(difference, self.rows(n), self.span))
-
-    def p_rare(self) -> float:
-        return p_of_rare_rows(self.mean, self.rows(self.n), self.span, self.opposed)
-
-    def least_rare(self, alpha: float, n: int | None = None, /) -> float:
-        """Return r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2."""
-        from scipy.special import bdtri
-
-        m = self.rows(n or self.n)
-        opposed = self.opposed * m // self.rows(self.n)
-        if not self.span or opposed >= m:
-            return 0.0
-        share = float(bdtri(opposed, m, alpha / 2))
-        return self.span * (share - opposed / m) / (1 - share)
-
-
 @dataclass(frozen=True)
-class OverSeedsAndRows(WithRows):
+class OverSeedsAndRows(Evidence):
     """A seeds x rows table of differences in the two-way random-effects analysis of variance.
 
     With the mean squares of seeds, rows and their interaction, the mean of n x m values has variance
@@ -253,11 +241,6 @@ def opposed_to(mean: float, rows: NDArray[Any], span: float) -> int:
     if abs(mean) < 1e-12 * span:  # its sign is rounding's
         return max(against, ahead)
     return against if mean > 0 else ahead
-
-
-def error_of_rare_rows(difference: float, m: int, span: float) -> float:
-    """Return the standard error of a mean over m rows of which few, by `span` each, carry all of `difference`."""
-    return math.sqrt(abs(difference) * max(0.0, span - abs(difference)) / m)
 
 
 def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:

@@ -16,8 +16,6 @@ from hpml_bench.statistics.evidence import (
     Evidence,
     OverSeeds,
     OverSeedsAndRows,
-    WithRows,
-    error_of_rare_rows,
     opposed_to,
     widest,
 )
@@ -38,7 +36,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 @dataclass(frozen=True)
-class OverRows(WithRows):
+class OverRows(Evidence):
     """Differences of rows or groups, [n]: Student's t with guards against rare rows."""
 
     n: int
@@ -61,9 +59,6 @@ class OverRows(WithRows):
         mean = float(data.mean())
         found = cls(data.size, mean, float(data.std(ddof=1)), span, opposed_to(mean, data, span))
         return found if found.error(found.n) > 0 else None
-
-    def rows(self, n: int) -> int:
-        return n
 
     def error(self, n: int) -> float:
         return max(self.sd / math.sqrt(n), self.span / n)
@@ -127,8 +122,8 @@ class TwoShares(Evidence):
         adjusted = [(share * n + 1) / (n + 2) for share in (self.a, self.b)]
         return self.span * math.sqrt(sum(share * (1 - share) for share in adjusted) / (n + 2))
 
-    def error_at(self, difference: float, n: int, /) -> float:
-        return max(self.error(n), error_of_rare_rows(difference, n, self.span))
+    def least_rare(self, alpha: float, n: int | None = None) -> float:  # noqa: ARG002 - it has no single rows
+        return 0.0
 
     def freedom(self, n: int) -> float:  # noqa: ARG002 - the same for all
         """Return the degrees of freedom: so many that Student's t is normal."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from statistics import fmean
 
 import numpy as np
 
 from hpml_bench.plugins.probe import Finished
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import Metric
 from hpml_bench.report.checks import DECISIVE, STORED
-from hpml_bench.report.comparability import grouped, method_of, untrained
+from hpml_bench.report.comparability import grouped, untrained
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
@@ -71,24 +71,14 @@ def batches(evidence: Evidence) -> Iterator[Finding]:
 def answers(evidence: Evidence) -> Iterator[Finding]:
     """No run has the predictions of another seed or method."""
     traces = evidence.traces
-    for records in grouped(evidence.trained, method_of).values():
-        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
-            yield from _predicting_alike(evidence, records)
-    for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
-        for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
-            # one method under two names trains alike, too
-            if len({traces[record.run_id].losses for record in same}) > 1:
-                yield from _predicting_alike(evidence, same, ", and trained with other losses")
-
-
-def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
-    """Yield the runs that predict as others do, but as the base model does."""
-    traces = evidence.traces
     unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
-    for predicted, group in grouped(records, lambda record: traces[record.run_id].predicted).items():
-        for record in group if len(group) > 1 and predicted not in unchanged else ():
-            others = ", ".join(other.run_id for other in group if other is not record)
-            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
+    for predicted, same in grouped(evidence.trained, lambda record: traces[record.run_id].predicted).items():
+        # one method under two names trains alike, too
+        alike = len({traces[record.run_id].losses for record in same}) == 1
+        for record in () if alike or predicted in unchanged else same:
+            others = ", ".join(other.run_id for other in same if other is not record)
+            what = f"predicts as {others}, to the last digit of the losses, and trained with other losses"
+            yield failed(record.run_id, what)
 
 
 def definitions(evidence: Evidence) -> Iterator[Finding]:
@@ -96,27 +86,26 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
     yield from evidence.excluded("definitions")
     probes = [registry.plugin("probes", name) for name in registry.names("probes")]
     of_probes: dict[str, Metric] = {metric.name: metric for probe in probes for metric in probe.metrics}
-    unlike: dict[str, None] = {}
+    unlike = dict[str, None]()
     for record in evidence.ok:
         here = dict(of_probes)
         with suppress(UserError):  # its task isn't installed: `predictions` says so
             here |= {metric.name: metric for metric in task_of(record).metrics}
         wrong = []
         for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
-            known = here.get(metric.name, metric)
-            same = metric.definition == known.definition
-            if metric.name not in here or not same:
-                unlike[metric.name] = None
+            known = here.get(metric.name)
+            same = known is not None and metric.definition == known.definition
+            unlike |= {} if same else {metric.name: None}
             wrong += [
                 f"{metric.name} has {field} {getattr(metric, field)} instead of {getattr(known, field)}"
-                for field in (DEFINED if same else ALWAYS)
+                for field in (() if known is None else DEFINED if same else ALWAYS)
                 if getattr(metric, field) != getattr(known, field)
             ]
         if wrong:
             what = f"defines metrics otherwise than task and probes do: {'; '.join(wrong[:3])}"
             yield failed(record.run_id, what, "verify with the version that made the runs, which records name")
     if unlike:
-        names, more = ", ".join(list(unlike)[:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+        names, more = ", ".join([*unlike][:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         what = f"{names}{more}: defined in other words than here, or by no task or probe here"
         yield Finding("not checked", f"{what}, so that their units and bounds are not compared")
 
@@ -142,7 +131,7 @@ def self_checks(run: RunFiles) -> Iterator[str]:
         if was is None:
             continue
         if again.name == "parameters":
-            if len(set(_numbers(was.detail)) | {run.parameters}) > 1:
+            if _counts(was.detail) != {f"{run.parameters:,.0f}"}:
                 yield f"has {run.parameters:,.0f} trained parameters, and its self-check counted {was.detail}"
         elif again.name == run.task.headline.removeprefix("test_") and not run.defined_alike:
             continue  # this version scores otherwise; `predictions` compares the stored scores
@@ -154,15 +143,13 @@ def self_checks(run: RunFiles) -> Iterator[str]:
 
 def _passing(run: RunFiles) -> set[str]:
     """Return the names of the self-checks that a run's files pass."""
-    counted = {check.detail for check in run.record.checks if check.name == "parameters"}
-    equal = all(len(set(_numbers(detail))) == 1 for detail in counted)
+    equal = all(len(_counts(check.detail)) == 1 for check in run.record.checks if check.name == "parameters")
     return {check.name for check in run.self_checks() if check.passed and (equal or check.name != "parameters")}
 
 
-def _numbers(detail: str) -> list[float]:
-    """Return the first word of each part as a number; NaN for one that is none."""
-    words = [part.split()[0].replace(",", "") if part.split() else "" for part in detail.split(", ")]
-    return [float(word) if word.isdigit() else math.nan for word in words]
+def _counts(detail: str) -> set[str]:
+    """Return the first words of a self-check's parts, which are its counts."""
+    return {part.partition(" ")[0] for part in detail.split(", ")}
 
 
 def scores(run: RunFiles) -> Iterator[str]:
@@ -178,8 +165,7 @@ def scores(run: RunFiles) -> Iterator[str]:
 
 def metrics(run: RunFiles) -> Iterator[str]:
     """Metrics are defined, finite, within bounds."""
-    record = run.record
-    known = {metric.name: metric for metric in record.definitions}
+    record, known = run.record, {metric.name: metric for metric in run.record.definitions}
     if record.headline not in record.metrics:
         yield f"its score {record.headline} is not among its metrics"
     if record.headline != run.task.headline:
@@ -193,10 +179,9 @@ def metrics(run: RunFiles) -> Iterator[str]:
             low, high = known[name].bounds
             if (low is not None and value < low) or (high is not None and value > high):
                 yield f"its {name} of {value:g} is beyond its bounds"
-    for name, value in record.metrics.items():
-        middle = record.metrics.get(f"{name.rpartition('_')[0]}_p50")
-        if name.endswith(("_p90", "_p99")) and value is not None and middle is not None and value < middle:
-            yield f"its {name} of {value:g} is below the median, {middle:g}"
+            middle = record.metrics.get(f"{name.rpartition('_')[0]}_p50")
+            if name.endswith(("_p90", "_p99")) and middle is not None and value < middle:
+                yield f"its {name} of {value:g} is below the median, {middle:g}"
 
 
 def figures(run: RunFiles) -> Iterator[str]:

@@ -46,8 +46,8 @@ NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
 """Suffixes of files that a reader may take for pages or charts of the report."""
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
-EXACT = 10
-"""Significant digits from which a number is one behind those shown."""
+LONG = re.compile(r"[-0.]*[1-9](\.?\d){9}")
+"""Numbers of ten significant digits or more, which are behind those shown."""
 AGAIN = "hpml-bench report writes it again; older versions wrote other pages"
 
 
@@ -176,11 +176,8 @@ def same(one: str, other: str) -> bool:
     numpy and scipy sum in another order from one version or processor to the next: a sixteenth digit may differ.
     """
     parts, others = NUMBER.split(one), NUMBER.split(other)
+    pairs = zip(parts[1::2], others[1::2], strict=True)
     return parts[::2] == others[::2] and all(
-        a == b or (min(map(_digits, (a, b))) >= EXACT and math.isclose(float(a), float(b), rel_tol=1e-12))
-        for a, b in zip(parts[1::2], others[1::2], strict=True)
+        a == b or (LONG.match(a) and LONG.match(b) and math.isclose(float(a), float(b), rel_tol=1e-12))
+        for a, b in pairs
     )
-
-
-def _digits(number: str) -> int:
-    return len(re.sub(r"e.*|[-.]", "", number).lstrip("0"))

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_json, read_model
+from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_model
 from hpml_bench.records.load import LoadedRuns, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, bytes_of, read_predictions
@@ -100,8 +100,7 @@ class RunFiles:
         return self_checks(RunFigures(*given))
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """Digests of a run's steps and test rows, to be compared with other runs'."""
 
     tokens: str
@@ -144,9 +143,7 @@ class Evidence:
         if not loaded.records and not loaded.problems:
             raise UserError(f"{folder}: no runs here (looked for */run.json); name a suite's results folder")
         selection = Selection.of(folder, loaded) if loaded.records else None
-        path = folder / SUITE
-        small = is_plain_file(path) and read_json(path) is not None
-        return cls(folder, loaded, selection, read_model(path, Suite) if small else None)
+        return cls(folder, loaded, selection, read_model(folder / SUITE, Suite))
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
@@ -167,19 +164,16 @@ class Evidence:
         """The records that enter a report, but those of runs that trained nothing."""
         return tuple(record for record in self.compared if not untrained(record))
 
-    @cached_property
-    def steps(self) -> dict[int, int]:
-        """Seed -> steps that all its runs in a report took: one may end early."""
-        return dict(sorted(((r.spec.seed, r.consumed.steps) for r in self.trained if r.consumed), reverse=True))
-
     def runs(self) -> Iterator[RunFiles]:
         """Read the files of each run that ended well, once for all checks, where its task is installed here."""
         compared = {record.run_id for record in self.compared}
+        # seed -> steps that all its runs in a report took: one may end early
+        steps = dict(sorted(((r.spec.seed, r.consumed.steps) for r in self.trained if r.consumed), reverse=True))
         for record in self.ok:
             with suppress(UserError):  # its task isn't installed: `predictions` says so
                 run = RunFiles.read(self.folder, record)
                 if record.run_id in compared:
-                    self.traces[record.run_id] = Trace.of(run, self.steps.get(record.spec.seed, math.inf))
+                    self.traces[record.run_id] = Trace.of(run, steps.get(record.spec.seed, math.inf))
                 yield run
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:

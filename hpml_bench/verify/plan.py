@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
-from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
 from hpml_bench.report.results import Results
-from hpml_bench.statistics import LEAST_SEEDS
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled
 from hpml_bench.sweep.race import due
 from hpml_bench.system.environment import PACKAGES
-from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 from hpml_bench.verify.folder import Evidence, Finding, failed
 
@@ -27,8 +24,6 @@ ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "package
 """Parts that the environment of every run has."""
 SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
-SUITE_FILE = "suite"
-"""Name of a suite file that may lie beside the runs, as may one of the suite's own name."""
 OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
 CLOCKS = timedelta(seconds=2)
@@ -54,11 +49,9 @@ def ids(evidence: Evidence) -> Iterator[Finding]:
 
 def once_each(evidence: Evidence) -> Iterator[Finding]:
     """Each method and seed has one record."""
-    yield from evidence.excluded("duplicates")
     same = grouped(evidence.records, lambda r: (r.spec.method.name, r.spec.seed, protocol_of(r)))
-    named = {found.finding.partition(":")[0] for found in evidence.excluded("duplicates")}
     for (method, seed, _), records in same.items():
-        if len(records) > 1 and not named.intersection(record.run_id for record in records):
+        if len(records) > 1:
             names = ", ".join(record.run_id for record in records[:4])
             yield failed(names, f"{len(records)} records of {method} with seed {seed}")
 
@@ -80,35 +73,6 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
         if record.spec.seed >= most:
             what = f"has seed {record.spec.seed}, and {SUITE} declares {most} seeds, from 0"
             yield failed(record.run_id, what, REPORT_AGAIN)
-    if suite.until is None and (seeds := _begun_later(evidence.compared)):
-        named = f"seed{'s' if seeds[1:] else ''} {' and '.join(map(str, seeds))}"
-        what = f"{named} began in another call than those before, and every run declares {suite.seeds} seeds"
-        yield Finding("not checked", f"{what}: no file shows whether they were added after a look at the results")
-
-
-def _begun_later(records: Sequence[RunRecord]) -> list[int]:
-    """Return the seeds, from the fourth on, whose runs all began a while after those of all seeds before had ended.
-
-    Where the suite declared more seeds in between, the page counts the looks, and none is returned.
-    """
-    declared = {record.declared and record.declared.seeds for record in records}
-    if len(declared) != 1 or None in declared or any(record.call for record in records):
-        return []
-    runs = [(record.spec.seed, began, record.seconds) for record in records if (began := _began(record))]
-    ended = {
-        seed: max(began + timedelta(seconds=seconds) for own, began, seconds in runs if own < seed)
-        for seed in sorted({seed for seed, *_ in runs})[LEAST_SEEDS:]
-    }
-    return [seed for seed in ended if all(began > ended[seed] + CLOCKS for own, began, _ in runs if own == seed)]
-
-
-def _began(record: RunRecord) -> datetime | None:
-    """Return when a run began; None where its record says no time."""
-    try:
-        found = datetime.fromisoformat(record.started)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def suite(evidence: Evidence) -> Iterator[Finding]:
@@ -131,10 +95,6 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
         was, now = _margins(packaged), _margins(declared.margin)
         what = f"declares the margins {now}, and the packaged suite {declared.name} {was}"
         yield Finding("not checked", f"{SUITE}: {what}: no file shows whether they were declared before the results")
-    for name in dict.fromkeys((f"{SUITE_FILE}.yaml", f"{declared.name}.yaml")):
-        path = evidence.folder / name
-        if path.exists():
-            yield from (failed(name, what) for what in _unlike_file(str(path), declared))
 
 
 def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Finding]:
@@ -156,26 +116,6 @@ def _margins(margin: Any) -> str:
     quality = "of 0.01 of the range" if margin.quality is None else f"{margin.quality:g}"
     largest = "" if margin.largest_difference is None else f", largest difference {margin.largest_difference:g}"
     return f"quality {quality}, cost {margin.cost:g}{largest}"
-
-
-def _unlike_file(path: str, declared: Suite) -> list[str]:
-    """Return in what a suite file differs from the suite that was run; settings that it leaves open may have any."""
-    try:
-        written = load_suite(path)
-        ours = _content(written)
-    except UserError as error:
-        return [f"can't be read as a suite: {error}"]
-    return [
-        f"has {key} {short(said)}, and {SUITE} {short(own)}"
-        for key, said, own in differences(ours, _content(declared))
-        if not (key.startswith("settings.") and (said in (None, "auto") or str(said).startswith("path:")))
-    ]
-
-
-def _content(suite: Suite) -> dict[str, Any]:
-    """Return a suite without options at their defaults; a UserError where a plug-in isn't installed."""
-    methods = {name: method_identity(suite.method(name)) for name in suite.methods}
-    return suite.model_dump(mode="json") | {"settings": settings_of(suite.settings), "methods": methods}
 
 
 def places(evidence: Evidence) -> Iterator[Finding]:
@@ -216,25 +156,13 @@ def unfinished(evidence: Evidence) -> Iterator[Finding]:
             yield failed(record.run_id, f"ended as {record.status} and doesn't say why")
         if record.metrics:
             yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
-        elif left := _left(evidence, record):
-            # one is refused before its steps, one diverges in a step; in fp16, if every step overflowed, after the last
-            late = left != PREDICTIONS and record.spec.settings.precision == "fp16"
-            if record.status == "unsupported" or (record.status == "diverged" and not late):
-                yield failed(record.run_id, f"ended as {record.status}, which a run does earlier, and has {left}")
+        elif (evidence.folder / record.run_id / PREDICTIONS).exists():
+            if record.status in {"unsupported", "diverged"}:  # refused before its steps, or ended in one
+                what = f"ended as {record.status}, which a run does earlier, and has {PREDICTIONS}"
+                yield failed(record.run_id, what)
             else:  # a probe may fail at the end, and a process may be killed at any time
-                what = f"ended as {record.status} once it was trained, and has {left}"
+                what = f"ended as {record.status} once it was trained, and has {PREDICTIONS}"
                 yield Finding("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
-
-
-def _left(evidence: Evidence, record: RunRecord) -> str:
-    """Return what of a whole run lies beside the record of one that isn't: predictions, points of all steps."""
-    place = evidence.folder / record.run_id
-    if (place / PREDICTIONS).exists():
-        return PREDICTIONS
-    alike = (other.consumed for other in evidence.ok if protocol_of(other) == protocol_of(record))
-    steps = record.spec.settings.steps or max((consumed.steps for consumed in alike if consumed), default=0)
-    taken = {point.step for point in read_points(place) if point.metric == "train_loss"}
-    return "points of all its steps" if steps and len(taken) >= steps else ""
 
 
 def set_aside(evidence: Evidence) -> Iterator[Finding]:
@@ -276,6 +204,15 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
             by_host.setdefault(host, []).append(record)
     for records in by_host.values():
         yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.order or 0, one.run_id)), began)
+
+
+def _began(record: RunRecord) -> datetime | None:
+    """Return when a run began; None where its record says no time."""
+    try:
+        found = datetime.fromisoformat(record.started)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.load import sha256
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify import figures, files, plan
@@ -19,20 +20,17 @@ from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, R
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
-BEFORE_RUNS: tuple[FolderCheck, ...] = (
-    files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
-    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels,
-    figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
-)  # fmt: skip
 OF_RUNS: tuple[RunCheck, ...] = (
     figures.scores, figures.self_checks, figures.metrics, figures.wall_time, figures.steps, figures.figures,
     figures.ranks, figures.rates, figures.evaluations,
 )  # fmt: skip
 """Checks of each run that ended well; all others are of the folder."""
-AFTER_RUNS: tuple[FolderCheck, ...] = (
-    plan.consumption, figures.batches, figures.answers, plan.sizes, plan.sample_order, files.page,
+ALL: tuple[FolderCheck | RunCheck, ...] = (
+    files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
+    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels,
+    figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
+    *OF_RUNS, plan.consumption, figures.batches, figures.answers, plan.sizes, plan.sample_order, files.page,
 )  # fmt: skip
-ALL: tuple[Callable[..., Iterable[object]], ...] = (*BEFORE_RUNS, *OF_RUNS, *AFTER_RUNS)
 """All checks, in the order in which they are shown."""
 
 
@@ -91,7 +89,7 @@ def verify(folder: Path) -> Verified:
     for run in evidence.runs():
         for of_run in OF_RUNS:
             found[of_run] += _found(failed(run.record.run_id, why) for why in of_run(run))
-    for check in (*BEFORE_RUNS, *AFTER_RUNS):
+    for check in found.keys() - OF_RUNS:
         found[check] = _found(check(evidence))
     checks = [
         printable(name_of(check), finding)
@@ -127,7 +125,6 @@ def _found(findings: Iterable[Finding]) -> list[Finding]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None

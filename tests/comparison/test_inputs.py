@@ -39,22 +39,18 @@ def real(seeds: int, costs: Callable[[int, str], Row] = lambda _seed, _system: {
 
 
 def scaled(lines: list[Row], system: str, factor: float) -> list[Row]:
-    """Return lines with one system's scores times a factor."""
     return [one | {"score": one["score"] * (factor if one["system"] == system else 1)} for one in lines]
 
 
 def first(lines: list[Row], **cells: Any) -> list[Row]:
-    """Return lines of which the first has other cells."""
     return [lines[0] | cells, *lines[1:]]
 
 
 def copied(lines: list[Row], times: int) -> list[Row]:
-    """Return lines of three seeds, and copies of them under further numbers."""
     return [one | {"seed": one["seed"] + 3 * n} for n in range(times) for one in lines]
 
 
 def renamed(lines: list[Row], **names: str) -> list[Row]:
-    """Return lines with other names of columns."""
     return [{names.get(name, name): cell for name, cell in one.items()} for one in lines]
 
 
@@ -75,7 +71,6 @@ REFUSED: dict[str, tuple[list[Row], dict[str, Any], str]] = {
     "-1 for a missing score": (first(rows(), score=-1), {}, "the score -1 is far from all others, .* leave such rows"),
     "999 for a missing score": (first(real(1), score=999), {}, "the score 999 is far from all others"),
     "Dataset": (renamed(rows(dataset="x"), dataset="Dataset"), {}, "the column 'Dataset' may be 'dataset'; rename it"),
-    "Seed": (renamed(real(3), seed="Seed"), {}, "the column 'Seed' may be 'seed'"),
     "task": (
         rows(task="x") + [one | {"row": f"t{one['row']}", "task": "y"} for one in rows()], {},
         "the column 'task' may be 'dataset'; rename it, or give --columns dataset=task, or take it out",

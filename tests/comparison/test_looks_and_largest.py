@@ -85,7 +85,6 @@ def real(rows: int, gap: float = 0.02, sd: float = 0.05, groups: int | None = No
 
 
 def compared(frame: pd.DataFrame, **options: Any) -> Verdicts:
-    """Return the only data set of a frame, compared."""
     (found,) = assemble([of_frame(frame)], bounds=(0.0, 1.0), **options)
     return judge(found)
 

@@ -34,20 +34,17 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def changed(change: Change) -> dict[str, Any]:
-    """Return the made-up result with a change."""
     data = copy.deepcopy(GIVEN)
     change(data)
     return data
 
 
 def put(*path: Any) -> Change:
-    """Return a change that sets a value by its keys, the value last."""
     *keys, last, value = path
     return lambda data: reduce(getitem, keys, data).__setitem__(last, value)
 
 
 def drop(*path: Any) -> Change:
-    """Return a change that removes a key."""
     *keys, last = path
     return lambda data: reduce(getitem, keys, data).__delitem__(last)
 
@@ -58,8 +55,6 @@ def renamed(old: str, new: str) -> Change:
 
 
 def both(*changes: Change) -> Change:
-    """Return several changes as one."""
-
     def change(data: dict[str, Any]) -> None:
         for one in changes:
             one(data)
@@ -75,7 +70,6 @@ def images(data: dict[str, Any]) -> None:
 
 
 def written(folder: Path, data: object, name: str = "lora--made-up-rank2.json") -> Path:
-    """Write a result file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(json.dumps(data))
@@ -83,7 +77,6 @@ def written(folder: Path, data: object, name: str = "lora--made-up-rank2.json") 
 
 
 def only(found: tuple[InputScores, ...]) -> InputScores:
-    """Return the one data set."""
     (one,) = found
     return one
 
@@ -181,7 +174,6 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
                                {"seconds_per_1000_samples": 1000 / 30}),
     "window after one without samples": (drop("train_info", "metrics", 1, "train samples"),
                                          {"seconds_per_1000_samples": 50.0}),
-    "window of no time": (put("train_info", "metrics", 2, "train time", 0), {"seconds_per_1000_samples": 1000 / 30}),
     "no run_info": (drop("run_info"), {"system": "lora--made-up-rank2", "seed": "", "total_time": None}),
     "empty name": (put("run_info", "experiment_name", "\x00\n"), {"system": "lora--made-up-rank2"}),
     "no config": (drop("run_info", "train_config"), {"seed": "", "dataset": "MetaMathQA, unnamed model"}),
@@ -193,7 +185,6 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
                      {"system": "<script>alert(1)</script> ../../etc/passwd"}),
     "accuracy of 1 as a whole number": (put("train_info", "metrics", -1, "test accuracy", 1),
                                         {"score": 1.0, "rows": 1319.0}),
-    "unknown keys": (put("train_info", "phase", {"deep": [1]}), {"score": 330 / 1319}),
 }  # fmt: skip
 
 
@@ -214,7 +205,6 @@ def test_a_variant_imports_and_what_it_lacks_is_missing(name: str, tmp_path: Pat
 REFUSED: dict[str, tuple[Change, str]] = {
     "NaN accuracy": (put("train_info", "metrics", -1, "test accuracy", math.nan),
                      r"the last of train_info.metrics.test accuracy is nan"),
-    "infinite time": (put("train_info", "train_time", math.inf), "train_info.train_time is inf"),
     "more than a float holds": (put("train_info", "train_time", 10**400), "train_info.train_time is 1000"),
     "text for a number": (put("train_info", "file_size", "4 kB"),
                           "train_info.file_size is '4 kB', and must be a valid number"),
@@ -293,9 +283,9 @@ def test_runs_of_other_models_and_budgets_are_told_apart(tmp_path: Path) -> None
                  put("meta_info", "dataset_info", "gsm8k", "sha", "b" * 40))  # fmt: skip
     written(tmp_path, changed(other), "short.json")
     one = only(peft.read(tmp_path, None))
-    assert any("max_steps (30, 10)" in remark or "max_steps (10, 30)" in remark for remark in one.remarks)
-    assert any("Another GPU, Example GPU" in remark for remark in one.remarks)
-    assert "Runs used 2 revisions of gsm8k." in one.remarks
+    (said,) = [remark for remark in one.remarks if remark.startswith("Runs differ beside their methods")]
+    for what in ("accelerator (", "max_steps (", "revision of gsm8k (", "Another GPU", "30", "a" * 40):
+        assert what in said
     written(
         tmp_path, changed(both(other, put("run_info", "train_config", "model_id", "example/model-8B"))), "short.json"
     )
@@ -328,26 +318,13 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
     for key, seconds in back.lines.set_index(["system", "seed"])["seconds_per_1000_samples"].items():
         assert 1000 / seconds == pytest.approx(speeds[key], rel=0.1)  # the record leaves the warm-up out
     assert any("training steps alone" in cost.about for cost in back.costs)
+    for file in files:
+        data = json.loads(file.read_text())
+        assert all(keys.keys() <= data[section].keys() for section, keys in GIVEN.items())
+        assert data["run_info"]["peft_branch"] is data["train_info"]["accelerator_memory_reserved_avg"] is None
+        assert str(suite) not in file.read_text()
     protocol = load(suite).reference.protocol_id
     assert set(back.lines["dataset"]) == {f"newswire, embedded:newsgpt, protocol {protocol}"}
-
-
-def test_what_a_record_does_not_hold_is_null(suite: Path, tmp_path: Path) -> None:
-    """All keys of PEFT's shape are there; those unknown are null, and no place on this machine is written."""
-    write_report(suite, tmp_path, ("peft",))
-    for file in (tmp_path / "peft").iterdir():
-        data = json.loads(file.read_text())
-        for section, keys in GIVEN.items():
-            assert keys.keys() <= data[section].keys()
-        assert data["run_info"]["peft_branch"] is None
-        kind = {"lora": {"peft_type": "LORA", "method": "lora", "r": 8, "alpha": 16, "dropout": 0.0}, "full": None}
-        assert data["run_info"]["peft_config"] == kind[data["run_info"]["experiment_name"]]
-        assert data["run_info"]["train_config"]["dtype"] == "float32"
-        assert data["run_info"]["train_config"]["use_amp"] is True  # bf16 of these records is autocast
-        assert data["train_info"]["accelerator_memory_reserved_avg"] is None
-        assert data["train_info"]["metrics"][-1]["forgetting"] is None
-        assert GIVEN["train_info"]["metrics"][-1].keys() <= data["train_info"]["metrics"][-1].keys()
-        assert str(suite) not in file.read_text()
 
 
 @pytest.mark.parametrize(

@@ -59,16 +59,6 @@ def aside(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / SET_ASIDE).glob("*"))
 
 
-def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
-    """All its files, under the run's name; nothing is left among the attempts."""
-    own = results(tmp_path)
-    record = attempt(own, made_records.record())
-    assert own.publish(record.spec, record) == record
-    assert committed(tmp_path, record) == record
-    assert RunFolder(tmp_path / record.spec.run_id).damage() is None
-    assert not list((tmp_path / "attempts").iterdir())
-
-
 def test_the_runs_new_name_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The results folder is synced after the rename, so that the run's name survives a crash."""
     own = results(tmp_path)
@@ -89,6 +79,8 @@ def test_a_stale_handle_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert own.publish(record.spec, record) == record
     assert len(asked) == 4
     assert committed(tmp_path, record) == record
+    assert RunFolder(tmp_path / record.spec.run_id).damage() is None
+    assert not list((tmp_path / "attempts").iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EIO])

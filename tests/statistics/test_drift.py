@@ -63,11 +63,10 @@ def test_batches_that_get_longer_are_no_drift() -> None:
     assert step_time_drift(seconds, tokens).estimate == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("n", "noise"), [(15, 0.03), (15, 0.2), (60, 0.1), (2000, 0.1)])
+@pytest.mark.parametrize(("n", "noise"), [(15, 0.03), (15, 0.2), (60, 0.1)])
 def test_permuted_steps_are_rarely_called_drifting(n: int, noise: float) -> None:
     """With the order left to chance, an interval lies wholly beyond ±5 % in at most 5 % of trials."""
-    trials = 400 if n < 1000 else 60
-    beyond = 0
+    trials, beyond = 400, 0
     for trial in range(trials):
         generator = np.random.default_rng([trial, n])
         seconds, tokens = steps(n, generator, noise)
@@ -82,8 +81,7 @@ def test_many_steps_are_averaged() -> None:
     seconds, tokens = steps(6000, np.random.default_rng(0))
     seconds[4000:] *= 1.02
     drift = step_time_drift(seconds, tokens)
-    assert drift.low < 0.02 < drift.high
-    assert drift.high - drift.low < 0.02
+    assert drift.low < 0.02 < drift.high < drift.low + 0.02
 
 
 def test_batches_of_one_size_need_no_line() -> None:

@@ -17,7 +17,6 @@ LINE = 52
 
 
 def of(made: Verified, name: str) -> list[str]:
-    """Return what a check found wrong."""
     return [check.finding for check in made.checks if check.name == name and check.state == "failed"]
 
 
@@ -35,19 +34,17 @@ def test_what_holds_is_one_line() -> None:
         assert len((check.__doc__ or "").splitlines()[0]) <= LINE + 1, check.__name__
 
 
-def test_a_pipe_is_named_and_not_opened(forged: Forged) -> None:
-    """Opening it would wait for ever."""
+def test_pipes_and_links_are_named_and_not_followed(forged: Forged, tmp_path: Path) -> None:
+    """Opening a pipe would wait for ever; nothing behind a link is read, also where a tracker's folder has its name."""
     os.mkfifo(forged.folder / "pipe")
-    assert of(verify(forged.folder), "plain files") == ["pipe: is no regular file"]
-
-
-def test_a_link_to_a_folder_is_not_followed(forged: Forged, tmp_path: Path) -> None:
-    """It is named, and nothing behind it is read."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_text("hf_" + "a1" * 20)
     (forged.folder / "wandb").symlink_to(tmp_path / "outside")
+    (own := forged.run("lora", 0) / "wandb").mkdir()  # only the folder beside the runs is the tracker's
+    (own / "log").symlink_to("/nowhere")
     made = verify(forged.folder)
-    assert of(made, "plain files") == ["wandb: is a link"]
+    found = ["pipe: is no regular file", "wandb: is a link", f"{own.parent.name}/wandb/log: is a link"]
+    assert sorted(of(made, "plain files")) == sorted(found)
     assert of(made, "secrets") == []
 
 
@@ -63,14 +60,6 @@ def test_a_trackers_folder_is_no_part_of_the_result(forged: Forged) -> None:
     assert made.digest == before
     (found,) = [check for check in made.checks if "wandb" in check.finding]
     assert (found.state, found.name) == ("not checked", "plain files")
-
-
-def test_a_link_in_a_folder_of_that_name_elsewhere_is_refused(forged: Forged) -> None:
-    """Only the folder beside the runs is the tracker's."""
-    place = forged.run("lora", 0) / "wandb"
-    place.mkdir()
-    (place / "log").symlink_to("/nowhere")
-    assert of(verify(forged.folder), "plain files") == [f"{place.parent.name}/wandb/log: is a link"]
 
 
 def test_a_run_in_the_trackers_folder_does_not_count(forged: Forged) -> None:
@@ -109,16 +98,6 @@ def test_home_folders(forged: Forged) -> None:
     assert lines == ["notes.txt:1:", "notes.txt:2:", "notes.txt:3:"]
 
 
-def test_jobs_side_by_side_that_name_each_other(forged: Forged) -> None:
-    """Runs of several jobs on one host overlap: one of the two names the other."""
-    first, second = forged.runs[:2]
-    forged.edit(first, started="2026-02-02T03:00:00+00:00", seconds=60.0)
-    forged.edit(second, started="2026-02-02T03:00:30+00:00", seconds=60.0)
-    assert len(of(verify(forged.folder), "dates")) == 1
-    forged.edit(second, neighbours=[first.name])
-    assert of(verify(forged.folder), "dates") == []
-
-
 def test_counts_that_differ_in_every_seed_are_no_contradiction(tmp_path: Path) -> None:
     """A method may choose its sizes by what it learns; one seed alone that differs is named."""
     made = of_quickstart(tmp_path / "quickstart", methods=("lora", "head"))
@@ -133,14 +112,6 @@ def test_an_order_that_no_record_has_is_not_checked(forged: Forged) -> None:
     """Without places nothing shows in which order methods ran."""
     forged.edit(*forged.runs, place=None, order=None)
     assert [check.state for check in verify(forged.folder).checks if check.name == "places"] == ["not checked"]
-
-
-def test_a_killed_run_has_advice(forged: Forged) -> None:
-    """Its points lie there without a record: the line says what to do."""
-    (forged.run("lora", 0) / "run.json").unlink()
-    (found,) = [check for check in verify(forged.folder).checks if check.name == "hashes"]
-    assert found.state == "failed"
-    assert "run-all" in found.advice
 
 
 def test_records_without_a_suite_are_not_a_result(tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from hpml_bench.verify.verify import ALL, Verified, verify
 HOME = "/home/" + "alice"
 TOKEN = "hf_" + "Ab3" * 12
 AWS = "AKIA" + "Q7" * 8
-WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
 OTHER_WORDS = "Share of rows that are right."
@@ -52,7 +51,6 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def forged(honest: Path, tmp_path: Path) -> Forged:
-    """Return a copy of it to edit."""
     return Forged(Path(shutil.copytree(honest, tmp_path / "quickstart")))
 
 
@@ -60,8 +58,6 @@ def forged(honest: Path, tmp_path: Path) -> Forged:
 
 
 def rows(which: str, change: Callable[[Any], Any], **changes: Any) -> Edit:
-    """Rewrite predictions, and fields of records."""
-
     def edit(made: Forged) -> list[Path]:
         for run in runs(made, which):
             edit_predictions(run, change)
@@ -71,12 +67,10 @@ def rows(which: str, change: Callable[[Any], Any], **changes: Any) -> Edit:
 
 
 def metric(which: str, name: str, **fields: Any) -> Edit:
-    """Define a metric otherwise."""
     return record(which, definitions=lambda old: [item | fields if item["name"] == name else item for item in old])
 
 
 def checks(which: str, change: Callable[[Json], Json | None]) -> Edit:
-    """Change each self-check, or leave it out."""
     return record(which, checks=lambda old: [new for check in old if (new := change(check)) is not None])
 
 
@@ -102,19 +96,16 @@ def with_suite(edit: Edit, change: Callable[[Json], Json]) -> Edit:
 
 
 def scaled(factor: float) -> Callable[[Any], Any]:
-    """Return a function that multiplies a number, or each of a list."""
     return lambda old: [factor * value for value in old] if isinstance(old, list) else factor * old
 
 
 def times(name: str, factor: float) -> Callable[[list[Json]], list[Json]]:
-    """Return a change of points that multiplies those of a metric."""
     return lambda old: [
         point | {"value": factor * point["value"]} if point["metric"] == name else point for point in old
     ]
 
 
 def without(drop: Callable[[Json], bool]) -> Callable[[list[Json]], list[Json]]:
-    """Return a change of points that leaves some out."""
     return lambda old: [point for point in old if not drop(point)]
 
 
@@ -128,32 +119,27 @@ def moved_tokens(old: list[Json]) -> list[Json]:
 
 
 def torn_record(made: Forged) -> list[Path]:
-    """End a record in the middle."""
     path = made.run("head", 2) / "run.json"
     path.write_text(path.read_text()[:2000])
     return [path.parent]
 
 
 def deleted_failure(made: Forged) -> str:
-    """Delete a run that failed."""
     shutil.rmtree(made.run("head", 1))
     return "suite.json: declares head with seed 1"
 
 
 def deleted_record(made: Forged) -> list[Path]:
-    """Delete a run's record and leave its points."""
     ((run := made.run("head", 1)) / "run.json").unlink()
     return [run]
 
 
 def without_points(made: Forged) -> list[Path]:
-    """Delete a run's points."""
     (made.run("full", 2) / "points.jsonl").unlink()
     return runs(made, "full 2")
 
 
 def linked_file(made: Forged) -> str:
-    """Make a file a link to another one."""
     run = made.run("lora", 0)
     (run / "points.jsonl").rename(made.folder / "kept.jsonl")
     (run / "points.jsonl").symlink_to(os.path.relpath(made.folder / "kept.jsonl", run))
@@ -167,15 +153,6 @@ def side_by_side(made: Forged) -> list[Path]:
     return [max(first, second)]
 
 
-def other_suite_file(made: Forged) -> str:
-    """Put a suite file that declares another margin beside the runs."""
-    text = json.loads((made.folder / "suite.json").read_text())
-    for entry in text["methods"].values():
-        entry.pop("optimizer"), entry.pop("method")
-    (made.folder / "suite.yaml").write_text(json.dumps(text | {"margin": {"quality": 0.03, "cost": 0.05}}))
-    return "suite.yaml: has margin.quality 0.03"
-
-
 def repeated_until_it_pleased(made: Forged) -> str:
     """Set a whole run aside, with another result of it in its place."""
     run = made.run("lora", 0)
@@ -185,7 +162,6 @@ def repeated_until_it_pleased(made: Forged) -> str:
 
 
 def set_aside_for_good(made: Forged) -> str:
-    """Set a run aside that isn't done again."""
     run = made.run("lora", 0)
     (made.folder / "set-aside").mkdir()
     run.rename(made.folder / "set-aside" / f"{run.name}.1")
@@ -205,29 +181,11 @@ def copied_as(method: str, seed: int) -> Edit:
 
 
 def second_record(made: Forged) -> list[Path]:
-    """Give a method and seed a second record, with other options."""
     made.edit(copy := made.copy(made.run("lora", 0), "copy"), spec__method__options__r=4)
     return [copy]
 
 
-def shifted_seeds(made: Forged) -> list[Path]:
-    """Put the runs of a method under each other's seeds."""
-    for seed, run in enumerate(found := runs(made, "full")):
-        made.edit(run, spec__seed=(seed + 1) % 3)
-    return found
-
-
-def swapped_predictions(made: Forged) -> list[Path]:
-    """Swap two methods' predictions."""
-    one, other = (made.run(method, 0) / "predictions.parquet" for method in ("full", "head"))
-    kept = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(kept)
-    return [one.parent, other.parent]
-
-
 def scores_of_another_run(made: Forged) -> list[Path]:
-    """Give the rows the scores of another run."""
     other = pd.read_parquet(made.run("full", 0) / "predictions.parquet")
     edit_predictions(run := made.run("lora", 0), lambda of: of.assign(score=other.score))
     return [run]
@@ -292,13 +250,6 @@ def rows_left_out(made: Forged) -> list[Path]:
     return made.runs
 
 
-def recounted(made: Forged) -> list[Path]:
-    """Do so, and let the notes count the rows that are left."""
-    rows_left_out(made)
-    made.edit(*made.runs, notes__rows="512 train, 256 validation, 850 test")
-    return made.runs
-
-
 def called_right(made: Forged) -> list[Path]:
     """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
     edit_predictions(run := made.run("lora", 0), _called_right)
@@ -312,16 +263,7 @@ def _called_right(of: Any) -> Any:
     return of
 
 
-def called_wrong(made: Forged) -> list[Path]:
-    """Call rows of a rival wrong whose right class is the likeliest."""
-    edit_predictions(run := made.run("head", 0), lambda of: of.assign(
-        prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)))  # fmt: skip
-    rescored(run)
-    return [run]
-
-
 def method_deleted(made: Forged) -> list[Path]:
-    """Delete a method everywhere."""
     for run in runs(made, "head"):
         shutil.rmtree(run)
     suite = json.loads((made.folder / "suite.json").read_text())
@@ -374,24 +316,11 @@ def answers_of_another_method(made: Forged) -> list[Path]:
     return found
 
 
-def hidden_looks(made: Forged) -> str:
-    """Add seeds twice after a look at the results, and let every run declare all five."""
-    shutil.rmtree(made.folder)
-    of_quickstart(made.folder, ("lora", "head"), 5)
-    for seed in (3, 4):
-        later = f"2026-01-0{seed}T03:00:"
-        for second, run in enumerate(sorted(runs(made, str(seed)), key=lambda run: record_of(run)["order"])):
-            made.edit(run, started=f"{later}{second * 20:02d}+00:00")
-    return "seeds 3 and 4 began"
-
-
 Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 """An edit of a folder, the check that names it, words of its finding, and the finding's state if it isn't `failed`."""
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
-    "predictions cut": (rows("full 0", lambda of: of[:900]),
-        "hashes", "predictions.parquet is not the file that was recorded"),
     "a torn record": (torn_record, "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
@@ -402,18 +331,15 @@ UNSEALED: dict[str, Forgery] = {
         "private paths", f":2: names a home folder, {HOME}"),
     "a token in a note": (record("lora 0", notes__data=f"token {TOKEN}"), "secrets", "a Hugging Face token"),
     "a key of AWS": (written("sweep.log", f"key {AWS}\n"), "secrets", ":1: holds an AWS key id"),
-    "a key of wandb": (written("sweep.log", f"{WANDB}\n"), "secrets", ":1: holds a Weights & Biases key"),
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
-    "looks hidden as one": (hidden_looks, "planned", "every run declares 5 seeds", "not checked"),
     "a margin of afterwards": (
         with_suite(record("", declared__margin=WIDER), lambda _: {"margin": WIDER}),
         "suite", "the packaged suite quickstart", "not checked"),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
-    "a suite file that differs": (other_suite_file, "suite", "suite.json none"),
     "repeated until it pleased": (repeated_until_it_pleased, "set aside", "was whole"),
     "set aside for good": (set_aside_for_good, "set aside", "no run took its place"),
     "another rate under the same id": (record("lora 0", spec__method__lr=0.001),
@@ -426,20 +352,13 @@ UNSEALED: dict[str, Forgery] = {
 RATES = dict.fromkeys(("samples_per_second", "tokens_per_second", "padded_tokens_per_second"), 1 / 0.9)
 SHORTER = dict.fromkeys(("train_seconds", "train_seconds_second_clock", "timed_seconds"), 0.9)
 SEALED: dict[str, Forgery] = {
-    "another metric edited": (record("lora 1", metrics__test_macro_f1=scaled(1.01)),
-        "predictions", "macro-f1 is recorded as"),
     "copied to another seed": (copied_as("lora", 2), "copies", "all but one are copies"),
-    "copied to another method": (copied_as("head", 1), "copies", "its points.jsonl is that of"),
-    "shifted seeds": (shifted_seeds, "consumption", "order"),
-    "swapped predictions": (swapped_predictions, "predictions", "its predictions give"),
     "labels as predicted": (
         rows("lora 0", lambda of: of.assign(reference=of.prediction),
              metrics__test_accuracy=1.0, metrics__test_macro_f1=1.0),
         "predictions", "the labels beside its predictions"),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
-    "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
     "wrong rows called right": (called_right, "predictions", "40 rows have a loss"),
-    "right rows called wrong": (called_wrong, "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -447,12 +366,8 @@ SEALED: dict[str, Forgery] = {
     "answers of another method": (answers_of_another_method, "answers", "and trained with other losses"),
     "hard rows left out": (rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
         "predictions", "of 1,000 test rows"),
-    "rows twice": (rows("lora 0", lambda of: pd.concat([of, of.head(3)])),
-        "predictions", "hold 3 test row(s) more than once"),
     "rows of another set": (rows("lora 0", lambda of: pd.concat([of, of.tail(1).assign(index=1000)])),
         "predictions", "hold 1 row(s) that are no test rows"),
-    "other losses": (rows("lora 0", lambda of: of.assign(loss=of.loss * 1.00001)),
-        "predictions", "its loss is recorded as"),
     "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
     "answers of the best seed": (answers_of_the_best_seed, "answers", "predicts as"),
     "other data": (record("lora 0", digests__data="d" * 64), "protocol", "other data"),
@@ -479,17 +394,12 @@ SEALED: dict[str, Forgery] = {
     "the order of another seed": (
         lambda made: record("lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"])(made),
         "copies", "its order of samples is that of lora-s1"),
-    "a higher throughput": (record("lora 0", metrics__samples_per_second=scaled(1.1)),
-        "times", "its samples_per_second is recorded as"),
     "shorter steps": (
         points("lora 0", times("step_seconds", 0.9),
                **{f"metrics__{name}": scaled(factor) for name, factor in (RATES | SHORTER).items()}),
         "steps", "times that their ranks' don't give"),
     "fewer tokens": (record("0", consumed__real_tokens=33_000), "steps", "consumed 33,000 real tokens"),
     "moved tokens": (points("lora 0", moved_tokens), "batches", "other numbers of tokens than most runs of seed 0"),
-    "a higher token rate": (record("lora 0", metrics__tokens_per_second=scaled(1.1)),
-        "figures", "its tokens_per_second is recorded as"),
-    "a lower norm": (record("lora 0", metrics__grad_norm=scaled(0.5)), "figures", "its grad_norm is recorded as"),
     "less memory of each rank": (
         record("lora 0", **{f"{of}__peak_memory_over_setup_mb": scaled(0.5) for of in ("metrics", "per_rank")}),
         "figures", "its peak_memory_over_setup_mb is recorded as"),
@@ -507,20 +417,12 @@ SEALED: dict[str, Forgery] = {
     "other hardware": (record("lora 0", environment__hardware__cpu="Example CPU"),
         "environment", "not that of its hardware"),
     "no environment": (record("lora 0", environment={}), "environment", "lacks hardware"),
-    "a smaller budget": (record("lora 0", consumed__steps=99, consumed__samples=1584),
-        "consumption", "steps 99 instead of 100"),
     "another order": (record("lora 0", consumed__order="0" * 16), "consumption", "order"),
     "a second record": (second_record, "once each", "2 records of lora with seed 0"),
     "another headline": (record("", headline="test_macro_f1"), "metrics", "its score is test_macro_f1"),
     "a latency below its median": (record("lora 0", metrics__latency_ms_p99=0.1),
         "metrics", "its latency_ms_p99 of 0.1 is below the median"),
-    "another headline of one": (record("lora 0", headline="test_macro_f1"),
-        "definitions", "the score is test_macro_f1"),
-    "a definition turned round": (metric("lora 0", "saved_bytes", better="higher"),
-        "definitions", "saved_bytes has better higher instead of lower"),
     "the score turned round": (metric("", "test_accuracy", better="lower"),
-        "definitions", "test_accuracy has better lower instead of higher"),
-    "the score turned round in other words": (metric("", "test_accuracy", better="lower", definition=OTHER_WORDS),
         "definitions", "test_accuracy has better lower instead of higher"),
     "a renamed score": (metric("", "test_accuracy", title="accuracy on unseen domains"),
         "definitions", "test_accuracy has title"),
@@ -530,10 +432,8 @@ SEALED: dict[str, Forgery] = {
         "evaluations", "3 validation losses"),
     "called failed": (record("lora 0", status="failed", error=OUT_OF_LUCK),
         "unfinished", "ended as failed and yet has"),
-    "called unsupported": (without_score("lora 1", "unsupported"),
-        "unfinished", "ended as unsupported, which a run does earlier, and has predictions.parquet"),
-    "called diverged": (without_score("lora 1", "diverged", "predictions.parquet"),
-        "unfinished", "ended as diverged, which a run does earlier, and has points of all its steps"),
+    "called diverged": (without_score("lora 1", "diverged"),
+        "unfinished", "ended as diverged, which a run does earlier, and has predictions.parquet"),
     "a shorter run": (record("lora 0", seconds=2.0), "wall time", "took 2 s"),
     "other places": (other_places, "places", "ran in the order"),
     "other names of labels": (record("lora 0", label_names=["World", "Business", "Sports", "Sci/Tech"]),
@@ -543,7 +443,6 @@ SEALED: dict[str, Forgery] = {
 
 
 def findings(made: Verified, name: str) -> list[tuple[str, str]]:
-    """Return state and text of what a check found."""
     return [(check.state, check.finding) for check in made.checks if check.name == name]
 
 
@@ -580,9 +479,12 @@ def with_faults(made: Forged) -> None:
 
 def seeds_added(made: Forged) -> None:
     """Add seeds twice, each time as the suite declared."""
-    hidden_looks(made)
+    shutil.rmtree(made.folder)
+    of_quickstart(made.folder, ("lora", "head"), 5)
     for run in made.runs:
-        made.edit(run, declared__seeds=max(3, record_of(run)["spec"]["seed"] + 1))
+        seed, order = (record_of(run)["spec"]["seed"], record_of(run)["order"])
+        later = {"started": f"2026-01-0{seed}T03:{order:02d}:00+00:00"} if seed > 2 else {}
+        made.edit(run, declared__seeds=max(3, seed + 1), **later)
 
 
 def method_added(made: Forged) -> None:
@@ -643,21 +545,12 @@ def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
 
 
-@pytest.mark.parametrize("lacking", ["", "predictions.parquet", "points.jsonl"])
-def test_a_failed_run_that_was_trained_is_named(lacking: str, forged: Forged) -> None:
+def test_a_failed_run_that_was_trained_is_named(forged: Forged) -> None:
     """A probe may fail once the test rows are predicted: a line says that only the error tells why it has no score."""
-    run = sealed(forged, without_score("lora 1", "failed", lacking))
+    run = sealed(forged, without_score("lora 1", "failed"))
     ((state, text),) = findings(verify(forged.folder), "unfinished")
     assert state == "not checked"
     assert text.startswith(f"{run}: ended as failed once it was trained, and has ")
-
-
-@pytest.mark.parametrize("status", ["failed", "diverged"])
-def test_a_run_that_failed_on_the_way_is_a_failure(status: str, forged: Forged) -> None:
-    """It has points of some steps, and no predictions."""
-    edit_points(forged.run("lora", 1), without(lambda point: point["step"] >= 60))
-    sealed(forged, without_score("lora 1", status, "predictions.parquet"))
-    assert [state for state, _ in findings(verify(forged.folder), "unfinished")] == ["ok"]
 
 
 def test_an_invalid_run_has_a_place(forged: Forged) -> None:

@@ -64,5 +64,5 @@ def runs(folders: Iterable[Path]) -> list[Row]:
     from hpml_bench.records.load import headlines
 
     found = (record for folder in folders for record in headlines(folder))
-    rows = ((r.spec.suite, r.run_id, r.status, f"{r.seconds:7.1f} s", r.shown) for r in found)
+    rows = ((r.suite, r.run_id, r.status, f"{r.seconds:7.1f} s", r.shown) for r in found)
     return [tuple(for_terminal(cell, 100) for cell in row) for row in rows]

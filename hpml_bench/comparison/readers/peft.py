@@ -228,9 +228,9 @@ class _Run(BaseModel):
 
     def failure(self, wanted: str) -> FailedRun:
         """Return the run as one without a score."""
-        status = self.status if self.status != "success" else f"success, but without {wanted}"
-        why = f": {sanitize(self.error, 200)}" if self.error else ""
-        return FailedRun(self.system, self.run, status + why, str(self.file), self.dataset)
+        status = f"{self.status}{f', but without {wanted}' if self.status == 'success' else ''}"
+        status += f": {sanitize(self.error, 200)}" if self.error else ""
+        return FailedRun(self.system, self.run, status, str(self.file), self.dataset)
 
 
 def _load(file: Path) -> _Run:
@@ -306,20 +306,17 @@ def _remarks(runs: Sequence[_Run], score: ScoreDefinition, lacking: Sequence[str
 
 def _differences(runs: Sequence[_Run]) -> Iterator[str]:
     """Yield what runs differ in that scores or costs depend on, beside the method."""
-    configs = [run.config or {} for run in runs]
+    facts = [
+        {key: json.dumps(value, sort_keys=True) for key, value in (run.config or {}).items() if key not in OWN_KEYS}
+        | {f"revision of {name}": commit for name, commit in run.revisions.items() if commit}
+        | {name: said for name, said in (("accelerator", run.accelerator), ("version of torch", run.torch)) if said}
+        for run in runs
+    ]
     differing = []
-    for key in sorted({key for config in configs for key in config} - OWN_KEYS):
-        values = Counter(json.dumps(config[key], sort_keys=True) for config in configs if key in config)
+    for key in sorted({key for of in facts for key in of}):
+        values = Counter(of[key] for of in facts if key in of)
         if len(values) > 1:
-            differing.append(f"{sanitize(key, 60)} ({', '.join(sanitize(v, 60) for v, _ in values.most_common(4))})")
+            shown = ", ".join(sanitize(value, 60) for value, _ in values.most_common(4))
+            differing.append(f"{sanitize(key, 60)} ({shown})")
     if differing:
         yield f"Runs differ beside their methods, which nothing here corrects for, in {', '.join(differing)}."
-    for title, said in (
-        ("accelerators", {run.accelerator for run in runs}), ("versions of torch", {run.torch for run in runs}),
-    ):  # fmt: skip
-        if len(found := {one for one in said if one}) > 1:
-            yield f"Times and memory are of several {title}: {sanitize(', '.join(sorted(found)), 300)}."
-    for name in sorted({name for run in runs for name in run.revisions}):
-        commits = {str(commit) for run in runs if (commit := run.revisions.get(name))}
-        if len(commits) > 1:
-            yield f"Runs used {len(commits)} revisions of {sanitize(name, 60)}."

@@ -11,7 +11,6 @@ from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import DATASET, GROUP, HOST, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD, read_json
 from hpml_bench.records.jobs import NO_RUNS
-from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import facts_of
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import Results
@@ -53,16 +52,11 @@ def _folders(path: Path) -> Iterator[Path]:
         yield from sorted(found - {path / name for name in NO_RUNS})
 
 
-def dataset_of(results: Results) -> str:
-    """Return the name of a suite's data set: the suite and its protocol."""
-    protocol = results.reference.protocol_id
-    return sanitize(f"{results.suite}, {f'protocol {protocol}' if protocol else 'protocol unknown'}")
-
-
 def _measured(results: Results) -> InputScores:
     import pandas as pd
 
-    name, aligned, rows = dataset_of(results), results.aligned, results.test_set
+    aligned, rows = results.aligned, results.test_set
+    name = sanitize(f"{results.suite}, protocol {results.reference.protocol_id or 'unknown'}")
     frames = []
     for method, by_run in (aligned.rows or {}).items():
         own = {record.spec.seed: record for record in results.runs(method)}
@@ -83,7 +77,16 @@ def _measured(results: Results) -> InputScores:
         pd.concat(frames, ignore_index=True) if frames else empty,
         aligned.score,
         tuple(aligned.costs),
-        tuple(_failed(results, record) for record in results.left_out.unfinished),
+        tuple(
+            FailedRun(
+                record.spec.method.name,
+                str(record.spec.seed),
+                f"{record.status}{f': {sanitize(record.error.message, 200)}' if record.error else ''}",
+                str(results.folder / record.run_id / RECORD),
+                name,
+            )
+            for record in results.left_out.unfinished
+        ),
         tuple(_remarks(results)),
         inputs.source_of(SOURCE, results.folder, len(frames)),
         look=aligned.look,
@@ -102,13 +105,6 @@ def _facts(results: Results) -> SuiteFacts:
     below = facts.guess and tuple(sanitize(name, LONGEST) for name in facts.guess.below)
     guess = facts.guess and facts.guess.model_copy(update={"below": below})
     return replace(facts, methods=methods, under=under, guess=guess)
-
-
-def _failed(results: Results, record: RunRecord) -> FailedRun:
-    why = f": {sanitize(record.error.message, 200)}" if record.error else ""
-    file = results.folder / record.run_id / RECORD
-    name, seed = record.spec.method.name, str(record.spec.seed)
-    return FailedRun(name, seed, f"{record.status}{why}", str(file), dataset_of(results))
 
 
 def _remarks(results: Results) -> Iterator[str]:

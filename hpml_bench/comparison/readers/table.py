@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 LONGEST_FIELD = 10_000_000
 """Characters of a field; a file with longer ones holds texts, not scores."""
 WHOLE = re.compile(r"-?\d+(?:\.0*)?")
-EXACT = 2.0**53
-"""Whole numbers from here on share a float with others."""
 WORDS = {"true": 1.0, "false": 0.0, "<na>": math.nan, "": math.nan}
 OTHERS: Mapping[str, tuple[str, ...]] = {
     SYSTEM: ("model", "modelname", "systemname", "method"),
@@ -44,8 +42,6 @@ NO_SYSTEM = re.compile(
     r"|^(label|target|gold|mean|average|avg|difficulty|year)$"
 )
 """Names of numbers that are no systems, of a table with a column of numbers for each."""
-Line = tuple[str, Sequence[Any]]
-"""Where a line came from, and its cells."""
 
 
 def claims(path: Path) -> bool:
@@ -59,21 +55,22 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
     `metric`: column of the score where that isn't `score`; `columns`: our name of a column -> the file's. A UserError
     where the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
     """
+    import pandas as pd
+
     suffix = path.suffix.lower()
     try:
         if suffix in {".csv", ".tsv"}:
-            names, lines = _separated(path)
+            cells = _separated(path)
         elif suffix == ".parquet":
-            import pandas as pd
-
-            names, lines = _of_frame(pd.read_parquet(path), path)
+            cells = _placed(pd.read_parquet(path), path)
         else:
-            names, lines = _of_json(path)
+            objects = dict(inputs.json_records(path))
+            cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
-            if theirs not in names:
-                raise UserError(f"{path}: there is no column '{sanitize(theirs, 60)}'; it has {_listed(names)}")
+            if theirs not in cells:
+                raise UserError(f"{path}: there is no column '{sanitize(theirs, 60)}'; it has {_listed([*cells])}")
         ours = {theirs: own for own, theirs in (columns or {}).items()}
-        return (measured([ours.get(name, name) for name in names], lines, metric, str(path)),)
+        return (measured(cells.rename(columns=ours), metric, str(path)),)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew") from None
 
@@ -82,38 +79,42 @@ def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
     """Return the lines of a frame, as `read` of a table; a message names the frame's row by its position."""
     if {*frame.index.names} & {*NAMES} - {*frame.columns}:  # as `pivot` gives one
         frame = frame.reset_index()
-    return measured(*_of_frame(frame, "frame"), metric, "frame")
+    return measured(_placed(frame, "frame"), metric, "frame")
 
 
-def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, source: str) -> InputScores:
-    """Return lines of cells under these columns as measured scores."""
+def _placed(frame: pd.DataFrame, source: object) -> pd.DataFrame:
+    where = [f"{source}, row {at}" for at in range(len(frame))]
+    return frame.astype(object).set_axis(where, axis=0).rename(columns=str)
+
+
+def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScores:
+    """Return cells by their places, in columns of any names, as measured scores."""
     import pandas as pd
 
-    found = list(lines)
-    if not all(map(sanitize, names)):
+    if not all(map(sanitize, cells)):
         what = "a column has no name, as the index that pandas writes"
         raise UserError(f"{source}: {what}; write the table without it (index=False), or give the column a name")
-    wide = _systems(names, found, metric)
-    if wide:
-        names, found = _long(names, found, wide)
+    wide = _systems(cells, metric)
+    if wide:  # a line per system and row that it has
+        cells = cells.melt([name for name in [*cells] if name not in wide], wide, SYSTEM, SCORE, ignore_index=False)
+        cells = cells[[not math.isnan(_value(cell) or 0.0) for cell in cells[SCORE]]]
     score = SCORE if wide else metric or SCORE
-    _check(names, score, source)
-    if not found:
+    _check([*cells], score, source)
+    if cells.empty:
         raise UserError(f"{source}: it has no lines; give a line per row and run")
-    where = [at for at, _ in found]
-    columns = dict(zip(names, zip(*(cells for _, cells in found), strict=True), strict=True))
+    where = [*cells.index]
     values: dict[str, Sequence[Any]] = {WHERE: where}
-    for name, column in ((SCORE, score), *([(COUNT, COUNT)] if COUNT in columns and ROW not in columns else [])):
-        values[name] = [_value(cell) for cell in columns[column]]
-        for at, cell, value in zip(where, columns[column], values[name], strict=True):
+    for name, column in ((SCORE, score), *([(COUNT, COUNT)] if COUNT in cells and ROW not in cells else [])):
+        values[name] = [_value(cell) for cell in cells[column]]
+        for at, cell, value in zip(where, cells[column], values[name], strict=True):
             if value is None:
                 what = f"{column} is '{sanitize(cell, 40)}', which is no number"
                 raise UserError(f"{at}: {what}; give a number in each line")
-    for name in (name for name in NAMES if name in columns and name not in values):
+    for name in (name for name in NAMES if name in cells and name not in values):
         ids = name in {ROW, SEED, GROUP}
-        values[name] = _ids(columns[name], name, where) if ids else list(map(_text, columns[name]))
+        values[name] = _ids(cells[name]) if ids else list(map(_text, cells[name]))
     meant = {*NAMES} - {SCORE} | {score}
-    costs, remarks = _costs({name: of for name, of in columns.items() if name not in meant})
+    costs, remarks = _costs({name: [*cells[name]] for name in map(str, cells) if name not in meant})
     return InputScores(
         pd.DataFrame(values | {cost.column: of for cost, of in costs.items()}),
         ScoreDefinition(sanitize(metric or score, 60)),
@@ -124,24 +125,13 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     )
 
 
-def _systems(names: Sequence[str], lines: Sequence[Line], metric: str | None) -> list[str]:
+def _systems(cells: pd.DataFrame, metric: str | None) -> list[str]:
     """Return the columns of a table with a column of numbers per system; none of a table with a line per system."""
-    if ROW not in names or {SYSTEM, SCORE, metric} & {*names} or len({*names}) < len(names) or not lines:
+    if ROW not in cells or {SYSTEM, SCORE, metric} & {*cells} or cells.columns.has_duplicates or cells.empty:
         return []
-    columns = zip(names, zip(*(cells for _, cells in lines), strict=True), strict=True)
-    found = [name for name, cells in columns if name not in NAMES and _numbers(cells) is not None]
+    found = [name for name in map(str, cells) if name not in NAMES and _numbers([*cells[name]]) is not None]
     named = any(MORE.search(_words(name)) or NO_SYSTEM.search(_words(name)) for name in found)  # metrics, of one system
     return found if len(found) > 1 and not named else []
-
-
-def _long(names: Sequence[str], lines: Sequence[Line], systems: Sequence[str]) -> tuple[list[str], list[Line]]:
-    """Return such a table as one with a line per system and row that it has."""
-    rest = [at for at, name in enumerate(names) if name not in systems]
-    made: list[Line] = []
-    for system, own in ((name, at) for at, name in enumerate(names) if name in systems):
-        there = [(at, cells) for at, cells in lines if not math.isnan(_value(cells[own]) or 0.0)]
-        made += [(at, [*(cells[n] for n in rest), system, cells[own]]) for at, cells in there]
-    return [*(names[n] for n in rest), SYSTEM, SCORE], made
 
 
 def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, list[float]], list[str]]:
@@ -194,14 +184,8 @@ def _words(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "_per_")).strip("_")
 
 
-def _ids(cells: Sequence[Any], name: str, where: Sequence[str]) -> list[str | None]:
+def _ids(cells: Iterable[Any]) -> list[str | None]:
     """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and another `3.0`."""
-    for cell, at in zip(cells, where, strict=True):
-        if isinstance(cell, float) and EXACT <= abs(cell) < math.inf:
-            raise UserError(
-                f"{at}: {name} is {cell:.17g} as a float, which can't tell whole numbers of that size apart; give it "
-                "as an integer or text"
-            )
     texts = list(map(_text, cells))
     whole = all(text is None or WHOLE.fullmatch(text) for text in texts)
     return [text.partition(".")[0] if whole and text is not None else text for text in texts]
@@ -241,38 +225,18 @@ def _numbers(cells: Sequence[Any]) -> list[float] | None:
     return there if len(there) == len(values) and not all(map(math.isnan, there)) else None
 
 
-# Files
+def _separated(path: Path) -> pd.DataFrame:
+    import pandas as pd
 
-
-def _of_frame(frame: pd.DataFrame, source: object) -> tuple[list[str], Iterator[Line]]:
-    rows = zip(*(frame.iloc[:, at].tolist() for at in range(frame.shape[1])), strict=True)
-    return list(map(str, frame.columns)), ((f"{source}, row {at}", list(cells)) for at, cells in enumerate(rows))
-
-
-def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
     csv.field_size_limit(LONGEST_FIELD)
     text = path.read_bytes().decode("utf-8-sig")  # line breaks inside quotes stay what they are
     header = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = [name.strip() for name in next(reader, [])]
-    if not names:
-        raise ValueError("the file is empty")
-
-    def lines() -> Iterator[Line]:
-        for cells in reader:
-            if cells:
-                where = f"{path}, line {reader.line_num}"
-                if len(cells) != len(names):
-                    raise UserError(f"{where}: it has {len(cells)} fields and the header {len(names)}; quote commas")
-                yield where, cells
-
-    return names, lines()
-
-
-def _of_json(path: Path) -> tuple[list[str], Iterator[Line]]:
-    objects = list(inputs.json_records(path))
-    names = list(dict.fromkeys(str(name) for _, one in objects for name in one))
-    if not names:
-        raise ValueError(f"{path.name} holds no object")
-    return names, ((where, [one.get(name) for name in names]) for where, one in objects)
+    names, lines, where = [name.strip() for name in next(reader, [])], [], []
+    for cells in filter(None, reader):
+        where.append(f"{path}, line {reader.line_num}")
+        if len(cells) != len(names):
+            raise UserError(f"{where[-1]}: it has {len(cells)} fields and the header {len(names)}; quote commas")
+        lines.append(cells)
+    return pd.DataFrame(lines, columns=names, index=where, dtype=object)
