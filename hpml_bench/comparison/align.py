@@ -38,7 +38,7 @@ MOST_DECIMALS = 6
 """Decimals of a cost from which its values are no rounded ones."""
 
 
-def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, ...], *, shared: bool) -> AlignedScores:
+def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinition], *, shared: bool) -> AlignedScores:
     """Return the scores of one data set."""
     with_rows = part[ROW].notna()
     if with_rows.any() and not with_rows.all():
@@ -76,7 +76,7 @@ def _check_once(part: pd.DataFrame, key: list[str]) -> None:
 
 
 def _by_run(
-    part: pd.DataFrame, costs: tuple[CostDefinition, ...]
+    part: pd.DataFrame, costs: Sequence[CostDefinition]
 ) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], list[str]]:
     """Return each cost by system and run, and remarks on columns that are none, as readers of tables can't know."""
     found: dict[CostDefinition, dict[str, dict[int, float]]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpml_bench.comparison.align import aligned, check, refuse
 from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
-from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
+from hpml_bench.report.scores import AlignedScores, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -71,13 +71,13 @@ def assemble(
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
-        score, costs = _score(inputs), _costs(inputs)
+        score, costs = _score(inputs), {cost.column: cost for one in inputs for cost in one.costs}
         check(part, score)
         if name in alone:
             continue
         about = [one for one in measured if not (own := _datasets(one)) or name in own]
         of = replace(_described(name, score, inputs, about), title=name or title, independent=independent)
-        found.append(aligned(part, replace(of, remarks=(*of.remarks, *apart)), costs, shared=shared))
+        found.append(aligned(part, replace(of, remarks=(*of.remarks, *apart)), [*costs.values()], shared=shared))
     return tuple(found)
 
 
@@ -166,16 +166,6 @@ def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
 
 def _named(one: InputScores) -> str:
     return sanitize(one.source or (one.lines[WHERE].iloc[0] if len(one.lines) else "the input"), 300)
-
-
-def _costs(measured: Sequence[InputScores]) -> tuple[CostDefinition, ...]:
-    by_column: dict[str, CostDefinition] = {}
-    for one in measured:
-        for cost in one.costs:
-            if by_column.setdefault(cost.column, cost) != cost:
-                what = f"the cost {sanitize(cost.title, 40)} has another title or unit than in the inputs before"
-                raise UserError(f"{_named(one)}: {what}; rename one of the columns")
-    return tuple(by_column.values())
 
 
 def _prepared(one: InputScores) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.answer.summary import needed
 from hpml_bench.report.judge import Verdicts, judge
+from hpml_bench.statistics import Comparison
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -48,8 +49,8 @@ def verdicts_of(
         independent=independent, largest=None if largest_difference is None else float(largest_difference),
     )  # fmt: skip
     difference = None if margin is None else float(margin)
-    rows = [row for one in found for row in _rows(judge(replace(one, look=int(look)), difference))]
-    made = pd.DataFrame(rows, columns=list(COLUMNS))
+    judged = [judge(replace(one, look=int(look)), difference) for one in found]
+    made = pd.DataFrame([_row(one, pair) for one in judged for pair in one.score], columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
 
@@ -78,12 +79,11 @@ def _number(given: object) -> float:
         return math.inf
 
 
-def _rows(found: Verdicts) -> Iterator[Sequence[Any]]:
+def _row(found: Verdicts, c: Comparison) -> Sequence[Any]:
     scores = found.scores
-    for c in found.score:
-        shared = len(scores.means[c.a].keys() & scores.means[c.b].keys())
-        need = needed(found, c) if c.verdict == "undecided" else None
-        yield (
-            scores.dataset, c.a, c.b, c.difference.mean, *(c.deciding or (None, None)), c.p, c.p_adjusted, c.verdict,
-            c.winner(scores.score.better), found.holds_for, need, scores.count, shared, c.uncertain,
-        )  # fmt: skip
+    shared = len(scores.means[c.a].keys() & scores.means[c.b].keys())
+    need = needed(found, c) if c.verdict == "undecided" else None
+    return (
+        scores.dataset, c.a, c.b, c.difference.mean, *(c.deciding or (None, None)), c.p, c.p_adjusted, c.verdict,
+        c.winner(scores.score.better), found.holds_for, need, scores.count, shared, c.uncertain,
+    )  # fmt: skip

@@ -126,8 +126,8 @@ FOR = {
 @cache
 def known() -> tuple[ModuleType, ...]:
     """Return the readers, in the order in which they are asked."""
-    names = (module.name for module in pkgutil.iter_modules(readers.__path__))
-    modules = [importlib.import_module(f"{readers.__name__}.{name}") for name in names]
+    found = pkgutil.iter_modules(readers.__path__)
+    modules = [importlib.import_module(f"{readers.__name__}.{module.name}") for module in found]
     return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 

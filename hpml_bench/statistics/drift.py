@@ -66,7 +66,7 @@ def _to_expected(seconds: Array, tokens: Array) -> Array:
     for _ in range(2):
         if not kept.any() or np.ptp(tokens[kept]) == 0:
             return seconds / tokens
-        expected = np.polyval(np.polyfit(tokens[kept], seconds[kept], 1), tokens)
+        expected = np.asarray(np.polyval(np.polyfit(tokens[kept], seconds[kept], 1), tokens), dtype=np.float64)
         off = seconds - expected
         apart = np.abs(off - np.median(off))
         kept = apart <= OUTLYING * MAD_TO_SD * np.median(apart)

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,7 @@ from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.verdicts import Better, Values, spent_at
 
 
-@dataclass(frozen=True)
-class RankPair:
+class RankPair(NamedTuple):
     """Two methods over the suites that have both."""
 
     a: str
@@ -47,8 +46,7 @@ class RankPair:
         return self.a if self.difference < 0 else self.b
 
 
-@dataclass(frozen=True)
-class OverSuites:
+class OverSuites(NamedTuple):
     """Ranks of methods over suites."""
 
     ranks: Mapping[str, float]

@@ -35,11 +35,6 @@ def _patterns(n: int) -> NDArray[np.int8]:
     return np.random.default_rng(0).choice(np.array([1, -1], dtype=np.int8), size=(20_000, n))
 
 
-def sign_flip_floor(n: int) -> float:
-    """Return the least two-sided p that `sign_flip` can reach with n differences: 2 / 2^n."""
-    return 2.0 ** (1 - n)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's step-down adjusted p values: max over j <= i of min(1, (m - j + 1) p_(j)) (Holm 1979)."""
     return _step_down(p_values, lambda position: len(p_values) - position)

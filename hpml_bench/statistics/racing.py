@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from hpml_bench.statistics.verdicts import Better, Comparison
 
@@ -14,8 +14,7 @@ Metric = TypeVar("Metric", bound=Hashable)
 Family = Mapping[Metric, tuple[Comparison, ...]]
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """A look at the seeds of all systems that were in the race."""
 
     seeds: int

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from hpml_bench.statistics.evidence import (
     widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval
-from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip
 
 Values = Mapping[str, Mapping[int, float]]  # method -> seed -> value; finite numbers only
 EvidenceOf = Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None]
@@ -304,7 +304,7 @@ def _compare(
         a, b, Interval(len(shared), float(differences.mean()), sd, *widest(found)),
         p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
         p_equivalent=None, margin=margin, ratio=ratio, p_sign_flip=by_signs,
-        sign_flip_floor=sign_flip_floor(len(shared)) if several else None,
+        sign_flip_floor=2.0 ** (1 - len(shared)) if several else None,
         superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
         skewed=looks_skewed(of_a, of_b), evidence=found if enough else (),
     )  # fmt: skip
@@ -351,8 +351,7 @@ def carried_by_few(rows: NDArray[np.float64]) -> bool:
 # Ranks, and the Pareto front
 
 
-@dataclass(frozen=True)
-class Membership:
+class Membership(NamedTuple):
     """A method's place: on the front, off it, or undecided."""
 
     place: Literal["on", "off", "undecided"]

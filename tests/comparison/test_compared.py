@@ -355,14 +355,6 @@ def test_two_equal_runs_make_no_count(fraction: float) -> None:
     assert found.best(axis.key) == ()
 
 
-def test_small_scores_keep_their_digits() -> None:
-    """AlignedScores far below 1 are shown in a power of ten."""
-    lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
-    shown = answer(lines)
-    assert shown.score.unit == "× 10⁻⁹"
-    assert 1 < shown.methods[0].values["score"].mean < 2
-
-
 def test_a_shown_difference_is_never_shown_as_none() -> None:
     """AlignedScores have the decimals of the smallest difference that is shown, however large they are."""
     random = np.random.default_rng(0)

@@ -87,15 +87,6 @@ def test_the_headline_is_the_one_metric_with_rows(suite: Path) -> None:
         results.read(suite, "test_macro_f1")
 
 
-def test_a_folder_of_failures_has_no_lines(tmp_path: Path) -> None:
-    """They are shown as failed."""
-    made_records.write(tmp_path, [made_records.failed("lora", seed, "failed", "x") for seed in (0, 1)])
-    (one,) = results.read(tmp_path)
-    assert one.lines.empty
-    assert len(one.failed) == 2
-    assert not results.claims(tmp_path / "lora-s0")
-
-
 @pytest.mark.parametrize("folder", sorted(path.name for path in REFERENCE.iterdir() if (path / "suite.json").exists()))
 def test_report_and_compare_give_one_answer(folder: str) -> None:
     """Numbers, verdicts and words of a folder are the same, whichever command takes it."""

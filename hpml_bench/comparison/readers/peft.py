@@ -128,9 +128,6 @@ class _Window(BaseModel):
     samples: Number | None = _at("train samples")
     test_rows: Annotated[int, Field(ge=1)] | None = _at(TEST_ROWS)
 
-    def has(self, score: ScoreDefinition) -> bool:
-        return (self.model_extra or {}).get(score.name) is not None
-
 
 class _Run(BaseModel):
     """A result file."""
@@ -196,7 +193,8 @@ class _Run(BaseModel):
 
     def has(self, scores: Iterable[ScoreDefinition]) -> ScoreDefinition | None:
         """Return the first of some scores that a successful run has."""
-        return next((score for score in scores if self.status == "success" and self.last.has(score)), None)
+        there = {name for name, value in (self.last.model_extra or {}).items() if value is not None}
+        return next((score for score in scores if self.status == "success" and score.name in there), None)
 
     def score(self, score: ScoreDefinition) -> float:
         """Return a score that the run has; a UserError where it is no number or out of its range."""
