@@ -99,13 +99,6 @@ def test_inputs_are_never_run(runner: Path) -> None:
     assert not [name for name, step in STEPS.items() if "${{" in step["run"]]
 
 
-def test_every_input_is_used_and_described() -> None:
-    """Each is handed to a step through its environment."""
-    used = {*re.findall(r"inputs\.([a-z-]+)", str([step.get("env") for step in STEPS.values()]))}
-    assert used == {*ACTION["inputs"]}
-    assert all(described["description"] and "default" in described for described in ACTION["inputs"].values())
-
-
 def compared_with(clone: Path, folder: Path, base: str, **variables: str) -> str:
     """Run the step for a pull request against a base in a clone; return what the check is to compare with."""
     folder.mkdir()
@@ -224,22 +217,6 @@ def test_requirements_are_installed_with_it(runner: Path, given: str, lines: lis
     install, _, file = (runner / "arguments").read_text().strip().partition("\n-r\n")
     assert install.splitlines() == ["install", "--quiet", "--disable-pip-version-check", "/action"]
     assert ((runner / file).read_text().splitlines() if file else []) == lines
-
-
-def test_a_shallow_checkout_gets_the_commit(tmp_path: Path) -> None:
-    """A branch of the origin that isn't there yet is fetched, one commit deep."""
-    origin, clone, folder = (tmp_path / name for name in ("origin", "clone", "runner"))
-    origin.mkdir()
-    folder.mkdir()
-    git(origin, "init", "-q", "-b", "main")
-    git(origin, "commit", "-q", "--allow-empty", "-m", "first")
-    first = git(origin, "rev-parse", "HEAD")
-    git(origin, "branch", "stable")
-    git(origin, "commit", "-q", "--allow-empty", "-m", "second")
-    git(tmp_path, "clone", "-q", "--depth=1", origin.as_uri(), str(clone))
-    done = bash("Find the commit to compare with", folder, clone, AGAINST="stable", BASE="")
-    assert done.returncode == 0, done.stderr
-    assert (folder / "output").read_text() == f"against={first}\n"
 
 
 @pytest.mark.parametrize("against", ["", "--upload-pack=touch pwned", "a b", "a\nstatus=0"])

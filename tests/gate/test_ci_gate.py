@@ -75,7 +75,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_nothing_to_compare_with_is_no_error(exported: Path) -> None:
-    """An exported tree, a first commit, and a base from before the gate."""
+    """An exported tree, a first commit, and a base from before the gate; a repository without a commit is one."""
     assert gate(exported).stdout == "gate: not a git repository, nothing to compare with\n"
     git(exported, "init", "-q", "-b", "main")
     assert "no commit here" in refused(gate(exported))
@@ -88,56 +88,35 @@ def test_nothing_to_compare_with_is_no_error(exported: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "gate: this is the first commit, nothing to compare with\n")
 
 
-def test_a_repository_that_git_cannot_read_is_an_error(project: Path) -> None:
-    """Another user's must not pass as one that isn't there, git's advice is passed on; nor may a damaged one."""
-    said = refused(gate(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"))
-    assert "dubious ownership" in said
-    assert "safe.directory" in said
-    (project / ".git" / "HEAD").unlink()
-    assert "git can't read this repository" in refused(gate(project))
-
-
-@pytest.mark.parametrize("status", [0, 1, 2])
-def test_on_main_it_is_the_commit_before(project: Path, status: int) -> None:
-    """With changes that are in no commit, the commit itself; the check's status is handed on."""
-    assert compared_with(gate(project)) == git(project, "rev-parse", "HEAD~1")
-    (project / "hpml_bench" / "new.py").touch()
-    assert compared_with(gate(project)) == git(project, "rev-parse", "HEAD")
-    assert gate(project, FAKE_STATUS=str(status)).returncode == status
-
-
-def test_on_a_branch_it_is_where_it_left_main(project: Path) -> None:
-    """What main got since counts for nothing."""
-    left = git(project, "rev-parse", "HEAD")
-    git(project, "switch", "-q", "-c", "branch")
-    commit(project, "ours")
-    git(project, "switch", "-q", "main")
-    commit(project, "theirs")
-    git(project, "switch", "-q", "branch")
-    assert compared_with(gate(project)) == left
-    assert compared_with(gate(project, GATE_BASE="branch~1")) == left
-
-
-def test_clones_of_one_branch_and_shallow_ones(project: Path, tmp_path: Path) -> None:
-    """Of main alone, shallow with the commit before and without it, and of a branch that knows main as the origin's."""
+def test_what_it_compares_with(project: Path, tmp_path: Path) -> None:
+    """On main the commit before, with changes the commit itself, on a branch where it left; the status is handed on."""
     main, before = git(project, "rev-parse", "HEAD"), git(project, "rev-parse", "HEAD~1")
+    assert compared_with(gate(project)) == before
+    (project / "hpml_bench" / "new.py").touch()
+    assert compared_with(gate(project)) == main
+    assert gate(project, FAKE_STATUS="1").returncode == 1
+    git(tmp_path, "clone", "-q", "--depth=2", "-b", "main", project.as_uri(), "two")
+    assert compared_with(gate(tmp_path / "two")) == before
     git(project, "branch", "branch")
-    for name, options in {"one": ["--single-branch"], "two": ["--depth=2"]}.items():
-        git(tmp_path, "clone", "-q", "-b", "main", *options, project.as_uri(), name)
-        assert compared_with(gate(tmp_path / name)) == before
+    commit(project, "theirs")
     git(tmp_path, "clone", "-q", "-b", "branch", project.as_uri(), "other")
     commit(tmp_path / "other", "ours")
     assert compared_with(gate(tmp_path / "other")) == main
+    assert compared_with(gate(tmp_path / "other", GATE_BASE="branch~1")) == main
+
+
+def test_what_cannot_be_compared_is_an_error(project: Path, tmp_path: Path) -> None:
+    """Another user's or a damaged repository, a clone that is too shallow, and no main or common commit."""
+    said = refused(gate(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"))
+    assert "dubious ownership" in said
+    assert "safe.directory" in said
     git(tmp_path, "clone", "-q", "--depth=1", project.as_uri(), "cut")
     assert "--deepen=1" in refused(gate(tmp_path / "cut"))
-
-
-def test_without_main_or_a_common_commit_it_is_an_error(project: Path) -> None:
-    """Neither here nor the origin's; git's status for no merge base is 1, a regression's."""
     git(project, "switch", "-q", "--orphan", "other")
     git(project, "checkout", "-q", "main", "--", ".")
     commit(project, "of its own")
     assert "no commit in common" in refused(gate(project))
     git(project, "branch", "-m", "main", "trunk")
     assert "neither main nor origin/main" in refused(gate(project))
-    assert "neither nowhere nor origin/nowhere" in refused(gate(project, GATE_BASE="nowhere"))
+    (project / ".git" / "HEAD").unlink()
+    assert "git can't read this repository" in refused(gate(project))

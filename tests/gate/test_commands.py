@@ -67,15 +67,6 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
         assert len(done.output.splitlines()) == 1
 
 
-def test_a_folder_is_made_for_a_file_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trying it out leaves nothing, and what stands there stays until there is something better."""
-    old = tmp_path / "old.json"
-    old.write_text("old")
-    outputs.check_writable(json=old, junit=tmp_path / "new" / "deep" / "check.xml", html=None)
-    assert old.read_text() == "old"
-    assert {path.name for path in tmp_path.rglob("*")} == {"old.json", "new", "deep"}
-
-
 @pytest.mark.parametrize("broken", ["files", "summary"])
 def test_annotations_and_files_do_not_cost_each_other(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,12 +111,6 @@ def test_a_mistake_is_annotated_in_a_github_workflow(
     assert sentence in annotation
     assert (there.exit_code, rest) == (elsewhere.exit_code, elsewhere.output)
     assert elsewhere.exit_code == 2
-
-
-def test_help_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but the help is printed in a workflow either."""
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    assert "::error" not in invoke("check", "--help").output
 
 
 @pytest.mark.parametrize(("options", "status"), [((), 0), (("--strict",), 3)])

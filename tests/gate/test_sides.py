@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from residents import git, gone, wait_for
+from residents import git, gone
 
 from hpml_bench.gate import sides
 from hpml_bench.gate.sides import against_environment, against_revision
@@ -151,67 +150,6 @@ def test_what_pip_says_is_passed_on(project: Path, monkeypatch: pytest.MonkeyPat
     change(project, 4)
     with pytest.raises(UserError, match="HEAD: pip can't install it: ERROR: nothing works"):
         against_revision("HEAD", project, TINY)
-
-
-def test_an_interrupted_installation_ends_what_pip_started(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while pip builds: its children end too, and nothing half-made is kept."""
-    note = tmp_path / "pid"
-    script = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
-        f"open({str(note)!r}, 'w').write(str(child.pid)); time.sleep(99)"
-    )
-    monkeypatch.setattr(sides.child, "pip_command", lambda *_: [sys.executable, "-c", script])
-
-    def interrupt(*_: object) -> None:
-        if note.exists() and note.read_text():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            raise KeyboardInterrupt
-
-    change(project, 5)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            against_revision("HEAD", project, TINY)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    child = int(note.read_text())
-    wait_for(lambda: gone(child), 10)
-
-
-SLOW = """
-import os, time
-from pathlib import Path
-
-
-def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    pip = os.getppid()
-    Path(NOTE).write_text(str(pip))
-    end = time.monotonic() + 60
-    while os.getppid() == pip and time.monotonic() < end:
-        time.sleep(0.05)
-"""
-
-
-def test_pip_dies_with_a_check_that_is_killed(tmp_path: Path) -> None:
-    """SIGKILL leaves the check no time to end it, whose build takes a minute if pip lives so long."""
-    folder, note = tmp_path / "slow", tmp_path / "pip"
-    folder.mkdir()
-    build = '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
-    (folder / "pyproject.toml").write_text(f'{build}[project]\nname = "slow"\nversion = "1"\n')
-    (folder / "slow.py").write_text(SLOW.replace("NOTE", repr(str(note))))
-    arguments = ["install", *sides.PIP_OPTIONS, "--target", str(tmp_path / "target"), str(folder)]
-    script = f"from hpml_bench.gate import sides; sides._pip(sides.child.pip_command(*{arguments!r}), 'HEAD')"
-    with subprocess.Popen([sys.executable, "-c", script]) as check:
-        wait_for(lambda: note.exists() and note.read_text())
-        pip = int(note.read_text())
-        assert not gone(pip)
-        check.kill()
-    wait_for(lambda: gone(pip), 10)
 
 
 def test_an_installation_that_takes_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

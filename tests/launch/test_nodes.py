@@ -23,7 +23,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.meeting import Meeting
-from hpml_bench.launch.nodes import CausePriority, Nodes, Report, merged
+from hpml_bench.launch.nodes import CausePriority, Report, merged
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -150,14 +150,6 @@ def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
     assert "rank 1, training step" in error.traceback
 
 
-def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
-    """SIGTERM to the parent: `interrupted`, and the caller is told."""
-    when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(launcher.Interrupted) as caught:
-        tiny.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
-    assert caught.value.record.status == "interrupted"
-
-
 def test_a_run_over_two_nodes_goes_on(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Asked to end, all ranks save at the end of the same window; then losses and scores are a whole run's."""
     spec, limits = tiny.spec(steps=200, dropout=0.1), Limits(stall=60, checkpoint_steps=1000)
@@ -251,12 +243,6 @@ def test_nodes_that_all_end_well_have_no_cause() -> None:
     assert merged([WELL, WELL.model_copy(update={"node": 1})], {}, 2) is None
     found = merged([ASKED, ASKED.model_copy(update={"node": 1})], {}, 2)
     assert "not by this job" in found[1].message
-
-
-def test_ranks_are_parted_in_order() -> None:
-    """Node 1 of two has the last two of four ranks; a machine alone has all."""
-    assert list(Nodes(2, 1).ranks(4)) == [2, 3]
-    assert list(Nodes().ranks(3)) == [0, 1, 2]
 
 
 def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,20 +176,6 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
     assert f" {real}/reports/quickstart/plan.json " in shown.output
 
 
-def test_a_damaged_run_that_is_done_again_is_counted_once(
-    one_run: tuple[JobSweep, RunSpec], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
-    sweep, spec = one_run
-    made = record_of(spec)
-    before = {(made.run_id, made.started): made.status}
-    again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
-    made_records.write(sweep.folder, [again])
-    monkeypatch.setattr(sweep, "wait", lambda found: found(RunState.of(again)) is None)
-    assert on._wait(sweep, before)
-    assert "[1/1] head seed 0: ok" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("status", "cut", "ended", "said"),
     [

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from click.testing import CliRunner
 
 from helpers.fake_slurm import line, on_slurm, opened, resolved
 from hpml_bench.cli import main
-from hpml_bench.records.jobs import JOBS, Job, read_plan, write_job
+from hpml_bench.records.jobs import read_plan
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.sweep.jobs import JobSweep, find
@@ -105,28 +103,6 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
         assert "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id
-
-
-def test_a_look_at_thousands_of_units_lists_the_jobs_once(
-    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not once for each unit that was submitted a moment ago, and of the files only those are read."""
-    sweep = opened(tmp_path, lag=60, seeds=300)
-    assert len(sweep.submit(again=True)) == 300
-    for unit in (3, 5):
-        job = Job(engine="x", job=f"7_{unit}", restart=0, unit=unit, host="n", pid=1, began="2026-01-01T00:00:00Z")
-        write_job(sweep.folder, job.model_copy(update={"ended": "2026-01-01T00:00:01Z"}))
-    listed: list[str] = []
-    list_folder, scan = os.listdir, os.scandir
-
-    def counted(look: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda path=".": listed.append(str(path)) or look(path)
-
-    monkeypatch.setattr(os, "listdir", counted(list_folder))
-    monkeypatch.setattr(os, "scandir", counted(scan))
-    assert sweep.watch.without_job(range(300), ()) == {3, 5}
-    assert sweep.watch.recent() == ["7"]
-    assert sum(path.rstrip("/").endswith(JOBS) for path in listed) <= 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from helpers import made_records, tiny
 from hpml_bench.cli import main
-from hpml_bench.cli.commands.tune import hints, show
+from hpml_bench.cli.commands.tune import hints
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
@@ -26,7 +26,6 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
-from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
@@ -288,29 +287,6 @@ def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
     assert "--write" in result.stderr
 
 
-def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
-    """A tuning by an error in stars: headings, cells, chart and the sentence on the best name it, and no per cent."""
-    error = ACCURACY.model_copy(
-        update={"name": "test_rmse", "title": "RMSE", "unit": "stars", "better": "lower", "format": ".3f"}
-    )
-    one = method(trial(0, 1e-3, 0.81), trial(1, 2e-3, 0.75)).model_copy(update={"better": "lower"})
-    made_records.write(tmp_path, made_records.sweep(("lora",), 2))
-    (tmp_path / "tuning").mkdir()
-    record = made_up(one).model_copy(update={"headline": error})
-    (tmp_path / "tuning/trials.json").write_text(record.model_dump_json())
-    _, figure, table = section(tmp_path).blocks
-    assert table.columns[3:5] == ("Validation RMSE (stars)", "Within x3 of it (stars)")
-    assert list(table.rows[0][2:5]) == ["0.002", "0.750", "0.750–0.810"]
-    assert "the lowest validation RMSE" in table.notes[0]
-    assert "lora 0.750 stars at 0.002" in figure.alt
-    assert "%" not in figure.alt + figure.caption
-    console = Console(record=True, width=120)
-    show(record, console)
-    printed = console.export_text()
-    assert "0.750 stars" in printed
-    assert "RMSE" in printed
-
-
 def sentences(folder: Path, **changes: Any) -> str:
     """Return what the page says of a tuning, of which some fields are others."""
     made_records.write(folder, made_records.sweep(("lora", "full"), 2))
@@ -352,24 +328,6 @@ def test_differences_between_a_tuning_and_its_runs_are_named(
     text = sentences(tmp_path, **changes)
     assert said in text
     assert unsaid not in text
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "learning rates tuned alike, 1 trials each"),
-        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
-         "learning rates tuned alike, 1 trials each"),
-        ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
-         "learning rates tuned in other settings, 1 trials each"),
-    ],
-)  # fmt: skip
-def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
-    changes: dict[str, Any], said: str, tmp_path: Path
-) -> None:
-    """By the rule of the section on tuning: those that bear on training were not those of the runs."""
-    sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
-    assert answer_of(Results.load(tmp_path)).setup.rates == said
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])

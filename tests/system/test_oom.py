@@ -44,19 +44,6 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
         (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
         ("", "", "", {}, 7),
     ],
-    ids=[
-        "2",
-        "2 alone",
-        "1 without a count",
-        "1",
-        "1 below",
-        "1 boxed",
-        "1 outside",
-        "1 twice",
-        "2 twice",
-        "both",
-        "none",
-    ],
 )
 def test_the_kernels_counters_are_read(
     mounts: str,
@@ -169,10 +156,17 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
     assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
 
 
-def test_a_rank_that_a_bus_error_ended_has_the_hint(tmp_path: Path) -> None:
-    """It leaves no error of its own."""
-    ended = SimpleNamespace(exitcode=-signal.SIGBUS)
+@pytest.mark.parametrize(
+    ("name", "oom_kill", "status", "words"),
+    [
+        ("SIGBUS", False, "killed", "--shm-size"),
+        ("SIGKILL", True, "oom_host", "for lack of memory; its"),
+    ],
+)
+def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
+    """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
+    ended = SimpleNamespace(exitcode=-getattr(signal, name))
     failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    status, error = launcher.cause(tmp_path, launcher.ExitEvidence(failure))
-    assert (status, error.kind) == ("killed", "SIGBUS")
-    assert "--shm-size" in error.message
+    found, error = launcher.cause(tmp_path, launcher.ExitEvidence(failure, peak_mb={1: 7.0}, oom_kill=oom_kill))
+    assert (found, error.kind) == (status, name)
+    assert words in error.message

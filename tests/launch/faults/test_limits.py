@@ -107,7 +107,6 @@ def test_no_attempt_begins_after_the_hours(
     """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
     limits = Limits(retries=50, max_hours=4 / 3600)
     load_libraries()  # which would take some of the hours
-    pytest.importorskip("optuna")
     for name, command in (
         ("run-all", lambda request: sweep.run_sweep(request, Console(quiet=True))),
         ("tune", lambda request: run_tuning(TuningRequest(request, 2), Console(quiet=True))),
