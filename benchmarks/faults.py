@@ -352,7 +352,7 @@ def leftovers(sweep: Sweep) -> list[str]:
     """Return the temporary files, jobs, claims and processes of nodes that a completed sweep left."""
     deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
     while True:
-        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new-*")]
+        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new.*")]
         found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
         left = [*map(str, found)]
         if sweep.cluster is not None:

@@ -28,7 +28,6 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 ROUNDS = 3  # times each run goes through the batches of each method
-BY_HARDWARE = {"device", "precision"}  # settings that `auto` resolves
 
 Counts = dict[str, dict[str, Any]]  # method -> counts of a resident
 
@@ -80,25 +79,23 @@ def load(file: Path) -> Baseline:
 def check(request: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
-    On other hardware nothing is timed; counts without a tolerance, which don't depend on hardware, are still compared,
-    unless the hardware changed the work itself: bf16 has operators that fp32 hasn't.
+    On other hardware nothing is timed; counts without a tolerance, which don't depend on hardware, are still compared.
     """
     before, started, began = load(file), utc_now(), monotonic()
     here, stored, names = environment.describe(), before.environment, request.names
     same = here["fingerprint"] == stored["fingerprint"]
-    resolved = _same_work(request, before, file, same)
+    _refuse_other_work(request, before, file)
     wanted = len(before.runs) if request.time and same else 0
     counted, made = _runs(request, wanted, request.deadline(), say)
     counts, lone = [], []
-    for name, now in counted.items() if not resolved else ():
+    for name, now in counted.items():
         found = verdicts.compare_counts(name, before.counts[name], now)
         counts += [count for count in found if same or not count.tolerance]
         lone += verdicts.one_sided(name, before.counts[name], now)
     timed: tuple[Verdict, ...] = ()
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
-    if resolved or (request.time and not same):
+    if request.time and not same:
         reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
-        reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
         timed = tuple(verdicts.incomparable(name, reason) for name in names)
     elif request.time:
         then, now = (verdicts.run_effects(runs, names) for runs in (before.runs, made))
@@ -126,21 +123,17 @@ def _words(described: Mapping[str, Any]) -> str:
     return ", ".join([machine, *(gpu["name"] for gpu in hardware.get("gpus", ()))])
 
 
-def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
-    """Refuse other work than the baseline's; return the settings that differ because the hardware does."""
+def _refuse_other_work(request: Request, before: Baseline, file: Path) -> None:
     stored = {method.name: method for method in before.methods}
     missing = [name for name in request.names if name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
     then, now = _dumped(before.settings), _dumped(request.settings)
-    different = [key for key in now if now[key] != then[key]]
-    resolved = [] if same_hardware else [key for key in different if key in BY_HARDWARE]
-    changed = [method.name for method in request.methods if method != stored[method.name]]
-    changed += [f"settings.{key}" for key in different if key not in resolved]
-    if before.suite != request.suite or changed:
-        what = changed[0] if changed else f"the suite, {before.suite}"
-        raise UserError(f"--baseline {file}: was made with another {what}; save a new one")
-    return resolved
+    changed = [] if before.suite == request.suite else [f"suite, {before.suite}"]
+    changed += [method.name for method in request.methods if method != stored[method.name]]
+    changed += [f"settings.{key}" for key in now if now[key] != then[key]]
+    if changed:
+        raise UserError(f"--baseline {file}: was made with another {changed[0]}; save a new one")
 
 
 def _dumped(settings: Settings) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import math
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
@@ -93,85 +93,107 @@ def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: 
     return Request(suite.name, settings, specs, rules, minutes)
 
 
+def steps_of_piece(seconds: float) -> int:
+    return max(1, math.ceil(PIECE / seconds))
+
+
+def gate_digest() -> str:
+    return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
+
+
+def most_pairs(rules: Rules) -> int:
+    """Return the most pairs that a check begins: half as many again as the last look's, since some may be disturbed."""
+    return math.ceil(rules.looks[-1] * 1.5)
+
+
 @dataclass
-class Work:
-    """Work that all pairs of a check share. Results of the first pair are kept for the others."""
+class Prepared:
+    """What an installation's own code said and prepared, once for all checks of it."""
+
+    described: dict[str, Any]  # its hardware and software
+    data: dict[str, Any]  # model and data
+
+
+Pair = tuple[ResidentProcess, ResidentProcess]
+"""Reference and candidate, both alive, one at work at a time."""
+
+
+@dataclass
+class Measurement:
+    """A check's measurements so far, and the verdicts on them."""
 
     request: Request
+    compared: ComparedSides
+    say: Say = lambda _: None
+    prepared: dict[Key, Prepared] = field(default_factory=dict)
     delay: float | None = None
     """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
-    prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    """Model and data that each installation's own code prepared."""
-    described: dict[Key, dict[str, Any]] = field(default_factory=dict)  # hardware and software of each installation
+    rng: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
+    deadline: float | None = None
+    """Of `time.monotonic`: every request to a resident ends with `OutOfTime` then."""
     steps: dict[str, int] = field(default_factory=dict)  # method -> steps of a piece
     turns: dict[str, int] | None = None  # method -> turns of busy work that make the delay
     delays: list[dict[str, float]] = field(default_factory=list)
     """For each pair: method -> seconds of the delay per step, timed in the candidate's process."""
+    notes: list[str] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    counts: list[MethodCount] = field(default_factory=list)
+    uncounted: list[Verdict] = field(default_factory=list)  # INCOMPARABLE for each quantity that only one side counts
+    verdicts: tuple[Verdict, ...] = ()
+    pairs: int = 0
+    late: str = ""  # reason why the time was up within a pair
 
-
-class ProcessPair:
-    """Reference and candidate, both alive, one at work at a time."""
-
-    def __init__(self, work: Work, compared: ComparedSides, rng: random.Random, deadline: float | None = None) -> None:
-        """Prepare a pair; every request to it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
-        self.work, self.rng, self.deadline = work, rng, deadline
-        self.both = tuple(ResidentProcess(side, deadline) for side in compared.both)
-        self.reference, self.candidate = self.both
-
-    def __enter__(self) -> Self:
+    @contextmanager
+    def pair(self) -> Iterator[Pair]:
+        reference, candidate = (ResidentProcess(side, self.deadline) for side in self.compared.both)
         with ExitStack() as stack:
-            for side in self.rng.sample(self.both, 2):
+            for side in self.rng.sample((reference, candidate), 2):
                 stack.enter_context(side)
-            self._stack = stack.pop_all()
-        return self
+            yield reference, candidate
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def prepare(self) -> None:
+    def prepare(self, pair: Pair) -> None:
         """Let each installation's own code prepare model and data, unless it has."""
         # Not in a pair that is timed: the side that prepared would have done more work than the other.
-        for side in self.both:
-            key = side.installation.key
-            if key not in self.work.prepared:
-                self.work.described[key] = side.call("describe")
-                self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.request.settings))
+        for side in pair:
+            if (key := side.installation.key) not in self.prepared:
+                described = side.call("describe")
+                data = side.call("prepare", settings=settings_message(self.request.settings))
+                self.prepared[key] = Prepared(described, data)
 
-    def load(self) -> None:
+    def load(self, pair: Pair) -> None:
         """Let both, once prepared, build the methods at once; which gets the request, so memory, first is random."""
-        for side in self.rng.sample(self.both, 2):
-            prepared = self.work.prepared[side.installation.key]
-            side.send("load", **self.work.request.load_message(prepared, self.work.delay is not None))
-        for side in self.both:
+        for side in self.rng.sample(pair, 2):
+            data = self.prepared[side.installation.key].data
+            side.send("load", **self.request.load_message(data, self.delay is not None))
+        for side in pair:
             side.receive()
 
-    def warm_up(self) -> None:
+    def warm_up(self, pair: Pair) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""
-        work, seconds = self.work, {}
-        for side in self.rng.sample(self.both, 2):
+        seconds: dict[str, float] = {}
+        for side in self.rng.sample(pair, 2):
             seconds = side.call("warm_up", core=shared_core())
-        work.steps = work.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
-        if work.delay:
-            made = self.candidate.call("delay", share=work.delay, turns=work.turns)
-            work.turns = {name: turns for name, (turns, _) in made.items()}
-            work.delays.append({name: seconds for name, (_, seconds) in made.items()})
+        self.steps = self.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
+        if self.delay:
+            made = pair[1].call("delay", share=self.delay, turns=self.turns)
+            self.turns = {name: turns for name, (turns, _) in made.items()}
+            self.delays.append({name: seconds for name, (_, seconds) in made.items()})
 
-    def measure(self, number: int) -> Iterator[Block]:
+    def measure(self, pair: Pair, number: int) -> Iterator[Block]:
         """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition."""
-        names = self.work.request.names
-        for method in self.rng.sample(names, len(names)):
+        for method in self.rng.sample(self.request.names, len(self.request.names)):
             for _ in range(1 + REPEATS):
                 if self.deadline is not None and monotonic() > self.deadline:
                     raise OutOfTime("the time was up within a process pair")
-                blocks = self._round(number, method)
+                blocks = self._round(pair, number, method)
                 yield from blocks
                 if blocks[0].disturbed is None:
                     break
 
-    def _round(self, number: int, method: str) -> list[Block]:
+    def _round(self, pair: Pair, number: int, method: str) -> list[Block]:
         """Measure blocks of one method; disturbances are known too coarsely to judge each block by itself."""
-        processes, steps = [side.pid for side in self.both], self.work.steps[method]
-        sides = {"A": self.reference, "B": self.candidate}
+        processes, steps = [side.pid for side in pair], self.steps[method]
+        sides = dict(zip("AB", pair, strict=True))
         before, timed = snapshot(processes), list[tuple[Order, list[tuple[float, float]]]]()
         for index in range(BLOCKS):  # the sides take turns on the same batches
             order: Order = self.rng.choice(("ABBA", "BAAB"))
@@ -186,94 +208,34 @@ class ProcessPair:
             for order, pieces in timed
         ]  # fmt: skip
 
-
-def steps_of_piece(seconds: float) -> int:
-    return max(1, math.ceil(PIECE / seconds))
-
-
-def check(request: Request, compared: ComparedSides, say: Say, work: Work | None = None) -> CheckReport:
-    """Measure, judge, and return the report; `OutOfTime` where nothing could be measured in the time given."""
-    started, began = utc_now(), monotonic()
-    seed = secrets.randbits(32)
-    work = work or Work(request)
-    measured = _Measurement(work, compared, request.deadline(), say, notes=list(compared.notes))
-    try:
-        if request.count:
-            measured.count()
-        if request.time:
-            measured.time(random.Random(seed))  # noqa: S311 - no secret
-    except Incomparable as reason:
-        measured.verdicts = tuple(verdicts.incomparable(name, str(reason)) for name in request.names)
-    if request.time and not measured.verdicts:
-        if not measured.counts:
-            why = measured.late or "give --max-minutes more"
-            raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
-        measured.verdicts = tuple(map(verdicts.unmeasured, request.names))
-    own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": work.turns, "delay_seconds": work.delays}
-    own["settings"] = request.settings.model_dump(mode="json")
-    reference, candidate = (side.side(work.described.get(side.key, {})) for side in compared.both)
-    return CheckReport(
-        mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
-        reference=reference, candidate=candidate, environment=environment.describe() | own,
-        blocks=tuple(measured.blocks), counts=tuple(measured.counts), pairs=measured.pairs,
-        verdicts=(*measured.verdicts, *verdicts.of_counts(measured.counts), *measured.uncounted),
-        notes=tuple(measured.notes), started=started, seconds=round(monotonic() - began, 1),
-    )  # fmt: skip
-
-
-def gate_digest() -> str:
-    return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
-
-
-def most_pairs(rules: Rules) -> int:
-    """Return the most pairs that a check begins: half as many again as the last look's, since some may be disturbed."""
-    return math.ceil(rules.looks[-1] * 1.5)
-
-
-@dataclass
-class _Measurement:
-    """Measured quantities, the measurements so far, and the verdicts on them."""
-
-    work: Work
-    compared: ComparedSides
-    deadline: float | None
-    say: Say
-    notes: list[str]
-    blocks: list[Block] = field(default_factory=list)
-    counts: list[MethodCount] = field(default_factory=list)
-    uncounted: list[Verdict] = field(default_factory=list)  # INCOMPARABLE for each quantity that only one side counts
-    verdicts: tuple[Verdict, ...] = ()
-    pairs: int = 0
-    late: str = ""  # reason why the time was up within a pair
-
     def count(self) -> None:
         """Count on both sides in processes of their own, so that nothing of it is left in timed ones."""
-        with self._pair() as pair:
-            pair.prepare()
-            pair.load()
-            for method in self.work.request.names:
-                for side in pair.both:
+        with self.pair() as pair:
+            self.prepare(pair)
+            self.load(pair)
+            for method in self.request.names:
+                for side in pair:
                     side.send("counts", method=method)
-                reference, candidate = pair.reference.receive(), pair.candidate.receive()
+                reference, candidate = (side.receive() for side in pair)
                 self.counts += verdicts.compare_counts(method, reference, candidate)
                 self.uncounted += verdicts.one_sided(method, reference, candidate)
 
-    def time(self, rng: random.Random) -> None:
+    def time(self) -> None:
         """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
-        longest, looked, rules = 0.0, 0, self.work.request.rules
+        longest, looked, rules = 0.0, 0, self.request.rules
         for number in range(most_pairs(rules)):
             began = monotonic()
             if self.deadline is not None and began + longest > self.deadline:
                 break
             try:
-                if not {side.key for side in self.compared.both} <= self.work.prepared.keys():
-                    with self._pair() as pair:  # whose processes are not timed
-                        pair.prepare()
+                if not {side.key for side in self.compared.both} <= self.prepared.keys():
+                    with self.pair() as pair:  # whose processes are not timed
+                        self.prepare(pair)
                     began = monotonic()
-                with self._pair(rng) as pair:
-                    pair.load()
-                    pair.warm_up()
-                    self.blocks += list(pair.measure(number))  # all or none: a pair that is cut short doesn't count
+                with self.pair() as pair:
+                    self.load(pair)
+                    self.warm_up(pair)
+                    self.blocks += list(self.measure(pair, number))  # all or none: one that is cut short doesn't count
             except OutOfTime as late:
                 self.late = str(late)
                 self.notes.append(self.late)
@@ -295,5 +257,38 @@ class _Measurement:
         if disturbed:
             self.notes.append(f"{disturbed} of {len(self.blocks)} blocks were disturbed and don't count")
 
-    def _pair(self, rng: random.Random | None = None) -> ProcessPair:
-        return ProcessPair(self.work, self.compared, rng or random.Random(0), self.deadline)  # noqa: S311 - no secret
+
+def check(
+    request: Request, compared: ComparedSides, say: Say, prepared: dict[Key, Prepared] | None = None,
+    delay: float | None = None,
+) -> CheckReport:  # fmt: skip
+    """Measure, judge, and return the report; `OutOfTime` where nothing could be measured in the time given.
+
+    `prepared` keeps what installations prepared for a next check; `delay`: of a trial of the gate itself.
+    """
+    started, began, seed = utc_now(), monotonic(), secrets.randbits(32)
+    made = Measurement(request, compared, say, {} if prepared is None else prepared, delay,
+                       random.Random(seed), request.deadline(), notes=list(compared.notes))  # fmt: skip # noqa: S311
+    try:
+        if request.count:
+            made.count()
+        if request.time:
+            made.time()
+    except Incomparable as reason:
+        made.verdicts = tuple(verdicts.incomparable(name, str(reason)) for name in request.names)
+    if request.time and not made.verdicts:
+        if not made.counts:
+            why = made.late or "give --max-minutes more"
+            raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
+        made.verdicts = tuple(map(verdicts.unmeasured, request.names))
+    own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": made.turns, "delay_seconds": made.delays}
+    own["settings"] = request.settings.model_dump(mode="json")
+    described = [made.prepared[side.key].described if side.key in made.prepared else {} for side in compared.both]
+    reference, candidate = (side.side(of) for side, of in zip(compared.both, described, strict=True))
+    return CheckReport(
+        mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
+        reference=reference, candidate=candidate, environment=environment.describe() | own,
+        blocks=tuple(made.blocks), counts=tuple(made.counts), pairs=made.pairs,
+        verdicts=(*made.verdicts, *verdicts.of_counts(made.counts), *made.uncounted),
+        notes=tuple(made.notes), started=started, seconds=round(monotonic() - began, 1),
+    )  # fmt: skip

@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from hpml_bench.gate import verdicts
-from hpml_bench.gate.check import Request, Say, Work, check, gate_digest, most_pairs
+from hpml_bench.gate.check import Prepared, Request, Say, check, gate_digest
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
-from hpml_bench.gate.sides import ComparedSides, Installation
+from hpml_bench.gate.sides import ComparedSides, Installation, Key
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import locked, make_folder
 from hpml_bench.statistics import ALPHA, clopper_pearson
@@ -51,9 +51,8 @@ def run(
 ) -> list[CheckTrial]:
     """Run the trials that `folder` doesn't hold yet; return all trials in it.
 
-    With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
-    a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are
-    slow to decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions.
+    After `minutes` no trial is begun. One that is begun is carried to its end: to cut short those that are slow to
+    decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions.
     """
     began = monotonic()
     make_folder(folder)
@@ -63,20 +62,18 @@ def run(
         installed = Installation("installed", sys.executable)
         compared = ComparedSides("self-test", installed, installed)
         request = replace(request, count=False, minutes=None)
-        ready = Work(request)  # for all trials: model and data are made ready once
+        ready: dict[Key, Prepared] = {}  # for all trials: model and data are made ready once
         last = total(trials)
         for number in range(1, last + 1):
             if number in done:
                 continue
-            slowest = max((trial.report.seconds / max(1, trial.report.pairs) for trial in done.values()), default=0.0)
-            if minutes is not None and (reason := refusal(minutes, began, slowest * most_pairs(request.rules))):
-                say(f"trial {number} of {last} {reason}")
+            if minutes is not None and monotonic() - began > minutes * 60:
+                say(f"the time was up before trial {number} of {last}: the same command goes on from here")
                 break
             delay = slowdown if slowed(number) else 0.0
             line = TrialStarted(session=session, number=number, slowdown=delay, started=utc_now())
             write_atomically(folder / STARTED, "".join(f"{x.model_dump_json()}\n" for x in [*started(folder), line]))
-            work = Work(request, delay=delay, prepared=ready.prepared, described=ready.described)
-            report = check(request, compared, lambda _: None, work)
+            report = check(request, compared, lambda _: None, ready, delay)
             done[number] = trial = CheckTrial(
                 session=session, number=number, slowdown=delay, planned=trials,
                 injected=injected_slowdown(report), report=report,
@@ -86,17 +83,6 @@ def run(
             found = f"{verdicts.overall(report.verdicts)} after {report.pairs} pairs, {report.seconds:.0f} s"
             say(f"trial {number} of {last}, {kind}: {found}")
         return [done[number] for number in sorted(done)]
-
-
-def refusal(minutes: float, began: float, longest: float) -> str:
-    """Return why a trial that may need `longest` seconds is not begun, and how to go on; empty where it is."""
-    left = max(0.0, minutes - (monotonic() - began) / 60)
-    if longest <= left * 60:
-        return ""
-    needed = math.ceil(longest / 60 + 0.1)  # a little to spare: a call does other work before
-    if needed > minutes:
-        return f"may need {needed} minutes: the same command goes on from here with --max-minutes {needed} or more"
-    return f"may need {needed} minutes, and {left:.1f} are left: the same command goes on from here"
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.files import KEPT, absolute_keeping_links, read_model, write_atomically
 from hpml_bench.records.folder import SharedResults
-from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, read_plan, write_job
+from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, ended_here, read_plan, write_job
 from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunError, RunRecord
@@ -68,43 +67,42 @@ def work(path: Path, number: int) -> JobResult:
     engine, own = make_engine(plan.profile), _this_job(plan, number)
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
     with stoppable() as stop, claimed(folder, own, engine) as claim:
-        write_job(folder, own)
-        result = JobResult(Ending("failed"))
-        try:
-            result = JobWork(plan, folder, own, claim, engine).run()
-        except KeyboardInterrupt:
-            result = JobResult(Ending("interrupted"))
-        except Exception as error:
-            why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-            result = JobResult(Ending("failed", why))
-            raise
-        finally:
-            _write_end(folder, own, result.ending)
-            if result.ending.how == "interrupted":
-                claim.release()
-                _await_kill(stop, plan.profile.warned)
+        result = _recorded(folder, own, lambda: JobWork(plan, folder, own, claim, engine).run())
+        if result.ending.how == "interrupted":
+            claim.release()
+            _await_kill(stop, plan.profile.warned)
         return result
 
 
 def prepare(path: Path) -> None:
     """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
-    own, ending = _this_job(plan, -1), Ending("failed")
-    write_job(folder, own)
-    try:
+
+    def prepared() -> JobResult:
         fork_server.start_fork_server()
         preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
-        ending = Ending()
-    except UserError as error:
-        ending = Ending("failed", redacted(str(error)))
+        return JobResult(Ending())
+
+    if _recorded(folder, _this_job(plan, -1), prepared).ending.how == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _recorded(folder: Path, own: Job, do: Callable[[], JobResult]) -> JobResult:
+    """Do a job's work, and write down that it has begun and how it ended."""
+    write_job(folder, own)
+    result = JobResult(Ending("failed"))
+    try:
+        result = do()
+    except KeyboardInterrupt:
+        result = JobResult(Ending("interrupted"))
+    except Exception as error:
+        why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        result = JobResult(Ending("failed", why))
         raise
     finally:
-        _write_end(folder, own, ending)
-
-
-def _write_end(folder: Path, job: Job, ending: Ending) -> None:
-    update = {"ended": utc_now(), "how": ending.how, "why": None if ending.how == "left" else ending.why}
-    write_job(folder, job.model_copy(update=update))
+        how, why = result.ending.how, None if result.ending.how == "left" else result.ending.why
+        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
+    return result
 
 
 def _this_job(plan: JobPlan, unit: int) -> Job:
@@ -241,11 +239,8 @@ class Running(Frozen):
     """A run under way, in a file that it removes at its end."""
 
     run: str
-    host: str
     hosts: tuple[str, ...]
-    job: str
-    pid: int
-    process: str | None
+    owner: Job
 
 
 class Neighbours:
@@ -254,26 +249,22 @@ class Neighbours:
     def __init__(self, results: SharedResults, spec: RunSpec, hosts: Iterable[str]) -> None:
         self._hosts = {host.partition(".")[0] for host in hosts}  # without domains, which not every name has
         self._results, self._run = results, spec.run_id
-        self._folder = results.path / RUNNING
-        self._file = self._folder / f"{spec.run_id}.{results.job.name}.json"
+        self._file = results.path / RUNNING / f"{spec.run_id}.{results.job.name}.json"
         self._others: set[str] = set()
 
     def __enter__(self) -> Neighbours:
         """Register this run, then look for others: of two that begin at once, both see the other."""
-        self._folder.mkdir(exist_ok=True)
-        host = socket.gethostname()
-        own = Running(
-            run=self._run, host=host, hosts=tuple(sorted(self._hosts)), job=self._results.job.name, pid=os.getpid(),
-            process=processes.identity(os.getpid()),
-        )  # fmt: skip
+        self._file.parent.mkdir(exist_ok=True)
+        own = Running(run=self._run, hosts=tuple(sorted(self._hosts)), owner=self._results.job)
         write_atomically(self._file, own.model_dump_json())
         working = {owner.name for owner in claims(self._results.path)}
-        for path in self._folder.glob("*.json"):
+        for path in self._file.parent.glob("*.json"):
             other = read_model(path, Running)
             if path == self._file or other is None or self._hosts.isdisjoint(other.hosts):
                 continue
-            here = other.host == host and other.process is not None and processes.is_here(other.process)
-            if not (processes.identity(other.pid) == other.process if here else other.job in working):
+            owner = other.owner
+            alive = owner.process is not None and owner.process == processes.identity(owner.pid)
+            if not alive and (ended_here(owner) or owner.name not in working):
                 _remove(path)  # it was killed
                 continue
             self._others.add(other.run)

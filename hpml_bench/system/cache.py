@@ -8,21 +8,18 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
-from hpml_bench.system import disk
+from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
 RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
-NEW = ".new-"
-"""Prefix of folders whose content is not complete yet."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 """The errno in messages of libraries written in Rust."""
@@ -77,14 +74,12 @@ def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None)
 def new_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder, removed afterwards; if this process is killed, the next use of `parent` removes it."""
     _make(parent)
-    folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
-    # held from before the folder to after it: a free lock means abandoned
-    with disk.lock_held(Path(f"{folder}.lock"), ELSEWHERE):
-        try:
-            folder.mkdir()
-            yield folder
-        finally:
-            _remove(folder)
+    folder = temporary.beside(parent / "new")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -130,11 +125,5 @@ def _make(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
-    for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
-        with suppress(OSError, UserError), disk.lock_held(Path(f"{abandoned}.lock"), ELSEWHERE, 0):  # else it lives
-            _remove(abandoned)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    Path(f"{folder}.lock").unlink(missing_ok=True)
+    for abandoned in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
+        shutil.rmtree(abandoned, ignore_errors=True)

@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 LENGTH = 128
 PATTERN = "heartbeat-rank*"
@@ -82,12 +84,11 @@ def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
 
 
 def _work() -> tuple[float, int]:
-    """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if /proc has no count."""
-    try:
-        lines = (line.split() for line in Path("/proc/self/io").read_text().splitlines())
-        moved = sum(int(value) for name, value in lines if name in {"read_bytes:", "write_bytes:"})
-    except OSError:
-        moved = 0
+    """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if the kernel has no count."""
+    moved = 0
+    with suppress(psutil.Error, OSError, AttributeError):
+        counters = psutil.Process().io_counters()
+        moved = counters.read_bytes + counters.write_bytes
     return time.process_time(), moved
 
 

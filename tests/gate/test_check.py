@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from residents import asked, compared, fake
 
 from hpml_bench.gate import check as checks
 from hpml_bench.gate import machine, verdicts
-from hpml_bench.gate.check import BLOCKS, REPEATS, ProcessPair, Request, Work, check
+from hpml_bench.gate.check import BLOCKS, REPEATS, Measurement, Prepared, Request, check
 from hpml_bench.gate.machine import Snapshot, disturbance
 from hpml_bench.gate.records import CheckReport, Rules
 from hpml_bench.gate.sides import OutOfTime, ResidentProcess, settings_message
@@ -38,25 +37,24 @@ def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0
     return check(request, sides, lambda _: None)
 
 
-def pair(tmp_path: Path, *methods: str) -> ProcessPair:
-    """Return a pair of residents that answer at once; the candidate's steps take 5 % longer."""
-    reference, candidate = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
-    work = Work(asked(*methods))
-    work.prepared |= {side.key: {} for side in (reference, candidate)}
-    return ProcessPair(work, compared(reference, candidate), random.Random(0))
+def measurement(tmp_path: Path, *methods: str) -> Measurement:
+    """Return one of residents that answer at once; the candidate's steps take 5 % longer."""
+    sides = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
+    return Measurement(asked(*methods), compared(*sides), prepared={side.key: Prepared({}, {}) for side in sides})
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:
     """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is the candidate's."""
     # It doesn't finish what nobody waits for.
-    with pair(tmp_path, "lora", "adapter") as both:
-        both.load()
-        both.warm_up()
-        blocks = list(both.measure(3))
-        firsts = {next(both.measure(0)).method for _ in range(12)}
-        both.deadline = monotonic() - 1
+    made = measurement(tmp_path, "lora", "adapter")
+    with made.pair() as pair:
+        made.load(pair)
+        made.warm_up(pair)
+        blocks = list(made.measure(pair, 3))
+        firsts = {next(made.measure(pair, 0)).method for _ in range(12)}
+        made.deadline = monotonic() - 1
         with pytest.raises(OutOfTime):
-            list(both.measure(0))
+            list(made.measure(pair, 0))
     assert firsts == {"lora", "adapter"}
     assert Counter(block.method for block in blocks) == {"lora": BLOCKS, "adapter": BLOCKS}
     assert {block.order for block in blocks} == {"ABBA", "BAAB"}
@@ -72,10 +70,11 @@ def test_a_disturbed_round_is_repeated_a_few_times(
     """Every try is kept with its reason and doesn't count; the first quiet one does."""
     found = iter([STOLEN] * quiet_from)
     monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, NOTHING))
-    with pair(tmp_path) as both:
-        both.load()
-        both.warm_up()
-        blocks = list(both.measure(0))
+    made = measurement(tmp_path)
+    with made.pair() as pair:
+        made.load(pair)
+        made.warm_up(pair)
+        blocks = list(made.measure(pair, 0))
     disturbed = min(quiet_from, rounds)
     reasons = [STOLEN["disturbed"]] * BLOCKS * disturbed + [None] * BLOCKS * (rounds - disturbed)
     assert [block.disturbed for block in blocks] == reasons
@@ -92,8 +91,9 @@ def test_defaults_are_left_to_each_side(tmp_path: Path, monkeypatch: pytest.Monk
         send(side, what, **arguments)
 
     monkeypatch.setattr(ResidentProcess, "send", listen)
-    with pair(tmp_path, "lora", "head") as both:
-        both.load()
+    made = measurement(tmp_path, "lora", "head")
+    with made.pair() as pair:
+        made.load(pair)
     assert len(sent) == 2
     for arguments in sent:
         assert arguments["settings"]["train_samples"] == 64
@@ -157,7 +157,7 @@ def test_counts_stand_where_no_time_was_left(
     extra: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What grew fails although no pair was timed; what didn't grow is no pass."""
-    monkeypatch.setattr(checks._Measurement, "time", lambda *_: None)
+    monkeypatch.setattr(checks.Measurement, "time", lambda *_: None)
     report = run(tmp_path, asked(minutes=1), extra=extra)
     assert (report.verdicts[0].metric, report.verdicts[0].pairs) == ("step_time", 0)
     assert verdicts.exit_status(report.verdicts, strict=False) == status

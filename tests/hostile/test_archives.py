@@ -87,7 +87,7 @@ def test_what_does_not_belong_in_a_wheel_is_refused(name: str, tmp_path: Path) -
     """One sentence that names the wheel; nothing outside its folder in the cache, and nothing half in it."""
     with pytest.raises(UserError, match=r"wheel:pack==1\.0"):
         fetched(REFUSED[name]())
-    places = [path for path in tmp_path.rglob("*") if path.name == "owned" or ".new-" in path.name]
+    places = [path for path in tmp_path.rglob("*") if path.name == "owned" or ".new." in path.name]
     assert places == []
     assert not [path for path in cache_folder().rglob("files/pack/*") if path.is_file()]
 

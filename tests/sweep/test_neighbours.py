@@ -15,15 +15,17 @@ from hpml_bench.records.jobs import RUNNING, Job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.sweep.job import Neighbours
 from hpml_bench.sweep.watch import Claim
+from hpml_bench.system import processes
 
 HERE = socket.gethostname()
+JOB = Job(engine="x", job="j", restart=0, unit=0, host=HERE, pid=os.getpid(), began="2026-01-01T00:00:00Z")
 RECORDS = made_records.sweep(("lora", "full", "head"), 1)
 
 
 def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
     name = record.spec.method.name
     unit = RECORDS.index(record)
-    job = Job(engine="x", job=name, restart=0, unit=unit, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    job = JOB.model_copy(update={"job": name, "unit": unit, "host": hosts[0]})
     Claim(folder, job).take()
     return Neighbours(SharedResults(folder, job), record.spec, hosts)
 
@@ -53,15 +55,16 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     left = tmp_path / RUNNING / "killed.json"
     pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
     host = "n2" if where == "its job holds no unit" else HERE
-    there = {"run": killed.spec.run_id, "host": host, "hosts": ["n2", HERE], "pid": pid, "process": "x:1:2:3"}
-    left.write_text(json.dumps(there | {"job": "k.0"}))
+    home = processes.home()
+    owner = JOB.model_copy(update={"job": "k", "host": host, "pid": pid, "process": f"{home}:{processes.boot()}:3"})
+    left.write_text(json.dumps({"run": killed.spec.run_id, "hosts": ["n2", HERE], "owner": owner.model_dump()}))
     run = under_way(tmp_path, first, HERE)
     with run:
         assert not left.exists()
     assert told(tmp_path, run, first) == ()
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"run": 3}', '{"run": "x", "host": "n", "hosts": 7}', "x"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"run": 3}', '{"run": "x", "hosts": 7}', "x"])
 def test_a_run_of_another_shape_is_no_neighbour(content: str, tmp_path: Path) -> None:
     """As whoever writes to the folder may leave it."""
     (tmp_path / RUNNING).mkdir()

@@ -25,7 +25,6 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "results": (lambda folder: enter(locked(folder)), "give an --out on another one"),
     "opened": (lambda folder: enter(ResultsFolder.open(folder)), "give an --out on another one"),
     "cache": (lambda folder: enter(cache.locked(folder / "entry")), "set HPML_BENCH_CACHE"),
-    "new folder": (lambda folder: enter(cache.new_folder(folder)), "set HPML_BENCH_CACHE"),
 }
 
 

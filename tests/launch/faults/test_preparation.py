@@ -39,7 +39,7 @@ class Download:
         return load_suite(str(self.suite), [f"backbone={self.uri}"]).settings
 
     def fresh_folders(self) -> list[Path]:
-        return list(cache.cache_folder().rglob(".new-*"))
+        return list(cache.cache_folder().rglob(".new.*"))
 
     def is_repeated(self) -> bool:
         """Do the download to its end; return whether it left a model and nothing else."""

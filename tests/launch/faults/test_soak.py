@@ -68,10 +68,10 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A temporary file, a half-made entry of the cache, and a process of its session: each is told."""
     sweep = faults.Sweep(tmp_path / "one", "head", 1)
     assert faults.leftovers(sweep) == []
-    (sweep.cache / "models/.new-abc").mkdir(parents=True)
+    (sweep.cache / "models/.new.abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
     (sweep.temporary / "file").write_text("")
-    assert [Path(name).name for name in faults.leftovers(sweep)] == ["file", ".run.json.1.tmp", ".new-abc"]
+    assert [Path(name).name for name in faults.leftovers(sweep)] == ["file", ".run.json.1.tmp", ".new.abc"]
     monkeypatch.setattr(faults, "LAST_SECONDS", 0.2)
     script = f"{sys.executable} -c 'import time; time.sleep(60)' & echo $!"
     with subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True) as parent:
