@@ -101,11 +101,6 @@ def gate_digest() -> str:
     return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
 
 
-def most_pairs(rules: Rules) -> int:
-    """Return the most pairs that a check begins: half as many again as the last look's, since some may be disturbed."""
-    return math.ceil(rules.looks[-1] * 1.5)
-
-
 @dataclass
 class Prepared:
     """What an installation's own code said and prepared, once for all checks of it."""
@@ -223,7 +218,7 @@ class Measurement:
     def time(self) -> None:
         """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
         longest, looked, rules = 0.0, 0, self.request.rules
-        for number in range(most_pairs(rules)):
+        for number in range(math.ceil(1.5 * rules.looks[-1])):  # more than the last look's, as some may be disturbed
             began = monotonic()
             if self.deadline is not None and began + longest > self.deadline:
                 break

@@ -9,7 +9,7 @@ import math
 import secrets
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -58,7 +58,12 @@ def run(
     make_folder(folder)
     with locked(folder):
         done = {trial.number: trial for trial in _matching(folder, request, slowdown)}
-        session = _session(folder, done.values())
+        names = {line.session for line in started(folder)} | {trial.session for trial in done.values()}
+        if len(names) > 1:
+            raise UserError(
+                f"{folder}: holds trials of several sessions ({', '.join(sorted(names))}); name another --out"
+            )
+        session = names.pop() if names else secrets.token_hex(4)
         installed = Installation("installed", sys.executable)
         compared = ComparedSides("self-test", installed, installed)
         request = replace(request, count=False, minutes=None)
@@ -155,14 +160,6 @@ def started(folder: Path) -> list[TrialStarted]:
 def conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the parts of a report's environment that must be equal in trials whose rates are pooled."""
     return tuple(described.get(key) for key in ("fingerprint", "python", "packages", "gate", "settings"))
-
-
-def _session(folder: Path, done: Iterable[CheckTrial]) -> str:
-    """Return the name of the one session whose trials these are; a new one in a new folder."""
-    names = {line.session for line in started(folder)} | {trial.session for trial in done}
-    if len(names) > 1:
-        raise UserError(f"{folder}: holds trials of several sessions ({', '.join(sorted(names))}); name another --out")
-    return names.pop() if names else secrets.token_hex(4)
 
 
 def _matching(folder: Path, request: Request, slowdown: float) -> list[CheckTrial]:

@@ -175,23 +175,19 @@ class ResidentProcess:
         self._greeted = True
 
     def _line(self) -> dict[str, Any]:
-        while b"\n" not in self._unread:
-            self._unread += self._read()
-        line, _, self._unread = self._unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _read(self) -> bytes:
         assert self._process.stdout is not None  # noqa: S101
         label, poll = self.installation.label, select.poll()  # without a file's buffer, whose content poll doesn't see
         poll.register(self._process.stdout, select.POLLIN)
-        if not poll.poll(None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000):
-            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
-        output = os.read(self._process.stdout.fileno(), 65536)
-        if not output:
-            status, words = self._process.wait(), self._last_words() or "it printed nothing"
-            raise UserError(f"{label}: its process ended with status {status}: {words}")
-        return output
+        while b"\n" not in self._unread:
+            if not poll.poll(None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000):
+                raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
+            if not (output := os.read(self._process.stdout.fileno(), 65536)):
+                status, words = self._process.wait(), self._last_words() or "it printed nothing"
+                raise UserError(f"{label}: its process ended with status {status}: {words}")
+            self._unread += output
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _last_words(self) -> str:
         self._log.seek(0)

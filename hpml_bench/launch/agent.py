@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report, merged
+from hpml_bench.launch.launcher import KEY, LOG, Nodes, Report, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME, absolute_keeping_links, read_model
 from hpml_bench.records.run import Outcome, RunError
@@ -32,7 +32,7 @@ from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
-    from hpml_bench.launch.meeting import Meeting, NodeRequest
+    from hpml_bench.launch.meeting import Meeting
 
 AGENT_POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
@@ -53,12 +53,11 @@ class OverNodes:
         self.count, self._on_each_node = count, on_each_node
 
     def __call__(self, request: RunRequest, stop: Stop) -> Outcome:
-        from hpml_bench.launch.meeting import Meeting, NodeRequest
+        from hpml_bench.launch.meeting import Meeting
 
         key, folder = secrets.token_hex(32), request.folder
         meeting = Meeting(network.own_address(), key)
-        run = request.model_copy(update={"folder": absolute_keeping_links(folder)})
-        meeting.give(NodeRequest(run=run, nodes=self.count))
+        meeting.give(request.model_copy(update={"folder": absolute_keeping_links(folder)}))
         try:
             self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:
@@ -73,7 +72,8 @@ class OverNodes:
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
 
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
-        command = [sys.executable, *child.module("hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}")]
+        words = (f"{meeting.host}:{meeting.port}", str(self.count))
+        command = [sys.executable, *child.module("hpml_bench.launch.agent", *words)]
         with log.open("wb") as printed:
             # in a session of its own: Ctrl-C in the terminal reaches this process alone
             step = subprocess.Popen(  # noqa: S603 - the engine's command
@@ -110,8 +110,8 @@ def _words(log: Path) -> str:
     return next(iter([*own, *(line for line in lines if "error" in line.lower()), *lines[-1:]]), "")[:300]
 
 
-def main(address: str) -> int:
-    """Run this node's ranks and return the exit status."""
+def main(address: str, count: int) -> int:
+    """Run this node's ranks, of a run over `count` nodes, and return the exit status."""
     host, _, port = address.rpartition(":")
     key = os.environ.pop(KEY, "")  # before anything inherits it
     with suppress(OSError, KeyError):
@@ -123,26 +123,27 @@ def main(address: str) -> int:
     with stoppable() as stop, stop.deferred():
         parent = (Meeting(host, key, int(port)), stop)
         threading.Thread(target=_exit_with_parent, args=parent, name="parent", daemon=True).start()
-        report = _run(meeting, number, stop)
+        report = _run(meeting, number, count, stop)
     processes.end_fork_server()
     return 0 if report.well else 1
 
 
-def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
+def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
     request, name = meeting.request(), socket.gethostname()
-    check_folder(request.run.folder)
+    check_folder(request.folder)
     # until the fork server has imported everything, which takes longer than a launch and is no part of it
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     with temporary.as_temporary():
         first.start()
     first.join()
     meeting.arrive(number, name)
-    _wait(lambda: len(meeting.hosts(request.nodes)) == request.nodes or stop.requested)
+    _wait(lambda: len(meeting.hosts(count)) == count or stop.requested)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
-        report = _ended(meeting, request, number, name, stop, Path(beats))
+        nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
+        report = _ended(meeting, request, nodes, name, stop, Path(beats))
     meeting.report(report)
     if not report.decisive:
-        _wait(lambda: len(meeting.reports(request.nodes)) == request.nodes, REPORT_SECONDS)
+        _wait(lambda: len(meeting.reports(count)) == count, REPORT_SECONDS)
     return report
 
 
@@ -156,20 +157,18 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop: Stop, beats: Path) -> Report:
-    nodes, run = Nodes(request.nodes, number, meeting.host, meeting.port, run_id="run"), request.run
-
+def _ended(meeting: Meeting, run: RunRequest, nodes: Nodes, name: str, stop: Stop, beats: Path) -> Report:
     def late() -> None:
         """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't report where they are."""
-        meeting.late(number)
-        _wait(lambda: meeting.all_late(request.nodes), REPORT_SECONDS)
+        meeting.late(nodes.number)
+        _wait(lambda: meeting.all_late(nodes.count), REPORT_SECONDS)
 
     evidence = launcher.watched(run, stop, nodes, beats, late)
     if evidence.well:
-        return Report(node=number, host=name)
+        return Report(node=nodes.number, host=name)
     ranks = nodes.ranks(run.spec.settings.world_size or 1)
     status, error = evidence.verdict or launcher.cause(run.folder, evidence, ranks)
-    return Report(node=number, host=name, status=status, error=error)
+    return Report(node=nodes.number, host=name, status=status, error=error)
 
 
 def _exit_with_parent(meeting: Meeting, stop: Stop) -> None:
@@ -188,7 +187,7 @@ def _wait(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
 
 if __name__ == "__main__":
     try:
-        code = main(sys.argv[1])
+        code = main(sys.argv[1], int(sys.argv[2]))
     except UserError as error:
         print(f"hpml-bench: {error}", file=sys.stderr)
         code = 2

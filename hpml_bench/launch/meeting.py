@@ -28,8 +28,7 @@ from torch.distributed.elastic.rendezvous import (
 )  # fmt: skip
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from hpml_bench.launch.nodes import Nodes, Report
-from hpml_bench.suite.base import Frozen
+from hpml_bench.launch.launcher import Nodes, Report
 from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
@@ -79,13 +78,6 @@ def rendezvous(nodes: Nodes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class NodeRequest(Frozen):
-    """Request of a run over several nodes, for their agents."""
-
-    run: RunRequest
-    nodes: int
-
-
 class Meeting:
     """Client of the store, which this process hosts for port 0."""
 
@@ -94,10 +86,10 @@ class Meeting:
         self._store = _store(host, port, CONNECT)
         self.port = int(self._store.port)
 
-    def give(self, request: NodeRequest) -> None:
+    def give(self, request: RunRequest) -> None:
         self._write("request", request.model_dump_json())
 
-    def request(self) -> NodeRequest:
+    def request(self) -> RunRequest:
         """Wait for the request and return it; raises UserError if somebody else has written it."""
         self._store.wait(["request"])
         text = self._read("request")
@@ -106,7 +98,7 @@ class Meeting:
                 f"{self.host}:{self.port}: the request there was not written by this run's job; see who else uses the "
                 "nodes' network"
             )
-        return NodeRequest.model_validate_json(text)
+        return RunRequest.model_validate_json(text)
 
     def arrive(self, number: int, host: str) -> None:
         self._write(f"host/{number}", host)

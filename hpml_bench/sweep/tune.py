@@ -179,7 +179,14 @@ class TrialQueue(Queue[tuple[int, str]]):
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         name = request.spec.method.name
-        trial = _trial(request.spec.seed - FIRST_SEED, record, self._blank.headline.name)
+        measured = record.metrics if record.status == "ok" else {}  # on the rows in the test rows' place
+        parameters = record.metrics.get("trainable_parameters")
+        trial = Trial(
+            number=record.spec.seed - FIRST_SEED, lr=record.spec.method.lr, seed=record.spec.seed, status=record.status,
+            score=measured.get(self._blank.headline.name), loss=measured.get("test_loss"), seconds=record.seconds,
+            samples=record.consumed.samples if record.consumed else None,
+            parameters=None if parameters is None else int(parameters), run_id=record.run_id,
+        )  # fmt: skip
         self._trials[name].append(trial)
         self.record()
         result = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
@@ -201,17 +208,6 @@ class TrialQueue(Queue[tuple[int, str]]):
 def _conditions(record: TuningRecord) -> list[object]:
     """Return the conditions that trials must share to be compared."""
     return [identity(record.settings), record.digests, record.sampler, record.factor]
-
-
-def _trial(number: int, record: RunRecord, headline: str) -> Trial:
-    measured = record.metrics if record.status == "ok" else {}  # on the rows in the test rows' place
-    parameters = record.metrics.get("trainable_parameters")
-    return Trial(
-        number=number, lr=record.spec.method.lr, seed=record.spec.seed, status=record.status,
-        score=measured.get(headline), loss=measured.get("test_loss"), seconds=record.seconds,
-        samples=record.consumed.samples if record.consumed else None,
-        parameters=None if parameters is None else int(parameters), run_id=record.run_id,
-    )  # fmt: skip
 
 
 def rates(record: TuningRecord, spec: MethodSpec) -> tuple[float, float]:

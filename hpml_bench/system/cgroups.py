@@ -31,14 +31,6 @@ class Group(NamedTuple):
     folder: Path
     mount: Path
 
-    def and_above(self) -> Iterator[Path]:
-        """Yield its folder and those of the groups that it is in, whose limits hold for it too."""
-        yield self.folder
-        for folder in self.folder.parents:
-            if not folder.is_relative_to(self.mount):
-                return
-            yield folder
-
 
 class Budget(NamedTuple):
     """A limit and what is used of it, both in bytes or both in processes."""
@@ -90,9 +82,11 @@ def throttled() -> int:
 
 
 def _found(controller: str, read: Callable[[Path, int], T | None]) -> Iterator[T]:
-    """Yield what `read` finds in the folders of a controller's groups of a version."""
+    """Yield what `read` finds in the folders of a controller's groups, and of those that they are in."""
     for group in groups(controller):
-        for folder in group.and_above():
+        for folder in (
+            folder for folder in (group.folder, *group.folder.parents) if folder.is_relative_to(group.mount)
+        ):
             with suppress(OSError, ValueError):  # the file is missing, or says "max"
                 if (value := read(folder, group.version)) is not None:
                     yield value

@@ -13,64 +13,19 @@ import hpml_bench
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus
 
-STAND_IN = """
-import os
-from types import SimpleNamespace
 
-nn = SimpleNamespace()
-with open(os.environ["IMPORTED_BY"], "a") as file:
-    file.write(f"{os.getpid()}\\n")
-"""
-"""A package that notes which process imports it; the real one asks for the capability of GPUs, which starts CUDA."""
-START = """
-import importlib
-import multiprocessing
-import os
-import sys
-from pathlib import Path
-
-from hpml_bench.launch import fork_server
-from hpml_bench.system import gpus, processes
-
-gpus.visible_gpus = lambda: GPUS
-
-
-def child_main() -> None:
-    had = [name for name in ("torch", "transformers.modeling_utils", "peft") if name in sys.modules]
-    Path(os.environ["IMPORTED_BY"]).with_name("had").write_text(" ".join(had))
-    importlib.import_module("peft")
-
-
-if __name__ == "__main__":
-    fork_server.start_fork_server()
-    child = multiprocessing.get_context("forkserver").Process(target=child_main)
-    child.start()
-    child.join()
-    assert child.exitcode == 0
-    print(processes.fork_server())
-"""
-
-
-def importers(folder: Path, visible: str) -> tuple[int, list[int]]:
-    """Return the server's number and those of the processes that imported bitsandbytes, of a server and a fork."""
-    (folder / "bitsandbytes").mkdir()
-    (folder / "bitsandbytes/__init__.py").write_text(STAND_IN)
-    (folder / "start.py").write_text(START.replace("GPUS", visible))
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "IMPORTED_BY": str(folder / "imported_by")}
-    done = subprocess.run(
-        [sys.executable, str(folder / "start.py")], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout), [int(line) for line in (folder / "imported_by").read_text().splitlines()]
-
-
-def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_path: Path) -> None:
-    """PEFT imports it where it is installed: then a process that is forked does so by itself, and nothing else."""
-    server, processes = importers(tmp_path, "({'name': 'GPU'},)")
-    assert server not in processes
-    assert len(processes) == 1
-    assert (tmp_path / "had").read_text() == "torch transformers.modeling_utils"
+def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for the capability of GPUs, which starts CUDA, and PEFT imports it where it is installed."""
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: object())
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
+    _, *libraries = fork_server.preload()
+    assert libraries == ["torch", "transformers.modeling_utils"]
+    (tmp_path / "bitsandbytes.py").write_text("raise SystemExit('it is imported')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = [sys.executable, "-c", f"import {', '.join(libraries)}"]
+    subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, check=True)
 
 
 SHADOW = """

@@ -22,8 +22,8 @@ from helpers import tiny, warm
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import OverNodes
+from hpml_bench.launch.launcher import CausePriority, Report, merged
 from hpml_bench.launch.meeting import Meeting
-from hpml_bench.launch.nodes import CausePriority, Report, merged
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -230,19 +230,14 @@ def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Repor
     assert "the reason" in own[1].message
 
 
-def test_two_stalls_are_one() -> None:
-    """Both nodes' words and stacks stand in the error; its rank is the one that was stopped."""
+def test_reports_that_agree() -> None:
+    """Two stalls are one; nodes that ended well have no cause; where all were asked to end by others, that is said."""
     first = bad(0, "timeout", "Stall", "no progress for 5 s (--stall): rank 0 at training step 3")
     found = merged([STALL, first], {}, 2)
     assert found[1].message.startswith("node 1 (n2): no progress; node 0 (n1): no progress for 5 s")
     assert found[1].rank == 1
-
-
-def test_nodes_that_all_end_well_have_no_cause() -> None:
-    """None; where all were asked to end by somebody else, that is said."""
     assert merged([WELL, WELL.model_copy(update={"node": 1})], {}, 2) is None
-    found = merged([ASKED, ASKED.model_copy(update={"node": 1})], {}, 2)
-    assert "not by this job" in found[1].message
+    assert "not by this job" in merged([ASKED, ASKED.model_copy(update={"node": 1})], {}, 2)[1].message
 
 
 def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

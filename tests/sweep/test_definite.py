@@ -162,17 +162,6 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
     assert resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
 
 
-def test_a_size_alone_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As versions kept it in which a method could not be left out."""
-    on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, **ON_TWO)
-    _, notes = resolve(suite, tmp_path, fits=lambda _: True)
-    file = tmp_path / "definite.json"
-    file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), 4)))
-    assert resolve(suite, tmp_path, fits=lambda _: True)[1] == notes
-    assert 4 not in json.loads(file.read_text()).values()
-
-
 @pytest.mark.parametrize("large", ["head", "lora"])
 def test_a_method_that_fits_with_no_size_is_left_out(
     large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

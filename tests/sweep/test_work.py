@@ -84,7 +84,7 @@ def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path,
 
 
 def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) -> None:
-    """With the results of one machine's sweep to the bit; planned again, it is reported, and nothing is left to do."""
+    """With one machine's results to the bit; planned again, it is reported, and nothing is left but a damaged run."""
     works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
     for status, said in map(ended, works):
         assert status == 0, said
@@ -107,6 +107,12 @@ def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) ->
     assert status == 0, said
     assert "2 of 2 runs are recorded already" in said
     assert {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")} == times
+    (victim,) = room.glob("colours/lora-s1-*/points.jsonl")  # as without jobs, a damaged run is set aside
+    victim.write_text(victim.read_text()[:-20])
+    said = planned(one_rank_suite, room)
+    assert "points.jsonl is not the file that was recorded" in said
+    assert ["--unit 0" in said, "--unit 1" in said] == [False, True]
+    assert not victim.exists()
 
 
 def test_a_unit_that_is_held_is_refused(held_unit: Unit, gates: Gates, room: Path) -> None:
@@ -161,15 +167,3 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit
     assert found.exit_code == 2
     assert told in found.output
     assert found.output.count("\n") == 1
-
-
-def test_a_damaged_run_is_planned_again(unit: Unit, one_rank_suite: Path, room: Path) -> None:
-    """As without jobs: it is set aside, and its unit is one of those that are printed."""
-    assert ended(unit(0))[0] == 0
-    assert "--unit 0" not in planned(one_rank_suite, room)
-    (victim,) = [path for path in (room / "colours").glob("*/points.jsonl") if "lora" in path.parent.name]
-    victim.write_text(victim.read_text()[:-20])
-    said = planned(one_rank_suite, room)
-    assert "points.jsonl is not the file that was recorded" in said
-    assert "--unit 0" in said
-    assert not victim.exists()

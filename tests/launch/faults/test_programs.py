@@ -55,42 +55,27 @@ def statuses(out: Path) -> list[str]:
     return [record.status for record in load_records(out / "colours").records]
 
 
-def held(command: Command) -> tuple[set[int], set[int]]:
-    """Return the shared memory and the listening sockets that a command's processes hold, by their inodes."""
-    segments, sockets = set(), set()
+def segments(command: Command) -> set[int]:
+    """Return the inodes of the shared memory that a command's processes hold."""
+    found = set()
     for pid in (command.process.pid, *(process.pid for process in command.family)):
         with suppress(OSError):
-            maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm/" in line]
-            segments |= {int(words[4]) for words in maps}
-            links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
-            sockets |= {int(link[8:-1]) for link in links if link.startswith("socket:[")}
-    return segments & segments_there(), sockets & listening()
-
-
-def segments_there() -> set[int]:
-    return {path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*") if path.exists()}
-
-
-def listening() -> set[int]:
-    inet = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
-    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-    accepting = {int(words[6]) for words in unix if words[3] == "00010000"}
-    return accepting | {int(words[9]) for words in inet if words[3] == "0A"}
+            maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            found |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
+    return found & {path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*")}
 
 
 def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
-    """Processes, shared memory and sockets end with it; the same command goes on and removes its temporary files."""
+    """Processes and shared memory end with it; the same command goes on and removes its temporary files."""
     command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: command.recorded() == 1 and command.training())
-    segments, sockets = held(command)
-    assert segments
-    assert sockets, "the ranks' meeting point, and the fork server's"
+    held = segments(command)
+    assert held
     command.process.kill()
     command.ended()
     assert len(command.family) >= 4, "fork server, tracker and two ranks"
     assert command.left() == []
-    assert segments & segments_there() == set()
-    assert sockets & listening() == set()
+    assert held.isdisjoint(path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*"))
     (first,) = (room / "out").glob("*/*/run.json")
     before = first.stat().st_mtime_ns
     again = Command(two_rank_suite, room / "out", "--seeds", "1")
