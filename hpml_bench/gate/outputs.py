@@ -20,7 +20,6 @@ from hpml_bench.system.text import sanitize
 
 MARK = "<!-- hpml-bench check -->"  # beginning of the Markdown, by which a bot finds and updates its own comment
 MOST = 10  # most annotations of one kind that GitHub shows for a step
-LONGEST_SUMMARY = 1_000_000  # bytes; GitHub drops the summary of a step that writes more than 1 MiB
 
 
 def check_writable(**files: Path | None) -> None:
@@ -119,12 +118,9 @@ def annotate(report: CheckReport) -> None:
         print(line, flush=True)
     if not (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
         return
-    content = markdown(report).encode()
-    if len(content) > LONGEST_SUMMARY:
-        content = content[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
     try:
-        with Path(summary).open("ab") as file:
-            file.write(content)
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(report))
     except OSError as error:
         raise UserError(f"GITHUB_STEP_SUMMARY: {Path(summary)} can't be written ({error.strerror})") from None
 

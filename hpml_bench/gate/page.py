@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 from hpml_bench.gate import verdicts
@@ -33,10 +32,6 @@ ABOUT_BLOCKS = (
     "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B the candidate; a pair's "
     "value is the interquartile mean of its blocks. Blocks of one process pair share what that pair's processes "
     "happened to be like, so that the pair is the unit of evidence."
-)
-ABOUT_RUNS = (
-    "A point is a run in a process of its own, its time in units of work that is none of ours, timed before and after "
-    "it."
 )
 
 
@@ -188,12 +183,10 @@ def html(report: CheckReport) -> str:
     """Return the page, its blocks drawn, in one file; it loads nothing and runs nothing."""
     described: list[list[Cell]] = [[sanitize(key, 80), sanitize(value, 300)] for key, value in flat(report.environment)]
     environment = table("environment", "Environment", ("name", "value"), described)
-    bounds, counts = draw_bounds(report), counted(report)
-    blocks, runs = draw_blocks(report), draw_runs(report)
+    bounds, blocks, counts = draw_bounds(report), draw_blocks(report), counted(report)
     sections = [
         section_of("verdicts", "Verdicts", _text(remarks(report)), step_times(report), bounds),
         section_of("blocks", "Blocks", Text(sentences=(ABOUT_BLOCKS,)), *blocks) if blocks else None,
-        section_of("runs", "Runs", Text(sentences=(ABOUT_RUNS,)), *runs) if runs else None,
         section_of("counts", "Counts", _text([unchanged(report)]), counted(report, changed_only=True),
                    Fold(title="All counts", blocks=(counts,))) if counts.rows else None,
         section_of("setup", "How it was measured", _text(measured(report)),
@@ -270,47 +263,14 @@ def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], 
     pairs = [x for of in points.values() for x, _ in of]
     change = _change_axis(report, [y for of in series for _, y in of.points])
     numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
-    shown = f"{len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
+    method = sanitize(verdict.method, 40)
+    shown = f"{len(own) - disturbed} blocks of {method} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
     return Picture(
-        name=name, **_told(verdict, f"Scatter of {shown}"),
+        name=name, caption=f"{method}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
+        alt=f"Scatter of {shown}: {verdicts.percent(verdict.estimate)}, bounds {verdicts.interval(verdict)}.",
         x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))), y=change,
         height=280, segments=(*_limits(report), *level), series=tuple(of for of in series if of.points),
     )  # fmt: skip
-
-
-def draw_runs(report: CheckReport) -> tuple[Picture, ...]:
-    """Return one chart per method against a baseline: each stored run and each of now, against the stored median."""
-    drawn = []
-    judged = verdicts.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
-    for index, verdict in enumerate(judged):
-        groups = [
-            verdicts.run_effects(side, [verdict.method])[verdict.method]
-            for side in (report.reference_runs, report.runs)
-        ]
-        if not all(groups):  # every run of a side was disturbed
-            continue
-        middle, (stored, now) = median(groups[0]), map(len, groups)
-        points = [[(_percent(value - middle), float(row)) for value in values] for row, values in enumerate(groups)]
-        series = [Series(tuple(of), tone, marker="o", size=6, opacity=0.7)
-                  for of, tone in zip(points, (GREY, TONES[verdict.status]), strict=True)]  # fmt: skip
-        drawn.append(Picture(
-            name=f"runs_{index}",
-            **_told(verdict, f"Dot plot of {stored} stored runs and {now} of now of {{}}"),
-            x=_change_axis(report, [x for of in series for x, _ in of.points]),
-            y=rows(("stored", "now")),
-            height=MARGINS + 2 * ROW,
-            segments=_limits(report, upright=True),
-            series=tuple(series),
-        ))  # fmt: skip
-    return tuple(drawn)
-
-
-def _told(verdict: Verdict, shown: str) -> dict[str, Any]:
-    name = sanitize(verdict.method, 40)
-    return {
-        "caption": f"{name}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
-        "alt": f"{shown.format(name)}: {verdicts.percent(verdict.estimate)}, bounds {verdicts.interval(verdict)}.",
-    }
 
 
 def _percent(ratio: float) -> float:

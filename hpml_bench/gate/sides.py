@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
@@ -211,23 +210,27 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
     commit = _commit(top, revision)
-    head = _git(top, "rev-parse", "HEAD").decode().strip()
-    dirty = bool(_git(top, "status", "--porcelain"))
-    note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
-
-    def extract(target: Path) -> None:
-        with tarfile.open(fileobj=io.BytesIO(_git(top, "archive", "--format=tar", commit))) as archive:
-            archive.extractall(target, filter="data")
-
-    reference = _installation(revision, extract, plugins)
-    candidate = _installation("working tree", lambda target: _copy(top, target), plugins)
+    names = _git(top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects")
+    head, before, then, objects = names.decode().split("\n")[:4]
+    with tempfile.TemporaryDirectory(prefix="hpml-bench-tree-") as aside:
+        # the working tree as a tree of git's, without what it ignores; its index and new objects are put aside
+        variables = {"GIT_INDEX_FILE": f"{aside}/index", "GIT_OBJECT_DIRECTORY": aside}
+        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(top / objects)
+        _git(top, "read-tree", "HEAD", **variables)
+        _git(top, "add", "--all", **variables)
+        now = _git(top, "write-tree", **variables).decode().strip()
+        dirty = now != before
+        note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
+        reference = _installation(revision, top, then, plugins, variables)
+        candidate = _installation("working tree", top, now, plugins, variables)
     reference, candidate = replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty)
     return ComparedSides("revision", reference, candidate, note)
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
+def _git(folder: Path, *arguments: str, **variables: str) -> bytes:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603, S607
+        done = subprocess.run(command, capture_output=True, check=False, env=os.environ | variables)  # noqa: S603
     except FileNotFoundError:
         raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
     if done.returncode:
@@ -251,33 +254,21 @@ def _commit(top: Path, revision: str) -> str:
     raise UserError(f"--against {revision}: there is no such commit in {top}; {advice}") from None
 
 
-def _copy(top: Path, target: Path) -> None:
-    """Copy the files that git tracks or would: what is ignored stays out."""
-    names = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split(b"\0")
-    for name in sorted(set(filter(None, names))):
-        source, copy = top / os.fsdecode(name), target / os.fsdecode(name)
-        if source.is_file():  # neither deleted nor a submodule
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
-
-
-def _installation(label: str, write_source: Callable[[Path], None], plugins: Plugins) -> Installation:
-    """Return the installation of a source in a cached folder, without its dependencies."""
-    # Both sides are installed in this one way, to paths of equal length. The key of the cache is the content of all
-    # files and the interpreter, so that a revision is installed once.
-    with tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
-        write_source(source := Path(name))
-        if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
-            raise UserError(
-                f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
-            )
-        files = sorted(path for path in source.rglob("*") if path.is_file())
-        content = [[str(path.relative_to(source)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
-        target = cache_folder() / "revisions" / digest([content, sys.executable, sys.version], 24)
-        with locked(target):
-            if not target.is_dir():
-                with new_entry(target) as fresh:
-                    _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), str(source)), label)
+def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables: Mapping[str, str]) -> Installation:
+    """Return the installation of a tree of git's in a cached folder, without its dependencies."""
+    # Both sides are installed in this one way, to paths of equal length. The key of the cache is the tree, whose name
+    # tells its content, and the interpreter, so that a revision is installed once.
+    target = cache_folder() / "revisions" / digest([tree, sys.executable, sys.version], 24)
+    with locked(target), tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
+        if not target.is_dir():
+            with tarfile.open(fileobj=io.BytesIO(_git(top, "archive", "--format=tar", tree, **variables))) as archive:
+                archive.extractall(name, filter="data")
+            if not any((Path(name) / project).is_file() for project in ("pyproject.toml", "setup.py")):
+                raise UserError(
+                    f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
+                )
+            with new_entry(target) as fresh:
+                _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), name), label)
     _check_part(label, target, plugins)
     return Installation(label, sys.executable, target)
 

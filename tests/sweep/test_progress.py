@@ -65,23 +65,14 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
         with progress.run(record.spec, tmp_path, 10):
             pass
         progress.finished(record)
+        progress.finished(record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}}))
     text = console.file.getvalue()
+    assert text.count("of step 1,200 by validation rows") == 1
     assert f"[1/2] lora seed 3: {status}" in text
     assert ("accuracy" in text) == (status == "ok")
     assert "\x1b" not in text
     assert "second line" not in text
     assert ("[bold]all" in text) == (status == "failed")
-
-
-def test_a_line_tells_which_step_was_selected() -> None:
-    """By validation rows; where the last step counts, nothing is said."""
-    console, record = Console(file=io.StringIO(), width=200), made_records.record("lora", 3)
-    with SweepProgress(console, 2) as progress:
-        progress.finished(record)
-        progress.finished(record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}}))
-    first, second = console.file.getvalue().splitlines()[:2]
-    assert "of step" not in first
-    assert f"{record.shown} of step 1,200 by validation rows, " in second
 
 
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

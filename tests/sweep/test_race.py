@@ -55,18 +55,6 @@ def test_rounds_add_seeds_of_those_in_the_race_until_it_is_decided(raced: Path) 
     assert f": {end}" in printed
 
 
-def test_the_page_shows_rounds_and_saved_runs(raced: Path) -> None:
-    """In the tables of pairs and in report.json, with why it ended; the set-up line counts runs."""
-    folder = raced / "out" / "colours"
-    page, found = (folder / "report.md").read_text(), json.loads((folder / "report.json").read_text())
-    assert "Rounds of the race" in page
-    assert "It ended since" in page
-    assert "of at most 12 runs" in page
-    assert "isn't in" not in page
-    answer = found.get("answer", found)
-    assert answer["declared_looks"] == 2
-
-
 def test_the_same_command_goes_on_where_it_was(raced: Path, tmp_path: Path) -> None:
     """Without a run of the last round it is done again, and the page is the same; ended, nothing is run."""
     shutil.copytree(raced, tmp_path / "again")

@@ -16,7 +16,6 @@ from faults import content
 from rich.console import Console
 from scipy.stats import chisquare
 
-import hpml_bench
 from helpers import tiny
 from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
@@ -115,17 +114,6 @@ def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy:
         assert f"{run}: {name} is" in result.output.replace("\n", "")
         assert not (folder / run / "leftover").exists()
         assert (folder / SET_ASIDE / f"{run}.1" / f"{name}{ending}").stat().st_size == 100
-
-
-def test_the_same_from_python(finished_sweep: Finished, copy: Path) -> None:
-    """run_suite does what run-all does and returns what load_results reads: a row a run."""
-    before = stamps(copy / "colours")
-    frame = hpml_bench.run_suite(str(finished_sweep[0]), out=copy, report=False)
-    assert stamps(copy / "colours") == before
-    pairs = sorted(zip(frame["method"], frame["seed"], strict=True))
-    assert pairs == [("head", 0), ("head", 1), ("lora", 0), ("lora", 1)]
-    assert frame["test_accuracy"].between(0, 1).all()
-    assert frame.equals(hpml_bench.load_results(copy / "colours"))
 
 
 def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pynvml
 import pytest
 
-from hpml_bench.builtin.engines.local import slots
 from hpml_bench.builtin.probes import energy, memory
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
@@ -184,15 +183,6 @@ def test_instances_can_be_shared_out(visible: str | None, chosen: list[str], ins
     assert uuids() == chosen[:1]
     install_cards(MIG, card("GPU-b"), card("GPU-c"))
     assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == uuids() == ["GPU-b", "GPU-c"]
-
-
-def test_runs_side_by_side_have_an_instance_each(install_cards: Machine) -> None:
-    """As many slots as there are instances, where there are the cores."""
-    install_cards(MIG)
-    cores = environment.cores()
-    if cores < 2:
-        pytest.skip("needs two cores")
-    assert [slot.cards for slot in slots(2, None, 1)] == [("MIG-p",), ("MIG-q",)]
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:

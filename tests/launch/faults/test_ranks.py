@@ -284,21 +284,14 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepare
     assert record.error.rank == 1
 
 
-@pytest.mark.multigpu
-def test_no_memory_on_one_of_two_gpus(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """It is `oom_cuda` by that rank, and no stall, though the other rank waits in NCCL."""
-    spec = faulty("memory of the GPU", rank=1, device="cuda", world_size=2)
+@pytest.mark.parametrize(
+    ("rank", "ranks"), [pytest.param(1, 2, marks=pytest.mark.multigpu), pytest.param(0, 1, marks=pytest.mark.gpu)]
+)
+def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """A tensor larger than it is `oom_cuda` by that rank, with its peak, and no stall, though another waits in NCCL."""
+    spec = faulty("memory of the GPU", rank=rank, device="cuda", world_size=ranks)
     record = tiny.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
     assert record.status == "oom_cuda", record.error
-    assert record.error.rank == 1
-    the_next_is_ok(prepared_for_faults, tmp_path)
-
-
-@pytest.mark.gpu
-def test_no_memory_on_the_gpu(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
-    spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
-    record = tiny.run(spec, prepared_for_faults, tmp_path / "run")
-    assert record.status == "oom_cuda", record.error
+    assert record.error.rank == rank
     assert "allocated on the GPU" in told(record)
     the_next_is_ok(prepared_for_faults, tmp_path)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import faults
 import pytest
-import soak
 
 pytestmark = pytest.mark.serial
 
