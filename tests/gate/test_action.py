@@ -149,26 +149,16 @@ def clone(tmp_path: Path, pull_request: dict[str, str]) -> Path:
     return tmp_path / "clone"
 
 
-def test_github_s_own_merge_is_compared_with_its_base(
+def test_a_pull_request_is_compared_with_where_it_left(
     tmp_path: Path, clone: Path, pull_request: dict[str, str]
 ) -> None:
-    """Its first parent, which may be newer than the base that the event names."""
+    """GitHub's own merge with its first parent; a branch, also one that ends in a merge, with no later main."""
+    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
     git(clone, "switch", "-q", "--detach", "refs/pull/7/merge")
-    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
     assert compared_with(clone, tmp_path / "runner", pull_request["root"], **of_github) == pull_request["base"]
-
-
-def test_a_branch_that_ends_in_a_merge_is_compared_with_where_it_left(
-    tmp_path: Path, clone: Path, pull_request: dict[str, str]
-) -> None:
-    """Not with the commit before its own merge, which is the branch's too; nor with what main got since."""
-    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
     for commit, expected in (("head", "left"), ("pulled", "base"), ("first", "left")):
         git(clone, "switch", "-q", "--detach", pull_request[commit])
         assert compared_with(clone, tmp_path / commit, pull_request["base"], **of_github) == pull_request[expected]
-    git(clone, "switch", "-q", "--detach", pull_request["head"])
-    pushed = {"GITHUB_REF": "refs/heads/branch", "GITHUB_SHA": pull_request["head"]}
-    assert compared_with(clone, tmp_path / "pushed", pull_request["base"], **pushed) == pull_request["left"]
 
 
 def test_a_base_that_is_not_there_is_fetched(tmp_path: Path, pull_request: dict[str, str]) -> None:

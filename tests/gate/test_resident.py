@@ -68,21 +68,6 @@ def test_it_is_born_with_the_allocator_s_variables_and_one_thread(
     assert "PYTHONPATH" not in INSTALLED.variables()
 
 
-def test_it_dies_with_a_parent_that_is_killed() -> None:
-    """SIGKILL gives the parent no time to end it: the kernel does."""
-    script = (
-        "import sys, time; from hpml_bench.gate.sides import *\n"
-        "with ResidentProcess(Installation('x', sys.executable)) as side:\n"
-        "    side.call('describe'); print(side.pid, flush=True)\n"
-        "    time.sleep(99)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
-    parent.send_signal(signal.SIGKILL)
-    parent.communicate()
-    wait_for(lambda: gone(child.pid), 10)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
     """Status 130, one line, no traceback, no resident; of the trial only that it was begun."""

@@ -17,9 +17,11 @@ from hpml_bench.system import gpus
 def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks for the capability of GPUs, which starts CUDA, and PEFT imports it where it is installed."""
-    monkeypatch.setattr(fork_server, "find_spec", lambda _: object())
+    """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too, imports it if it is there."""
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: None)
+    assert fork_server.preload() == fork_server.PRELOAD
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: object())
     _, *libraries = fork_server.preload()
     assert libraries == ["torch", "transformers.modeling_utils"]
     (tmp_path / "bitsandbytes.py").write_text("raise SystemExit('it is imported')")
@@ -64,10 +66,3 @@ def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) ->
     )  # fmt: skip
     assert done.stdout == "0 False\n", done.stderr
     assert (tmp_path / "work" / "imported").exists() is seen
-
-
-def test_without_bitsandbytes_the_libraries_are_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where there is a GPU."""
-    monkeypatch.setattr(fork_server, "find_spec", lambda _: None)
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
-    assert fork_server.preload() == fork_server.PRELOAD

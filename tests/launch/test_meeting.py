@@ -53,19 +53,6 @@ def test_the_store_of_nodes_is_on_the_address_that_they_are_told() -> None:
     assert listening(meeting.port) == {"127.0.0.2"}
 
 
-def test_what_nodes_say_is_believed_with_the_key() -> None:
-    """Task, hosts and reports of those who share it, to the letter."""
-    parent = Meeting("127.0.0.1", "key")
-    node = Meeting("127.0.0.1", "key", parent.port)
-    assert parent.hosts(2) == {}
-    parent.give(REQUEST)
-    assert node.request() == REQUEST
-    node.arrive(1, "n2 ä")
-    node.report(Report(node=1, host="n2 ä"))
-    assert parent.hosts(2) == {1: "n2 ä"}
-    assert parent.reports(2) == [Report(node=1, host="n2 ä")]
-
-
 def test_what_others_write_is_not_believed() -> None:
     """A request with another folder, a report of a good end: neither by somebody's own signature nor by one copied."""
     parent = Meeting("127.0.0.1", "key")

@@ -124,23 +124,15 @@ def test_the_exit_status_is_the_worst_of_all_rounds(raced: Path, monkeypatch: py
     assert run_all(raced / "colours.yaml", raced / "out", "--until", "decided", "--max-seeds", "4").exit_code == 1
 
 
-def test_status_says_how_the_race_stands(raced: Path) -> None:
-    """The round, who has left, and the runs of those in the race."""
-    done = CliRunner().invoke(main, ["status", str(raced / "out" / "colours")])
-    assert done.exit_code == 0, done.output
-    end = standing(measured(raced / "out" / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end
-    assert end in done.output
-    assert "of 2, " in done.output
-
-
 def test_status_goes_by_the_first_record(raced: Path, tmp_path: Path) -> None:
-    """Where the suite beside the runs was edited since: looks count as the first run declared them."""
+    """It says how the race stands; where suite.json was edited since, by the looks that the first run declared."""
     shutil.copytree(raced / "out" / "colours", tmp_path / "colours")
     suite = tmp_path / "colours" / "suite.json"
     suite.write_text(json.dumps(json.loads(suite.read_text()) | {"until": {"rounds": [3, 9, 12]}}))
     done = CliRunner().invoke(main, ["status", str(tmp_path / "colours")])
     assert done.exit_code == 0, done.output
     assert "of 2, " in done.output
+    assert standing(measured(tmp_path / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end in done.output
 
 
 @pytest.mark.parametrize(("options", "words"), [

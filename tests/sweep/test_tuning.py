@@ -36,7 +36,6 @@ from hpml_bench.sweep.tune import (
     TuningRequest,
     next_rate,
     run_tuning,
-    turns,
     validation_for_test,
 )
 from hpml_bench.training.request import RunRequest
@@ -236,14 +235,6 @@ def test_other_conditions_are_another_tuning(launcher: Launcher, tmp_path: Path)
     result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
     assert len(launcher.specs) == 1
     assert [one.name for one in result.record.methods] == ["lora"]
-
-
-def test_turns_are_interleaved() -> None:
-    """Each round has every method once, and not always in the same order."""
-    order = list(turns(["a", "b", "c"], 6))
-    rounds = [tuple(name for number, name in order if number == k) for k in range(6)]
-    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
-    assert len(set(rounds)) > 1
 
 
 def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:

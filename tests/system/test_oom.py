@@ -65,15 +65,6 @@ def test_the_kernels_counters_are_read(
     assert cgroups.oom_kills() == count
 
 
-def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that has none of the files, and one whose counters say nothing, the count is 0."""
-    for name in ("MOUNTS", "GROUPS", "MACHINE"):
-        monkeypatch.setattr(cgroups, name, tmp_path / name)
-    assert cgroups.oom_kills() == 0
-    (tmp_path / "MACHINE").write_text("pgfault 4\n")
-    assert cgroups.oom_kills() == 0
-
-
 @pytest.mark.parametrize(
     ("kind", "message", "status"),
     [
