@@ -77,8 +77,6 @@ class Ray(Engine):
 
     def check(self) -> None:
         """Connect to the cluster, and refuse one without a node that has the resources of a job."""
-        if self.profile.nodes > 1:
-            raise UserError("engine ray: a run is on one node; leave nodes out of the profile, or use Slurm")
         super().check()
         import ray
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
-from hpml_bench.builtin.engines.ray import NodeNeed, Ray, do, resources_of_task
+from hpml_bench.builtin.engines.ray import NodeNeed, do, resources_of_task
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.suite.profile import Profile
@@ -174,12 +174,6 @@ def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str
     """Ray would wait for such a node without end."""
     with pytest.raises(UserError, match="no node of Ray's cluster has the resources of a job"):
         resources_of_task(Profile(engine="ray", **asked), nodes)
-
-
-def test_runs_over_nodes_are_refused() -> None:
-    """A task is on one node."""
-    with pytest.raises(UserError, match="a run is on one node"):
-        Ray(Profile(engine="ray", nodes=2)).check()
 
 
 def test_a_machine_without_ray_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

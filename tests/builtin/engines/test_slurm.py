@@ -383,6 +383,7 @@ def test_a_step_asks_no_node_for_more_than_the_smallest_has(
 
 def test_engines_without_steps_refuse_runs_over_nodes() -> None:
     """By name, before anything is planned."""
-    with pytest.raises(UserError, match="nodes is 2, and this machine can't"):
-        make_engine(Profile(engine="local", nodes=2))
+    for engine_name, title in (("local", "this machine"), ("ray", "Ray")):
+        with pytest.raises(UserError, match=f"nodes is 2, and {title} can't"):
+            make_engine(Profile(engine=engine_name, nodes=2))
     assert isinstance(make_engine(Profile(engine="slurm", nodes=2)), Slurm)
