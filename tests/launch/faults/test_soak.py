@@ -12,6 +12,7 @@ from pathlib import Path
 
 import faults
 import pytest
+import soak
 
 pytestmark = pytest.mark.serial
 
