@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.launcher import KEY, LOG, Nodes, Report, merged
+from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME, absolute_keeping_links, read_model
 from hpml_bench.records.run import Outcome, RunError

@@ -28,7 +28,7 @@ from torch.distributed.elastic.rendezvous import (
 )  # fmt: skip
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from hpml_bench.launch.launcher import Nodes, Report
+from hpml_bench.launch.nodes import Nodes, Report
 from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest

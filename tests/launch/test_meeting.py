@@ -21,8 +21,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from helpers import skips, tiny
 from hpml_bench.launch import agent
 from hpml_bench.launch.agent import OverNodes
-from hpml_bench.launch.launcher import LOG, Report
 from hpml_bench.launch.meeting import KnownNodes, Meeting
+from hpml_bench.launch.nodes import LOG, Report
 from hpml_bench.system.errors import UserError
 
 REQUEST = tiny.request(tiny.spec(), tiny.NOTHING, Path("/results/run"))
