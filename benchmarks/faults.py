@@ -51,6 +51,9 @@ class Sweep:
     methods: str
     seeds: int
     cluster: Any = None  # the TwoNodes whose jobs do it; None: this machine
+    suite: str = "quickstart"  # name or file
+    options: tuple[str, ...] = tuple(part for value in SETTINGS for part in ("--set", value))
+    by_step: bool = False  # whether moments of faults are steps of the training, else seconds
     calls: int = 0
     resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
     descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
@@ -59,32 +62,29 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
-        self.folder = self.out / "quickstart"
+        self.folder = self.out / Path(self.suite).stem
         self.temporary.mkdir(parents=True)
 
     def start(self) -> subprocess.Popen[str]:
         """Call it once, in a session of its own."""
         self.calls += 1
-        command = [
-            sys.executable,
-            "-m",
-            "hpml_bench",
-            "run-all",
-            "quickstart",
-            "--out",
-            str(self.out),
-            "--wandb",
-            "off",
-        ]
+        command = [sys.executable, "-m", "hpml_bench", "run-all", self.suite, "--out", str(self.out), "--wandb", "off"]
         command += ["--methods", self.methods, "--seeds", str(self.seeds)]
         command += ["--on", str(PROFILE)] if self.cluster else ["--stall", str(STALL_SECONDS)]
-        command += [part for value in SETTINGS for part in ("--set", value)]
+        command += self.options
         variables = {**os.environ, "HPML_BENCH_CACHE": str(self.cache)}
         variables |= {} if self.cluster else {"TMPDIR": str(self.temporary)}
         with (self.room / "said.log").open("a") as log:
             return subprocess.Popen(
                 command, env=variables, start_new_session=True, text=True, stdout=log, stderr=subprocess.STDOUT
             )
+
+    def moment(self, began: float) -> float:
+        """Return the seconds since a call, or a fault, began; or the step of the training under way."""
+        if not self.by_step:
+            return time.monotonic() - began
+        beats = (beat for run in self.folder.glob("*/") for beat in heartbeat.read(run) if psutil.pid_exists(beat.pid))
+        return max((int(beat.where.split()[2]) for beat in beats if beat.where.startswith("training")), default=-1)
 
     def choice(self, values: Iterable[Any]) -> Any:
         """Return one of these values, None where there is none."""
@@ -301,15 +301,16 @@ def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
 
 
 def disturb(
-    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0
+    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, only: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
-    During the first `comments` of them the cluster's site replaces jobs' comments. Return
-    the faults, each kind about as often, and what was left of a call that had ended.
+    During the first `comments` of them the cluster's site replaces jobs' comments. `only`: a word of the faults' names.
+    Return the faults, each kind about as often, and what was left of a call that had ended.
     """
     faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
-    names = rng.sample([*faults] * (1 + len(moments) // len(faults)), len(moments))
+    chosen = [name for name in faults if only in name]
+    names = rng.sample(chosen * (1 + len(moments) // len(chosen)), len(moments))
     events: list[dict[str, Any]] = []
     left: list[str] = []
     todo, status, touched = list(zip(moments, names, strict=True)), 1, False
@@ -322,7 +323,7 @@ def disturb(
         while process.poll() is None and time.monotonic() < last + patience:
             sweep.look(process)
             time.sleep(0.1 if sweep.cluster else 0.02)
-            if todo and time.monotonic() - began >= todo[0][0] and (done := faults[todo[0][1]](sweep)):
+            if todo and sweep.moment(began) >= todo[0][0] and (done := faults[todo[0][1]](sweep)):
                 name = done if isinstance(done, str) else todo[0][1]
                 events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
                 events[-1] |= {} if site is None else {"comments": site}
@@ -333,7 +334,8 @@ def disturb(
             left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
-        todo[:1] = [(moment - (time.monotonic() - began), name) for moment, name in todo[:1]]
+        if not sweep.by_step:
+            todo[:1] = [(moment - (time.monotonic() - began), name) for moment, name in todo[:1]]
         left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
     if status != 0:
         left.append(f"not complete after {sweep.calls} calls")

@@ -1,11 +1,13 @@
 """Soak test: random faults at random moments of tiny sweeps, which `run-all` completes with the undisturbed results.
 
     python benchmarks/soak.py --kills 100 --runs 200
+    python benchmarks/soak.py --resume 40 [--suites quickstart,chat]
     python benchmarks/soak.py --cluster --faults 40 --runs 60 --comments 10
     python benchmarks/soak.py --each -n 2
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
-called until it is complete. `--runs N`: one sweep of N runs is hit again and again.
+called until it is complete. `--runs N`: one sweep of N runs is hit again and again. `--resume N`: N runs, of every
+method of these suites in turn, save their state every few steps and are killed once or twice; nothing is recorded.
 Each time the results (points, predictions, metrics, but for times and memory) must be those of an undisturbed sweep bit
 for bit, and no process and no temporary file may be left, in the results and the cache neither.
 
@@ -36,13 +38,34 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from faults import BETWEEN, Sweep, content, disturb, leftovers, shared_memory
+import yaml
+from faults import BETWEEN, MOST_CALLS, SETTINGS, Sweep, content, disturb, leftovers, shared_memory
 from two_nodes import TwoNodes, slurm
 
 from hpml_bench.records.files import SET_ASIDE, write_atomically
 from hpml_bench.records.jobs import ATTEMPTS, LOGS, read_jobs
+from hpml_bench.records.load import load_records
 from hpml_bench.records.run import FINAL
 
+RESUMED = (
+    *SETTINGS, "steps=24", "eval_every=8", "dropout=0.1", "micro_batch=2", "validation_samples=8", "test_samples=16",
+)  # fmt: skip
+SUITES: dict[str, tuple[str, ...]] = {
+    "quickstart": (), "chat": ("select=best",), "regression": (), "tagging": (),
+    "faq": ("steps=6", "train_samples=12", "validation_samples=2", "test_samples=2", "global_batch=4", "micro_batch=1",
+            "eval_every=4", "latency_samples=1", "task.options.max_new_tokens=4"),
+}  # fmt: skip
+"""Suites whose runs go on from their states, with their own settings; faq's model has 135M parameters."""
+MORE: dict[str, dict[str, Any]] = {
+    "adalora": {"method": "peft", "lr": 1e-3, "options": {"type": "ADALORA", "tinit": 4, "tfinal": 8, "deltaT": 2}},
+    "deft": {"method": "peft", "lr": 1e-3, "options": {"type": "DEFT"}},
+    "ln_tuning": {"method": "peft", "lr": 1e-3, "options": {"type": "LN_TUNING"}},
+    "qlora": {"lr": 1e-3},
+    "muon": {"method": "full", "lr": 1e-3, "optimizer": "muon"},
+    "adamw_8bit": {"method": "full", "lr": 1e-3, "optimizer": "adamw_8bit"},
+    "lion": {"method": "lora", "lr": 1e-3, "optimizer": "lion"},
+}
+"""Methods that no suite has; the quickstart gets them."""
 RECORDS = Path("reports/reference/soak")
 OWN = "SOAK_HAS_OWN_SHARED_MEMORY"
 GROWTH_MB = 16.0  # growth of a parent from the second to the last quarter of a call, which allocators keep
@@ -77,6 +100,38 @@ def hit(rng: random.Random, sweep: Sweep, truth: Sweep, moments: list[Any], **ho
 
 def bad(found: dict[str, Any]) -> bool:
     return not found["equal"] or bool(found["left"])
+
+
+def resumed(room: Path, asked: argparse.Namespace) -> int:
+    """Kill runs that go on from their states, and print how each ended; return the number of bad ones."""
+    todo: list[tuple[str, Sweep]] = []
+    wrong = parts = 0
+    for name in asked.suites.split(","):
+        suite = yaml.safe_load((Path(__file__).parent / "suites" / f"{name}.yaml").read_text())
+        more = MORE if name == "quickstart" else {}
+        suite["methods"] = {method: of for method, of in suite["methods"].items() if method != "none"} | more
+        file = room / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(suite))
+        options = ("--stall", "60", *(part for value in (*RESUMED, *SUITES[name]) for part in ("--set", value)))
+        whole = Sweep(room / f"whole-{name}", ",".join(suite["methods"]), 1, suite=str(file), options=options)
+        undisturbed(whole)
+        todo += [(method, whole) for method in suite["methods"]]
+    for index in range(asked.resume):
+        method, truth = todo[index % len(todo)]
+        rng = random.Random(f"{asked.seed} {index}")
+        saved = ("--checkpoint-steps", str(rng.choice((2, 4, 6))), "--retries", str(MOST_CALLS))
+        options = (*truth.options, *saved)
+        sweep = Sweep(room / f"run{index}", method, 1, suite=truth.suite, options=options, by_step=True)
+        steps = int([of for of in truth.options if of.startswith("steps=")][-1].removeprefix("steps="))
+        found = hit(rng, sweep, truth, sorted(rng.sample(range(3, steps + 1), 1 + index % 2)), only="SIGKILL")
+        wrong += bad(found)
+        parts += any(record.segments for record in load_records(sweep.folder).records)
+        how = "equal" if found["equal"] else "DIFFERS"
+        killed = [event["fault"] for event in found["events"]]
+        print(f"{sweep.folder.name} {method}, {killed}, {how}", *found["left"], flush=True)
+        shutil.rmtree(sweep.room)
+    print(f"{asked.resume} runs, {parts} went on from a state, {wrong} differ or left something")
+    return wrong
 
 
 def kills(room: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -181,6 +236,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=int, default=0, help="runs that go on from their states, and no others")
+    parser.add_argument("--suites", default=",".join(SUITES), help="of these runs")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
     parser.add_argument("--each", action="store_true", help="do the tests of tests/slurm; other arguments are pytest's")
     parser.add_argument("--faults", type=int, default=40, help="of a cluster")
@@ -190,7 +247,7 @@ def main() -> None:
     asked, others = parser.parse_known_args()
     if others and not asked.each:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    if not (asked.cluster or asked.each):
+    if not (asked.resume or asked.cluster or asked.each):
         with_own_shared_memory()
     name, began = "cluster-faults" if asked.each else "cluster" if asked.cluster else "soak", time.monotonic()
     out = asked.out or RECORDS / f"{name}.json"
@@ -203,6 +260,8 @@ def main() -> None:
         write_atomically(out, json.dumps(whole, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
+        if asked.resume:
+            raise SystemExit(bool(resumed(Path(folder), asked)))
         if asked.each:
             found, status = each(others)
             keep(found)
