@@ -1,11 +1,12 @@
 """Same runs: what two versions of the harness compute, compared bit for bit.
 
-    python benchmarks/same_runs.py --against REV
+    python benchmarks/same_runs.py --against REV [--speed ROUNDS]
 
 Each way to do runs is taken by both versions: `run-all` of the embedded suites, `--parallel 2`, `run` under torchrun,
 `tune`, `work` by hand, and a results folder that the older version began and this one completes. Run ids, protocol
 ids, orders of samples, losses, gradient norms, predictions, counts and notes must be equal, and no recorded run may be
-done again or set aside. Times, memory and the environment are not compared.
+done again or set aside. Times, memory and the environment are not compared. With `--speed` these alone are: both
+versions train lora and full in turns, and the ratios of their throughput and memory are printed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,14 @@ SUITES = ("quickstart", "chat", "regression", "tagging")  # suites whose model a
 SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
 VOLATILE = ("started", "seconds", "environment", "files", "earlier_attempts", "checks", "neighbours")
 """Fields of a record that differ between two runs of one version."""
+
+
+SPEED = {
+    "quickstart": ("quickstart", "steps=60", "test_samples=16"),
+    "chat": ("chat", "steps=60", "test_samples=8"),
+    "GPT-2": ("quickstart", "steps=12", "test_samples=8", "warmup_steps=2", "global_batch=8", "train_samples=128"),
+}
+"""Suite and settings of each case of `--speed`; the last is a model as large as GPT-2, with random weights."""
 
 
 class Version:
@@ -139,9 +149,50 @@ def completed(old: Version, new: Version) -> list[str]:
     return lines + differences(common, {name: there[name] for name in common})
 
 
+def gpt2(folder: Path) -> None:
+    """Write a GPT-2 with random weights and the tokenizer of the embedded one."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from hpml_bench.data.sources import resolve_model
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded:newswire-gpt2").folder_or_file)
+    tokenizer.save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+
+
+def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
+    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
+    large = old.room.parent / "gpt2"
+    gpt2(large)
+    ratios: dict[str, list[tuple[float, float]]] = {}
+    for number in range(rounds):
+        for name, (suite, *changes) in SPEED.items():
+            own = [*changes, "epochs=null", "validation_samples=8", "latency_samples=0"]
+            own += [f"backbone=path:{large}"] if name == "GPT-2" else []
+            for method in ("lora", "full"):
+                found: dict[Version, tuple[float, float]] = {}
+                for version in (old, new)[:: 1 if number % 2 else -1]:
+                    out = f"speed-{name}-{method}-{number}"
+                    words = ["run-all", suite, "--methods", method, "--seeds", "1", "--wandb", "off", "--out", out]
+                    version.call(*words, *(word for one in own for word in ("--set", one)))
+                    (file,) = version.room.glob(f"{out}/{suite}/{method}-*/run.json")
+                    metrics = json.loads(file.read_text())["metrics"]
+                    found[version] = metrics["samples_per_second"], metrics["peak_memory_mb"]
+                ratio = found[new][0] / found[old][0], found[new][1] / found[old][1]
+                ratios.setdefault(f"{name} {method}", []).append(ratio)
+                print(f"round {number + 1}, {name} {method}: {ratio[0]:.3f}, {ratio[1]:.3f}", flush=True)
+    for case, pairs in ratios.items():
+        speed, memory = zip(*pairs, strict=True)
+        yield (
+            f"{case}: samples/s {statistics.median(speed):.3f} ({min(speed):.3f} to {max(speed):.3f}), "
+            f"peak memory {statistics.median(memory):.3f} of the older version's, {rounds} rounds"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
+    parser.add_argument("--speed", metavar="ROUNDS", type=int, help="compare times and memory, in so many rounds")
     given = parser.parse_args()
     here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory(prefix="hpml-same-") as name:
@@ -149,6 +200,9 @@ def main() -> None:
         subprocess.run(["git", "-C", here, "worktree", "add", "--detach", checkout, given.against], check=True)
         try:
             old, new = Version(checkout, Path(name) / "old"), Version(here, Path(name) / "new")
+            if given.speed:
+                print(*speeds(old, new, given.speed), sep="\n")
+                return
             for version in (old, new):
                 all_ways(version)
                 print(f"{version.checkout}: done", flush=True)
