@@ -1,4 +1,4 @@
-"""What every registered method, optimizer, task, data set and probe must have, whoever wrote it."""
+"""What every registered method, optimizer, task, data set, probe and section must have, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -328,6 +328,18 @@ def test_a_data_set_without_the_tasks_target_is_refused(name: str, task_folder: 
         with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns {IN_WORDS[target]}") as raised:
             prepare(settings)
         assert "\n" not in str(raised.value)
+
+
+# Sections
+
+
+@pytest.mark.parametrize("name", registry.names("sections"))
+def test_a_section(name: str) -> None:
+    """An order, and `section(results)`, or `sections(results)` which yields several."""
+    module = registry.get("sections", name)
+    assert module.__doc__
+    assert isinstance(module.order, int)
+    assert parameters(getattr(module, "sections", None) or module.section) == 1
 
 
 # Probes
