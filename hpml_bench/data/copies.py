@@ -178,12 +178,11 @@ class Texts:
         from scipy.sparse.csgraph import connected_components
 
         frame = self._frame()
-        minima, texts = np.zeros((0, len(TURNS)), dtype=np.uint64), np.zeros(0, dtype=np.int64)  # [texts, orders]
-        for first in range(0, len(self), BATCH):
-            numbers, starts, found = self._sequences(first, min(first + BATCH, len(self)), frame)
-            if len(found):
-                least = np.stack([np.minimum.reduceat(numbers * turn, starts) for turn in TURNS], axis=1)
-                minima, texts = np.concatenate([minima, least]), np.concatenate([texts, found])
+        every = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
+        parts = [part for part in every if len(part[2])]
+        least = [np.stack([np.minimum.reduceat(of * turn, at) for turn in TURNS], axis=1) for of, at, _ in parts]
+        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *least])  # [texts, orders]
+        texts = np.concatenate([np.zeros(0, dtype=np.int64), *(numbers for *_, numbers in parts)])
         sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame)[0]))
 
         def jaccard(one: int, other: int) -> float:
