@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.data.prepared import MemoryNeed, global_batches, largest, pieces, shard
+from hpml_bench.data.prepared import MemoryNeed, global_batches, largest, pieces
 from hpml_bench.plugins.rows import Rows
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
@@ -32,14 +32,6 @@ def test_batches_are_of_like_length() -> None:
     bucketed = sum(LENGTHS[b].max() * len(b) for b in global_batches(LENGTHS, 8, 25, 0))
     shuffled = sum(LENGTHS[b].max() * len(b) for b in np.random.default_rng(0).permutation(200).reshape(25, 8))
     assert bucketed - LENGTHS.sum() < 0.25 * (shuffled - LENGTHS.sum())
-
-
-def test_shares_make_up_the_global_batch() -> None:
-    """The ranks' shards are disjoint and together the whole batch."""
-    batch = np.arange(12)
-    shards = [shard(batch, rank, 3) for rank in range(3)]
-    assert sorted(np.concatenate(shards).tolist()) == batch.tolist()
-    assert {len(part) for part in shards} == {4}
 
 
 def test_rows_come_padded_on_the_right(tmp_path: Path) -> None:
