@@ -78,6 +78,12 @@ def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyP
     assert "--device cpu" in sentence(run_all(small, "--device", "cuda", "--set", "world_size=null"))
 
 
+@pytest.mark.parametrize("arguments", [["run", "lora", "--seed", "-1"], ["list", "everything"], ["fly"]])
+def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
+    """An option that is none, or a value out of range."""
+    assert call(*arguments).exit_code == 2
+
+
 def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
     """A file stands where the results should go."""
     line = sentence(call("run-all", small, "--out", small, "--wandb", "off"))

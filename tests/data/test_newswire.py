@@ -133,22 +133,6 @@ def load(name: str, target: str, **changes: Any) -> LoadedData:
     return make_loader(asked).load(asked, target)
 
 
-def test_words_joined_are_the_text() -> None:
-    """Without second words the words are those of the data set newswire, and entities are the slots of their kind."""
-    world = make_world()
-    documents = nw.generate(world, 60, 0, "test")
-    none = np.full(documents.kinds.shape, -1)
-    words, tags = nw.tagged(world, documents, none)
-    assert [" ".join(row) for row in words] == nw.render(world, documents)
-    kinds = [list(world.words).index(kind) for kind in ENTITIES]
-    assert sum(tag != 0 for row in tags for tag in row) == np.isin(documents.kinds, kinds).sum()
-    kind_of = {name: kind for kind in ENTITIES for name in world.words[kind]}
-    for row, of_row in zip(words, tags, strict=True):
-        for word, tag in zip(row, of_row, strict=True):
-            kind = kind_of.get(word.strip(".,:"))
-            assert nw.TAGS[tag] == (f"B-{nw.TAG_OF_KIND[kind]}" if kind else "O"), word
-
-
 def test_the_best_rmse_is_the_posteriors() -> None:
     """On many rows what the posterior mean reaches is what is expected of it; without noise and doubt it is 0."""
     world = make_world()

@@ -172,6 +172,9 @@ CASES = {
         machine.datasets_cache, lambda h: h.homeless(), "warn",
         "~/.cache/huggingface/datasets: this user has no home folder",
     ),
+    "the hub's cache": Case(
+        machine.hub_cache, lambda h: h.patch.setattr(constants, "HF_HUB_CACHE", str(h.folder / "hub")), "ok", "/hub: wr"
+    ),
     "a full disk": Case(machine.results_folder, lambda h: h.disk(10e6), "fail", ""),
     "a disk with little room": Case(machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free"),
     "a file system without locks": Case(
