@@ -27,7 +27,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import torch
-from support_trial import COMMON
+from support_table import COMMON
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch._C._profiler import _EventType

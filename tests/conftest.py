@@ -172,9 +172,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture(scope="module")
 def backbone_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The small backbones on which all PEFT types are tried."""
-    import support_trial
+    import support_table
 
-    return support_trial.save_backbones(tmp_path_factory.mktemp("backbones"))
+    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 @pytest.fixture(scope="module")

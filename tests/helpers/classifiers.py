@@ -1,4 +1,4 @@
-"""Classifiers on the small random backbones of benchmarks/support_trial.py, with any method."""
+"""Classifiers on the small random backbones of benchmarks/support_table.py, with any method."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import support_trial
+import support_table
 import torch
 from torch import nn
 from transformers.activations import NewGELUActivation
@@ -16,7 +16,7 @@ from hpml_bench.builtin.methods import peft
 from hpml_bench.suite import registry
 from hpml_bench.training import kernels
 
-BACKBONES = support_trial.BACKBONES
+BACKBONES = support_table.BACKBONES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -155,7 +155,7 @@ def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
 def test_attention_drops_its_weights(backbone_folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
     model = build(backbone_folders[backbone], "head", dropout=0.25, device="cpu")
-    ids, mask, _ = support_trial.batch()
+    ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
     monkeypatch.setattr(kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values)
     model.train()(ids, mask)
@@ -181,7 +181,7 @@ def test_a_training_is_the_same_with_and_without(
     backbone_folders: dict, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty steps of LoRA end at the same loss as on transformers' own modules, to rounding."""
-    ids, mask, labels = support_trial.batch()
+    ids, mask, labels = support_table.batch()
     losses = []
     for quick in (True, False):
         if not quick:
@@ -217,7 +217,7 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
 ) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     model = build(backbone_folders[backbone], name, options=options, dropout=0.0, device="cpu")
-    ids, mask, labels = support_trial.batch()
+    ids, mask, labels = support_table.batch()
     results = []
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support_trial
+import support_table
 import torch
 from torch import nn
 from transformers import (
@@ -64,7 +64,7 @@ def test_virtual_tokens_are_counted_when_the_model_is_built(backbone_folders):
 
 def test_logits_are_float32_under_autocast(backbone_folders):
     """Under bf16 autocast the backbone computes in bf16, and the head in float32."""
-    ids, mask, _ = support_trial.batch()
+    ids, mask, _ = support_table.batch()
     with torch.autocast("cpu", torch.bfloat16):
         assert build(backbone_folders["GPT-2"], "head")(ids, mask).dtype == torch.float32
 
@@ -93,7 +93,7 @@ def test_dropout_setting_overrides_every_dropout(backbone_folders):
 def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
     """BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache."""
     assert load_backbone(backbone_folders["BERT"], settings()).pooler is None
-    ids, mask, _ = support_trial.batch()
+    ids, mask, _ = support_table.batch()
     output = load_backbone(backbone_folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)
     assert output.past_key_values is None
     assert output.last_hidden_state.dtype == torch.float32

@@ -6,7 +6,6 @@ from typing import Any
 import peft as library
 import pytest
 import support_table
-import support_trial
 import torch
 from packaging.version import Version
 from torch.nn.functional import cross_entropy
@@ -29,14 +28,14 @@ GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 """Types of the installed PEFT that went before the table was made."""
 METHODS = registry.names("methods")
 TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains and installed(name)]
-BACKBONES = support_trial.BACKBONES
+BACKBONES = support_table.BACKBONES
 ALWAYS_TRIED = {"IA3", "OFT", "XLORA"}
 """Types that are tried with each call of the tests; the others in the environment of the tables."""
 
 
 @pytest.fixture(scope="module")
 def language_models(tmp_path_factory):
-    return support_trial.save_language_models(tmp_path_factory.mktemp("language_models"))
+    return support_table.save_language_models(tmp_path_factory.mktemp("language_models"))
 
 
 def trained(module):
@@ -53,7 +52,7 @@ def committed_rows():
 @pytest.mark.parametrize("name", TRAINING)
 def test_method_trains_alone_and_padding_changes_nothing(backbone_folders, name, backbone):
     """The loss falls, gradients reach all that is trained, nothing else moves, and padding moves no logit."""
-    finding = support_trial.attempt(backbone_folders[backbone], name, {})
+    finding = support_table.attempt(backbone_folders[backbone], name, {})
     assert not finding.reason
     assert (finding.parameters == 0) == (name == "head")
 
@@ -64,7 +63,7 @@ def test_method_trains_language_models_and_answers_the_same_beside_others(langua
 
     With the shape of a sliding window and capped logits; the tables' environment tries types with every shape.
     """
-    finding = support_trial.attempt_whole(language_models["Gemma 2"], name, {})
+    finding = support_table.attempt_whole(language_models["Gemma 2"], name, {})
     assert (finding.reason, finding.merges) == ("", name in {"lora", "peft"})
 
 
@@ -87,7 +86,7 @@ def test_adapter_has_the_published_number_of_parameters(placement, count):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_adapter_adds_nothing_at_first(backbone_folders, backbone):
     """The up-projection starts at zero, so that training starts from the pretrained function."""
-    ids, mask, _ = support_trial.batch()
+    ids, mask, _ = support_table.batch()
     options = {"placement": "houlsby", "size": 3, "activation": "gelu", "layer_norm": True}
     plain, adapted = (
         build(backbone_folders[backbone], "head"),
@@ -121,8 +120,8 @@ def test_prompt_starts_from_the_vocabulary(backbone_folders):
 
 def test_merged_lora_gives_the_same_logits(backbone_folders):
     """After training, folding LoRA into the weights changes no logit by more than 1e-4."""
-    assert support_trial.attempt(backbone_folders["GPT-2"], "lora", {}).merges
-    assert support_trial.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
+    assert support_table.attempt(backbone_folders["GPT-2"], "lora", {}).merges
+    assert support_table.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
 
 
 def test_full_leaves_out_what_nothing_reads(backbone_folders):
@@ -162,7 +161,7 @@ def test_table_says_what_trying_shows(backbone_folders, kind):
         pytest.importorskip(NEEDS[kind])
     row = committed_rows()[kind]
     for column, backbone in ((0, "GPT-2"), (2, "BERT")):
-        reason = support_trial.attempt(backbone_folders[backbone], "peft", {"type": kind}).reason
+        reason = support_table.attempt(backbone_folders[backbone], "peft", {"type": kind}).reason
         assert ("no" if reason else "yes") == row[column], reason
 
 
@@ -171,7 +170,7 @@ def test_table_says_with_which_language_models_a_type_runs(language_models, kind
     """Trying a type on all four shapes gives the column on causal language models: 40 s for all types."""
     if kind in NEEDS:
         pytest.importorskip(NEEDS[kind])
-    tried = {name: support_trial.attempt_whole(path, "peft", {"type": kind}) for name, path in language_models.items()}
+    tried = {name: support_table.attempt_whole(path, "peft", {"type": kind}) for name, path in language_models.items()}
     assert support_table.causal_lm_cell(tried) == committed_rows()[kind][3], tried
 
 
@@ -182,7 +181,7 @@ def test_types_that_read_the_whole_text_anew_still_must(language_models, monkeyp
     if kind in LATER:
         pytest.skip("came with a later PEFT")
     monkeypatch.setattr(causal_lm, "_caches", lambda encoder: True)
-    assert "token by token" in support_trial.attempt_whole(language_models["Gemma 2"], "peft", {"type": kind}).reason
+    assert "token by token" in support_table.attempt_whole(language_models["Gemma 2"], "peft", {"type": kind}).reason
 
 
 @pytest.mark.tables
@@ -190,7 +189,7 @@ def test_types_that_read_the_whole_text_anew_still_must(language_models, monkeyp
 def test_refused_types_still_deserve_it(backbone_folders, monkeypatch):
     """Without its refusal Lily runs, and padding changes its logits: when this fails, take the refusal out."""
     monkeypatch.setattr(peft, "REFUSED", {})
-    assert "padding changes" in support_trial.attempt(backbone_folders["BERT"], "peft", {"type": "LILY"}).reason
+    assert "padding changes" in support_table.attempt(backbone_folders["BERT"], "peft", {"type": "LILY"}).reason
 
 
 def test_boft_compiles_nothing(backbone_folders, monkeypatch):
@@ -269,7 +268,7 @@ def test_options_that_peft_refuses_are_told_in_its_words(backbone_folders):
 
 def step(model, method, optimizer, index):
     """Take one training step as the trainer does."""
-    ids, mask, labels = support_trial.batch()
+    ids, mask, labels = support_table.batch()
     loss = cross_entropy(model(ids, mask), labels)
     (loss + (method.auxiliary_loss(model.encoder) or 0)).backward()
     optimizer.step()
@@ -308,7 +307,7 @@ def test_data_driven_start_keeps_the_function_and_ignores_padding(backbone_folde
     """The start depends on the texts, not on their padding, and leaves the backbone's function as it was."""
     if kind == "CORDA":
         pytest.importorskip("attr")
-    ids, mask, labels = support_trial.batch()
+    ids, mask, labels = support_table.batch()
     wide = [torch.nn.functional.pad(part, (0, 3), value=value) for part, value in ((ids, 1), (mask, 0))]
     plain = build(backbone_folders["BERT"], "head").eval()(ids, mask)
     starts = []
@@ -333,7 +332,7 @@ def test_eva_starts_in_float32_in_half_precision_too(backbone_folders, monkeypat
     factorize = torch.linalg.qr
     monkeypatch.setattr(torch.linalg, "qr", lambda matrix: kinds.append(matrix.dtype) or factorize(matrix))
     model, method = assemble(backbone_folders["GPT-2"], "peft", options={"type": "EVA", "r": 2})
-    ids, mask, labels = support_trial.batch()
+    ids, mask, labels = support_table.batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         batches = [SimpleNamespace(input_ids=ids, attention_mask=mask, labels=labels, more={})] * 2
         method.before_train(model.encoder, iter(batches), 10)
