@@ -9,7 +9,6 @@ import generate_docs
 from pydantic import BaseModel
 
 from helpers import made_records
-from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -29,23 +28,6 @@ def test_every_setting_and_suite_key_is_explained() -> None:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name} has no docstring"
             assert f"| `{name}` |" in page
-
-
-def test_types_are_in_words() -> None:
-    """Limits of a part of a type stand behind it; no type is printed as Python has it."""
-    page = generate_docs.settings_page()
-    assert "| `micro_batch` | integer (≥ 1) or `auto` or empty |" in page
-    assert "typing." not in page
-    assert "FieldInfo" not in page
-
-
-def test_scorers_and_their_metrics_are_defined() -> None:
-    """What a language model's record has with a scorer, and each scorer, stands on the page of metrics."""
-    page = generate_docs.metrics_page()
-    for name in ("test_score", "test_score_normalised", "test_cut_answers", "test_near_ties"):
-        assert page.count(f"| `{name}` |") == 1
-    for name in registry.names("scorers"):
-        assert f"| `{name}` | {registry.plugin('scorers', name).title} |" in page
 
 
 def test_the_schema_describes_a_record() -> None:

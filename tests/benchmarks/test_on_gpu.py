@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -71,11 +70,16 @@ def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPa
     assert (found["passed"], found["error"].startswith("over 0 s")) == (False, True)
 
 
-def test_cases_are_done_while_time_lasts() -> None:
+def test_cases_are_done_while_time_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped."""
-    slow = partial(time.sleep, 0.2)
-    cases = [(name, lambda: slow() or {"passed": True}) for name in ("first", "second", "third")]
-    found = gpu.gathered(iter(cases), 0.5)
+    now = [0.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
+
+    def slow() -> dict[str, Any]:
+        now[0] += 0.2
+        return {"passed": True}
+
+    found = gpu.gathered(iter([("first", slow), ("second", slow), ("third", slow)]), 0.5)
     assert found["passed"]
     assert [of["passed"] for of in found["cases"].values()] == [True, True, None]
     assert found["cases"]["third"]["skipped"].startswith("less than")
