@@ -16,7 +16,6 @@ small models. Exit status 1 if a check failed.
 - levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch, checkpointing,
   quantisation, type of the weights;
 - attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
-- repeats: losses and trained weights of two trainings from one seed, equal to the bit;
 - generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32 and bf16;
 - methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the CPU and on a card,
   the methods in bf16, fp16 and on int8 weights too: losses.
@@ -42,16 +41,14 @@ from hpml_bench.system import environment, gpus
 Check = Callable[[], Cases]
 CHECKS: dict[str, tuple[float, Check]] = {
     "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, sizes.fit),
-    "levers": (120, sizes.levers), "attention": (40, numbers.attention), "repeats": (40, numbers.repeats),
+    "levers": (120, sizes.levers), "attention": (40, numbers.attention),
     "generation": (60, numbers.generation), "methods": (240, numbers.methods),
 }  # fmt: skip
 """The limit in seconds of each check, and its cases, in the order in which they are done."""
 ON_CPU: dict[str, Check] = {
-    "launcher": lambda: steps.launcher("cpu", "tiny", 6),
     "fit": lambda: sizes.fit("cpu", sizes.SMALL),
     "levers": lambda: sizes.levers("cpu", sizes.SMALL),
     "attention": lambda: numbers.attention("cpu"),
-    "repeats": lambda: numbers.repeats("cpu"),
     "generation": lambda: numbers.generation("cpu"),
 }
 """The checks that a machine without a card does, for which it gets SLOWER times those seconds."""

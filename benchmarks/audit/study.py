@@ -208,12 +208,10 @@ class Study:
             return 1 / len(self.compared[0].scores)
         return self.definitions[metric].get("grid") or 0.0
 
-    def is_cost(self, metric: str) -> bool:
-        return bool(self.definitions[metric]["depends_on_machine"])
-
     def by_seed(self, metric: str) -> dict[str, dict[int, float]]:
         """Return a metric's values by method and seed; those of a cost are of one machine."""
-        kept = set(self.home if self.is_cost(metric) else [run for runs in self.methods.values() for run in runs])
+        cost = self.definitions[metric]["depends_on_machine"]
+        kept = set(self.home if cost else [run for runs in self.methods.values() for run in runs])
         return {
             name: {run.seed: value for run in runs if run in kept and (value := run.metric(metric)) is not None}
             for name, runs in self.methods.items()

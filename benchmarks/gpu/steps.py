@@ -102,16 +102,15 @@ def _reduce() -> None:
     torch.distributed.destroy_process_group()
 
 
-def launcher(device: str = "cuda", model: str = "gpt2", steps: int = 60) -> Cases:
+def launcher() -> Cases:
     """Train a model of real size by the harness's own launcher, and the same steps in this process, watched."""
     with alone() as folder:
-        if model == "gpt2":
-            shapes.save_rows(folder / "rows", 2048)
-            shapes.save_model(model, folder / model)
-        prepared = shapes.prepared(folder, model) if model == "gpt2" else tiny.prepared(folder)
-        common = {"global_batch": 32, "eval_batch": 64, "world_size": 1, "device": device, "precision": "bf16"}
+        shapes.save_rows(folder / "rows", 2048)
+        shapes.save_model("gpt2", folder / "gpt2")
+        prepared = shapes.prepared(folder, "gpt2")
+        common = {"global_batch": 32, "eval_batch": 64, "world_size": 1, "device": "cuda", "precision": "bf16"}
         for method in ("lora", "full"):
-            spec = tiny.spec(method, steps=steps, max_length=128 if model == "gpt2" else 16, **common)
+            spec = tiny.spec(method, steps=60, max_length=128, **common)
             yield f"{method} launched", partial(_launched, spec, prepared, folder / method)
             yield f"{method} in one process", partial(_stepped, spec, prepared)
 

@@ -185,13 +185,10 @@ def rate_table(record: Mapping[str, Any]) -> str:
 
 def power_table(record: Mapping[str, Any]) -> str:
     """Return the table of pairs found, by the same two rules, by seeds."""
-
-    def cells(name: str) -> Iterator[str]:
-        for row in record["power"]:
-            if row["difference"] == name:
-                yield f"{percent(row['after'], 0)} ({100 * row['before']:.0f})"
-
-    return "\n".join(table_lines(("difference", "3 seeds", "5", "10"), ((name, cells(name)) for name in POWER)))
+    found: dict[str, list[str]] = {name: [] for name in POWER}
+    for row in record["power"]:
+        found[row["difference"]].append(f"{percent(row['after'], 0)} ({100 * row['before']:.0f})")
+    return "\n".join(table_lines(("difference", "3 seeds", "5", "10"), found.items()))
 
 
 def tables() -> str:
