@@ -77,6 +77,14 @@ def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: float, warne
     assert Profile(engine="slurm").seconds is None
 
 
+def test_ranks_are_shared_by_the_nodes() -> None:
+    """In equal parts, where their number is known."""
+    profile = Profile(engine="slurm", nodes=2)
+    assert (profile.ranks_per_node(None), profile.ranks_per_node(4)) == (None, 2)
+    with pytest.raises(UserError, match="3 ranks can't be divided over 2 nodes"):
+        profile.ranks_per_node(3)
+
+
 def test_a_profile_is_found_by_path_by_name_or_as_an_engine(own_folder: Path, tmp_path: Path) -> None:
     """In this order; what the command line says wins over the file."""
     (own_folder / "mine.yaml").write_text("engine: manual\nparallel: 3\n")
