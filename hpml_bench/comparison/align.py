@@ -68,11 +68,14 @@ def refuse(lines: pd.DataFrame, wrong: Any, said: str, **more: object) -> None:
 
 
 def _check_once(part: pd.DataFrame, key: list[str]) -> None:
-    again, first = part.duplicated(key), part.groupby(key, sort=False)[WHERE].transform("first")
+    again = part.duplicated(key)
+    if not again.any():
+        return
+    first = part.groupby(key, sort=False)[WHERE].transform("first")[again].iloc[0]
     shown = {SYSTEM: "'{line[system]}'", "run": "seed {line[seed]}", ROW: "row '{line[row]}'"}
     named = ", ".join(shown[name] for name in key if name != "run" or (part[SEED] != "").any())
     advice = "keep one, or tell runs apart by a column seed, data sets by a column dataset"
-    refuse(part, again, f"{named} is there already ({{first}}); {advice}", first=next(iter(first[again]), ""))
+    refuse(part, again, f"{named} is there already ({{first}}); {advice}", first=first)
 
 
 def _by_run(

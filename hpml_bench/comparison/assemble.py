@@ -190,9 +190,9 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     for name in dict.fromkeys(frame[column]):
         shown = known[name] = sanitize(name, LONGEST)
         unseen = bool(name) and not shown
-        refuse(frame, (frame[column] == name) & unseen, f"the {column}'s name has no printable character; rename it")
+        refuse(frame, unseen and frame[column] == name, f"the {column}'s name has no printable character; rename it")
         alike = first.setdefault(unicodedata.normalize("NFKC", shown), name) != name
         why = f"by what isn't shown, in how Unicode writes a letter, or after {LONGEST} characters; rename one"
         what = f"the {column} '{{shown}}' looks like another one, from which it differs {why}"
-        refuse(frame, (frame[column] == name) & alike, what, shown=shown)
+        refuse(frame, alike and frame[column] == name, what, shown=shown)
     return frame[column].map(known)

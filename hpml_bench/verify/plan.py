@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -175,18 +176,13 @@ def set_aside(evidence: Evidence) -> Iterator[Finding]:
         where = f"{SET_ASIDE}/{place.name}"
         if own is None:
             yield failed(where, "is set aside, and no run took its place")
-        elif _whole(place / f"{RECORD}.damaged", own):
-            yield failed(where, f"was whole when it was set aside, and {own.run_id} was run again: nothing says why")
-
-
-def _whole(path: Any, own: RunRecord) -> bool:
-    """Return whether a run that was set aside was done, undamaged, and of the same protocol as the one there now."""
-    try:
-        record = load_record(path)
-    except ValueError:
-        return False
-    done = record.status in FINAL and record.protocol_id == own.protocol_id
-    return done and changed(path.parent, record) is None
+            continue
+        with suppress(ValueError):  # its record is damaged
+            record = load_record(place / f"{RECORD}.damaged")
+            done = record.status in FINAL and record.protocol_id == own.protocol_id
+            if done and changed(place, record) is None:
+                what = f"was whole when it was set aside, and {own.run_id} was run again: nothing says why"
+                yield failed(where, what)
 
 
 def dates(evidence: Evidence) -> Iterator[Finding]:
