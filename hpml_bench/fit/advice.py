@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -20,14 +19,6 @@ SHARDABLE = {("none", precision) for precision in ("fp32", "tf32", "bf16")}
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Settings under which a method fits, and their memory."""
-
-    settings: Settings
-    footprint: Footprint
 
 
 def sizes(settings: Settings) -> list[int]:
@@ -59,7 +50,7 @@ def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | No
     return _largest(sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most)
 
 
-def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Fit | None:
+def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Settings | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
     `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
@@ -98,7 +89,7 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
         yield {"world_size": 1, "sharding": "none"}
 
 
-def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
+def _fitting(settings: Settings, trace: Trace, most: int) -> Settings | None:
     """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
     least = with_changes(settings, micro_batch=1, eval_batch=1)
     if trace(least).peak > most:
@@ -106,8 +97,7 @@ def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
     fitting = with_changes(settings, micro_batch=largest_micro_batch(settings, trace, most))
     halves = [settings.eval_batch >> shift for shift in range(settings.eval_batch.bit_length())][::-1]
     size = _largest(halves, lambda size: trace(with_changes(fitting, eval_batch=size)).peak <= most)
-    fitting = with_changes(fitting, eval_batch=size)
-    return Fit(fitting, trace(fitting))
+    return with_changes(fitting, eval_batch=size)
 
 
 def differences(before: Settings, after: Settings) -> list[str]:

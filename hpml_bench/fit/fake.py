@@ -182,9 +182,7 @@ def to_fake(model: nn.Module) -> None:
 def _quantize(model: PreTrainedModel, settings: Settings) -> None:
     """Replace the linear layers of a model on the meta device as loading does where a run's settings quantise it.
 
-    Raises:
-        Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
-
+    Raises Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
     """
     if settings.quantization is None:
         return

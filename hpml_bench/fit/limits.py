@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from hpml_bench.data.sources import weight_files
 from hpml_bench.suite.devices import default_ranks, with_decided
@@ -50,8 +52,6 @@ NCCL_BUFFERS = 300_000_000
 """Bytes of NCCL's buffers with several ranks. An estimate: not measured on a card by this project."""
 FRAGMENTATION = 0.05
 """Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN` leaves it free."""
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 class Limit(NamedTuple):
@@ -64,12 +64,10 @@ class Limit(NamedTuple):
 
 def read_bytes(text: str) -> int:
     """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = match and UNITS.get(match[2].upper())
-    size = int(float(match[1]) * unit) if match and unit else 0
-    if size < 1:
-        raise UserError(f"--memory {text!r}: write a size such as 24GB or 80GiB")
-    return size
+    with suppress(ValidationError):
+        if size := int(TypeAdapter(ByteSize).validate_python(text)):
+            return size
+    raise UserError(f"--memory {text!r}: write a size such as 24GB or 80GiB")
 
 
 def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
@@ -154,9 +152,7 @@ def in_doubt(settings: Settings, folder: Path) -> bool:
 def estimate(settings: Settings, folder: Path) -> float:
     """Return about the bytes of tensors that full fine-tuning of a folder's model takes.
 
-    Raises:
-        Exception: config.json is strange, or files can't be read.
-
+    Raises any Exception where config.json is strange, or files can't be read.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= config.get("text_config") or {}

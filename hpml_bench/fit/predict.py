@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from huggingface_hub import constants
 from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
-from hpml_bench.fit.advice import Fit, advise, differences, largest_micro_batch, with_changes
+from hpml_bench.fit.advice import advise, differences, largest_micro_batch, with_changes
 from hpml_bench.fit.depth import Few
 from hpml_bench.fit.limits import FREEING, HEAP, Limit, fill_in_devices, keeps_freed, limit_of
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
@@ -47,12 +46,6 @@ TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
          "generation")  # fmt: skip
-
-INDIFFERENT: dict[str, dict[str, Any]] = {
-    "step": {"eval_batch": 1},
-    "evaluation": {"micro_batch": None, "gradient_checkpointing": False},
-}
-"""Settings that a phase's memory doesn't depend on, each at one value."""
 
 
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
@@ -139,7 +132,7 @@ class Predictor:
         self.settings = with_changes(settled)
         self._rows = cache(self._find_rows)  # rows, and why they are made up: "" where they are the suite's own
         self._few: dict[tuple[Any, ...], Few | None] = {}
-        self._traced: dict[tuple[str, ...], Footprint] = {}
+        self._traced: dict[tuple[str, str], Footprint] = {}
         self.made_up = self._rows(self.settings.max_length, self.settings.global_batch)[1]
 
     def _find_rows(self, length: int, batch: int) -> tuple[Prepared, str]:
@@ -157,28 +150,22 @@ class Predictor:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return the footprint of a method: each phase as traced under the settings that it depends on.
+        """Return the footprint of a method under some settings; it is traced once.
 
-        Raises:
-            Unsupported: the method can't run with this backbone, or fake tensors can't run the method.
-            UserError: an option is wrong.
-
+        Raises Unsupported: backbone or fake tensors can't run it; UserError: an option is wrong.
         """
-        changed = {phase: settings.model_copy(update=update) for phase, update in INDIFFERENT.items()}
-        keys = {phase: (method.name, phase, which.model_dump_json()) for phase, which in changed.items()}
-        if lacking := [phase for phase, key in keys.items() if key not in self._traced]:
-            found = self._trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), lacking)
-            self._traced |= {keys[phase]: found for phase in lacking}
-        step, evaluated = (self._traced[key] for key in keys.values())
-        return replace(step, evaluation=evaluated.evaluation, generation=evaluated.generation)
+        key = (method.name, settings.model_dump_json())
+        if key not in self._traced:
+            self._traced[key] = self._trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0))
+        return self._traced[key]
 
-    def _trace(self, spec: RunSpec, phases: Sequence[str]) -> Footprint:
+    def _trace(self, spec: RunSpec) -> Footprint:
         prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
         try:
             key = (spec.method.name, spec.settings.quantization, is_sharded(spec.settings))
             if key not in self._few:
                 self._few[key] = blocks_that_tell(spec, prepared)
-            return trace(spec, prepared, self._few[key], phases)
+            return trace(spec, prepared, self._few[key])
         except UserError:
             raise
         except Unsupported as error:
@@ -205,20 +192,20 @@ class Predictor:
         if advised and found.step:
             parts["largest_micro_batch"] = largest_micro_batch(self.settings, footprint_of, most(self.settings)) or 0
         if advised and not fits:
-            parts["advice"] = self._advice(advise(self.settings, footprint_of, most))
+            parts["advice"] = self._advice(method, advise(self.settings, footprint_of, most))
         elif advised and keeps_freed(self.settings) and HEAP * found.peak > most(self.settings):
             parts["advice"] = f"fits with {FREEING}; without it up to {HEAP} times the tensors are kept"
         return Need(method=method.name, fits=fits, **parts)
 
-    def _advice(self, found: Fit | None) -> str:
+    def _advice(self, method: MethodSpec, found: Settings | None) -> str:
         if found is None:
             if can_quantise():
                 return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
             untried = f"4-bit weights were not tried: {install_extras('quant')}"
             return f"no smaller micro-batch, checkpointing, shorter texts or fewer ranks make it fit; {untried}"
-        freeing = f" and {FREEING}" if keeps_freed(found.settings) else ""
-        need = found.footprint.peak + self.limit(found.settings).outside
-        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}{freeing}"
+        freeing = f" and {FREEING}" if keeps_freed(found) else ""
+        need = self.trace(method, found).peak + self.limit(found).outside
+        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found))}{freeing}"
 
 
 def _faster(settings: Settings, model: Resolved) -> str:
@@ -238,16 +225,9 @@ def predict(
 ) -> Prediction:
     """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
 
-    Args:
-        suite: a suite whose settings may be left open.
-        memory: bytes of the card, or on a CPU of the machine; None for this machine's.
-        methods: names of methods; None for the suite's own.
-        advised: whether to search for the largest micro-batch and for settings that fit, by further traces.
-        done: gets each method's memory as soon as it is known.
-
-    Raises:
-        UserError: the model's config.json isn't available, or settings or options are wrong.
-
+    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `methods`: None for the suite's own.
+    `advised`: whether to search for the largest micro-batch and for settings that fit, by further traces. `done` gets
+    each method's memory as soon as it is known. Raises UserError: config.json isn't available, settings are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
     needs: list[Need] = []

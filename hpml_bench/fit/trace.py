@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
-from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, local, whole
+from hpml_bench.training.parallel import is_sharded, local, whole
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -283,25 +283,15 @@ def _further(one: int, other: int, times: int) -> int:
     return other + times * (other - one)
 
 
-def trace(
-    spec: RunSpec, prepared: Prepared, few: Few | None = None, phases: Collection[str] = ("step", "evaluation")
-) -> Footprint:
+def trace(spec: RunSpec, prepared: Prepared, few: Few | None = None) -> Footprint:
     """Return the memory of a run whose settings are resolved, on prepared rows; its backbone needs no weights.
 
-    Args:
-        spec: the run.
-        prepared: its rows, and config.json.
-        few: numbers of blocks that tell of all (`blocks_that_tell`); None to trace all.
-        phases: what to trace; others take 0 bytes. Answers are part of an evaluation.
-
-    Raises:
-        Unsupported: the method can't run with this backbone.
-        UserError: config.json can't be read, an option is wrong.
-
+    `few`: numbers of blocks that tell of all (`blocks_that_tell`); None to trace all. Raises Unsupported: the method
+    can't run with this backbone; UserError: config.json can't be read, an option is wrong.
     """
     if few is None:
-        return _traced(spec, prepared, phases, None).footprint()
-    least, more = (_traced(spec, prepared, phases, blocks) for blocks in few[:2])
+        return _traced(spec, prepared, None).footprint()
+    least, more = (_traced(spec, prepared, blocks) for blocks in few[:2])
     return least.grown(more, few.repetitions).footprint()
 
 
@@ -316,7 +306,7 @@ def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
         return depth.few(depth.kinds(backbone.config, method.build(backbone)), at_least)
 
 
-def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: int | None) -> Traced:
+def _traced(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Traced:
     """Trace a run with a backbone of its first blocks, or of all."""
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
@@ -329,10 +319,10 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
             run = assemble(_on_cpu(spec), prepared, OneRank(0, spec.settings.world_size or 1, CPU), load=load)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
         if run.method.trains:
-            found = trace_training(run, tracker, phases)
+            found = trace_training(run, tracker)
         else:
             sizes = {"weights": tracker.live, "gradients": 0, "optimizer": 0, "buckets": 0}
-            found = Traced(sizes, _evaluated(run, tracker, phases))
+            found = Traced(sizes, _evaluated(run, tracker))
         return found._replace(peaks=found.peaks | {"loading": loading})
 
 
@@ -343,8 +333,9 @@ def _on_cpu(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
 
 
-def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
-    trainer = Trainer(run, wrap=None if is_sharded(run.settings) else _unsharded)
+def trace_training(run: Assembly, tracker: Tracker) -> Traced:
+    one = run.group.world == 1 or is_sharded(run.settings)
+    trainer = Trainer(run, wrap=None if one else lambda model, _: Buckets(model))
     trainer.model.train()
     gradients = sum(local(weight).nbytes for weight in trainer.parameters)
     several = isinstance(trainer.wrapped, Buckets)
@@ -353,28 +344,22 @@ def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> 
     with trainer.stepped_nowhere(batches[0][: run.group.world]):
         held = several or any(weight.grad is not None for weight in trainer.parameters)
         optimizer = tracker.live - weights - (gradients if held else 0)
-        peaks = _evaluated(run, tracker, phases)
-        if "step" in phases:
-            with tracker.phase() as peaks["step"]:
-                for batch in batches:
-                    trainer.step(1, batch)
+        peaks = _evaluated(run, tracker)
+        with tracker.phase() as peaks["step"]:
+            for batch in batches:
+                trainer.step(1, batch)
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}
     return Traced(sizes, peaks, held)
 
 
-def _unsharded(model: TaskModel, group: Group) -> Wrapped:
-    return Alone(model) if group.world == 1 else Buckets(model)
-
-
-def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict[str, Peak]:
+def _evaluated(run: Assembly, tracker: Tracker) -> dict[str, Peak]:
     """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
-    if "evaluation" in phases:
-        with tracker.phase() as peaks["evaluation"], whole(run.model):
-            rehearse_losses(run, run.validation)
-        if run.generator is not None:
-            with tracker.phase() as peaks["generation"], whole(run.model):
-                rehearse_generation(run, run.validation)
+    with tracker.phase() as peaks["evaluation"], whole(run.model):
+        rehearse_losses(run, run.validation)
+    if run.generator is not None:
+        with tracker.phase() as peaks["generation"], whole(run.model):
+            rehearse_generation(run, run.validation)
     return peaks

@@ -114,14 +114,3 @@ def test_blocks_that_a_method_tells_apart_are_all_traced(folder: Path) -> None:
 def test_as_many_blocks_as_show_each_kind(blocks: str, numbers: tuple[int, int, int] | None) -> None:
     """And one more repetition; all where that saves too little."""
     assert few(blocks) == numbers
-
-
-def test_each_phase_can_be_traced_alone(folder: Path) -> None:
-    """What it takes is as beside the others."""
-    task, prepared = prepare(folder, "llama")
-    spec = fit_ratios.spec_of(task, "lora", {}, {})
-    told = blocks_that_tell(spec, prepared)
-    whole = trace(spec, prepared, told)
-    step, evaluation = (trace(spec, prepared, told, [phase]) for phase in ("step", "evaluation"))
-    assert (step.step, step.logits, step.evaluation, step.held) == (whole.step, whole.logits, 0, whole.held)
-    assert (evaluation.evaluation, evaluation.generation) == (whole.evaluation, whole.generation)

@@ -266,8 +266,8 @@ def test_the_cheapest_changes_come_first(
     found = advice.advise(settings, trace, lambda _: most)
     assert (found is None) == (changed is None)
     if found is not None and changed is not None:
-        assert found.footprint.peak <= most
-        told = advice.differences(settings, found.settings)
+        assert trace(found).peak <= most
+        told = advice.differences(settings, found)
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
@@ -299,7 +299,7 @@ def test_sharding_is_named_where_it_takes_less(
     )
     found = advice.advise(settings, trace, lambda _: most)
     assert found is not None
-    assert sorted(advice.differences(settings, found.settings)) == sorted(f"--set {part}" for part in changed.split())
+    assert sorted(advice.differences(settings, found)) == sorted(f"--set {part}" for part in changed.split())
 
 
 @pytest.mark.parametrize(("loading", "most"), [(100, 99), (400, 399)])
@@ -321,7 +321,7 @@ def test_fewer_ranks_are_tried_where_they_share_the_memory() -> None:
     """Last, on a CPU: each rank may then take more."""
     settings = tiny.settings(global_batch=8, world_size=2, max_length=32, eval_batch=1)
     found = advice.advise(settings, trains_weights, lambda changed: 200 // (changed.world_size or 1))
-    assert "--set world_size=1" in advice.differences(settings, found.settings)
+    assert "--set world_size=1" in advice.differences(settings, found)
 
 
 @pytest.mark.fit
@@ -349,4 +349,4 @@ def test_a_large_model_takes_a_minute_and_4_gb(name: str, tmp_path: Path) -> Non
     parameters = {"llama-3.2-3b": 3_212_749_824, "llama-3.1-8b": 8_030_261_248}[name]
     assert found["lora"]["weights"] == pytest.approx(2 * parameters, rel=0.02), "bfloat16, and LoRA's own in float32"
     assert found["full"]["advice"].startswith("no smaller micro-batch")
-    assert found["lora"]["advice"].startswith("fits in ")
+    assert found["lora"]["fits"] or found["lora"]["advice"].startswith("fits in ")
