@@ -57,11 +57,9 @@ class Scaffold(Frozen):
     """Text that ends reasoning and begins the content."""
 
     def begin(self, text: str) -> int:
-        """Return where the content of a generated text begins, after reasoning and scaffold.
+        """Return where the content of a text, with special tokens, begins after reasoning and scaffold.
 
-        Args:
-            text: the generated text with special tokens; its length is returned where reasoning doesn't end.
-
+        That is its end where reasoning doesn't end.
         """
         before, opening, closing = self.before.strip(), self.opening.strip(), self.closing.strip()
         if closing in text:

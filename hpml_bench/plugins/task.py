@@ -174,16 +174,9 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Check a batch of loaded rows.
+        """Check a batch of loaded rows of a split, `labels` their values of the first of `columns`.
 
-        Args:
-            split: `train`, `validation` or `test`.
-            labels: the batch's values of the first of `columns`.
-            rows: all columns of the batch.
-
-        Raises:
-            UserError: a label is not one the task can learn; names the row.
-
+        Raises UserError: a label is not one the task can learn; names the row.
         """
 
     def facts(self, train: Dataset) -> dict[str, float]:
@@ -238,10 +231,7 @@ class Task(ABC):
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         """Return notes for the report on rows that are too long.
 
-        Args:
-            full: share of all rows that have `max_length` tokens.
-            counts: the counts that `encode` made in `encoder.counts`, by split.
-
+        `full` is the share of all rows that have `max_length` tokens; `counts` those of `encode`, by split.
         """
         return {"texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)"}
 
@@ -318,12 +308,9 @@ class Task(ABC):
 
     @abstractmethod
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
-        """Return an answer that needs no model, and its scores on these references.
+        """Return an answer that needs no model, and its scores on the references of the test rows.
 
-        Args:
-            reference: the reference answers of the test rows.
-            texts: the texts of questions and answers, where the task has them.
-
+        `texts` are those of questions and answers, where the task has them.
         """
 
 

@@ -59,12 +59,8 @@ class Tracker:
     ) -> str | None:
         """Publish what the service lacks of a results folder; return a sentence that says where, if any.
 
-        Args:
-            folder: the results folder.
-            records: the records of all its runs.
-            tables: makes the tables of the report, which takes seconds.
-            page: the report as an HTML file; None: it was not written.
-
+        `records` are those of all its runs; `tables` makes the tables of the report, which takes seconds; `page` is the
+        report as an HTML file, None where it was not written.
         """
         return None
 

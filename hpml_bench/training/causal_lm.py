@@ -214,7 +214,7 @@ class LanguageModel(nn.Module):
         return self._go_on(base, mask, state.positions[:, None], inputs)
 
     def _whole(self, texts: list[Tensor]) -> State:
-        ids, mask = pad_right(texts)
+        ids, mask = pad(texts)
         config = getattr(self.encoder, "active_peft_config", None)
         virtual = getattr(config, "num_virtual_tokens", None) or 0
         return State(self(ids, mask), texts, mask, mask.sum(1) + virtual)
@@ -237,10 +237,10 @@ class LanguageModel(nn.Module):
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
 
 
-def pad_right(rows: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Tensor]:
-    """Return token ids [B, L] of rows, padded on the right with a value, and their mask."""
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    return pad_sequence(list(rows), batch_first=True, padding_value=value), mask
+def pad(rows: Sequence[Tensor], value: int = 0, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Return token ids [B, L] of rows, padded on a side with a value, and their mask."""
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+    return pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side=side), mask
 
 
 def _every_row(batch: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,8 @@ SHARE = 0.01
 """Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
 WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
+ASKED = threading.Event()
+"""Set once this rank was asked to save and to end."""
 FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
 
 
@@ -52,15 +55,9 @@ class Ended(BaseException):
     """The end of a rank that was asked to save and to end."""
 
 
-class _Asked:
-    """Whether this rank was asked to save and to end."""
-
-    flag = False
-
-
 def heed_requests() -> None:
     """Save at the end of the next window, and then end, once the parent sends the signal for it."""
-    signal.signal(heartbeat.SAVE_SIGNAL, lambda *_: setattr(_Asked, "flag", True))
+    signal.signal(heartbeat.SAVE_SIGNAL, lambda *_: ASKED.set())
 
 
 T = TypeVar("T")
@@ -305,7 +302,7 @@ class Checkpoints:
         due = time.monotonic() - self._tried_at >= self._seconds
         if limits.checkpoint_steps is not None:
             due = step - self._tried >= limits.checkpoint_steps
-        due, asked = self._group.gather(torch.tensor([due, _Asked.flag])).any(dim=0).tolist()
+        due, asked = self._group.gather(torch.tensor([due, ASKED.is_set()])).any(dim=0).tolist()
         if due or asked:
             self._save(steps, training)
         if asked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -20,10 +19,11 @@ TOGETHER = 1e-4
 TRIES = 10
 
 
-class Clock(ABC):
+class CpuClock:
     """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
 
-    Before any `start`, the first lap begins when the clock is made.
+    Before any `start`, the first lap begins when the clock is made. Read by perf_counter: on the CPU the work is done
+    when its call returns.
     """
 
     def __init__(self) -> None:
@@ -41,27 +41,17 @@ class Clock(ABC):
         self._mark, self._ended = self._now()
         self._laps.append((begin, self._mark))
 
-    @abstractmethod
     def take(self) -> list[float]:
         """Return the seconds of each lap since the last call, and forget them; waits for the device."""
+        laps, self._laps = self._laps, []
+        return [end - begin for begin, end in laps]
 
     def window(self) -> float:
         """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
         return self._ended - self._began
 
-    @abstractmethod
     def _now(self) -> tuple[Any, float]:
         """Return this moment by the clock and by `second_clock`."""
-
-
-class CpuClock(Clock):
-    """Clock by perf_counter: on the CPU the work is done when its call returns."""
-
-    def take(self) -> list[float]:
-        laps, self._laps = self._laps, []
-        return [end - begin for begin, end in laps]
-
-    def _now(self) -> tuple[float, float]:
         for _ in range(TRIES):
             second = second_clock()
             first = time.perf_counter()
@@ -70,7 +60,7 @@ class CpuClock(Clock):
         return first, second
 
 
-class CudaClock(Clock):
+class CudaClock(CpuClock):
     """Clock by events in the stream: kernels run long after their call returns, and waiting would slow each step."""
 
     def take(self) -> list[float]:
@@ -89,7 +79,7 @@ class CudaClock(Clock):
         return event, second
 
 
-def clock(device: torch.device) -> Clock:
+def clock(device: torch.device) -> CpuClock:
     return CudaClock() if device.type == "cuda" else CpuClock()
 
 
@@ -128,7 +118,7 @@ class StepLog:
     """The steps of this rank since the last reduction, which happens outside the timed part."""
 
     group: Group
-    clock: Clock
+    clock: CpuClock
     steps: int = 0
     """Number of the last one that was reduced."""
     _entries: list[StepEntry] = field(default_factory=list)

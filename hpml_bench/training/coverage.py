@@ -75,10 +75,7 @@ def notes(folder: Path, specs: Iterable[RunSpec]) -> Iterator[str]:
 def expected_coverage(folder: Path, spec: RunSpec) -> dict[str, float]:
     """Return the coverage that a run will have, from the backbone's configuration alone.
 
-    Raises:
-        Unsupported: the method can't run with this backbone.
-        UserError: there is no such backbone, or an option is wrong.
-
+    Raises Unsupported: the method can't run with this backbone; UserError: there is none, or an option is wrong.
     """
     method, kind = make_method(spec.method), make_task(spec.settings.task).model_kind
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})

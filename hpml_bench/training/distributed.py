@@ -68,12 +68,9 @@ def process_group(settings: Settings) -> Iterator[Group]:
 def check_gpus(ranks: int, own: int | None = None) -> None:
     """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
 
-    It initialises CUDA: call it in a process that ends and has forked no rank.
-
-    Raises:
-        UserError: torch was built without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA
-            was initialised in the process from which this one was forked.
-
+    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch was built
+    without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA was initialised in the process
+    from which this one was forked.
     """
     if torch.cuda._is_in_bad_fork():
         raise UserError(

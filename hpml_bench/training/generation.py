@@ -27,7 +27,7 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
-from hpml_bench.training.causal_lm import LanguageModel, pad_right
+from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
@@ -141,7 +141,7 @@ def _cache_holds(
     places = np.linspace(0, len(batch[1]) - 1, min(CHECKED_ROWS, len(batch[1]))).round().astype(int)
     prompts = [batch[1][place] for place in places]
     heartbeat.beat("checking the cache against reading anew")
-    state = model.read(*_left_padded(prompts, generator.pad_id, device))
+    state = _read(model, prompts, generator.pad_id, device)
     room = _positions(model) - int(state.positions.max())  # both ways read the tokens
     logits, tokens = [state.logits.float()], [state.logits.argmax(dim=-1)]
     while len(tokens) < min(CHECKED_TOKENS, room):
@@ -170,7 +170,7 @@ def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, gro
     ids = batch[1]
     room = _positions(model) - model.prefix - len(ids[0])
     made = int(min(generator.decoding.max_new_tokens - 1, room))
-    state = model.read(*_left_padded([row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device))
+    state = _read(model, [row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device)
     chosen = state.logits.argmax(dim=-1)
     if generator.decoding.temperature > 0:  # sorts as many probabilities as there are logits
         chosen = _drawn(state.logits.float(), generator, [torch.Generator()] * len(ids), [*range(len(ids))])
@@ -190,7 +190,7 @@ def generate(
     """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
     answers = [GeneratedText([]) for _ in prompts]
     draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
-    state = model.read(*_left_padded(prompts, generator.pad_id, device))
+    state = _read(model, prompts, generator.pad_id, device)
     active = list(range(len(prompts)))
     unfinished = set(active)
     room = _positions(model) + 1  # the last token of an answer isn't read any more
@@ -232,12 +232,9 @@ def _finished(answer: GeneratedText, token: int, near_tie: bool, most: int, gene
     return answer.cut
 
 
-def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return token ids [B, L] and mask [B, L], padded on the left."""
-    length = max(map(len, prompts))
-    ids = [[pad_id] * (length - len(row)) + row for row in prompts]
-    mask = [[0] * (length - len(row)) + [1] * len(row) for row in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+def _read(model: LanguageModel, prompts: list[list[int]], pad_id: int, device: torch.device) -> State:
+    ids, mask = pad([torch.tensor(row, dtype=torch.int64) for row in prompts], pad_id, "left")
+    return model.read(ids.to(device), mask.to(device))
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
@@ -343,8 +340,6 @@ def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
-    ids, mask = pad_right([torch.tensor([*prompt, *answer]) for prompt, answer in pairs], pad_id)
-    labels, _ = pad_right(
-        [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs], IGNORE_INDEX
-    )
+    ids, mask = pad([torch.tensor([*prompt, *answer]) for prompt, answer in pairs], pad_id)
+    labels, _ = pad([torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs], IGNORE_INDEX)
     return ids.to(device), mask.to(device), labels.to(device)

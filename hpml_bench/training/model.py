@@ -137,12 +137,8 @@ def build_model(
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
     elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
     loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None. `half`
-    is what `linear_as_bf16` says of the run; the model is then one for autocast alone.
-
-    Raises:
-        Unsupported: the method can't run with this backbone.
-        UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
-
+    is what `linear_as_bf16` says of the run; the model is then one for autocast alone. Raises Unsupported: the method
+    can't run with this backbone; UserError: it can't be loaded, is too short for `max_length`, or an option is wrong.
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     check_sharding(spec, settings, method)

@@ -169,28 +169,6 @@ def rounded(values: Tensor) -> Tensor:
     return cut.add_(values, alpha=0).to(torch.bfloat16)
 
 
-class MuonSteps(torch.optim.Muon):
-    """torch's Muon; where fp16's gradient overflowed, weights and momenta stay as they are, without a wait."""
-
-    _step_supports_amp_scaling = True
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        found = getattr(self, "found_inf", None)
-        if found is None:
-            return super().step(closure)  # type: ignore[no-untyped-call]
-        overflowed = found > 0
-        weights = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
-        before = [weight.clone() for weight in weights]
-        for weight in weights:
-            momentum = self.state[weight].get("momentum_buffer", torch.zeros_like(weight))
-            weight.grad.copy_(torch.where(overflowed, momentum, weight.grad))  # which then moves it nowhere
-        super().step(closure)  # type: ignore[no-untyped-call]
-        for weight, old in zip(weights, before, strict=True):
-            weight.copy_(torch.where(overflowed, old, weight))
-        return None
-
-
 class LionSteps(torch.optim.Optimizer):
     """Lion: steps by the sign of an interpolated momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2).
 
@@ -198,11 +176,7 @@ class LionSteps(torch.optim.Optimizer):
 
         w <- w - r (sign(beta1 m + (1 - beta1) g) + d w)
         m <- beta2 m + (1 - beta2) g
-
-    Where fp16's gradient overflowed, g = m, r = 0 and d = 0, so that nothing moves, without a wait for the device.
     """
-
-    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -216,7 +190,6 @@ class LionSteps(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
         """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
-        found = getattr(self, "found_inf", None)
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
@@ -227,15 +200,9 @@ class LionSteps(torch.optim.Optimizer):
             momenta = [local(self.state[weight]["momentum"]) for weight in weights]
             gradients, weights = [local(weight.grad) for weight in weights], [local(weight) for weight in weights]
             beta1, beta2 = group["betas"]
-            decay = 1 - group["lr"] * group["weight_decay"]
-            if found is not None:
-                gradients = [torch.where(found > 0, m, g) for m, g in zip(momenta, gradients, strict=True)]
-                decay = torch.where(found > 0, 1.0, decay)
             directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
             torch._foreach_sign_(directions)
-            if found is not None:
-                torch._foreach_mul_(directions, torch.where(found > 0, 0.0, 1.0))
             if group["weight_decay"]:
-                torch._foreach_mul_(weights, decay)
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, directions, alpha=-group["lr"])
             torch._foreach_lerp_(momenta, gradients, 1 - beta2)

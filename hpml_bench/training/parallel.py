@@ -34,8 +34,7 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load
 class Wrapped(Protocol):
     """A model whose gradients are the mean over ranks after a backward pass."""
 
-    def __call__(self, *inputs: Any, **more: Tensor) -> Tensor:
-        """Return the model's outputs."""
+    def __call__(self, *inputs: Any, **more: Tensor) -> Tensor: ...
 
     def no_sync(self) -> AbstractContextManager[object]:
         """Return a context in which gradients are added up without an exchange."""

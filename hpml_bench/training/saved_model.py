@@ -15,7 +15,7 @@ from hpml_bench.plugins.dataset import IGNORE_INDEX, PAIR, SEGMENTS
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer, separates_pairs
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.causal_lm import pad_right
+from hpml_bench.training.causal_lm import pad
 from hpml_bench.training.saving import Saved, load_saved
 
 BATCH = 32
@@ -24,9 +24,7 @@ BATCH = 32
 def predict(folder: Path, texts: Sequence[str | tuple[str, str]]) -> list[Any]:
     """Return the answers of a saved run to texts, or pairs of them: names of classes, numbers, or words with tags.
 
-    Raises:
-        UserError: the folder holds no saved run, or its task answers no bare texts.
-
+    Raises UserError: the folder holds no saved run, or its task answers no bare texts.
     """
     saved = load_saved(folder)
     if not saved.task.pipeline:
@@ -54,9 +52,9 @@ def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]])
     rows = saved.task.encode(
         {"text": texts, "label": blank, "words": words, "tags": tags, **(pairs if pairs[PAIR] else {})}, encoder
     )
-    ids, mask = pad_right([torch.tensor(row) for row in rows["input_ids"]])
+    ids, mask = pad([torch.tensor(row) for row in rows["input_ids"]])
     labels = [torch.tensor(label) for label in rows["label"]]
-    more = {name: pad_right([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
+    more = {name: pad([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
     found = saved.task.predict(saved.model(ids, mask, **more), torch.stack(labels) if labels[0].dim() == 0 else ids)
     names = saved.task.label_names
     for row, label, own in zip(found, labels, words, strict=True):
@@ -104,8 +102,8 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
         more = {}
         if token_type_ids is not None and self.end is None and (_config(self.saved).get("type_vocab_size") or 0) > 1:
             types = [self._prepared(row[own.bool()]) for row, own in zip(token_type_ids, mask, strict=True)]
-            more = {SEGMENTS: pad_right(types)[0]}
-        outputs = self.trained(*pad_right(rows), **more)
+            more = {SEGMENTS: pad(types)[0]}
+        outputs = self.trained(*pad(rows), **more)
         if not self.saved.task.label_names:  # a number
             outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
         if outputs.dim() == 2:

@@ -146,9 +146,7 @@ class Saved:
 def load_saved(folder: Path) -> Saved:
     """Return a run that `save_trained` wrote, its model in evaluation mode; the base model comes from its source.
 
-    Raises:
-        UserError: the folder holds no such run, or its base model isn't available.
-
+    Raises UserError: the folder holds no such run, or its base model isn't available.
     """
     facts, spec, tensors = read_saved(folder)
     task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])

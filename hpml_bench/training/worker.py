@@ -242,11 +242,9 @@ def _checks(
 
 
 def _ended(reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
-    status: Status = "failed"
-    if isinstance(reason, Unsupported | Diverged):
-        status = "unsupported" if isinstance(reason, Unsupported) else "diverged"
+    of_kind: dict[type, Status] = {Unsupported: "unsupported", Diverged: "diverged"}
     error = RunError(kind=type(reason).__name__, message=redacted_error(str(reason)))
-    return Outcome(status=status, error=error, environment=environment.of_run(nodes))
+    return Outcome(status=of_kind.get(type(reason), "failed"), error=error, environment=environment.of_run(nodes))
 
 
 def run_error(error: BaseException, rank: int) -> RunError:

@@ -303,7 +303,7 @@ def test_a_run_that_is_asked_to_end(rows: Prepared, tmp_path: Path, monkeypatch:
 
     before = signal.getsignal(heartbeat.SAVE_SIGNAL)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint._Asked, "flag", False)
+        patch.setattr(checkpoint, "ASKED", threading.Event())
         patch.setattr(Trainer, "step", asked)
         checkpoint.heed_requests()
         assert execute(tmp_path / "run", spec, rows, limits=seldom) is None

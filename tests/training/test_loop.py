@@ -25,7 +25,7 @@ from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds, total_st
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import clock
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.clock import Clock, CpuClock, CudaClock, StepEntry, StepLog
+from hpml_bench.training.clock import CpuClock, CudaClock, StepEntry, StepLog
 from hpml_bench.training.trainer import Trainer
 
 
@@ -255,7 +255,7 @@ class Event:
 
 
 @pytest.fixture(params=["cpu", "cuda"])
-def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Clock]:
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], CpuClock]:
     """A clock of either kind, for which a second goes by at each reading."""
     seconds = itertools.count()
     monkeypatch.setattr(Event, "stream", seconds, raising=False)
@@ -265,7 +265,7 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
     return CpuClock if request.param == "cpu" else CudaClock
 
 
-def test_laps_follow_each_other(made: Callable[[], Clock]) -> None:
+def test_laps_follow_each_other(made: Callable[[], CpuClock]) -> None:
     """One reading a lap, from the making or the last start; what goes before a start is in none; each is taken once."""
     clock = made()
     for _ in range(3):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from pydantic import Field
 
+from hpml_bench.plugins.method import can_quantise
 from hpml_bench.plugins.optimizer import Groups, Optimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
@@ -17,8 +16,6 @@ from hpml_bench.system.packages import install_extras
 
 if TYPE_CHECKING:
     import torch
-
-LOWEST = (0, 50)  # the first version of bitsandbytes whose optimizers run on a CPU too
 
 
 class AdamW8bit(Optimizer):
@@ -33,14 +30,9 @@ class AdamW8bit(Optimizer):
         """Parameters of fewer values keep their moments in 32 bits."""
 
     def check(self, settings: Settings) -> None:
-        try:
-            installed = version("bitsandbytes")
-        except PackageNotFoundError:
-            installed = ""
-        if tuple(map(int, re.findall(r"\d+", installed)[:2])) < LOWEST:
+        if not can_quantise():
             raise UserError(
-                f"the optimizer adamw_8bit needs bitsandbytes {'.'.join(map(str, LOWEST))} or newer, and "
-                f"{installed or 'none'} is installed: {install_extras('quant')}, or choose another optimizer"
+                f"the optimizer adamw_8bit needs one more package: {install_extras('quant')}, or take another"
             )
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:

@@ -57,18 +57,16 @@ class Muon(Optimizer):
         ]
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        from hpml_bench.training.optimization import Combined, MuonSteps, adamw
+        import torch
+
+        from hpml_bench.training.optimization import Combined, adamw
 
         options = self.options
         parts: list[torch.optim.Optimizer] = []
         if muon_groups := [group for group in groups if group.get("use_muon")]:
-            muon = MuonSteps(
-                muon_groups,
-                weight_decay=settings.weight_decay,
-                momentum=options.momentum,
-                nesterov=options.nesterov,
-                ns_steps=options.ns_steps,
-                adjust_lr_fn=options.adjust_lr,
+            given = options.model_dump(include={"momentum", "nesterov", "ns_steps"})
+            muon = torch.optim.Muon(
+                muon_groups, weight_decay=settings.weight_decay, adjust_lr_fn=options.adjust_lr, **given
             )
             parts.append(muon)
         if adamw_groups := [group for group in groups if not group.get("use_muon")]:

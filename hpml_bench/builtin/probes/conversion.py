@@ -129,23 +129,17 @@ def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:
 
 @contextmanager
 def _replaced(encoder: Any, factors: dict[str, tuple[Any, Any]]) -> Iterator[None]:
-    """Put W x + B A x in the place of the adapted layers."""
-    from torch import nn
+    """Let the adapted layers return W x + B A x."""
     from torch.nn.functional import linear
 
-    class AsLora(nn.Module):
-        def __init__(self, base: nn.Module, first: Any, second: Any) -> None:
-            super().__init__()
-            self.base, self.first, self.second = base, first, second
-
-        def forward(self, inputs: Any) -> Any:
-            return self.base(inputs) + linear(linear(inputs.to(self.first.dtype), self.first), self.second)
+    def forward(base: Any, first: Any, second: Any, inputs: Any) -> Any:
+        return base(inputs) + linear(linear(inputs.to(first.dtype), first), second)
 
     layers = {name: encoder.get_submodule(name) for name in factors}
+    for name, layer in layers.items():
+        layer.forward = partial(forward, layer.get_base_layer(), *factors[name])
     try:
-        for name, layer in layers.items():
-            encoder.set_submodule(name, AsLora(layer.get_base_layer(), *factors[name]))
         yield
     finally:
-        for name, layer in layers.items():
-            encoder.set_submodule(name, layer)
+        for layer in layers.values():
+            del layer.forward

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -330,13 +327,10 @@ def test_what_is_wrong_is_told_before_anything_runs(overrides: list[str], words:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("found", "words"), [("", "none is"), ("0.49.2", "0.49.2 is"), ("1.0rc1", None)])
-def test_bitsandbytes_must_be_new_enough(found: str, words: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence says what is there, what is needed and how it is installed; methods that train nothing need none."""
-    missing = {} if found else {"side_effect": importlib.metadata.PackageNotFoundError}
-    monkeypatch.setattr("hpml_bench.builtin.optimizers.adamw_8bit.version", mock.Mock(return_value=found, **missing))
+def test_a_missing_bitsandbytes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With how it is installed; methods that train nothing need none."""
+    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     settings = tiny.settings(optimizer="adamw_8bit")
     check_methods([MethodSpec(name="base", method="none", lr=1)], settings)
-    told = f"adamw_8bit needs bitsandbytes 0.50 or newer, and {words} installed.*pip install .bitsandbytes"
-    with pytest.raises(UserError, match=told) if words else nullcontext():
+    with pytest.raises(UserError, match=r"adamw_8bit needs one more package: .*pip install .bitsandbytes"):
         check_methods([MethodSpec(name="lora", method="lora", lr=LR)], settings)
