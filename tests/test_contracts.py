@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel
 
 from helpers import probe_run, tiny
-from helpers.probe_run import Losses
+from helpers.loops import trained as train
 from hpml_bench.data.draw import draw
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
@@ -84,12 +84,10 @@ def test_a_plug_in_says_what_it_is(kind: registry.Kind, name: str) -> None:
 
 def trained(folder: Path, name: str, group: Group, steps: int = 40) -> tuple[Trainer, list[float]]:
     """Train all weights of a tiny model; return the trainer and the losses."""
-    losses = Losses()
     settings = tiny.task_settings(folder, name, world_size=1, steps=steps, global_batch=16)
     spec = tiny.spec("full", lr=5e-3).model_copy(update={"settings": settings})
-    trainer = Trainer.build(spec, prepare(settings), group, [losses])
-    trainer.train()
-    return trainer, losses.found
+    trainer, recorder = train(spec, group)
+    return trainer, recorder.values("loss")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,20 +1,24 @@
-"""Runs of tiny models in this process, and what watches them."""
+"""Runs of tiny models in this process, or over ranks, and what watches them."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import tiny
+from helpers import tiny, warm
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
 
@@ -63,6 +67,24 @@ def run_of(
 
 def trainer_of(spec: RunSpec, group: Group, *probes: Probe) -> Trainer:
     return Trainer.build(spec, prepare(spec.settings), group, probes)
+
+
+def over_ranks(world: int, work: Callable[..., None], *given: object) -> None:
+    """Let each of a group's ranks do some work, a function of a test module that gets its Group first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [warm.call(_rank, number, world, port, work, given) for number in range(world)]
+    ended = [(process.communicate(600)[0], process.returncode) for process in ranks]
+    assert [status for _, status in ended] == [0] * world, "\n".join(text for text, _ in ended)
+
+
+def _rank(number: int, world: int, port: int, work: Callable[..., None], given: tuple[object, ...]) -> None:
+    os.environ.update(RANK=str(number), WORLD_SIZE=str(world), LOCAL_RANK=str(number))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with process_group(tiny.settings(world_size=world, global_batch=world)) as group:
+        work(group, *given)
 
 
 def trained(spec: RunSpec, group: Group) -> tuple[Trainer, Recorder]:

@@ -14,7 +14,7 @@ from helpers import tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.model import TaskModel, pool
-from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Run, Step
 from hpml_bench.records.predictions import Predictions
 
 CPU = torch.device("cpu")
@@ -82,14 +82,3 @@ def evaluation(phase: str = "test", seconds: float = 0.5, step: int = 9) -> Eval
     predictions = Predictions(np.arange(5), labels, answers, np.array([0.1, 0.2, 0.3, 0.4, 1.0]))
     metrics = SequenceClassification(None, tuple("abcde")).evaluate(predictions)
     return Evaluation(phase, step, predictions, metrics, seconds)
-
-
-class Losses(Probe):
-    """Keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.found: list[float] = []
-
-    def after_steps(self, window: list[Step]) -> list[Any]:
-        self.found += [step.loss for step in window]
-        return []

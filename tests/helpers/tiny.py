@@ -190,6 +190,23 @@ def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = 
     return folder / "colours.yaml"
 
 
+def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
+    """Run a method by the command on a suite of these settings, FOLDER/words.yaml; save it as FOLDER/saved."""
+    import yaml
+    from click.testing import CliRunner
+
+    from hpml_bench.cli import main
+
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
+    (folder / "words.yaml").write_text(yaml.safe_dump(suite))
+    words = ["run", method, str(folder / "words.yaml"), "--save", str(folder / "saved"), "--out", str(folder / "out")]
+    done = CliRunner().invoke(main, [*words, "--wandb", "off"])
+    assert done.exit_code == 0, done.output
+    (record,) = load_records(folder / "out" / "words").records
+    return record
+
+
 def records(out: Path) -> dict[tuple[str, int], RunRecord]:
     """Return the records of the local suite by method and seed."""
     return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}

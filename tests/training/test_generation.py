@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -27,8 +24,8 @@ from transformers import (
 )
 
 from helpers import language_models, tiny
+from helpers.loops import over_ranks
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
@@ -36,7 +33,6 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.distributed import process_group
 from hpml_bench.training.generation import (
     NEAR,
     Chosen,
@@ -145,36 +141,22 @@ def chosen(folder: Path, name: str, group: Group) -> Chosen:
 # As transformers, and over ranks
 
 
-def rank(number: int, port: int, folder: Path) -> None:
-    """Be one of two ranks: answer the rows by each method, and on rank 0 save the answers."""
-    os.environ.update(RANK=str(number), WORLD_SIZE="2", LOCAL_RANK=str(number))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
+def answer_as_rank(group: Group, folder: Path) -> None:
+    """Answer the rows by each method, and on rank 0 save the answers."""
     found: dict[tuple[str, str], Any] = {}
-    with process_group(tiny.settings(world_size=2)) as group:
-        for kind, method in BY_TWO:
-            found[kind, method] = answered(model_of(folder, kind, method), Rows(folder / "rows", 1), GENERATOR, group)
-        found["one", ""] = answered(model_of(folder, "GPT-2", "none"), Rows(folder / "one", 1), GENERATOR, group)
-        for name in ("rows", "one"):
-            found["choices", name] = chosen(folder, name, group)
-        if group.main:
-            torch.save(found, folder / "two.pt")
+    for kind, method in BY_TWO:
+        found[kind, method] = answered(model_of(folder, kind, method), Rows(folder / "rows", 1), GENERATOR, group)
+    found["one", ""] = answered(model_of(folder, "GPT-2", "none"), Rows(folder / "one", 1), GENERATOR, group)
+    for name in ("rows", "one"):
+        found["choices", name] = chosen(folder, name, group)
+    if group.main:
+        torch.save(found, folder / "two.pt")
 
 
 @pytest.fixture(scope="module")
 def by_two(prompts_folder: Path) -> dict[tuple[str, str], Any]:
     """The answers of two ranks, by model and method, and their choices."""
-    fork_server.start_fork_server()
-    context = multiprocessing.get_context("forkserver")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [context.Process(target=rank, args=(number, port, prompts_folder)) for number in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(300)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    over_ranks(2, answer_as_rank, prompts_folder)
     found: dict[tuple[str, str], Any] = torch.load(prompts_folder / "two.pt", weights_only=False)
     return found
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,16 +237,8 @@ def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe:
     from hpml_bench.plugins.rows import Rows
 
     settings = tiny.task_settings(tmp_path, task, rows=120, steps=4, max_length=8, world_size=1)
-    values = settings.model_dump(mode="json", exclude_defaults=True)
-    suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
-    (tmp_path / "words.yaml").write_text(yaml.safe_dump(suite))
-    saved = tmp_path / "saved"
-    command = ["run", method, str(tmp_path / "words.yaml"), "--save", str(saved), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(main, [*command, "--wandb", "off"])
-    assert done.exit_code == 0, done.output
-
-    (path,) = tmp_path.glob("out/words/*/run.json")
-    record, stored = load_record(path), read_predictions(path.parent)
+    record, saved = tiny.run_and_save(tmp_path, method, settings), tmp_path / "saved"
+    stored = read_predictions(tmp_path / "out" / "words" / record.run_id)
     ready = prepare(record.spec.settings)
     test, tokenizer = Rows(Path(ready.data) / "test", 0), AutoTokenizer.from_pretrained(str(saved))
     texts = [tokenizer.decode(test.tokens(int(index))[:-1]) for index in stored.index]
@@ -288,13 +279,7 @@ def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe:
 def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `hpml-bench run lora SUITE --save saved`, and of what it recorded."""
     folder = tmp_path_factory.mktemp("command")
-    settings = tiny.task_settings(folder, "causal_lm", world_size=2)
-    values = settings.model_dump(mode="json", exclude_defaults=True)
-    suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {"lora": {"lr": 1e-2}}}
-    (folder / "words.yaml").write_text(yaml.safe_dump(suite))
-    command = ["run", "lora", str(folder / "words.yaml"), "--save", str(folder / "saved"), "--out", str(folder / "out")]
-    done = CliRunner().invoke(main, [*command, "--wandb", "off"])
-    assert done.exit_code == 0, done.output
+    tiny.run_and_save(folder, "lora", tiny.task_settings(folder, "causal_lm", world_size=2))
     return folder
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,10 +12,12 @@ import torch
 from peft import PeftType
 from safetensors.torch import load_file
 
-from helpers import tiny, warm
+from helpers import tiny
+from helpers.loops import over_ranks
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.trace import trace
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.plugins.task import make_task
@@ -25,7 +25,6 @@ from hpml_bench.records.run import Point
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.distributed import process_group
 from hpml_bench.training.model import NOT_SHARDED, build_model
 from hpml_bench.training.parallel import _share_weights, blocks
 from hpml_bench.training.saving import save_trained
@@ -106,36 +105,25 @@ def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
     ]
 
 
-def rank(number: int, port: int, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
-    """Be one rank: do each run, evaluate its test rows, and on rank 0 save what came of it."""
-    settings = next(iter(runs.values()))[0][0].settings
-    os.environ.update(RANK=str(number), WORLD_SIZE=str(settings.world_size), LOCAL_RANK=str(number))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    with process_group(settings) as group:
-        for name, pair in runs.items():
-            for spec, prepared in pair:
-                watch, run = Watch(), assemble(spec, prepared, group)
-                watch.start(run.for_probes(folder, 0.0))
-                trainer = Trainer(run, [watch])
-                trainer.train()
-                trainer.evaluate(run.test, "test", run.steps)
-                if group.main:
-                    where = folder / f"{name}-{spec.settings.sharding}"
-                    save_trained(run.model, run.method, spec, prepared, where)
-                    torch.save((watch.steps, watch.share, watch.evaluation.predictions), where / "found.pt")
+def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
+    """Do each run, evaluate its test rows, and on rank 0 save what came of it."""
+    for name, pair in runs.items():
+        for spec, prepared in pair:
+            watch, run = Watch(), assemble(spec, prepared, group)
+            watch.start(run.for_probes(folder, 0.0))
+            trainer = Trainer(run, [watch])
+            trainer.train()
+            trainer.evaluate(run.test, "test", run.steps)
+            if group.main:
+                where = folder / f"{name}-{spec.settings.sharding}"
+                save_trained(run.model, run.method, spec, prepared, where)
+                torch.save((watch.steps, watch.share, watch.evaluation.predictions), where / "found.pt")
 
 
 def do(folder: Path, names: Iterable[str]) -> Path:
     """Do runs with and without sharding, those of each number of ranks one after another; return where they lie."""
     for world in {RUNS[name][1] for name in names}:
-        runs = {name: specs(folder, name) for name in names if RUNS[name][1] == world}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        ranks = [warm.call(rank, number, port, runs, folder) for number in range(world)]
-        ended = [(process.communicate(600)[0], process.returncode) for process in ranks]
-        assert [status for _, status in ended] == [0] * world, "\n".join(text for text, _ in ended)
+        over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
     return folder
 
 

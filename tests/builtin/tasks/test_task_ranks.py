@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +9,31 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tiny, warm
-from helpers.probe_run import Losses
+from helpers import tiny
+from helpers.loops import Recorder, over_ranks
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.group import Group
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training.trainer import Trainer
 
 TASKS = registry.names("tasks")
 WORLDS = (1, 3)
 
 
-def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared], folder: Path) -> None:
-    """Be one rank: of each run evaluate the test rows, train, and on rank 0 save what came of it."""
-    from hpml_bench.plugins.rows import Rows
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.trainer import Trainer
-
-    world = specs[0].settings.world_size
-    os.environ.update(RANK=str(number), WORLD_SIZE=str(world), LOCAL_RANK=str(number))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    with process_group(specs[0].settings) as group:
-        for spec, there in zip(specs, prepared, strict=True):
-            losses = Losses()
-            trainer = Trainer.build(spec, there, group, [losses])
-            before = trainer.evaluate(Rows(Path(there.data) / "test", there.pad_id), "test", 0)
-            trainer.train()
-            if group.main:
-                weights = {name: weight.detach() for name, weight in trainer.model.named_parameters()}
-                kept = {"losses": losses.found, "weights": weights, "predictions": before.predictions}
-                kept["targets"] = trainer.train_rows.targets
-                kept["metrics"] = dict(before.metrics)
-                torch.save(kept, folder / f"{spec.settings.task.name}-{world}.pt")
+def do_all(group: Group, runs: list[tuple[RunSpec, Prepared]], folder: Path) -> None:
+    """Of each run evaluate the test rows, train, and on rank 0 save what came of it."""
+    for spec, prepared in runs:
+        recorder = Recorder()
+        trainer = Trainer.build(spec, prepared, group, [recorder])
+        before = trainer.evaluate(trainer.assembly.test, "test", 0)
+        trainer.train()
+        if group.main:
+            weights = {name: weight.detach() for name, weight in trainer.model.named_parameters()}
+            kept = {"losses": recorder.values("loss"), "weights": weights, "predictions": before.predictions}
+            kept |= {"targets": trainer.train_rows.targets, "metrics": dict(before.metrics)}
+            torch.save(kept, folder / f"{spec.settings.task.name}-{group.world}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +43,7 @@ def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for world in WORLDS:
         asked = [tiny.task_settings(folder, task, world_size=world) for task in TASKS]
         specs = [tiny.spec("full", lr=1e-3).model_copy(update={"settings": settings}) for settings in asked]
-        prepared = [prepare(settings) for settings in asked]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        ranks = [warm.call(rank, number, port, specs, prepared, folder) for number in range(world)]
-        ended = [(process.communicate(100)[0], process.returncode) for process in ranks]
-        assert [status for _, status in ended] == [0] * world, ended
+        over_ranks(world, do_all, [(spec, prepare(spec.settings)) for spec in specs], folder)
     return folder
 
 
