@@ -24,13 +24,13 @@ from helpers import made_records, tiny
 from hpml_bench.builtin.methods.lora import LoRA as Lora
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Evaluation, Probe
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import CHECKPOINTS
 from hpml_bench.records.folder import RunFolder, SharedResults
 from hpml_bench.records.jobs import Job
 from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.points import read_points
-from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.sweep.job import JobWork
@@ -155,8 +155,6 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
         ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
         ("qlora", "adamw", {}),
         ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
-        ({"type": "EVA"}, "adamw", {}),
-        ({"type": "IA3"}, "adamw", {}),
     ],
 )  # fmt: skip
 def test_what_a_step_depends_on_is_saved(
@@ -320,14 +318,6 @@ class Guarded(Probe):
         self.last = index
 
 
-class Best(Probe):
-    """Keeps the best loss of validation rows, likewise."""
-
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        self.best = min(evaluation.metrics["loss"], getattr(self, "best", 9.0))
-        return []
-
-
 class Stateful(Lora):
     """Acts after each step, likewise."""
 
@@ -335,7 +325,7 @@ class Stateful(Lora):
         self.last = step
 
 
-@pytest.mark.parametrize("kind", [Guarded, Best, Stateful])
+@pytest.mark.parametrize("kind", [Guarded, Stateful])
 def test_a_plug_in_with_an_unknown_state(
     kind: type, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,31 +176,6 @@ def test_what_is_replaced(backbone_folders: dict) -> None:
     assert {module.p for module in model.modules() if isinstance(module, kernels.Dropout)} == {0.25}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_is_the_same_with_and_without(
-    backbone_folders: dict, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Twenty steps of LoRA end at the same loss as on transformers' own modules, to rounding."""
-    ids, mask, labels = support_table.batch()
-    losses = []
-    for quick in (True, False):
-        if not quick:
-            monkeypatch.setattr(kernels, "ATTENTION", "sdpa")
-            monkeypatch.setattr(kernels, "speed_up", lambda *_: None)
-        model = build(backbone_folders["GPT-2"], "lora", dropout=0.0, device="cpu")
-        if quick and precision == "bf16":
-            kernels.store_frozen_as_bf16(model.encoder)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-        for _ in range(20):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-                loss = nn.functional.cross_entropy(model(ids, mask), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 2e-2)
-
-
 OWN = [name for name in registry.names("methods") if registry.plugin("methods", name).trains]
 FROZEN = [(name, {}) for name in OWN if name not in {"peft", "qlora"}]
 FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]

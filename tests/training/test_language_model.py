@@ -11,8 +11,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import language_models
 from hpml_bench.plugins.dataset import IGNORE_INDEX
-from hpml_bench.plugins.decoding import Decoding, Generator
-from hpml_bench.training.generation import generate
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
@@ -88,21 +86,6 @@ def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) 
         assert not [part for part in trained if "vision_tower" in part or "projector" in part]
         if name not in {"prompt_tuning", "peft"}:
             assert task.loss(model(ids, mask, labels), labels).item() / TARGETS == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_model_of_several_media_answers_as_transformers_lets_it(composite: Path) -> None:
-    """Greedily, prompts of all lengths side by side."""
-    model, prompts = language_models.trained(composite, "lora")[0], language_models.prompts(12)
-    generator = Generator(Decoding(6), (), str, language_models.PAD, batch=12, seed=0)
-    found = generate(model, prompts, generator, torch.device("cpu"), [*range(12)])
-    encoder: Any = model.encoder
-    for prompt, answer in zip(prompts, found, strict=True):
-        ids = torch.tensor([prompt])
-        theirs = encoder.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, eos_token_id=-1,
-            pad_token_id=language_models.PAD,
-        )  # fmt: skip
-        assert answer.tokens == theirs[0, len(prompt) :].tolist()
 
 
 def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> None:

@@ -192,14 +192,6 @@ def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: 
         assert set(read) <= {trial.SHORT}
 
 
-def test_parts_that_no_text_reaches_are_found(tmp_path: Path) -> None:
-    """Of a model of text and images those of images; of its text model none."""
-    folder = language_models.save_composite(tmp_path / "gemma3")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
-    assert trial.unread_parts(model) == ["model.vision_tower", "model.multi_modal_projector"]
-    assert trial.unread_parts(model.get_decoder()) == []
-
-
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_model_that_reads_both_ways_is_seen(causal: bool) -> None:
     """By its logits, whatever its class is."""

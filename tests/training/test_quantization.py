@@ -30,7 +30,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import kernels, quantization
+from hpml_bench.training import quantization
 from hpml_bench.training.kernels import autocast
 from hpml_bench.training.model import build_model
 from hpml_bench.training.saving import save_trained
@@ -328,16 +328,6 @@ def test_parameters_and_bytes_are_counted(
     assert (trained, found["total_parameters"]) == model.encoder.get_nb_trainable_parameters()
     assert found["frozen_bytes"] == (IN_LINEAR if setting == "int8" else IN_LINEAR // 2) + 4 * OTHERS + scales
     assert found["frozen_bf16_percent"] == 0
-
-
-def test_bytes_of_floats_are_four_each(model_folders: dict[str, Path]) -> None:
-    """Or two, where they are kept in bfloat16; of full fine-tuning there are none."""
-    model, _, _, _ = language_models.trained(model_folders["Llama"], "lora")
-    assert quantization.frozen_bytes(model) == 4 * (IN_LINEAR + OTHERS)
-    kernels.store_frozen_as_bf16(model)
-    embeddings_and_norms = language_models.VOCABULARY * 32 + 5 * 32
-    assert quantization.frozen_bytes(model) == 2 * (IN_LINEAR + OTHERS) + 2 * embeddings_and_norms
-    assert quantization.frozen_bytes(language_models.trained(model_folders["Llama"], "full", steps=0)[0]) == 0
 
 
 # Merging

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from helpers.classifiers import assemble, build, installed
-from hpml_bench.builtin.methods import adapter, full, peft
+from hpml_bench.builtin.methods import adapter, peft
 from hpml_bench.suite import registry
 from hpml_bench.suite.options import validate_options
 from hpml_bench.system.errors import Unsupported, UserError
@@ -122,15 +122,6 @@ def test_merged_lora_gives_the_same_logits(backbone_folders):
     """After training, folding LoRA into the weights changes no logit by more than 1e-4."""
     assert support_table.attempt(backbone_folders["GPT-2"], "lora", {}).merges
     assert support_table.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
-
-
-def test_full_leaves_out_what_nothing_reads(backbone_folders):
-    """A weight that the output doesn't depend on isn't trained: DDP would wait for its gradient."""
-    backbone = build(backbone_folders["BERT"], "head").encoder
-    backbone.spare = torch.nn.Parameter(torch.ones(3))
-    full.Full(full.Full.Options()).build(backbone)
-    assert not backbone.spare.requires_grad
-    assert unused_parameters(backbone) == []
 
 
 # PEFT by name

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
 from hpml_bench.builtin.methods.lora import LoRA
-from hpml_bench.builtin.probes import merging
 from hpml_bench.builtin.probes.conversion import ConversionProbe
 from hpml_bench.builtin.probes.forgetting import ForgettingProbe
 from hpml_bench.builtin.probes.generation import GenerationProbe
@@ -199,32 +198,15 @@ def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group
     assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
 
 
-def test_logits_are_compared_up_to_a_number_of_them(
-    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the first rows that have so many together, one at least, read in batches of evaluations' size."""
-    _, _, run = run_of(text_folder, group, "lora", MergingProbe, {}, eval_batch=3)
-    width, targets = run.model.width, run.test.targets
-    whole = merging._logits(run, run.model)
-    assert whole.shape == (targets[:8].sum(), width)
-    for most, rows in ((targets[:5].sum(), 5), (targets[:5].sum() - 1, 4), (0, 1)):
-        monkeypatch.setattr(merging, "OUTPUTS", int(most) * width)
-        torch.testing.assert_close(merging._logits(run, run.model), whole[: targets[:rows].sum()])
-
-
 def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
-    """Loss, logits and time; score and answers besides where answers are generated, and where choices are compared."""
+    """Loss, logits and time; score and answers besides where choices are compared."""
     lines = [
         json.dumps({"prompt": f"w{i} w{i + 1}", "completion": f" w{i % 3}", "choices": [" w0", " w1", " w2"]})
         for i in range(100)
     ]
     (text_folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
     choices = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
-    for options, changes, count in (
-        ({}, {}, 3),
-        ({"scorer": "exact", "max_new_tokens": 2}, {}, 5),
-        ({"scorer": "choice"}, {"dataset": choices}, 5),
-    ):
+    for options, changes, count in (({}, {}, 3), ({"scorer": "choice"}, {"dataset": choices}, 5)):
         trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, **changes)
         trainer.train()
         trainer.evaluate(run.test, "test", trainer.steps)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
@@ -33,8 +32,6 @@ from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.training import worker
-from hpml_bench.training.assembly import assemble
-from hpml_bench.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -375,29 +372,6 @@ def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
     assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
     parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
     assert parts == pytest.approx(found["peak_memory_mb"])
-
-
-def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else their float32 copies would be the least peak of a training, the same for all methods that freeze them."""
-    prepared, seen = tiny.prepared(tmp_path), []
-    with tiny.alone() as group:
-        probe = memory.MemoryProbe()
-        assembly = assemble(tiny.spec("lora", precision="bf16", world_size=1), prepared, group)
-        taken = probe._take
-
-        def take(phase: str, **options: bool) -> bool:
-            frozen = [p for layer in assembly.model.encoder.modules() for p in kept_of(layer)]
-            seen.append((phase, bool(frozen) and {p.dtype for p in frozen} == {torch.bfloat16}))
-            return taken(phase, **options)
-
-        monkeypatch.setattr(probe, "_take", take)
-        probe.start(make_run(tmp_path))
-        Trainer(assembly, [probe]).train()
-    assert seen[0] == ("setup", True)
-
-
-def kept_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
-    return [p for p in layer.parameters(recurse=False) if type(layer) is Conv1D and not p.requires_grad]
 
 
 def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
+from helpers.loops import Counts
 from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.scores import linearised_loss
@@ -156,19 +157,11 @@ def test_answers_are_scored(scorer: str, task_folder: Path, group: Group) -> Non
     assert evaluation.generated.seconds > 0
 
 
-class ByValue(TorchDispatchMode):
-    """Notes operators whose result depends on values in shape, or is a number: on a GPU the host waits there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, indices = func._schema.name, args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
-        masked = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
-        if name in {"aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"} or masked:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
+def by_value(name: str, values: Sequence[Any]) -> bool:
+    """Whether an operator's result depends on values in shape, or is a number: on a GPU the host waits there."""
+    indices = values[1] if isinstance(values[1], list | tuple) else ()
+    masked = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
+    return masked or name in {"aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"}
 
 
 def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
@@ -180,12 +173,12 @@ def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
     assert not trainer.model.masked
     outputs = {}
     for learnt in (batch.learnt, None):
-        with ByValue() as seen:
+        with Counts(by_value) as seen:
             outputs[learnt] = trainer.model(batch.input_ids, batch.attention_mask, batch.labels, learnt)
             trainer.task.loss(outputs[learnt], batch.labels).backward()
             trainer.task.row_losses(outputs[learnt], batch.labels)
             trainer.task.predict(outputs[learnt], batch.labels)
-        assert len(seen.found) == (learnt is None), seen.found
+        assert seen.count.total() == (learnt is None), seen.count
     assert outputs[batch.learnt].equal(outputs[None])
     assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
 
