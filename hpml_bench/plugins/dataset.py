@@ -72,7 +72,7 @@ class DatasetLoader(ABC):
     plugin_kind: ClassVar[str] = "datasets"
     targets: ClassVar[tuple[Target, ...]]
     """Targets that its rows have."""
-    Options: ClassVar[type[Frozen]]
+    Options: ClassVar[type[Frozen]] = Frozen
     """Its own options."""
 
     def __init__(self, options: Any) -> None:

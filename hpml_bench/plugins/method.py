@@ -63,7 +63,7 @@ class Method(ABC):
     plugin_kind: ClassVar[str] = "methods"
     title: ClassVar[str]
     """Name in prose."""
-    lr: ClassVar[float]
+    lr: ClassVar[float] = 1e-3
     """Learning rate where a suite gives none."""
     trains: ClassVar[bool] = True
     """Whether the loop trains anything; the base model takes no steps, and another program takes its own."""

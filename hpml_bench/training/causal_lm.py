@@ -93,8 +93,7 @@ class LanguageModel(nn.Module):
     @property
     def prefix(self) -> int:
         """Positions that the method puts before each text, in its hidden states or in the cache."""
-        prefix = _prefix(self.encoder, rows=1)
-        return 0 if prefix is None else prefix.length
+        return _length(_prompt(self.encoder, rows=1))
 
     def release(self) -> None:
         self._hook.remove()
@@ -187,21 +186,21 @@ class LanguageModel(nn.Module):
         """
         if not self.caches:
             return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
-        prefix, base = _prefix(self.encoder, len(input_ids)), _reader(self.encoder)
+        prompt, base = _prompt(self.encoder, len(input_ids)), _reader(self.encoder)
         inputs: dict[str, Any] = {"input_ids": input_ids}
-        if prefix is not None:
-            ones = attention_mask.new_ones(len(input_ids), prefix.length)
+        if prompt is not None:
+            ones = attention_mask.new_ones(len(input_ids), _length(prompt))
             attention_mask = torch.cat([ones, attention_mask], dim=1)
-            if prefix.embeddings is not None:
-                words = base.get_input_embeddings()(input_ids)
-                states = torch.cat([prefix.embeddings.to(words.dtype), words], dim=1)
-                order = attention_mask.argsort(dim=1, stable=True)  # padding first, not between prefix and prompt
-                inputs = {"inputs_embeds": states.gather(1, order[..., None].expand_as(states))}
-                attention_mask = attention_mask.gather(1, order)
+        if isinstance(prompt, Tensor):
+            words = base.get_input_embeddings()(input_ids)
+            states = torch.cat([prompt.to(words.dtype), words], dim=1)
+            order = attention_mask.argsort(dim=1, stable=True)  # padding first, not between prefix and prompt
+            inputs = {"inputs_embeds": states.gather(1, order[..., None].expand_as(states))}
+            attention_mask = attention_mask.gather(1, order)
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        if prefix is not None and prefix.cache is not None:
-            inputs[_cache_name(base)] = prefix.cache
-            positions = positions[:, prefix.length :]
+        if prompt is not None and not isinstance(prompt, Tensor):
+            inputs[_cache_name(base)] = prompt
+            positions = positions[:, _length(prompt) :]
         return self._go_on(base, attention_mask, positions, inputs)
 
     def next(self, state: State, tokens: Tensor) -> State:
@@ -290,15 +289,6 @@ def _unwrapped(encoder: Any) -> Any:
     return encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
 
 
-@dataclass
-class _Prefix:
-    """Prefix that a prompt method puts before a text: embeddings [B, V, H], or keys and values of V positions."""
-
-    length: int
-    embeddings: Tensor | None = None
-    cache: Any = None
-
-
 def _has_prefix(encoder: Any) -> bool:
     return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
 
@@ -311,11 +301,10 @@ def _reader(encoder: Any) -> Any:
     return encoder.get_base_model() if _has_prefix(encoder) else encoder
 
 
-def _prefix(encoder: Any, rows: int) -> _Prefix | None:
-    """Return a prompt method's prefix for `rows` texts; None for any other method."""
-    if not _has_prefix(encoder):
-        return None
-    prompt = encoder.get_prompt(batch_size=rows)
-    if isinstance(prompt, Tensor):
-        return _Prefix(prompt.shape[1], embeddings=prompt)
-    return _Prefix(int(prompt.get_seq_length()), cache=prompt)
+def _prompt(encoder: Any, rows: int) -> Any:
+    """Return a prompt method's prefix of `rows` texts, embeddings [B, V, H] or a cache; None for any other method."""
+    return encoder.get_prompt(batch_size=rows) if _has_prefix(encoder) else None
+
+
+def _length(prompt: Any) -> int:
+    return 0 if prompt is None else prompt.shape[1] if isinstance(prompt, Tensor) else int(prompt.get_seq_length())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.clock import clock, one_at_a_time
 from hpml_bench.training.generation import (
-    Chosen,
-    GeneratedTexts,
     answer_all,
     choose,
     rehearse_answers,
@@ -57,9 +55,13 @@ def evaluate(
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
     began = time.monotonic()
     with autocast(settings), torch.no_grad():
-        answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase) if generator else None
-        chosen = choose(model, task, rows, settings, group, most_targets(model)) if task.compares_choices else None
-    answering = None if answers is None and chosen is None else seconds_since(began, group)
+        found, generated = dict[str, Any](), None
+        if generator:
+            found, spent = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+            generated = Generated(int(found["tokens"].sum()), spent)
+        elif task.compares_choices:
+            found = choose(model, task, rows, settings, group, most_targets(model))
+    answering = seconds_since(began, group) if found else None
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
@@ -67,10 +69,9 @@ def evaluate(
         prediction=rows.answers(gathered[:, 2:]),
         probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
         loss=gathered[:, 1],
-        texts=_texts(rows, answers, chosen) if rows.has("expected") else None,
+        texts=_texts(rows, found) if rows.has("expected") else None,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
-    generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated, answering)
 
 
@@ -128,19 +129,9 @@ def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], ob
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
 
-def _texts(rows: Rows, answers: GeneratedTexts | None, chosen: Chosen | None) -> TextAnswers:
-    texts = answers.texts if answers else chosen.plain if chosen else None
-    return TextAnswers(
-        question=tuple(rows.column("question")),
-        expected=tuple(rows.column("expected")),
-        bytes=np.asarray(rows.column("bytes")),
-        answer=texts,
-        normalised=chosen.normalised if chosen else None,
-        choices=np.array([len(choices) for choices in rows.column("choices")]) if chosen else None,
-        tokens=answers.tokens if answers else None,
-        cut=answers.cut if answers else None,
-        near_tie=answers.near_tie if answers else None,
-    )
+def _texts(rows: Rows, found: dict[str, Any]) -> TextAnswers:
+    question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
+    return TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
 
 
 @torch.no_grad()

@@ -63,19 +63,10 @@ class GeneratedText:
     near_tie: bool = False  # whether two tokens were nearly equally likely somewhere in it
 
 
-@dataclass(frozen=True)
-class GeneratedTexts:
-    """The answers to all rows of a split, in the rows' order, the same on all ranks."""
-
-    texts: tuple[str, ...]
-    tokens: np.ndarray  # number of tokens of each answer, [n]
-    cut: np.ndarray
-    near_tie: np.ndarray
-    seconds: float  # seconds of the slowest rank
-
-
-def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> GeneratedTexts:
-    """Answer every row exactly once and return the answers on all ranks.
+def answer_all(
+    model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str
+) -> tuple[dict[str, Any], float]:
+    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds.
 
     Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
     each token from then on (`model.caches`).
@@ -101,7 +92,8 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
     slowest = seconds_since(began, group)
     gathered = group.gather_rows(local, len(rows), f"{where} rows were not answered")
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
-    return GeneratedTexts(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
+    counted = {"tokens": gathered[:, 1], "cut": gathered[:, 2] == 1, "near_tie": gathered[:, 3] == 1}
+    return {"answer": texts, **counted}, slowest
 
 
 def seconds_since(began: float, group: Group) -> float:
@@ -256,13 +248,6 @@ def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], a
 # Multiple choice
 
 
-class Chosen(NamedTuple):
-    """The likeliest choice of each row, as texts."""
-
-    plain: tuple[str, ...]
-    normalised: tuple[str, ...]  # by the log-likelihood per character
-
-
 class ChoicePair(NamedTuple):
     """One choice of one of this rank's rows."""
 
@@ -277,8 +262,10 @@ class ChoicePair(NamedTuple):
 
 
 @torch.no_grad()
-def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int) -> Chosen:
-    """Return the likeliest choices of all rows on all ranks, the first of equal ones; a batch has `most` targets."""
+def choose(
+    model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
+) -> dict[str, Any]:
+    """Return fields of `TextAnswers`: the likeliest choices of all rows, on all ranks; a batch has `most` targets."""
     choices = rows.column("choices")
     mine = range(group.rank, len(rows), group.world)
     local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
@@ -291,7 +278,7 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
             local[pair.place, 1 + pair.number] = loss
         done += len(part)
     gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
-    return chosen(choices, gathered[:, 1:])
+    return {**chosen(choices, gathered[:, 1:]), "choices": np.array([*map(len, choices)])}
 
 
 @torch.no_grad()
@@ -326,14 +313,14 @@ def _choice_losses(
     return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
 
 
-def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:
-    """Return the likeliest choices, given the summed loss of each, [n, most choices]."""
+def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Return the likeliest choices, also by character, the first of equal ones; the losses are [n, most choices]."""
     plain, normalised = [], []
     for texts, row in zip(choices, losses, strict=True):
         own, characters = row[: len(texts)], [max(1, len(text.strip())) for text in texts]
         plain.append(texts[int(np.argmin(own))])
         normalised.append(texts[int(np.argmin(own / characters))])
-    return Chosen(tuple(plain), tuple(normalised))
+    return {"answer": tuple(plain), "normalised": tuple(normalised)}
 
 
 def padded(

@@ -35,7 +35,6 @@ from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import (
     NEAR,
-    Chosen,
     GeneratedText,
     answer_all,
     choose,
@@ -127,12 +126,11 @@ def ties(model: LanguageModel, prompts: list[list[int]], found: list[list[int]],
 
 
 def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> list[list[int]]:
-    return [
-        [ord(character) - 65 for character in text] for text in answer_all(model, rows, generator, group, "t").texts
-    ]
+    found, _ = answer_all(model, rows, generator, group, "t")
+    return [[ord(character) - 65 for character in text] for text in found["answer"]]
 
 
-def chosen(folder: Path, name: str, group: Group) -> Chosen:
+def chosen(folder: Path, name: str, group: Group) -> dict[str, Any]:
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
     return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group, most=100)
@@ -185,8 +183,8 @@ def test_ranks_answer_and_choose_as_one_does(
     assert by_two["one", ""] == alone
     for name in ("rows", "one"):
         found = chosen(prompts_folder, name, group)
-        assert len(found.plain) == len(Rows(prompts_folder / name, 1))
-        assert by_two["choices", name] == found
+        assert len(found["answer"]) == len(Rows(prompts_folder / name, 1))
+        assert str(by_two["choices", name]) == str(found)
 
 
 @pytest.fixture
@@ -281,11 +279,11 @@ def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path
     model, rows = model_and_rows(prompts_folder, "GPT-2")
     whole = free(prompts_folder)
     last = whole[0].tokens[TOKENS - 1]
-    answers = answer_all(model, rows, replace(GENERATOR, stop_ids=(last,)), group, "test")
+    answers, _ = answer_all(model, rows, replace(GENERATOR, stop_ids=(last,)), group, "test")
     ended = [last in answer.tokens for answer in whole]
     assert 0 < sum(ended) < PROMPTS
-    assert answers.cut.tolist() == [not one for one in ended]
-    assert answers.tokens.tolist() == [len(until(answer.tokens, (last,))) for answer in whole]
+    assert answers["cut"].tolist() == [not one for one in ended]
+    assert answers["tokens"].tolist() == [len(until(answer.tokens, (last,))) for answer in whole]
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])

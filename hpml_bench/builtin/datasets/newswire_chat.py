@@ -10,7 +10,6 @@ from hpml_bench.data.conversations import rows_of
 from hpml_bench.data.newswire import balanced_beats, beat_posterior, render, sample, split_rng, split_sizes, stream
 from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, World, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
-from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
 KINDS = 3  # kinds of questions in equal parts: on one name, on three names, on a document
@@ -25,9 +24,6 @@ class NewswireChat(DatasetLoader):
     """
 
     targets = ("answer",)
-
-    class Options(Frozen):
-        """The generator has no options."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         world = make_world()

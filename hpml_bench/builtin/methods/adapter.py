@@ -33,7 +33,6 @@ class Adapter(Method):
     """Bottlenecks that add nothing at first (`up` is zero)."""
 
     title = "Adapter"
-    lr = 1e-3
     built_by_shape = True
 
     class Options(Frozen):

@@ -33,7 +33,6 @@ class Command(Method):
     """A command of the suite, run once on rank 0 before the model is loaded; the other ranks wait."""
 
     title = "Own program"
-    lr = 1e-3
     trains = False
 
     class Options(Frozen):

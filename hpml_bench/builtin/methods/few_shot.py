@@ -19,7 +19,6 @@ class FewShot(Method):
     """The base model, shown the same training rows before every prompt of a seed's evaluations."""
 
     title = "Few-shot prompting"
-    lr = 1e-3  # unused
     built_by_shape = True
     trains = False
 

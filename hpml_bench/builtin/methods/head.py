@@ -12,7 +12,6 @@ class Head(Method):
     """Nothing of the backbone is trained."""
 
     title = "Head only"
-    lr = 1e-3  # unused: the head's rate is a setting
     built_by_shape = True
 
     def build(self, backbone: Any) -> Any:

@@ -11,7 +11,6 @@ class LoRA(Method):
     """Updates `alpha / r` * B A beside frozen weights, by PEFT."""
 
     title = "LoRA"
-    lr = 1e-3
     built_by_shape = True
     peft_type = "LORA"
     Options = LoraOptions

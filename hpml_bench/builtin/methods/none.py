@@ -12,7 +12,6 @@ class Nothing(Method):
     """The base model as it is: evaluated like the others, trained on nothing."""
 
     title = "Base model"
-    lr = 1e-3  # unused
     built_by_shape = True
     trains = False
 

@@ -101,7 +101,6 @@ class Peft(Method):
     """A `peft.PeftType` on the bare backbone."""
 
     title = "PEFT"
-    lr = 1e-3
 
     class Options(Growing):
         """A type, and any option of PEFT's configuration class for it."""

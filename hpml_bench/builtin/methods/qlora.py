@@ -12,7 +12,6 @@ class QLoRA(Method):
     """Updates `alpha / r` * B A beside frozen weights in NF4, by PEFT and bitsandbytes; the defaults are `lora`'s."""
 
     title = "QLoRA"
-    lr = 1e-3
     peft_type = "LORA"
 
     class Options(LoraOptions):

@@ -13,7 +13,6 @@ class Served(Method):
     """A model behind a server, of which only the answers are known."""
 
     title = "Served"
-    lr = 1e-3  # unused
     trains = False
 
     class Options(Frozen):

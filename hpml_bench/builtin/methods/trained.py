@@ -19,7 +19,6 @@ class Trained(Method):
     """A system as it lies in a folder: evaluated like the methods, trained on nothing."""
 
     title = "Trained before"
-    lr = 1e-3  # unused
     trains = False
 
     class Options(Frozen):
