@@ -11,14 +11,18 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import dropout as torch_dropout
 from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 from transformers.activations import NewGELUActivation
@@ -32,6 +36,8 @@ ATTENTION = "hpml_sdpa"
 SMALL = 1 << 13  # number of elements below which seeding a generator costs more than drawing from torch's
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GROUP_BYTES = 25 * 2**20
+"""Bytes of weights whose gradients are cast together, as DDP exchanges them (its `bucket_cap_mb`)."""
 
 
 def speed_up(encoder: nn.Module, device: str) -> None:
@@ -218,3 +224,105 @@ def keep_trained_as_float32(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in {torch.bfloat16, torch.float16}:
             parameter.data = parameter.data.float()
+
+
+# Casts: of all trained weights by one kernel, and of an input of several layers once; autocast launches one for each.
+# Values and gradients are autocast's, to the bit: weights are copied to half precision before a forward pass, linear
+# layers multiply by the copies, and gradients of copies are added in float32, one after another.
+
+
+class _CastWeights(torch.autograd.Function):
+    """Copies of tensors in another type, whose gradients are in the tensors' own."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.own = weights[0].dtype
+        copies = [torch.empty_like(weight, dtype=dtype) for weight in weights]
+        torch._foreach_copy_(copies, weights)
+        return tuple(copies)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        reached = [gradient for gradient in gradients if gradient is not None]
+        copies = [torch.empty_like(gradient, dtype=ctx.own) for gradient in reached]
+        torch._foreach_copy_(copies, reached)
+        found = iter(copies)
+        return (None, *(None if gradient is None else next(found) for gradient in gradients))
+
+
+class _CastInput(torch.autograd.Function):
+    """A copy of an input in another type that was made already; its gradient is in the input's own."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, copy: Tensor) -> Tensor:
+        ctx.own = value.dtype
+        return copy.view_as(copy)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.to(ctx.own), None
+
+
+class Casts:
+    """The linear layers of an encoder under autocast, and their trained weights in float32; none in full precision."""
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        self.dtype = AUTOCAST.get(settings.precision)
+        own = (weight for weight in linear_weights(encoder) if not isinstance(weight, DTensor))  # no sharded ones
+        trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
+        linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
+        self.layers = [*linear] if self.dtype else []
+        self.groups = _grouped([*trained.values()]) if self.layers and trained else []
+        self._input: tuple[weakref.ref[Tensor], int, Tensor] | None = None
+        """The last that was cast, its version, and its copy; an input kept alive would keep a block's activations."""
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Multiply by copies in the body: a forward and its backward pass, which may compute activations again."""
+        copies: dict[int, Tensor] = {}
+        for group in self.groups:
+            made: tuple[Tensor, ...] = _CastWeights.apply(self.dtype, *group)  # type: ignore[no-untyped-call]
+            copies.update(zip(map(id, group), made, strict=True))
+        for layer in self.layers:
+            vars(layer)["forward"] = partial(self._product, layer, layer.forward, copies)
+        try:
+            yield
+        finally:
+            self._input = None
+            for layer in self.layers:
+                del vars(layer)["forward"]
+
+    def _product(
+        self, layer: nn.Module, own: Callable[[Tensor], Tensor], copies: Mapping[int, Tensor], x: Tensor
+    ) -> Tensor:
+        """Return a layer's product by copies; by its own weights where a model leaves autocast, as for some routers."""
+        parameters = layer._parameters  # read now: those of a sharded layer are whole during its pass alone
+        weight, bias = (copies.get(id(of), of) for of in (parameters.get("weight"), parameters.get("bias")))
+        if weight is None or not torch.is_autocast_enabled(x.device.type):
+            return own(x)
+        x = self._cast(x)
+        if type(layer) is not Conv1D or bias is None:
+            return nn.functional.linear(x, weight, bias)
+        return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Return an input in half precision: that of the layer before is not cast again, as of queries and keys."""
+        if x.dtype != torch.float32:
+            return x
+        if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
+            self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
+        return cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
+
+    def _forget(self, _: weakref.ref[Tensor]) -> None:
+        self._input = None
+
+
+def _grouped(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return weights in groups of `GROUP_BYTES` at least, but for the last."""
+    groups: list[list[nn.Parameter]] = [[]]
+    for weight in weights:
+        if sum(of.nbytes for of in groups[-1]) >= GROUP_BYTES:
+            groups.append([])
+        groups[-1].append(weight)
+    return groups
