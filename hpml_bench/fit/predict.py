@@ -44,8 +44,6 @@ from hpml_bench.training.parallel import is_sharded
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
-         "generation")  # fmt: skip
 
 
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
@@ -187,7 +185,7 @@ class Predictor:
         except Unsupported as error:
             return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
         fits = found.peak <= most(self.settings)
-        parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}
+        parts: dict[str, Any] = {**vars(found), "activations": found.activations}
         parts["peak"] = found.peak + self.limit(self.settings).outside
         if advised and found.step:
             parts["largest_micro_batch"] = largest_micro_batch(self.settings, footprint_of, most(self.settings)) or 0

@@ -142,15 +142,6 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """The generation of answers to a split's rows, over all ranks."""
-
-    tokens: int
-    seconds: float
-    """Seconds of the slowest rank."""
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """An exact pass over a split: every row once, in row order, the same on all ranks."""
 
@@ -162,8 +153,8 @@ class Evaluation:
     """What the task's `evaluate` returns: values by name without the phase."""
     seconds: float
     """Time of the slowest rank for losses and labels, without that for answers."""
-    generated: Generated | None = None
-    """None where no answers were generated."""
+    generation_seconds: float | None = None
+    """Time of the slowest rank for generating answers alone; None where there are none."""
     answer_seconds: float | None = None
     """Time of the slowest rank for its answers, generated or chosen, None where there are none."""
 

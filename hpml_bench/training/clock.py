@@ -85,8 +85,7 @@ def clock(device: torch.device) -> CpuClock:
 
 def second_clock() -> float:
     """Return the seconds of the hardware's clock, which the system never steps or slews."""
-    raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
-    return time.monotonic() if raw is None else time.clock_gettime(raw)
+    return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
 
 
 def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -> list[float]:
@@ -151,18 +150,8 @@ class StepLog:
         return steps
 
     def _step(self, ranks: np.ndarray, seconds: float) -> Step:
-        loss, norm, own_seconds, lr, *counted, _ = ranks.T
+        loss, norm, own, lr, *counted, _ = ranks.T
         self.steps += 1
+        mean, length, rate = float(loss.mean()), float(norm[0]), float(lr[0])
         samples, real, padded, virtual = (int(column.sum()) for column in counted)
-        return Step(
-            index=self.steps,
-            loss=float(loss.mean()),
-            grad_norm=float(norm[0]),
-            lr=float(lr[0]),
-            seconds=seconds,
-            rank_seconds=tuple(own_seconds.tolist()),
-            samples=samples,
-            real_tokens=real,
-            padded_tokens=padded,
-            virtual_tokens=virtual,
-        )
+        return Step(self.steps, mean, length, rate, seconds, tuple(own.tolist()), samples, real, padded, virtual)

@@ -16,7 +16,7 @@ from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Evaluation, Generated, Run
+from hpml_bench.plugins.probe import Evaluation, Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
@@ -55,10 +55,9 @@ def evaluate(
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
     began = time.monotonic()
     with autocast(settings), torch.no_grad():
-        found, generated = dict[str, Any](), None
+        found, generating = dict[str, Any](), None
         if generator:
-            found, spent = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
-            generated = Generated(int(found["tokens"].sum()), spent)
+            found, generating = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
         elif task.compares_choices:
             found = choose(model, task, rows, settings, group, most_targets(model))
     answering = seconds_since(began, group) if found else None
@@ -72,7 +71,7 @@ def evaluate(
         texts=_texts(rows, found) if rows.has("expected") else None,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
-    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated, answering)
+    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
 
 
 def _evaluate_rows(

@@ -55,8 +55,7 @@ Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 NOT_CHECKPOINTED = {
-    "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",
-    "CARTRIDGE": "its prefix is in the cache of keys and values, which blocks are not given then",
+    **dict.fromkeys(KEYS_AND_VALUES, "its prefix is in the cache of keys and values, which blocks are not given then"),
     "POLY": "hooks give its layers the task, and are gone when activations are computed again",
     "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
 }
@@ -181,12 +180,13 @@ def _check_type(encoder: nn.Module, settings: Settings) -> None:
     prompted = encoder.active_peft_config.is_prompt_learning and kind not in KEYS_AND_VALUES
     if prompted and getattr(encoder.config.get_text_config(), "hidden_size_per_layer_input", None):
         raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
-    if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
-        raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
-    if is_sharded(settings) and kind in NOT_SHARDED:
-        raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
-    if settings.trained_weights == "bfloat16" and kind in NOT_ROUNDED:
-        raise Unsupported(f"{kind} has no trained_weights in bfloat16: {NOT_ROUNDED[kind]}")
+    for wanted, reasons, what in (
+        (settings.gradient_checkpointing, NOT_CHECKPOINTED, "does not work with gradient checkpointing"),
+        (is_sharded(settings), NOT_SHARDED, "can't be sharded"),
+        (settings.trained_weights == "bfloat16", NOT_ROUNDED, "has no trained_weights in bfloat16"),
+    ):
+        if wanted and kind in reasons:
+            raise Unsupported(f"{kind} {what}: {reasons[kind]}")
 
 
 def check_sharding(spec: RunSpec, settings: Settings, method: Method) -> None:

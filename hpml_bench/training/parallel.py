@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -31,16 +31,8 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load
 """Where torch keeps a module's hooks."""
 
 
-class Wrapped(Protocol):
-    """A model whose gradients are the mean over ranks after a backward pass."""
-
-    def __call__(self, *inputs: Any, **more: Tensor) -> Tensor: ...
-
-    def no_sync(self) -> AbstractContextManager[object]:
-        """Return a context in which gradients are added up without an exchange."""
-
-
-Wrap = Callable[[TaskModel, Group], Wrapped]
+Wrap = Callable[[TaskModel, Group], Any]
+"""Returns a model whose gradients are the mean over ranks after a backward pass, but for one in its `no_sync()`."""
 
 
 class Alone(nn.Module):
@@ -72,7 +64,7 @@ def wrapping(sharding: str) -> Wrap:
     return lambda model, group: Alone(model) if group.world == 1 else several(model, group)
 
 
-def ddp(model: TaskModel, group: Group) -> Wrapped:
+def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
     return DistributedDataParallel(
         model,
         device_ids=[group.device.index] if group.device.type == "cuda" else None,
@@ -81,7 +73,7 @@ def ddp(model: TaskModel, group: Group) -> Wrapped:
     )
 
 
-def fsdp(model: TaskModel, group: Group) -> Wrapped:
+def fsdp(model: TaskModel, group: Group) -> Alone:
     """Shard a model in place, each of its blocks by itself; call it before the optimizer is made.
 
     Raises Unsupported: weights are shared by blocks, or FSDP can't have a block or weight.

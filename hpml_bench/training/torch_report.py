@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,14 +28,11 @@ def main() -> None:
     os.dup2(2, 1)  # libraries print too
     environment.set_cuda_environment()
     for name, part in (("torch", _version), ("gpus", _gpus), ("cpu", _cpu), ("cuda", _cuda), ("worker", _worker)):
-        os.write(output, f"{json.dumps(_found(name, part))}\n".encode())
-
-
-def _found(name: str, part: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        return {name: part()}
-    except Exception as error:
-        return {f"{name}_error": f"{type(error).__name__}: {first_line(error)}"}
+        try:
+            found: dict[str, Any] = {name: part()}
+        except Exception as error:
+            found = {f"{name}_error": f"{type(error).__name__}: {first_line(error)}"}
+        os.write(output, f"{json.dumps(found)}\n".encode())
 
 
 def _version() -> str:

@@ -12,7 +12,9 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,30 +53,28 @@ LOST_PEER_SECONDS = 1.0
 def prepare_to(settings_json: str, target: str) -> None:
     """Check the GPUs, prepare model and data, and write the result or the user error to a JSON file."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # there are no ranks yet; forks of this process have none
-
-    def prepared(settings: Settings) -> Any:
+    with _written(target) as result:
+        settings = Settings.model_validate_json(settings_json)
         if settings.device == "cuda":
             check_gpus(settings.world_size or 1)
-        return prepare(settings).model_dump(mode="json")
-
-    _write_result(settings_json, target, "prepared", prepared)
+        result["prepared"] = prepare(settings).model_dump(mode="json")
 
 
 def measure_to(settings_json: str, target: str) -> None:
     """Time products of the backbone's shape, and write the result or the user error to a JSON file."""
-
-    def measured(settings: Settings) -> Any:
+    with _written(target) as result:
+        settings = Settings.model_validate_json(settings_json)
         folder = resolve_model(settings.backbone).folder_or_file
-        return products.measure_for(settings, folder, settings.threads or 1).model_dump()
-
-    _write_result(settings_json, target, "products", measured)
+        result["products"] = products.measure_for(settings, folder, settings.threads or 1).model_dump()
 
 
-def _write_result(settings_json: str, target: str, key: str, result_of: Callable[[Settings], Any]) -> None:
+@contextmanager
+def _written(target: str) -> Iterator[dict[str, Any]]:
+    result: dict[str, Any] = {}
     try:
-        result = {key: result_of(Settings.model_validate_json(settings_json))}
+        yield result
     except UserError as error:
-        result = {"error": redacted(str(error))}
+        result["error"] = redacted(str(error))
     write_atomically(Path(target), json.dumps(result))
 
 
@@ -272,6 +272,5 @@ def _log_to(path: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
-            reconfigure(line_buffering=True)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)

@@ -60,8 +60,9 @@ class GenerationProbe(Probe):
 
     def stop(self) -> dict[str, Any]:
         run, tested = self.run, self.tested
-        if tested and (generated := tested.generated):
-            self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
+        if tested and (seconds := tested.generation_seconds):
+            texts: Any = tested.predictions.texts
+            self.values["generated_tokens_per_second"] = int(texts.tokens.sum()) / seconds
         if tested and tested.answer_seconds is not None:
             self.values["prompt_tokens"] = float(np.mean(run.test.column("prompt")))
             self.values["answer_ms"] = 1000 * tested.answer_seconds / len(tested.predictions)

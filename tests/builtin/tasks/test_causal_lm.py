@@ -98,7 +98,7 @@ def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, gro
     assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     assert metrics["token_accuracy"] == right / targets
     assert evaluation.predictions.texts.answer is None
-    assert evaluation.generated is None
+    assert evaluation.generation_seconds is None
 
 
 def test_linearised_scores_have_mean_and_spread_of_the_ratio() -> None:
@@ -153,8 +153,7 @@ def test_answers_are_scored(scorer: str, task_folder: Path, group: Group) -> Non
     scores = trainer.task.scores(evaluation.predictions)
     assert (scores.dtype == bool) == trainer.task.binary == (scorer == "exact")
     assert scores.mean() == evaluation.metrics["score"]
-    assert evaluation.generated.tokens == texts.tokens.sum()
-    assert evaluation.generated.seconds > 0
+    assert evaluation.generation_seconds > 0
 
 
 def by_value(name: str, values: Sequence[Any]) -> bool:
@@ -260,7 +259,7 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
         [a == b for a, b in zip(normalised, texts.expected, strict=True)]
     )
     assert trainer.generator is None
-    assert evaluation.generated is None
+    assert evaluation.generation_seconds is None
     assert texts.tokens is None
     assert texts.choices.tolist() == [len(choices) for choices in test.column("choices")]
 
