@@ -85,7 +85,8 @@ def clock(device: torch.device) -> CpuClock:
 
 def second_clock() -> float:
     """Return the seconds of the hardware's clock, which the system never steps or slews."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+    raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    return time.monotonic() if raw is None else time.clock_gettime(raw)
 
 
 def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -> list[float]:

@@ -56,7 +56,6 @@ class Combined(torch.optim.Optimizer):
     """Optimizer made of several, which share its parameter groups and state.
 
     A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
-    Where all of them skip a step whose gradient overflowed by themselves, fp16's loss scaler waits for no device.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -64,7 +63,6 @@ class Combined(torch.optim.Optimizer):
         self._sizes = [len(part.param_groups) for part in parts]
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
-        self._step_supports_amp_scaling = all(getattr(part, "_step_supports_amp_scaling", False) for part in parts)
 
     def _share(self) -> None:
         groups = iter(self.param_groups)
@@ -79,8 +77,6 @@ class Combined(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
         for part in self.parts:
-            for told in ("grad_scale", "found_inf"):
-                setattr(part, told, getattr(self, told, None))
             part.step()
 
 

@@ -34,16 +34,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], tuple[int, int] | None]] = {
     "lora checkpointing": ("llama", "lora", {}, {"gradient_checkpointing": True, "micro_batch": 2}, (2, 3)),
     "full bf16 on a card": ("llama", "full", {}, {"device": "cuda", "precision": "bf16"}, (2, 3)),
-    "full muon": ("llama", "full", {}, {"optimizer": "muon"}, (2, 3)),
     "prompt_tuning": ("llama", "prompt_tuning", {}, {}, (2, 3)),
-    "adapter": ("llama", "adapter", {}, {}, (2, 3)),
     "none": ("llama", "none", {}, {}, (2, 3)),
     "qlora": ("llama", "qlora", {}, {"precision": "bf16"}, (2, 3)),
     "prefix tuning": ("llama", "peft", {"type": "PREFIX_TUNING"}, {}, (2, 3)),
     "vera, whose first block holds what all share": ("llama", "peft", {"type": "VERA"}, {}, (2, 3)),
     "adalora": ("llama", "peft", {"type": "ADALORA"}, {}, (2, 3)),
     "a classifier": ("gpt2", "lora", {}, {"precision": "bf16", "weights": "bfloat16"}, (2, 3)),
-    "a classifier's head": ("gpt2", "head", {}, {}, (2, 3)),
     "windows in every other block": ("windows", "lora", {}, {}, (2, 4)),
     "a first block without experts": ("one dense", "lora", {}, {}, (2, 3)),
 }

@@ -19,13 +19,13 @@ from click.testing import CliRunner, Result
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.fit import advice
-from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
+from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD
 from hpml_bench.fit.predict import Predictor
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment
-from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.products import Products, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"  # config.json of published models, without weights
@@ -210,14 +210,6 @@ def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, s
     (need,) = json.loads(done.stdout)
     assert need["advice"].startswith(f"not predicted: {why}")
     assert need["fits"] is need["peak"] is need["step"] is None
-
-
-def test_sizes_are_read_in_both_kinds_of_units() -> None:
-    """Decimal and binary, in any case."""
-    assert read_bytes("24GB") == 24 * 10**9
-    assert read_bytes("1.5 gib") == 3 * 2**29
-    with pytest.raises(UserError, match="write a size"):
-        read_bytes("0GB")
 
 
 def made_up(settings: Settings) -> Footprint:

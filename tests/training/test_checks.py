@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
-from hpml_bench.launch.launcher import record_of
 from hpml_bench.records.predictions import Predictions
-from hpml_bench.records.run import Check, Consumed, Outcome, Point
+from hpml_bench.records.run import Consumed, Point
 from hpml_bench.report.checks import RunFigures, self_checks
 
 
@@ -87,12 +85,3 @@ def test_a_lost_step_is_found() -> None:
     """A step without its point is found."""
     points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
     assert "every step" in failed(points=points)
-
-
-def test_a_failed_check_makes_the_run_invalid(tmp_path: Path) -> None:
-    """The record says `invalid`, and keeps the figures."""
-    check = Check(name="budget", passed=False, detail="73 samples")
-    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
-    record = record_of(tiny.request(tiny.spec(), tiny.NOTHING, tmp_path), outcome, "2026-01-01T00:00:00+00:00", 1.0)
-    assert record.status == "invalid"
-    assert record.metrics == {"test_accuracy": 0.9}

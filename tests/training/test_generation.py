@@ -13,10 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tokenizers import AddedToken
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GPT2Config,
     MambaConfig,
     TemperatureLogitsWarper,
@@ -25,13 +23,10 @@ from transformers import (
 
 from helpers import language_models, tiny
 from helpers.loops import over_ranks
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
-from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import (
     NEAR,
@@ -39,7 +34,6 @@ from hpml_bench.training.generation import (
     answer_all,
     choose,
     generate,
-    make_generator,
     rehearse_answers,
     text_of,
 )
@@ -309,44 +303,7 @@ def test_an_answer_is_cut_where_the_model_has_no_more_positions(
                 assert int(model(text, torch.ones_like(text)).argmax()) == token
 
 
-def test_a_model_answers_up_to_the_end_that_its_template_writes(tmp_path: Path) -> None:
-    """The tokenizer's end token and the template's end of a turn end an answer, and neither is part of its text."""
-    folder = tiny.model(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<turn>", special=True)]})
-    tokenizer.save_pretrained(folder)
-    template = "{% for message in messages %}{{ message['content'] }}<turn>{% endfor %}"
-    settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "exact", "template": template}})
-    task, end = make_task(settings.task), tokenizer.convert_tokens_to_ids("<end>")
-    turn = tokenizer.convert_tokens_to_ids("<turn>")
-    encoder = Encoder(load_tokenizer(folder), settings.max_length, None, "a model")
-    digests = Digests(weights="", tokenizer="", data="")
-    stops = task.stop_ids(encoder)
-    assert set(stops) == {end, turn}
-    prepared = Prepared(backbone=str(folder), data="", digests=digests, pad_id=0, stop_ids=stops)
-    generator = make_generator(task, prepared, settings, seed=3)
-    assert text_of([5, 7, turn], generator) == text_of([5, 7, end], generator) == "w5 w7"
-    assert (generator.seed, generator.pad_id, generator.batch) == (3, 0, settings.eval_batch)
-    silent = tiny.settings(task="causal_lm")
-    assert make_generator(make_task(silent.task), prepared, silent, 0) is None
-
-
 # Ties
-
-
-def test_answers_near_a_tie_are_marked(prompts_folder: Path, tmp_path: Path) -> None:
-    """Two tokens with one embedding are always equally likely; where they lead, the answer says so."""
-    from transformers import LlamaForCausalLM
-
-    kept: Any = LlamaForCausalLM.from_pretrained(prompts_folder / "Llama")
-    with torch.no_grad():
-        kept.lm_head.weight[10] = kept.lm_head.weight[11]
-    kept.save_pretrained(tmp_path)
-    model = language_models.trained(tmp_path, "none")[0]
-    found = generate(model, TEXTS, GENERATOR, CPU, [*range(PROMPTS)])
-    expected = [bool({10, 11} & set(answer.tokens)) for answer in found]
-    assert 0 < sum(expected) < PROMPTS
-    assert [answer.near_tie for answer in found] == expected
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 0.125), (torch.float16, 2**-6), (torch.float32, 1e-4)])

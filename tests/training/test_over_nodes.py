@@ -51,13 +51,6 @@ def test_two_ranks_on_one_node_are_not_one_on_each_of_two() -> None:
     assert found[1]["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_where_names_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a run in a job: all nodes, or the one there is."""
-    monkeypatch.setenv("HPML_BENCH_JOB", "7_1")
-    assert environment.describe(TWO)["where"]["hosts"] == ["n1", "n2"]
-    assert environment.describe()["where"]["hosts"] == [environment.describe()["where"]["host"]]
-
-
 def row(text: str) -> torch.Tensor:
     return torch.tensor([*text.encode(), *bytes(LENGTH - len(text))], dtype=torch.uint8)
 

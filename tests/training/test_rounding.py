@@ -97,26 +97,6 @@ def test_a_step_is_that_of_float32_rounded(name: str, together: int, monkeypatch
     assert kept <= 4 * len([*half.parameters()]) * 4  # copies have no values between steps
 
 
-def test_small_steps_add_up() -> None:
-    """A thousand steps of a hundredth of the distance move a weight ten distances on; to the nearest, nowhere."""
-    weight = nn.Parameter(torch.ones(256, 64, dtype=torch.bfloat16))
-    model = nn.Linear(64, 256, bias=False)
-    model.weight = weight
-    settings = tiny.settings(
-        optimizer={"name": "sgd", "options": {"momentum": 0.0}}, trained_weights="bfloat16", precision="bf16"
-    )
-    spacing = 2.0**-8  # below 1; rates are of the head's group too
-    optimizer = make_optimizer(model, nn.Identity(), MethodSpec(name="m", method="full", lr=spacing / 100), settings)
-    for _ in range(1000):
-        weight.grad = torch.ones_like(weight)
-        optimizer.step()
-    assert float(1 - weight.detach().double().mean()) == pytest.approx(10 * spacing, rel=0.01)
-    nearest = torch.ones((), dtype=torch.bfloat16)
-    for _ in range(1000):
-        nearest -= spacing / 100
-    assert nearest == 1
-
-
 def test_ranks_round_alike_and_seeds_do_not() -> None:
     """The random bits depend on the run's seed and the step alone, not on torch's generator; a state goes on."""
     found = []

@@ -214,8 +214,6 @@ def test_muon_takes_hidden_matrices_only() -> None:
 # As parts of a run
 
 TASKS = ("sequence_classification", "causal_lm")
-OF_ANY = [name for name in NAMES if name != "lora_plus"]
-"""Optimizers of any parameters: LoRA+ is torch's AdamW, of LoRA's."""
 UNFIT = {("muon", "prompt_tuning"), ("muon", "peft")}
 """Pairs that are refused; `peft` is IA3, whose parameters are vectors of two dimensions."""
 
@@ -274,35 +272,6 @@ def test_a_schedule_scales_all_rates(name: str, task_folder: Path, group: Group)
         trainer.model.train()
         trainer.step(index, indices)
     assert [part["lr"] for part in groups] == pytest.approx([lr / 2 for lr in first])
-
-
-@pytest.mark.parametrize("name", OF_ANY)
-def test_a_scaled_loss_makes_the_same_steps(name: str) -> None:
-    """Under the GradScaler of fp16: gradients are divided by the scale, and a step that overflowed changes nothing."""
-    if name == "adamw_8bit":
-        pytest.importorskip("bitsandbytes")
-    optimizer, scaler = ours(name), torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-
-    def step() -> None:
-        for weight in weights:
-            scaler.scale(weight.grad)  # makes the scaler ready
-            weight.grad.mul_(scaler.get_scale())
-        scaler.unscale_(optimizer)
-        scaler.step(optimizer)
-        scaler.update()
-
-    reached = moved(weights, step)
-    assert all(one.equal(other) for one, other in zip(reached, path(ours(name)), strict=True))
-    for weight in weights:
-        weight.grad = torch.full_like(weight, torch.inf)
-    step()
-    assert all(weight.equal(one) for weight, one in zip(weights, reached, strict=True))
-    assert scaler.get_scale() == 2.0
-    same = ours(name)
-    for _ in range(2):
-        expected = path(same)
-    assert all(one.equal(other) for one, other in zip(moved(weights, step), expected, strict=True))
 
 
 # What can't be
