@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helpers import tiny, warm
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.training.distributed import process_group
@@ -23,10 +23,11 @@ from hpml_bench.training.trainer import Trainer
 
 
 class Recorder(Probe):
-    """Keeps the steps, and counts the events of backward passes."""
+    """Keeps the steps and evaluations, and counts the events of backward passes."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.evaluations: list[Evaluation] = []
         self.backwards = 0
 
     def after_backward(self, index: int) -> None:
@@ -34,6 +35,10 @@ class Recorder(Probe):
 
     def after_steps(self, window: list[Step]) -> list[Any]:
         self.steps += window
+        return []
+
+    def after_eval(self, evaluation: Evaluation) -> list[Any]:
+        self.evaluations.append(evaluation)
         return []
 
     def values(self, name: str) -> list[Any]:

@@ -150,20 +150,6 @@ def test_the_batch_with_most_targets_is_rehearsed_too(
     assert len(rehearsed) < len(batches)
 
 
-def test_the_rehearsal_is_made_with_the_optimizers_state_and_in_ddps_buckets(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a later step; before the first one the state is gone again, and no rate has changed."""
-    trainer = trainer_of(spec_of(task_folder, WORDS, "full"), group)
-    states: list[int] = []
-    watched_backward(monkeypatch, lambda seen, _: states.append(len(seen.optimizer.state)))
-    rates = [part["lr"] for part in trainer.optimizer.param_groups]
-    trainer.rehearse()
-    assert states[0] == 0 < states[1] == states[-1] == len(trainer.parameters)
-    assert not trainer.optimizer.state
-    assert [part["lr"] for part in trainer.optimizer.param_groups] == rates
-
-
 @pytest.mark.parametrize("place", ["rehearsal", "steps"])
 def test_micro_batches_add_up_in_ddps_buckets(
     place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch

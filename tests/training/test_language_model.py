@@ -95,27 +95,6 @@ def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> Non
     assert (config.attention_dropout, config.use_cache) == (0.25, False)
 
 
-@pytest.mark.parametrize("kind", language_models.KINDS)
-def test_logits_are_the_plain_ones_at_the_places_before_a_target(
-    kind: str, language_model_folders: dict[str, Path]
-) -> None:
-    """Row by row, as [N, vocabulary], after all that a model does with logits: Gemma 2 caps them.
-
-    Without labels they are of the next token, [B, vocabulary], whatever padding follows a text.
-    """
-    ids, mask, labels = language_models.texts()
-    theirs, model = (
-        plain(language_model_folders[kind]),
-        language_models.trained(language_model_folders[kind], "none")[0],
-    )
-    with torch.no_grad():
-        found, of_next = model(ids, mask, labels), model(ids, mask)
-        alone = [theirs(input_ids=row[None, : real.sum()]).logits[0, -1] for row, real in zip(ids, mask, strict=True)]
-    torch.testing.assert_close(found, language_models.logits_of(theirs), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(of_next, torch.stack(alone), rtol=1e-4, atol=1e-4)
-    assert (found.abs().max() < 3) == (kind == "Gemma 2")
-
-
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning", "PREFIX_TUNING"])
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:

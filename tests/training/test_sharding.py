@@ -13,13 +13,13 @@ from peft import PeftType
 from safetensors.torch import load_file
 
 from helpers import tiny
-from helpers.loops import over_ranks
+from helpers.loops import Recorder, over_ranks
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.probe import Evaluation, Probe, Step
+from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
@@ -65,27 +65,14 @@ RUNS = {
 }
 
 
-class Watch(Probe):
-    """Keeps losses, norms, and the share of the weights' bytes that is on this rank between steps."""
-
-    metrics = ()
-    of_training = True
-
-    def start(self, run: Any) -> None:
-        super().start(run)
-        self.steps: list[tuple[float, float]] = []
-        self.share = 0.0
+class Watch(Recorder):
+    """Keeps the share of the weights' bytes that is on this rank between steps, too."""
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        self.steps += [(step.loss, step.grad_norm) for step in window]
         weights = [*self.run.model.parameters()]
         here = sum(getattr(weight, "_local_tensor", weight).nbytes for weight in weights)
         self.share = here / sum(weight.nbytes for weight in weights)
-        return []
-
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        self.evaluation = evaluation
-        return []
+        return super().after_steps(window)
 
 
 def method_of(name: str) -> MethodSpec:
@@ -117,7 +104,8 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
             if group.main:
                 where = folder / f"{name}-{spec.settings.sharding}"
                 save_trained(run.model, run.method, spec, prepared, where)
-                torch.save((watch.steps, watch.share, watch.evaluation.predictions), where / "found.pt")
+                steps = [watch.values("loss"), watch.values("grad_norm")]
+                torch.save((steps, watch.share, watch.evaluations[-1].predictions), where / "found.pt")
 
 
 def do(folder: Path, names: Iterable[str]) -> Path:
@@ -156,7 +144,7 @@ def assert_equal(done: Path, name: str) -> None:
     (steps, _, plain), (own, share, sharded) = (
         torch.load(done / f"{name}-{kind}" / "found.pt", weights_only=False) for kind in ("none", "fsdp")
     )
-    assert len(steps) == 6
+    assert len(steps[0]) == 6
     close = 1e-6 if name != "bf16" else 1e-5
     torch.testing.assert_close(torch.tensor(own), torch.tensor(steps), rtol=close, atol=0)
     torch.testing.assert_close(torch.tensor(sharded.loss), torch.tensor(plain.loss), rtol=1e-5, atol=1e-6)
