@@ -30,9 +30,9 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import has_bf16
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import kernels, peft, quantization, saving
+from hpml_bench.training.distributed import is_sharded, mesh_of
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
-from hpml_bench.training.parallel import is_sharded, mesh_of
 
 CPU = torch.device("cpu")
 NONE = "hpml_none"

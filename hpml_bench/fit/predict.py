@@ -40,7 +40,7 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
-from hpml_bench.training.parallel import is_sharded
+from hpml_bench.training.distributed import is_sharded
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory

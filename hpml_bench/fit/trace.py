@@ -30,8 +30,8 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.distributed import is_sharded, local, whole
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
-from hpml_bench.training.parallel import is_sharded, local, whole
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512

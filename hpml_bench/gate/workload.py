@@ -31,8 +31,7 @@ from hpml_bench.plugins.group import Group, settle
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.distributed import process_group
-from hpml_bench.training.parallel import ddp
+from hpml_bench.training.distributed import ddp, process_group
 from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8  # number of batches, which are used again and again

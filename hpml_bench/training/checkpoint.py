@@ -34,7 +34,7 @@ from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.text import digest, utc_now
-from hpml_bench.training.parallel import local, sharded
+from hpml_bench.training.distributed import local, sharded
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import ALIGNMENT, TYPES
 

@@ -30,7 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 from hpml_bench.suite.settings import Settings
-from hpml_bench.training.parallel import is_sharded
+from hpml_bench.training.distributed import is_sharded
 
 ATTENTION = "hpml_sdpa"
 SMALL = 1 << 13  # number of elements below which seeding a generator costs more than drawing from torch's

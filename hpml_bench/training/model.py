@@ -37,8 +37,8 @@ from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.causal_lm import KEYS_AND_VALUES, needs_mask
+from hpml_bench.training.distributed import is_sharded
 from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32, linear_weights
-from hpml_bench.training.parallel import is_sharded
 from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
 
@@ -205,16 +205,19 @@ def check_sharding(spec: RunSpec, settings: Settings, method: Method) -> None:
 def _encoder(
     backbone: PreTrainedModel, method: Method, spec: RunSpec, device: torch.device, *, half: bool
 ) -> nn.Module:
-    """Return what the method makes of a backbone, on the device."""
-    with (
-        seeded(spec.seed), quantization.refusing(backbone, method), adapters_as_float32() if half else nullcontext()
-    ):  # fmt: skip
+    """Return what the method makes of a backbone, on the device; a quantised one must keep its own weights."""
+    quantized = dict(backbone.named_parameters()) if quantization.is_quantized(backbone) else {}
+    if quantized and method.reads_frozen_weights:
+        raise Unsupported("it computes with the backbone's weights themselves, which are quantised")
+    with seeded(spec.seed), adapters_as_float32() if half else nullcontext():
         try:
             encoder = cast(nn.Module, method.build(backbone))
         except ValueError as error:  # PEFT raises it where a type doesn't fit the model
             if "Target modules" in str(error):
                 raise UserError(f"method {spec.method.name}: {first_line(error)}") from error
             raise Unsupported(first_line(error)) from error
+    if own := [name for name, weight in quantized.items() if weight.requires_grad]:
+        raise Unsupported(f"it trains weights of the backbone, among them {own[0]}, and the backbone is quantised")
     if device.type != "cpu":
         encoder.to(device)  # weights that the method added
         if ids := getattr(encoder, "prompt_tokens", None):  # kept beside buffers: copied in each pass, with a wait

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hpml_bench.plugins.optimizer import Groups, choose_optimizer
 from hpml_bench.suite.settings import MethodSpec, Settings
-from hpml_bench.training.parallel import local
+from hpml_bench.training.distributed import local
 from hpml_bench.training.trial import kept_generators
 
 STEPPED_TOGETHER = 1 << 24

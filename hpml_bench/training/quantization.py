@@ -22,9 +22,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import Settings
-from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.kernels import AUTOCAST
 from hpml_bench.training.trial import passed_over
 
@@ -84,21 +82,6 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
             # evaluation would pack the weights anew, for good, and products with them give no gradient
             layer.support_avx512bf16_for_cpu = False
     return model
-
-
-@contextmanager
-def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
-    """Let the body build a method on a backbone, and refuse what a quantised one doesn't allow."""
-    if not is_quantized(backbone):
-        yield
-        return
-    if method.reads_frozen_weights:
-        raise Unsupported("it computes with the backbone's weights themselves, which are quantised")
-    own = dict(backbone.named_parameters())
-    yield
-    trained = [name for name, weight in own.items() if weight.requires_grad]
-    if trained:
-        raise Unsupported(f"it trains weights of the backbone, among them {trained[0]}, and the backbone is quantised")
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -28,11 +28,19 @@ from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
-from hpml_bench.training.distributed import leave_free, release
+from hpml_bench.training.distributed import (
+    Wrap,
+    clip_grad_norm,
+    end_sharding,
+    is_sharded,
+    leave_free,
+    release,
+    whole,
+    wrapping,
+)
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
-from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, is_sharded, whole, wrapping
 from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
 

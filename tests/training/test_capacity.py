@@ -30,7 +30,7 @@ from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.parallel import ddp
+from hpml_bench.training.distributed import ddp
 from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")

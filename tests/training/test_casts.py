@@ -18,8 +18,8 @@ from helpers import tiny
 from helpers.loops import Counts, run_of, trainer_of
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
+from hpml_bench.training.distributed import Alone
 from hpml_bench.training.kernels import Casts
-from hpml_bench.training.parallel import Alone
 
 
 class Plain(Casts):

@@ -19,8 +19,8 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import optimization
+from hpml_bench.training.distributed import clip_grad_norm
 from hpml_bench.training.optimization import Rounded, make_optimizer, rounded
-from hpml_bench.training.parallel import clip_grad_norm
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon", "adamw_8bit")
 

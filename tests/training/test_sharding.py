@@ -25,8 +25,8 @@ from hpml_bench.records.run import Point
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import assemble
+from hpml_bench.training.distributed import _share_weights, blocks
 from hpml_bench.training.model import NOT_SHARDED, build_model
-from hpml_bench.training.parallel import _share_weights, blocks
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
