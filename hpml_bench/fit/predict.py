@@ -126,7 +126,10 @@ class Predictor:
         self.name, self.folder, self.memory = suite.name, folder, memory
         self.model: Resolved = describe_model(settled.backbone)
         if measures_precision(suite.settings, str(settled.device)):
-            settled = settled.model_copy(update={"precision": _faster(settled, self.model)})
+            threads, precision = settled.threads or default_threads(settled.world_size or 1), "fp32"
+            with suppress(Exception):  # the trace says what is strange
+                precision = products.measure_for(settled, self.model.folder_or_file, threads).precision
+            settled = settled.model_copy(update={"precision": precision})
         self.settings = with_changes(settled)
         self._rows = cache(self._find_rows)  # rows, and why they are made up: "" where they are the suite's own
         self._few: dict[tuple[Any, ...], Few | None] = {}
@@ -204,13 +207,6 @@ class Predictor:
         freeing = f" and {FREEING}" if keeps_freed(found) else ""
         need = self.trace(method, found).peak + self.limit(found).outside
         return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found))}{freeing}"
-
-
-def _faster(settings: Settings, model: Resolved) -> str:
-    threads = settings.threads or default_threads(settings.world_size or 1)
-    with suppress(Exception):  # the trace says what is strange
-        return products.measure_for(settings, model.folder_or_file, threads).precision
-    return "fp32"
 
 
 def predict(

@@ -49,7 +49,9 @@ def carry_out(begin: Callable[[], Session]) -> NoReturn:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
         with suppress(OSError):
             print(" ".join(text.split()), file=errors, flush=True)
-    _end_children()
+    children = psutil.Process().children(recursive=True)
+    kill(children)  # the library's own service, which would go on retrying
+    psutil.wait_procs(children, timeout=5)
     shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     os._exit(status)  # its exit hooks may wait without end for data that can't be sent
 
@@ -58,10 +60,3 @@ def _too_long(*_: object) -> NoReturn:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(5)
     raise TimeoutError("what is left could not be sent in time")
-
-
-def _end_children() -> None:
-    """End the library's own service, which would go on retrying."""
-    children = psutil.Process().children(recursive=True)
-    kill(children)
-    psutil.wait_procs(children, timeout=5)

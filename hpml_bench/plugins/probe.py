@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -157,6 +157,26 @@ class Evaluation:
     """Time of the slowest rank for generating answers alone; None where there are none."""
     answer_seconds: float | None = None
     """Time of the slowest rank for its answers, generated or chosen, None where there are none."""
+
+
+def evaluated_again(prefix: str, titles: tuple[str, str, str, str], after: str, more: str = "") -> tuple[Metric, ...]:
+    """Return the metrics of `training.evaluation.evaluate_merged` for a model `after` a change, with their titles.
+
+    They are its loss, to whose definition `more` is added, its score, the answers changed, and the seconds.
+    """
+    metric, (loss, score, changed, seconds) = partial(Metric.define, phase="run", group="merging"), titles
+    return (
+        metric(f"{prefix}_test_loss", loss, "nats/token", "lower", ".3f", f"The test loss {after}{more}."),
+        metric(f"{prefix}_test_score", score, "", "higher", ".1%", f"The test score {after}."),
+        metric(
+            f"{prefix}_answers_changed", changed, "", "lower", ".1%",
+            f"Share of the test rows that are answered otherwise {after}.",
+        ),
+        metric(
+            f"{prefix}_evaluation_seconds", seconds, "s", "lower", ".2f",
+            f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True,
+        ),
+    )  # fmt: skip
 
 
 class Probe:

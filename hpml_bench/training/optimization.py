@@ -103,8 +103,10 @@ class Rounded(Combined):
         with kept_generators():
             torch.manual_seed(self._seed * 1_000_003 + first["rounded"])
             while reached:
-                part, reached = _first_part(reached)
-                self._step_on(part)
+                sizes = accumulate(weight.numel() for weight, _ in reached)
+                together = max(1, sum(size <= STEPPED_TOGETHER for size in sizes))
+                self._step_on(reached[:together])
+                reached = reached[together:]
         first["rounded"] += 1
 
     def _step_on(self, part: Pairs) -> None:
@@ -130,17 +132,7 @@ class Rounded(Combined):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the weights."""
         for weight in self.weights:
-            if set_to_none:
-                weight.grad = None
-            elif weight.grad is not None:
-                weight.grad.zero_()
-
-
-def _first_part(pairs: Pairs) -> tuple[Pairs, Pairs]:
-    """Return as many of the pairs of weight and copy as are stepped on together, one at least, and the others."""
-    sizes = accumulate(weight.numel() for weight, _ in pairs)
-    count = max(1, sum(size <= STEPPED_TOGETHER for size in sizes))
-    return pairs[:count], pairs[count:]
+            weight.grad = None if set_to_none or weight.grad is None else weight.grad.zero_()
 
 
 def _as_float32(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -13,26 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from hpml_bench.plugins.probe import Probe
+from hpml_bench.plugins.probe import Probe, evaluated_again
 from hpml_bench.records.run import Metric
 
 _metric = partial(Metric.define, phase="run", group="merging")
-
-
-def _of(prefix: str, form: str, changed: str, after: str) -> tuple[Metric, Metric, Metric, Metric]:
-    """Return the metrics of `evaluate_merged` for a form of the model: loss, score, answers changed, seconds."""
-    return (
-        _metric(f"{prefix}_test_loss", f"test loss, {form}", "nats/token", "lower", ".3f", f"The test loss {after}."),
-        _metric(f"{prefix}_test_score", f"score, {form}", "", "higher", ".1%", f"The test score {after}."),
-        _metric(
-            f"{prefix}_answers_changed", changed, "", "lower", ".1%",
-            f"Share of the test rows that are answered otherwise {after}.",
-        ),
-        _metric(
-            f"{prefix}_evaluation_seconds", f"evaluation, {form}", "s", "lower", ".2f",
-            f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True,
-        ),
-    )  # fmt: skip
 
 
 AS = "with the adapter converted to LoRA by PEFT"
@@ -44,7 +28,8 @@ DIFFERENCE = _metric(
     "converted_score_difference", "score difference, as LoRA", "", "higher", "+.1%",
     f"The test score {AS}, less that of the method itself.",
 )  # fmt: skip
-_loss, _score, _changed, _seconds = _of("converted", "as LoRA", "answers changed, as LoRA", AS)
+TITLES = ("test loss, as LoRA", "score, as LoRA", "answers changed, as LoRA", "evaluation, as LoRA")
+_loss, _score, _changed, _seconds = evaluated_again("converted", TITLES, AS)
 AS_LORA = (RANK, _loss, _score, DIFFERENCE, _changed, _seconds)
 
 AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
@@ -52,9 +37,11 @@ BYTES = _metric(
     "dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
     f"Bytes of the backbone's weights {AFTER} of four bytes each.",
 )  # fmt: skip
-_loss, _score, _changed, _seconds = _of(
-    "dequantized", "merged in floats", "answers changed by merging in floats", AFTER
-)
+TITLES = (
+    "test loss, merged in floats", "score, merged in floats", "answers changed by merging in floats",
+    "evaluation, merged in floats",
+)  # fmt: skip
+_loss, _score, _changed, _seconds = evaluated_again("dequantized", TITLES, AFTER)
 IN_FLOATS = (_loss, BYTES, _score, _changed, _seconds)
 
 

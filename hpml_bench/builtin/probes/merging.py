@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpml_bench.plugins.method import Method
-from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.plugins.probe import Evaluation, Probe, Run, evaluated_again
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
@@ -16,28 +15,17 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.model import TaskModel
 
-
-_metric = partial(Metric.define, phase="run", group="merging")
 COMPARED = 8  # most test rows whose logits are compared
 OUTPUTS = 2**26  # most logits compared, unless one row alone has more: 268 MB in float32, twice on the host
 AFTER = "after the method was folded into the model's weights"
-LOSS = _metric(
-    "merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f",
-    f"The test loss {AFTER}; those of a quantised backbone are quantised again.",
-)  # fmt: skip
-SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
-CHANGED = _metric(
-    "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",
-    f"Share of the test rows that are answered otherwise {AFTER}.",
-)  # fmt: skip
-SECONDS = _metric(
-    "merged_evaluation_seconds", "evaluation after merging", "s", "lower", ".2f",
-    f"The slowest rank's time for losses and answers of the test rows {AFTER}.", depends_on_machine=True,
-)  # fmt: skip
-LOGITS = _metric(
+TITLES = ("test loss, merged", "score, merged", "answers changed by merging", "evaluation after merging")
+LOSS, SCORE, CHANGED, SECONDS = evaluated_again(
+    "merged", TITLES, AFTER, "; those of a quantised backbone are quantised again"
+)
+LOGITS = Metric.define(
     "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
     "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
-    "eight test rows, or of as many as have 2^26 logits together; of one at least.",
+    "eight test rows, or of as many as have 2^26 logits together; of one at least.", phase="run", group="merging",
 )  # fmt: skip
 
 
