@@ -24,7 +24,6 @@ from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import distributed, worker
-from hpml_bench.training.distributed import process_group
 
 CARD = torch.zeros(8, 8)
 
@@ -139,40 +138,14 @@ def test_a_gpu_that_refuses_expandable_segments_goes_without(asked: str, monkeyp
     assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:False"
 
 
-@pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The backend of a group of one rank, once it is joined, and a word once it is left; none is made."""
+def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would wait for peers that wait for this rank."""
     events: list[str] = []
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: events.append(kind))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: events.append("left"))
-    for name, value in tiny.ALONE.items():
-        monkeypatch.setenv(name, value)
-    return events
-
-
-def test_on_gpus_nothing_but_gradients_goes_through_nccl(joined: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
-    on: list[str] = []
-    group = Group(0, 1, torch.device("cuda", 0))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
-    monkeypatch.setattr(distributed, "allocate_first", lambda device: on.append(f"allocated on {device}"))
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
-    monkeypatch.setattr(torch.distributed, "all_gather", lambda _, tensor: on.append(tensor.device.type))
-    with process_group(tiny.settings(device="cuda", world_size=1)) as found:
-        assert found == group
-    assert (joined, on) == (["cpu:gloo,cuda:nccl", "left"], ["allocated on cuda:0"])
-    on.clear()
-    group.barrier()
-    group.gather(torch.zeros(2))
-    assert on == ["settled", "cpu", "cpu"]
-
-
-def test_a_group_is_not_left_after_an_error(joined: list[str]) -> None:
-    """NCCL would wait for peers that wait for this rank."""
-    with pytest.raises(ArithmeticError), process_group(tiny.settings(world_size=1)):
+    with pytest.raises(ArithmeticError), tiny.alone():
         raise ArithmeticError
-    assert joined == ["gloo"]
+    assert events == ["gloo"]
 
 
 # Groups

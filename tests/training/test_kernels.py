@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import support_table
@@ -99,26 +100,19 @@ class OnCard(torch.Tensor):
     device = torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "autocast", "capability", "padded", "repeated"),
-    [
-        (torch.float32, None, (9, 0), False, True),
-        (torch.float32, torch.bfloat16, (9, 0), False, False),
-        (torch.bfloat16, None, (9, 0), False, False),
-        (torch.float32, torch.float16, (7, 5), False, True),
-        (torch.float16, None, (8, 0), False, False),
-        (torch.float32, None, (9, 0), True, False),
-    ],
-)
-def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(
-    kind: torch.dtype,
-    autocast: torch.dtype | None,
-    capability: tuple[int, int],
-    padded: bool,
-    repeated: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+SHARED = [  # type of the query, of autocast, capability of the card, whether rows are padded and keys repeated
+    (torch.float32, None, (9, 0), False, True),
+    (torch.float32, torch.bfloat16, (9, 0), False, False),
+    (torch.float32, torch.float16, (7, 5), False, True),
+    (torch.float16, None, (8, 0), False, False),
+    (torch.float32, None, (9, 0), True, False),
+]
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU in float32, or without flash attention: with a mask transformers does it; results are the same."""
+    kind, autocast, capability, padded, repeated = case
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: autocast is not None)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)

@@ -376,21 +376,24 @@ def test_kept_parts_are_saved_without_a_run(
     assert load_records(path.parents[1]).problems == ()
 
 
-def test_a_run_that_fails_leaves_nothing_saved(by_command: Path, tmp_path: Path) -> None:
-    """A folder that looks like a saved model holds one."""
-    command = ["run", "lora", str(by_command / "words.yaml"), "--save", str(tmp_path / "saved"), "--wandb", "off"]
-    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "--timeout", "0.01"])
-    assert done.exit_code != 0
-    assert not (tmp_path / "saved").exists()
-
-
-def test_a_folder_with_something_in_it_is_not_saved_to(by_command: Path) -> None:
-    """The user's files stay, and no run begins."""
-    command = ["run", "lora", str(by_command / "words.yaml"), "--save", str(by_command / "saved")]
-    done = CliRunner().invoke(main, [*command, "--out", str(by_command / "again")])
+def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
+    """By a run that fails, or to a folder with something in it: there no run begins, and the user's files stay."""
+    command = [
+        "run",
+        "lora",
+        str(by_command / "words.yaml"),
+        "--wandb",
+        "off",
+        "--out",
+        str(tmp_path / "out"),
+        "--save",
+    ]
+    done = CliRunner().invoke(main, [*command, str(by_command / "saved")])
     assert done.exit_code == 2
     assert "not empty" in done.output
-    assert not (by_command / "again").exists()
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path, tmp_path: Path) -> None:

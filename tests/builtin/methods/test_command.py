@@ -200,14 +200,18 @@ def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], wh
         ("memory", "oom_host", "its memory had reached "),
         ("nothing", "failed", "the command ended well and left nothing in {out}"),
         ("leave", "failed", "the command left processes behind, which were ended (python"),
+        ("missing", "failed", "the command can't be run: [Errno 2]"),
     ],
 )
 def test_a_program_that_fails_is_a_record(tmp_path: Path, mode: str, status: str, why: str) -> None:
     """The record has a status and a sentence with the end of its output; no process is left."""
-    (record,) = run(suite_file(tmp_path, mode), tmp_path / "out")
+    file = suite_file(tmp_path, mode)
+    if mode == "missing":
+        file.write_text(file.read_text().replace("- python\n", "- no-such-program\n"))
+    (record,) = run(file, tmp_path / "out")
     assert record.status == status
     assert why in record.error.message
-    assert "rank0-command.log ends: mode" in record.error.message
+    assert ("rank0-command.log ends: mode" in record.error.message) == (mode != "missing")
     if mode == "leave":
         assert gone(noted(tmp_path))
 
@@ -219,14 +223,6 @@ def test_paths_of_a_relative_results_folder(room: Path, monkeypatch: pytest.Monk
     status, said = Command(suite_file(room), Path("here"), *words).ended(300)
     assert status == 0, said
     assert noted(room)[3] == str(room / "here/commands" / Path(noted(room)[3]).parent.name / "command")
-
-
-def test_a_program_that_cannot_be_started_is_a_record(tmp_path: Path) -> None:
-    """The sentence has the system's reason."""
-    file = suite_file(tmp_path)
-    file.write_text(file.read_text().replace("- python\n", "- no-such-program\n"))
-    (record,) = run(file, tmp_path / "out")
-    assert "the command can't be run: [Errno 2]" in record.error.message
 
 
 def test_a_program_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
