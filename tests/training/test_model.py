@@ -56,12 +56,6 @@ def test_pooling_skips_virtual_tokens():
     assert model(torch.tensor([[5, 6, 0]]), torch.tensor([[1, 1, 0]])).tolist() == [[6.0]]
 
 
-def test_virtual_tokens_are_counted_when_the_model_is_built(backbone_folders):
-    """A prompt of five tokens is known as such before any step; other methods have none."""
-    assert build(backbone_folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).virtual_tokens == 5
-    assert build(backbone_folders["GPT-2"], "lora").virtual_tokens == 0
-
-
 def test_logits_are_float32_under_autocast(backbone_folders):
     """Under bf16 autocast the backbone computes in bf16, and the head in float32."""
     ids, mask, _ = support_table.batch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.task import make_task
 from hpml_bench.report.comparability import is_base
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import assemble
@@ -31,9 +30,8 @@ def settings(task_folder: Path) -> Settings:
 
 
 def spec_of(settings: Settings, k: int = K, seed: int = 0, method: str = "few_shot") -> RunSpec:
-    spec = tiny.spec(method, seed).model_copy(update={"settings": settings})
-    options: dict[str, Any] = {"k": k} if method == "few_shot" else {}
-    return spec.model_copy(update={"method": spec.method.model_copy(update={"options": options})})
+    chosen = MethodSpec(name=method, method=method, lr=1, options={"k": k} if method == "few_shot" else {})
+    return RunSpec(suite="tiny", settings=settings, method=chosen, seed=seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from helpers import tiny
+from helpers.loops import run_of, trainer_of
 from hpml_bench.cli import main
-from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.optimizer import choose_optimizer
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
+from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.trainer import Trainer
@@ -227,20 +226,13 @@ TRAINED = [
 """Optimizers, methods and tasks: LoRA's by each, and each kind of parameter by Muon; a head beside LoRA, and alone."""
 
 
-@cache
-def spec_of(folder: Path, task: str) -> RunSpec:
-    settings = tiny.task_settings(folder, task, world_size=1, steps=3, validation_samples=8, test_samples=8)
-    return tiny.spec().model_copy(update={"settings": settings})
-
-
 def build(folder: Path, task: str, method: str, optimizer: str, group: Group) -> Trainer:
     """Return the trainer of such a run with another method and optimizer."""
     if optimizer == "adamw_8bit":
         pytest.importorskip("bitsandbytes")
-    spec = spec_of(folder, task)
     options = {"size": 8} if method == "adapter" else {}  # of two units none may be alive
-    own = MethodSpec(name=method, method=method, options=options, lr=LR, optimizer=OptimizerSpec(name=optimizer))
-    return Trainer.build(spec.model_copy(update={"method": own}), prepare(spec.settings), group)
+    few = {"steps": 3, "validation_samples": 8, "test_samples": 8}
+    return trainer_of(run_of(folder, task, method, options, LR, optimizer=optimizer, **few), group)
 
 
 @pytest.mark.parametrize(("name", "method", "task"), TRAINED)
