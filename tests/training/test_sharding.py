@@ -97,7 +97,7 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
     for name, pair in runs.items():
         for spec, prepared in pair:
             watch, run = Watch(), assemble(spec, prepared, group)
-            watch.start(run.for_probes(folder, 0.0))
+            watch.run = run
             trainer = Trainer(run, [watch])
             trainer.train()
             trainer.evaluate(run.test, "test", run.steps)
