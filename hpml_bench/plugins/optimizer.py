@@ -11,8 +11,11 @@ from hpml_bench.suite.options import validate_options
 from hpml_bench.suite.settings import MethodSpec, Settings
 
 if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer as TorchOptimizer
+    from torch import nn, optim
+
+    TorchOptimizer = optim.Optimizer
+else:
+    TorchOptimizer = Any
 
 Groups = list[dict[str, Any]]
 """Parameter groups as torch has them: `params` and `lr`, and whatever else an optimizer takes for each group."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.settings import Settings
-
-if TYPE_CHECKING:
-    import torch
 
 
 class AdamW(Optimizer):
@@ -17,7 +12,7 @@ class AdamW(Optimizer):
     title = "AdamW"
     shards = True
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         from hpml_bench.training.optimization import adamw
 
         return adamw(groups, settings)

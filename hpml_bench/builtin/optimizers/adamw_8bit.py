@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 from pydantic import Field
 
 from hpml_bench.plugins.method import can_quantise
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
-
-if TYPE_CHECKING:
-    import torch
 
 
 class AdamW8bit(Optimizer):
@@ -35,7 +32,7 @@ class AdamW8bit(Optimizer):
                 f"the optimizer adamw_8bit needs one more package: {install_extras('quant')}, or take another"
             )
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         """Return bitsandbytes' optimizer without its wait after every parameter, which only paged states need."""
         from bitsandbytes.optim import AdamW8bit as Waiting
         from bitsandbytes.optim import optimizer as library
@@ -45,7 +42,7 @@ class AdamW8bit(Optimizer):
                 with mock.patch.object(library, "sync_gpu", create=True):
                     return super().step(closure)
 
-        made: torch.optim.Optimizer = Made(
+        made: TorchOptimizer = Made(
             groups,
             betas=settings.betas,
             eps=settings.eps,

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Beta, Settings
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Lion(Optimizer):
@@ -24,7 +19,7 @@ class Lion(Optimizer):
         betas: tuple[Beta, Beta] = (0.9, 0.99)
         """Weight of the momentum in a step, and the momentum's decay rate."""
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         from hpml_bench.training.optimization import LionSteps
 
         return LionSteps(groups, betas=self.options.betas, weight_decay=settings.weight_decay)

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
@@ -43,7 +42,7 @@ class LoRAPlus(Optimizer):
         )
         return [{"params": [trained[name] for name in trained if name in part], "lr": rate} for part, rate in parts]
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         from hpml_bench.training.optimization import adamw
 
         return adamw(groups, settings)

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 EMBEDDINGS = ("lora_embedding_", "trainable_tokens")
@@ -56,13 +55,13 @@ class Muon(Optimizer):
             {"params": others, "lr": self.options.adamw_lr or lr},
         ]
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         import torch
 
         from hpml_bench.training.optimization import Combined, adamw
 
         options = self.options
-        parts: list[torch.optim.Optimizer] = []
+        parts: list[TorchOptimizer] = []
         if muon_groups := [group for group in groups if group.get("use_muon")]:
             given = options.model_dump(include={"momentum", "nesterov", "ns_steps"})
             muon = torch.optim.Muon(

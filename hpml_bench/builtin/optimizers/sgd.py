@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
-
-if TYPE_CHECKING:
-    import torch
 
 
 class SGD(Optimizer):
@@ -34,7 +31,7 @@ class SGD(Optimizer):
                 raise ValueError("nesterov needs a momentum above 0")
             return self
 
-    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         import torch
 
         options = self.options
@@ -46,7 +43,7 @@ class SGD(Optimizer):
         return made
 
 
-def _enter(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+def _enter(optimizer: TorchOptimizer, *_: Any) -> None:
     """Give each parameter with a gradient an empty entry in the state."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
