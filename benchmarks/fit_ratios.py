@@ -61,7 +61,7 @@ ROWS, BATCH = 16, 8
 TYPES = (
     "IA3", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "C3A",
     "RANDLORA", "ROAD", "GRALORA", "FOURIERFT", "DORA", "RSLORA", "PISSA", "DELORA", "MISS", "TRAINABLE_TOKENS",
-    "CPT", "POLY", "UNILORA", "VBLORA", "WAVEFT",
+    "CPT", "UNILORA", "VBLORA", "WAVEFT",
 )  # fmt: skip
 """PEFT's types whose memory is compared."""
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -19,8 +19,6 @@ from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.task import target_positions
 from hpml_bench.system.errors import UserError
 
-READS_ANEW = ("SHADOW", "XLORA")
-"""PEFT's types that read the text with a second model or pass, whose keys and values our cache doesn't hold."""
 KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
@@ -268,7 +266,7 @@ def _caches(encoder: Any) -> bool:
     if not isinstance(encoder, PeftModel):
         return True
     kind, config = encoder.active_peft_config.peft_type, encoder.get_base_model().config.get_text_config()
-    return kind not in READS_ANEW and not (kind in KEYS_AND_VALUES and _windowed(config))
+    return kind != "SHADOW" and not (kind in KEYS_AND_VALUES and _windowed(config))
 
 
 def _attends(encoder: Any) -> bool:

@@ -54,13 +54,11 @@ Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
 
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
-NOT_CHECKPOINTED = {
-    **dict.fromkeys(KEYS_AND_VALUES, "its prefix is in the cache of keys and values, which blocks are not given then"),
-    "POLY": "hooks give its layers the task, and are gone when activations are computed again",
-    "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
-}
-"""PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) switches off or breaks, and why
-(huggingface/peft#869, #1745); for the first, PEFT says so itself."""
+NOT_CHECKPOINTED = dict.fromkeys(
+    KEYS_AND_VALUES, "its prefix is in the cache of keys and values, which blocks are not given then"
+)
+"""PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) breaks, and why (huggingface/peft#869);
+PEFT says so itself."""
 
 NOT_SHARDED = {
     "CPT": "it changes its prompt's weights in each pass, which only a whole copy shows",

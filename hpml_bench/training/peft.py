@@ -34,8 +34,6 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
     config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
-    if kind == "XLORA":
-        return _mixture(backbone, config)
     if kind == "BOFT":
         boft._FBD_CUDA = False  # else PEFT compiles it in every rank, and computes differently where that fails
     corda = getattr(config, "init_lora_weights", None) == "corda"
@@ -44,14 +42,6 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     model = get_peft_model(backbone, config)
     if corda:
         config.init_lora_weights = "corda"
-    if kind == "MULTITASK_PROMPT_TUNING":  # one task: the prompts of task 0
-        prompt = model.get_prompt
-        model.get_prompt = lambda batch_size, **_: prompt(batch_size, task_ids=_zeros(batch_size, model.device))
-    if kind == "POLY":
-        model.register_forward_pre_hook(
-            lambda _, args, kwargs: (args, kwargs | {"task_ids": _zeros(len(kwargs["input_ids"]), model.device)}),
-            with_kwargs=True,
-        )
     return model
 
 
@@ -127,7 +117,7 @@ def keep_input_type(model: Any) -> Any:
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return the options that PEFT leaves open or sets too large for small models; None leaves one to PEFT."""
-    config, unread = backbone.config.get_text_config(), _left_out(backbone)
+    config, unread = backbone.config.get_text_config(), _pattern([*unread_parts(backbone), *passed_over(backbone)])
     inner = "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."  # without an output layer
     layers = dict(backbone.base_model.named_modules())
     named = {name: part for name, part in layers.items() if not (unread and re.fullmatch(unread, inner + name))}
@@ -163,13 +153,8 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
         "TRAINABLE_TOKENS": {"target_modules": None, "token_indices": list(range(config.vocab_size))},
         "VBLORA": {"vector_length": block},
         "WAVEFT": {"n_frequency": min(2592, math.prod(smallest))},
-        "XLORA": {"hidden_size": config.hidden_size, "adapters": {"0": "", "1": ""}, "use_trainable_adapters": True},
     }
     return common | special.get(kind, {})
-
-
-def _left_out(backbone: Any) -> str | None:
-    return _pattern([*unread_parts(backbone), *passed_over(backbone)])
 
 
 def _pattern(parts: list[str]) -> str | None:
@@ -186,21 +171,6 @@ def replace_conv1d(backbone: Any) -> None:
             linear.bias = layer.bias
             parent, _, child = name.rpartition(".")
             setattr(backbone.get_submodule(parent), child, linear)
-
-
-def _mixture(backbone: Any, config: Any) -> Any:
-    """Return an X-LoRA over fresh LoRA adapters, trained together with their mixing.
-
-    PEFT loads adapters trained before from disk, and finds none of their weights in a bare backbone.
-    """
-
-    def fresh(lora_model: Any, adapter_name: str, **_: Any) -> None:
-        unread = _left_out(backbone)
-        lora_model.peft_config[adapter_name] = LoraConfig(target_modules="all-linear", exclude_modules=unread)
-        lora_model.inject_adapter(lora_model.model, adapter_name)
-
-    with mock.patch("peft.tuners.xlora.model._load_adapter_into_lora_model", fresh):
-        return get_peft_model(backbone, config)
 
 
 def start_eva(model: Any, batches: list[Any]) -> None:
@@ -240,7 +210,3 @@ def _nested(hint: Any, value: Any) -> Any:
 
 def _largest_divisor(number: int, most: int) -> int:
     return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
-
-
-def _zeros(size: int, device: Any) -> Any:
-    return torch.zeros(size, dtype=torch.long, device=device)

@@ -256,12 +256,9 @@ def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tenso
     return tensor
 
 
-REFUSED_TYPES = sorted(model_module.NOT_CHECKPOINTED.keys() - {"PREFIX_TUNING"})
-
-
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", *REFUSED_TYPES))],
+    [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE"))],
 )
 def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout, and fewer bytes are kept for it; what it breaks is refused by its reason."""

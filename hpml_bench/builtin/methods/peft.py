@@ -38,6 +38,8 @@ ALIASES: dict[str, dict[str, Any]] = {
 REFUSED = {
     "LILY": "its router averages over all tokens of a batch, padding too, so that a text's prediction depends on the "
     "texts beside it",
+    **dict.fromkeys(("MULTITASK_PROMPT_TUNING", "POLY"), "it is for several tasks at a time, and a run has one"),
+    "XLORA": "it mixes adapters that were trained before, and a run trains fresh ones",
     "lora_ga": "LoRA-GA starts from the gradient of the loss, for which it would need the head as well as the encoder",
     "alora_invocation_tokens": "aLoRA acts from the last place of certain tokens in a text, which no token read by "
     "itself shows, and which PEFT looks for in language models only",
@@ -260,8 +262,6 @@ class Peft(Method):
         return config.orth_reg_weight * torch.stack(errors).mean()
 
     def merge(self, model: Any) -> Any:
-        if model.active_peft_config.peft_type == "XLORA":
-            return None  # mixes its adapters anew for every token
         try:
             return model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError):

@@ -29,7 +29,7 @@ GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 METHODS = registry.names("methods")
 TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains and installed(name)]
 BACKBONES = support_table.BACKBONES
-ALWAYS_TRIED = {"IA3", "OFT", "XLORA"}
+ALWAYS_TRIED = {"IA3", "OFT"}
 """Types that are tried with each call of the tests; the others in the environment of the tables."""
 
 
@@ -166,7 +166,7 @@ def test_table_says_with_which_language_models_a_type_runs(language_models, kind
 
 
 @pytest.mark.tables
-@pytest.mark.parametrize("kind", ["SHADOW", "XLORA", "PREFIX_TUNING", "CARTRIDGE"])
+@pytest.mark.parametrize("kind", ["SHADOW", "PREFIX_TUNING", "CARTRIDGE"])
 def test_types_that_read_the_whole_text_anew_still_must(language_models, monkeypatch, kind):
     """With a cache all the same, generation's logits are wrong: when this fails, let the type have its cache."""
     if kind in LATER:
