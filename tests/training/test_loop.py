@@ -130,11 +130,6 @@ class Times(CpuClock):
         return sum(self.told)
 
 
-def test_a_step_ends_with_its_slowest_rank() -> None:
-    """Ranks that need (1, 2), (3, 1) and (1, 2) s end together after 2, 4 and 5 s: 2, 2 and 1 s, which add up to 5."""
-    assert step_seconds(np.array([[1.0, 3.0, 1.0], [2.0, 1.0, 2.0]])).tolist() == [2.0, 2.0, 1.0]
-
-
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""

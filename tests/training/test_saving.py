@@ -378,16 +378,8 @@ def test_kept_parts_are_saved_without_a_run(
 
 def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     """By a run that fails, or to a folder with something in it: there no run begins, and the user's files stay."""
-    command = [
-        "run",
-        "lora",
-        str(by_command / "words.yaml"),
-        "--wandb",
-        "off",
-        "--out",
-        str(tmp_path / "out"),
-        "--save",
-    ]
+    suite, out = str(by_command / "words.yaml"), str(tmp_path / "out")
+    command = ["run", "lora", suite, "--wandb", "off", "--out", out, "--save"]
     done = CliRunner().invoke(main, [*command, str(by_command / "saved")])
     assert done.exit_code == 2
     assert "not empty" in done.output

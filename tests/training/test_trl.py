@@ -80,11 +80,13 @@ def test_what_is_learnt_is_what_trl_learns(template: str, folder: Path) -> None:
     assert list(map(stripped, ours)) == list(map(stripped, theirs))
 
 
+def full(chosen: Settings) -> RunSpec:
+    return RunSpec(suite="tiny", settings=chosen, method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)
+
+
 def our_losses(folder: Path, group: Group) -> list[float]:
-    chosen = settings(folder, trl.MARKED[0])
     _, places = rows_of(folder, trl.MARKED[0])
-    method = MethodSpec(name="full", method="full", lr=trl.RATE)
-    trainer = trainer_of(RunSpec(suite="tiny", settings=chosen, method=method, seed=0), group)
+    trainer = trainer_of(full(settings(folder, trl.MARKED[0])), group)
     for step in range(trl.STEPS):
         trainer.step(step + 1, [places[(step * trl.BATCH + at) % len(places)] for at in range(trl.BATCH)])
     return [step.loss for step in trainer.log.reduce()]
@@ -126,8 +128,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of_routers(folder: Path, **changes: Any) -> RunSpec:
     """Return a run of `full` with half the routers' loss."""
-    chosen = settings(folder, trl.MARKED[0], router_loss=0.5).model_copy(update=changes)
-    return RunSpec(suite="tiny", settings=chosen, method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)
+    return full(settings(folder, trl.MARKED[0], router_loss=0.5).model_copy(update=changes))
 
 
 def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path, group: Group) -> None:

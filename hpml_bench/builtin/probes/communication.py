@@ -86,11 +86,10 @@ class CommunicationProbe(Probe):
         self.begun = 0
 
     def wrapped(self, model: DistributedDataParallel) -> None:
-        """Start DDP's logger, and count passes until the first step; a single rank has no all-reduce."""
-        if self.run.group.world > 1:
-            self.model = model
-            model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
-            self._counting = model.register_forward_pre_hook(self._count)
+        """Start DDP's logger, and count passes until the first step."""
+        self.model = model
+        model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+        self._counting = model.register_forward_pre_hook(self._count)
 
     def _count(self, model: Any, _: object) -> None:
         self.rehearsed += model.require_backward_grad_sync

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from helpers import language_models
 from hpml_bench.builtin.methods.peft import config_class
 from hpml_bench.builtin.sections.published import load
 from hpml_bench.data.prepare import prepare
@@ -27,25 +28,19 @@ QUESTIONS = 40
 def llama(folder: Path) -> Path:
     """Save a tiny random Llama with a byte-level tokenizer that begins texts with a token of its own."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import processors
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    special = ["<|begin_of_text|>", "<|end_of_text|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[(special[0], 0)]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=special[0], eos_token=special[1])
-    fast.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(language_models.save_letters(folder))
+    tokenizer.bos_token = "<|stop|>"
+    begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<|stop|> $A", special_tokens=[begin])
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=begin[1], eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

@@ -200,21 +200,6 @@ def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> No
     assert found["communication_percent"] == pytest.approx(100 * found["communication_ms"] / 20)
 
 
-def test_one_rank_has_no_all_reduce_time(tmp_path: Path) -> None:
-    """There is nobody to exchange with, and DDP's clocks make the host wait for a GPU."""
-    run = make_run(tmp_path)
-    run.group.world = 1  # type: ignore[misc]
-    probe = started(communication.CommunicationProbe, run)
-    probe.wrapped(SimpleNamespace())  # type: ignore[arg-type]
-    probe.before_training()
-    probe.after_backward(1)
-    probe.after_steps([step(1)])
-    probe.after_training()
-    found = probe.stop()
-    assert math.isnan(found["communication_ms"])
-    assert found["allreduced_bytes_per_step"] == 29 * 4
-
-
 def test_parameters_are_counted_without_the_head(run: Run) -> None:
     """4 of the encoder's 16 are trained, 25 %; the head's 25 stand apart and are in the total."""
     probe = started(parameters.ParametersProbe, run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from helpers import tiny
 from hpml_bench.builtin.tasks.regression import Regression, linearised_rmse
-from hpml_bench.data.prepare import prepare
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.system.errors import UserError
 
@@ -119,10 +116,3 @@ def test_the_targets_unit_and_origin_change_nothing(scale: float, shift: float) 
         errors = (regression.row_losses(z, moved) / factor**2).tolist()
         found.append([loss.item(), *gradient.flatten().tolist(), *errors])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
-
-
-def test_the_ranks_get_the_training_rows_facts(tmp_path: Path) -> None:
-    """Of the training rows, whose targets are around 11.5."""
-    facts = prepare(tiny.task_settings(tmp_path, "regression")).facts
-    assert facts["mean"] == pytest.approx(11.5, abs=0.3)
-    assert facts["sd"] == pytest.approx(1.5 * math.sqrt(2 / 3), abs=0.2)

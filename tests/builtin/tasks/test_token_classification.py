@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 import hpml_bench
-from hpml_bench.builtin.tasks.token_classification import TokenClassification, entity_counts
+from hpml_bench.builtin.tasks.token_classification import TokenClassification
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
@@ -54,32 +54,6 @@ def test_f1_is_seqevals(rows: list[list[tuple[int, int]]]) -> None:
         assert found["precision"] == pytest.approx(precision_score(reference, answered))
         assert found["recall"] == pytest.approx(recall_score(reference, answered))
     assert task().scores(predictions(rows)).mean() == pytest.approx(found["f1"], abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("reference", "answered", "counts"),
-    [
-        ("B-PER I-PER O", "B-PER I-PER O", (1, 1, 1)),
-        ("B-PER I-PER O", "I-PER I-PER O", (1, 1, 1)),  # I- after O begins an entity
-        ("B-PER I-PER", "B-PER B-PER", (0, 1, 2)),  # another B- begins a second one
-        ("B-PER I-LOC", "B-PER B-LOC", (2, 2, 2)),  # as does I- of another type
-        ("B-PER I-PER I-PER", "B-PER I-PER O", (0, 1, 1)),  # the end counts
-        ("B-PER I-PER", "B-LOC I-LOC", (0, 1, 1)),  # so does the type
-        ("O O", "O O", (0, 0, 0)),
-    ],
-)
-def test_entities_by_conllevals_rules(reference: str, answered: str, counts: tuple[int, int, int]) -> None:
-    """Right, there, and predicted."""
-    one, other = (np.array(tags(text)) for text in (reference, answered))
-    found = entity_counts((one,), (other,), NAMES)
-    assert tuple(int(count[0]) for count in found) == counts
-
-
-def test_an_entity_ends_with_its_row() -> None:
-    """I- at the head of a row goes on with nothing of the row before."""
-    rows = (np.array(tags("O B-PER")), np.array([], dtype=int), np.array(tags("I-PER O")))
-    found = entity_counts(rows, rows, NAMES)
-    assert found.reference.tolist() == found.right.tolist() == [1, 0, 1]
 
 
 def test_the_loss_is_a_mean_over_words() -> None:
