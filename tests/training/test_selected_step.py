@@ -15,8 +15,9 @@ from hpml_bench.builtin.methods.lora import LoRA
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
-from hpml_bench.plugins.task import Task
+from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.suite import registry
+from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.saving import save_trained
@@ -95,9 +96,7 @@ def test_a_state_that_isnt_given_is_refused(group: Group, tmp_path: Path, monkey
 @pytest.mark.parametrize(("task", "best"), [("sequence_classification", 4), ("regression", 2)])
 def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
     """Highest accuracy, lowest error."""
-    kind = registry.plugin("tasks", task)
-    made = kind(kind.Options(), ("a", "b", "c"))
-    assert made.best_step({2: 0.5, 4: 0.7, 6: 0.7}) == best
+    assert make_task(TaskSpec(name=task), ("a", "b")).best_step({2: 0.5, 4: 0.7, 6: 0.7}) == best
 
 
 @pytest.mark.parametrize(
@@ -112,8 +111,7 @@ def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
 )
 def test_an_early_end_follows_evaluations_without_a_better_score(scores: dict[int, float], end: int | None) -> None:
     """Two of them here, in a row; an undefined score is worse than any other."""
-    kind = registry.plugin("tasks", "sequence_classification")
-    made = kind(kind.Options(), ("a", "b", "c"))
+    made = make_task(TaskSpec(name="sequence_classification"), ("a", "b"))
     assert made.early_end(scores, 2) == end
     assert made.early_end(scores, None) is None
 

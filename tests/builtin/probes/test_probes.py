@@ -79,9 +79,6 @@ OF_STEPS: dict[str, tuple[type[Probe], int, list[Step], dict[str, float]]] = {
     "the mean of the last twenty losses": (
         quality.QualityProbe, 1, [step(n, loss=float(n)) for n in range(1, 26)], {"train_loss": 15.5},
     ),
-    "the losses of a shorter run": (
-        quality.QualityProbe, 1, [step(n, loss=float(n)) for n in range(1, 4)], {"train_loss": 2.0},
-    ),
 }  # fmt: skip
 """Probes with the number of steps of the warm-up, the steps of a run, and what they tell."""
 
