@@ -180,15 +180,10 @@ def check(folder: Path) -> dict[str, float]:
 @torch.no_grad()
 def features(model: Any, folder: Path, texts: list[str]) -> NDArray[np.float32]:
     """Return the backbone's hidden state at each text's end token, shape [texts, width]."""
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    states = []
-    for start in range(0, len(texts), 100):
-        batch = tokenizer(texts[start : start + 100], padding=True, return_tensors="pt")
-        hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        last = batch["attention_mask"].sum(1) - 1
-        states.append(hidden[torch.arange(len(hidden)), last].numpy())
-    return np.concatenate(states)
+    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    mask = batch["attention_mask"]
+    hidden = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+    return np.asarray(hidden[torch.arange(len(hidden)), mask.sum(1) - 1])
 
 
 def write_card(folder: Path, figures: dict[str, float]) -> None:

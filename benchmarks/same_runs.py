@@ -12,6 +12,7 @@ versions train lora and full in turns, and the ratios of their throughput and me
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -165,27 +166,23 @@ def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
     large = old.room.parent / "gpt2"
     gpt2(large)
     ratios: dict[str, list[tuple[float, float]]] = {}
-    for number in range(rounds):
-        for name, (suite, *changes) in SPEED.items():
-            own = [*changes, "epochs=null", "validation_samples=8", "latency_samples=0"]
-            own += [f"backbone=path:{large}"] if name == "GPT-2" else []
-            for method in ("lora", "full"):
-                found: dict[Version, tuple[float, float]] = {}
-                for version in (old, new)[:: 1 if number % 2 else -1]:
-                    out = f"speed-{name}-{method}-{number}"
-                    words = ["run-all", suite, "--methods", method, "--seeds", "1", "--wandb", "off", "--out", out]
-                    version.call(*words, *(word for one in own for word in ("--set", one)))
-                    (file,) = version.room.glob(f"{out}/{suite}/{method}-*/run.json")
-                    metrics = json.loads(file.read_text())["metrics"]
-                    found[version] = metrics["samples_per_second"], metrics["peak_memory_mb"]
-                ratio = found[new][0] / found[old][0], found[new][1] / found[old][1]
-                ratios.setdefault(f"{name} {method}", []).append(ratio)
-                print(f"round {number + 1}, {name} {method}: {ratio[0]:.3f}, {ratio[1]:.3f}", flush=True)
+    for number, (name, (suite, *changes)), method in itertools.product(range(rounds), SPEED.items(), ("lora", "full")):
+        out, found = f"speed-{name}-{method}-{number}", {}
+        own = [*changes, "epochs=null", "validation_samples=8", "latency_samples=0"]
+        own += [f"backbone=path:{large}"] if name == "GPT-2" else []
+        words = ["run-all", suite, "--methods", method, "--seeds", "1", "--wandb", "off", "--out", out]
+        for version in (old, new)[:: 1 if number % 2 else -1]:
+            version.call(*words, *(word for one in own for word in ("--set", one)))
+            (file,) = version.room.glob(f"{out}/{suite}/{method}-*/run.json")
+            found[version] = json.loads(file.read_text())["metrics"]
+        speed, memory = (found[new][of] / found[old][of] for of in ("samples_per_second", "peak_memory_mb"))
+        ratios.setdefault(f"{name} {method}", []).append((speed, memory))
+        print(f"round {number + 1}, {name} {method}: {speed:.3f}, {memory:.3f}", flush=True)
     for case, pairs in ratios.items():
-        speed, memory = zip(*pairs, strict=True)
+        speeds, memories = zip(*pairs, strict=True)
         yield (
-            f"{case}: samples/s {statistics.median(speed):.3f} ({min(speed):.3f} to {max(speed):.3f}), "
-            f"peak memory {statistics.median(memory):.3f} of the older version's, {rounds} rounds"
+            f"{case}: samples/s {statistics.median(speeds):.3f} ({min(speeds):.3f} to {max(speeds):.3f}), "
+            f"peak memory {statistics.median(memories):.3f} of the older version's, {rounds} rounds"
         )
 
 

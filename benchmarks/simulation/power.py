@@ -117,14 +117,10 @@ def choose(trials: int) -> tuple[float, list[dict[str, Any]]]:
 
 def confirm(trials: int) -> Iterator[dict[str, Any]]:
     """Yield the rates of all cells, with fresh pages, and print them."""
-    print("| false pages | seeds | alone | shared | no least factor | upper bound |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for cell in cells():
         rates = cell.rates(RULES, trials, draw=2)
         kept, above = cell.holds(rates["after"], trials), upper(round(rates["after"] * trials), trials)
-        shares = " | ".join(map(percent, (*rates.values(), above)))
-        name = f"{cell.noise}, {cell.spreads}, {cell.apart} apart"
-        print(f"| {name} | {cell.seeds} | {shares} |{'' if kept else ' *'}", flush=True)
+        print(cell, *map(percent, (*rates.values(), above)), "" if kept else "*", flush=True)
         yield {**asdict(cell), "chooses": cell.chooses, **rates, "upper": above, "holds": kept}
 
 

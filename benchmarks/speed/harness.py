@@ -6,6 +6,7 @@ python -m speed.harness TABLE ROWS      prepares rows in a process that has its 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -140,27 +141,23 @@ def reports(sizes: tuple[int, ...]) -> list[Target]:
 
 def multiply(folder: Path, size: int) -> None:
     """Write copies of the reference's records under new seeds until there are `size`; those there are kept."""
-    records = load_records(REFERENCE).records
-    methods = sorted({record.spec.method.name for record in records})
-    for method in methods:
-        own = [record for record in records if record.spec.method.name == method]
-        for seed in range(size // len(methods)):
-            _copy(own[seed % len(own)], seed, folder)
-
-
-def _copy(record: RunRecord, seed: int, folder: Path) -> None:
-    spec = record.spec.model_copy(update={"seed": seed})
-    target = folder / spec.run_id
-    if target.exists():
-        return
-    target.mkdir(parents=True)
-    noise = random.Random(spec.run_id)  # noqa: S311 - made-up figures
-    moved = {k: v if v is None or "parameters" in k else v * noise.gauss(1, 0.01) for k, v in record.metrics.items()}
-    moved["test_accuracy"] = record.metrics["test_accuracy"]
-    for name in (POINTS, PREDICTIONS):
-        shutil.copy(REFERENCE / record.run_id / name, target / name)
-    made = record.model_copy(update={"spec": spec, "run_id": spec.run_id, "metrics": moved})
-    (target / RECORD).write_text(made.model_dump_json(indent=1) + "\n")
+    by_method: dict[str, list[RunRecord]] = {}
+    for record in load_records(REFERENCE).records:
+        by_method.setdefault(record.spec.method.name, []).append(record)
+    for own, seed in itertools.product(by_method.values(), range(size // len(by_method))):
+        record = own[seed % len(own)]
+        spec = record.spec.model_copy(update={"seed": seed})
+        target, old = folder / spec.run_id, record.metrics
+        if target.exists():
+            continue
+        target.mkdir(parents=True)
+        noise = random.Random(spec.run_id)  # noqa: S311 - made-up figures
+        moved = {k: v if v is None or "parameters" in k else v * noise.gauss(1, 0.01) for k, v in old.items()}
+        moved["test_accuracy"] = old["test_accuracy"]
+        for name in (POINTS, PREDICTIONS):
+            shutil.copy(REFERENCE / record.run_id / name, target / name)
+        made = record.model_copy(update={"spec": spec, "run_id": spec.run_id, "metrics": moved})
+        (target / RECORD).write_text(made.model_dump_json(indent=1) + "\n")
 
 
 def _timed(*arguments: str) -> tuple[float, float]:
