@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from speed import probes
-from torch.distributed import HashStore, destroy_process_group, init_process_group
 
 from helpers import tiny
 from hpml_bench.plugins.group import Group
@@ -66,22 +63,14 @@ class Noting(Probe):
         return []
 
 
-@pytest.fixture
-def gloo_group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    yield Group(0, 1, torch.device("cpu"))
-    destroy_process_group()
-
-
-def test_a_block_has_the_probes_on_once_everywhere(gloo_group: Group, tmp_path: Path) -> None:
+def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:
     """Of two trainings that begin the one with probes, the other without, each step and validation has them once."""
     prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
     seen, batches, with_probes = [], [], []
     for first in (True, False):
         switched = probes.Switched()
         switched.append(Noting(switched))
-        block = probes.Alternating.build(spec, prepared, gloo_group, switched)
+        block = probes.Alternating.build(spec, prepared, group, switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
         block.turns = probes.Turns(switched, first)
         pieces = probes.train_in_turns(block)
