@@ -169,22 +169,20 @@ class SweepProgress:
 
     def _follow(self, folder: Path, bar: TaskID, name: str, steps: int | None, ended: threading.Event) -> None:
         with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
-            while not ended.wait(POLL_SECONDS):
-                self._look(points, log, bar, steps)
+            over = False
+            while not over:
+                over = ended.wait(POLL_SECONDS)
+                if new := points.lines():
+                    with suppress(ValidationError):  # a line may be incomplete on a full disk
+                        step = Point.model_validate_json(new[-1]).step
+                        self._bars.update(bar, completed=step)
+                        self._bars.update(self._overall, completed=self._done + (step / steps if steps else 0.0))
+                for line in log.lines():
+                    if self._verbose or line.startswith(NOT_SAVED):
+                        self.say(f"  rank 0: {redacted(line, self._hidden)}")
                 where = next((beat.where for beat in heartbeat.read(folder) if beat.rank == 0), "")
                 stage = f", {where}" if where and not where.startswith(STEP) else ""
                 self._bars.update(bar, description=name + for_terminal(stage))
-            self._look(points, log, bar, steps)
-
-    def _look(self, points: Tail, log: Tail, bar: TaskID, steps: int | None) -> None:
-        if new := points.lines():
-            with suppress(ValidationError):  # a line may be incomplete on a full disk
-                step = Point.model_validate_json(new[-1]).step
-                self._bars.update(bar, completed=step)
-                self._bars.update(self._overall, completed=self._done + (step / steps if steps else 0.0))
-        for line in log.lines():
-            if self._verbose or line.startswith(NOT_SAVED):
-                self.say(f"  rank 0: {redacted(line, self._hidden)}")
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,11 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):
         specs = () if runs is None else runs.units[number]
-        records = [recorded[spec.run_id] for spec in specs if spec.run_id in recorded]
-        done = sum(record.status in FINAL for record in records)
-        total, failed = total + done, failed + sum(record.status in FAILED for record in records)
+        statuses = [recorded[spec.run_id].status for spec in specs if spec.run_id in recorded]
+        done, bad = (sum(status in of for status in statuses) for of in (FINAL, FAILED))
+        total, failed = total + done, failed + bad
         job, worked = live.get(number), last.get(number)
-        complete = sum(record.status in FINAL | FAILED for record in records) == len(unit.tasks)
-        ended = "ended" if complete else "left" if worked else "not begun"
+        ended = "ended" if done + bad == len(unit.tasks) else "left" if worked else "not begun"
         now = job.state.lower() if job else "running" if number in held else ended
         states[now] += 1
         host = worked.host if worked and (job is None or job.running) else ""
