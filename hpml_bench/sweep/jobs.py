@@ -55,7 +55,8 @@ class JobSweep:
             before = plans.own_plan(folder)
             plan = plan_jobs(request, profile, folder, before)
             if before is not None and (request.fresh or not before.may_overlap(plan)):
-                _refuse_if_jobs_live(folder, before, engine, say)
+                own = before.profile.engine == profile.engine
+                refuse_if_jobs_live(folder, before, say, engine if own else make_engine(before.profile))
             if request.fresh and not request.whole:
                 results.clear(recorded_specs(folder, plan))
             elif request.fresh:
@@ -329,11 +330,19 @@ def _unusable(folder: Path, plan: JobPlan, say: Say) -> bool:
     return False
 
 
-def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine, say: Say) -> None:
-    """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
-    owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
-    owners = holders(folder, owned, release=True)
-    living = sorted({owner.job for owner in owners} | set(Watcher(folder, before, owned, say).names()))
+def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | None = None) -> None:
+    """Refuse a folder in which jobs of a plan wait or work; the error names them, and how to end them.
+
+    Without its `engine` a machine that has none of the engine's commands is asked for nothing.
+    """
+    try:
+        owned = engine or make_engine(plan.profile)
+        owners = holders(folder, owned, release=True)
+        living = sorted({owner.job for owner in owners} | set(Watcher(folder, plan, owned, say).names()))
+    except (UserError, OSError):
+        if engine is not None:
+            raise
+        return
     if living:
         claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
         raise UserError(

@@ -15,7 +15,6 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
-from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker, follow_all
 from hpml_bench.records.files import SUITE, remove
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
@@ -26,11 +25,10 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite, resolve
-from hpml_bench.sweep.watch import Watcher
 from hpml_bench.system import environment
-from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
@@ -87,7 +85,8 @@ def run_sweep(
     say = partial(console.print, markup=False, highlight=False)
     with ResultsFolder.open(request.folder) as results, stoppable():
         refuse_if_worked_on(results.path)
-        _refuse_if_queued(results.path)
+        if (plan := own_plan(results.path)) is not None:
+            refuse_if_jobs_live(results.path, plan, print)
         if request.fresh and request.whole:
             results.forget_measured()
         resolved = resolve(request.suite, MeasuredSettings(results.path, request.limits))
@@ -104,22 +103,6 @@ def run_sweep(
         except KeyboardInterrupt:  # between runs
             ending = Ending("interrupted")
         return SweepResult(results.path, len(runs), results.records(runs), ending)
-
-
-def _refuse_if_queued(folder: Path) -> None:
-    """Refuse a results folder for which jobs are queued, which hold no claims yet."""
-    if (plan := own_plan(folder)) is None:
-        return
-    try:
-        engine = make_engine(plan.profile)
-        waiting = Watcher(folder, plan, engine, print).names()
-    except (UserError, OSError):  # such as on a machine without the engine's commands
-        return
-    if waiting:
-        raise UserError(
-            f"{folder}: job {waiting[0]} of a plan waits for it ({len(waiting)} jobs); hpml-bench stop {folder} "
-            "ends them, or give another --out"
-        )
 
 
 def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:

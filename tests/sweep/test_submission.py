@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from helpers import made_records
 from helpers.fake_slurm import asked, line, on_slurm, opened, record_of, resolved
@@ -22,6 +23,7 @@ from hpml_bench.records.run import Digests, RunRecord, Status
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
+from hpml_bench.sweep.local import run_sweep
 from hpml_bench.sweep.plan import plan_jobs
 from hpml_bench.sweep.status import state
 from hpml_bench.sweep.watch import FRUITLESS_LIMIT
@@ -209,6 +211,8 @@ def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     (slurm / "queue").write_text(line(second, "7_0"))
     with pytest.raises(UserError, match=r"jobs of another plan, or of another profile, work in it \(7_0\); end them"):
         JobSweep.open(*on_slurm(), first.folder, print)
+    with pytest.raises(UserError, match=r"work in it \(7_0\); end them with hpml-bench stop"):  # also without jobs
+        run_sweep(replace(asked()[0], out=first.folder.parent), Console(quiet=True))
 
 
 def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
