@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.run import RunRecord
@@ -17,51 +17,28 @@ from hpml_bench.system.text import sanitize
 
 LONGEST = 100 * 365 * 86_400.0
 """Seconds beyond which a run's length is invalid."""
+Span = tuple[float, RunRecord]
+"""Begin, in seconds since 1970, of a run within a job; compared or not, it took the job's time."""
 
 
-@dataclass(frozen=True)
-class Where:
-    """Job and hosts of a run, from its record."""
+class Where(NamedTuple):
+    """Engine, start of a job (name, restart) and hosts of a run, from its record."""
 
     engine: str
-    job: str
-    restart: int
+    start: tuple[str, int]
     hosts: tuple[str, ...]
-
-    @property
-    def start(self) -> tuple[str, int]:
-        return self.job, self.restart
 
 
 def where(record: RunRecord) -> Where | None:
     said = Environment.read(record.environment).where
-    if not said:
-        return None
-    hosts = said.get("hosts") or [said.get("host")]
-    restart = said.get("restart")
-    return Where(
-        engine=_word(said.get("engine")),
-        job=_word(said.get("job")),
-        restart=restart if isinstance(restart, int) else 0,
-        hosts=tuple(_word(host) for host in (hosts if isinstance(hosts, list | tuple) else [hosts]) if host),
-    )
+    hosts, restart = said.get("hosts") or [said.get("host")], said.get("restart")
+    named = tuple(_word(host) for host in (hosts if isinstance(hosts, list | tuple) else [hosts]) if host)
+    start = _word(said.get("job")), restart if isinstance(restart, int) else 0
+    return Where(_word(said.get("engine")), start, named) if said else None
 
 
 def _word(value: Any) -> str:
     return "–" if value is None else sanitize(value, 60)
-
-
-@dataclass(frozen=True)
-class JobSpan:
-    """A run within a job, in seconds since 1970; compared or not, it took the job's time."""
-
-    run_id: str
-    method: str
-    """Its method's name in the suite."""
-    well: bool
-    """Whether it ended as `ok`."""
-    begin: float
-    end: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +51,7 @@ class JobTimes:
     began: float
     ended: float
     """End; of a job that works, or was killed, the last known time."""
-    runs: tuple[JobSpan, ...]
+    runs: tuple[Span, ...]
 
     @property
     def name(self) -> str:
@@ -82,17 +59,12 @@ class JobTimes:
         return sanitize(f"{self.job.job}{again} on {self.job.host}", 26)
 
     @property
-    def preparing(self) -> float:
-        """Seconds of a job that only prepared model and data."""
-        return self.ended - self.began if self.job.unit < 0 else 0.0
-
-    @property
-    def running(self) -> float:
-        return sum(span.end - span.begin for span in self.runs)
-
-    @property
-    def idle(self) -> float:
-        return max(0.0, self.ended - self.began - self.running - self.preparing)
+    def states(self) -> dict[str, float]:
+        """Seconds in each state; a job that only prepares model and data is not idle meanwhile."""
+        running, lasted = sum(run.seconds for _, run in self.runs), self.ended - self.began
+        preparing = lasted if self.job.unit < 0 else 0.0
+        idle = max(0.0, lasted - running - preparing)
+        return {"queued": self.began - self.queued, "preparing": preparing, "in runs": running, "idle": idle}
 
 
 @dataclass(frozen=True)
@@ -112,44 +84,32 @@ class SweepTimes:
     @property
     def sums(self) -> dict[str, float]:
         """Seconds of all jobs in each state."""
-        each = [(job.began - job.queued, job.preparing, job.running, job.idle) for job in self.jobs]
-        found = dict(zip(("queued", "preparing", "in runs", "idle"), map(sum, zip(*each, strict=True)), strict=True))
-        return {what: seconds for what, seconds in found.items() if seconds or what != "preparing"}
+        each = [job.states for job in self.jobs]
+        found = {state: sum(of[state] for of in each) for state in each[0]}
+        return {state: seconds for state, seconds in found.items() if seconds or state != "preparing"}
 
 
 def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None:
     """Return the jobs of a results folder with their runs; None where no job did any, or their times can't be read."""
-    by_start: dict[tuple[str, int], list[JobSpan]] = {}
+    by_start: dict[tuple[str, int], list[Span]] = {}
     for record in records:
         place, begin = where(record), moment(record.started)
         if place is not None and begin is not None and 0 <= record.seconds < LONGEST:
-            method, well = record.spec.method.name, record.status == "ok"
-            span = JobSpan(record.run_id, method, well, begin, begin + record.seconds)
-            by_start.setdefault(place.start, []).append(span)
+            by_start.setdefault(place.start, []).append((begin, record))
+    starts = [(began, job) for job in read_jobs(folder) if (began := moment(job.began)) is not None]
     found: list[JobTimes] = []
-    for job in read_jobs(folder):
-        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span.begin, span.run_id))
-        began = moment(job.began)
-        if began is None:
-            continue
-        ended = max([began, *(span.end for span in spans)]) if job.ended is None else moment(job.ended)
-        queued = began if job.queued is None else moment(job.queued)
-        if ended is not None and queued is not None:
-            end = max([began, ended, *(span.end for span in spans)])  # a run's start is recorded to the second
-            found.append(JobTimes(job, min(queued, began), began, end, tuple(spans)))
-    return SweepTimes(tuple(_requeued(found))) if found and by_start else None
-
-
-def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:
-    """Return jobs whose restarts have waited since the end of the start before, not since the submission."""
     last: dict[tuple[str, int], float] = {}
-    found = []
-    for job in sorted(jobs, key=lambda job: (job.began, job.job.unit)):
-        key = job.job.job, job.job.unit
-        before = last.get(key, job.queued) if job.job.restart else job.queued
-        found.append(replace(job, queued=min(job.began, max(job.queued, before))))
-        last[key] = job.ended
-    return found
+    for began, job in sorted(starts, key=lambda start: (start[0], start[1].unit)):
+        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span[0], span[1].run_id))
+        done = max([began, *(begin + run.seconds for begin, run in spans)])  # a start is recorded to the second
+        ended = done if job.ended is None else moment(job.ended)
+        queued = moment(job.queued if job.queued is not None else job.began)
+        if ended is not None and queued is not None:
+            # a restart has waited since the end of the start before, not since the submission
+            waited = max(queued, last.get((job.job, job.unit), queued)) if job.restart else queued
+            last[job.job, job.unit] = max(done, ended)
+            found.append(JobTimes(job, min(began, waited), began, max(done, ended), tuple(spans)))
+    return SweepTimes(tuple(found)) if found and by_start else None
 
 
 def moment(text: str) -> float | None:

@@ -179,7 +179,7 @@ def _places(results: Results) -> Table:
     for record in sorted(results.compared, key=lambda record: (record.started, record.run_id)):
         if place := where(record):
             label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
-            rows.append([label, seed, hosts, place.engine, place.job, place.restart, _neighbours(record)])
+            rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     return table("places", "Where the compared runs ran", columns, rows, notes)

@@ -241,7 +241,7 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
     count = len(times.jobs)
     row = min(JOB_ROW, TALLEST / count)
     found = [bar for at, job in enumerate(times.jobs) for bar in _bars(results, times, job, at, row, size)]
-    failed = not all(span.well for job in times.jobs for span in job.runs)
+    failed = any(run.status != "ok" for job in times.jobs for _, run in job.runs)
     named = rows([job.name for job in times.jobs])
     return Picture(
         name="jobs",
@@ -263,12 +263,11 @@ def _bars(results: Results, times: SweepTimes, job: JobTimes, at: int, row: floa
         return ((begin - times.first) / size, float(at)), ((end - times.first) / size, float(at))
 
     yield Segment(*ends(job.queued, job.began), "ink", 0.7 * row, "queued", 0.5, "hatched")
-    thick = bool(job.preparing)
-    yield Segment(
-        *ends(job.began, job.ended), "ink", (0.7 if thick else 0.22) * row, "preparing" if thick else "idle", 0.5
-    )
+    thick, label = (0.7, "preparing") if job.states["preparing"] else (0.22, "idle")
+    yield Segment(*ends(job.began, job.ended), "ink", thick * row, label, 0.5)
     style = styles(results.methods)
-    for span in job.runs:
-        method = results.labels.get(span.run_id, span.method)
+    for begin, run in job.runs:
+        method = results.labels.get(run.run_id, run.spec.method.name)
         tone, label = (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
-        yield Segment(*ends(span.begin, span.end), tone, 0.7 * row, label, 1.0 if span.well else 0.4)
+        opacity = 1.0 if run.status == "ok" else 0.4
+        yield Segment(*ends(begin, begin + run.seconds), tone, 0.7 * row, label, opacity)
