@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
@@ -146,15 +146,9 @@ class Suites:
     @cached_property
     def titles(self) -> tuple[str, ...]:
         """Name of each block, with the number of its suites where they are several."""
-        several = {name: f"{name} ({count} tasks as one)" for name, count in self.groups.items()}
-        named = zip(self.blocks, (several.get(suite.block, suite.name) for suite in self.ranked), strict=True)
-        return tuple(dict(named).values())
-
-    @cached_property
-    def groups(self) -> dict[str, int]:
-        """Group of suites -> how many are ranked, of several."""
-        counts = Counter(suite.block for suite in self.ranked if suite.block)
-        return {name: count for name, count in counts.items() if count > 1}
+        counts = Counter(self.blocks)
+        return tuple(f"{suite.block} ({counts[at]} tasks as one)" if counts[at] > 1 else suite.name
+                     for at, suite in dict(zip(self.blocks, self.ranked, strict=True)).items())  # fmt: skip
 
     @property
     def digest(self) -> str:
@@ -262,14 +256,11 @@ def _relative(suites: Suites, key: Key, name: str) -> Values | None:
 
 
 def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
-    known = Pair(a=pair.a, b=pair.b, verdict="untested", winner=None, difference=pair.difference,
-                 shared=len(suites.titles))  # fmt: skip
-    if not suites.tested:
-        return known
-    verdict = "different" if pair.winner else "undecided"
-    return known.model_copy(
-        update={"verdict": verdict, "winner": pair.winner, "p": pair.p, "p_adjusted": pair.p_adjusted}
-    )
+    known: dict[str, Any] = {"verdict": "untested", "winner": None}
+    if suites.tested:
+        verdict = "different" if pair.winner else "undecided"
+        known = {"verdict": verdict, "winner": pair.winner, "p": pair.p, "p_adjusted": pair.p_adjusted}
+    return Pair(a=pair.a, b=pair.b, difference=pair.difference, shared=len(suites.titles), **known)
 
 
 # The sections
@@ -316,8 +307,9 @@ def _places(suites: Suites) -> Table:
 
 def _friedman(suites: Suites) -> Text:
     n, k, p, noun = len(suites.titles), len(suites.methods), p_value(suites.found.p), suites.compared
+    groups = Counter(suite.block for suite in suites.ranked if suite.block)
     sentences = [f"{count} tasks of {name} count as one: {noun}s are ranked by their mean rank over these."
-                 for name, count in suites.groups.items()]  # fmt: skip
+                 for name, count in groups.items() if count > 1]  # fmt: skip
     if suites.tested:
         sentences += [
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "

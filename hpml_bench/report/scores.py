@@ -12,23 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import statistics
-from hpml_bench.report.answer.model import Failure, Guess, Setup
+from hpml_bench.report.answer.model import Failure, Guess, Method, Setup
 from hpml_bench.suite.suite import Until
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """Facts of a suite's runs of a method beside scores and costs."""
-
-    kind: str
-    base: bool
-    """Whether it trains nothing: the base model as it is."""
-    runs: int
-    """Compared runs."""
-    settings: tuple[tuple[str, str], ...]
-    """Title -> value: kind, rate, options."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,8 @@ class SuiteFacts:
     model: str
     data: str
     setup: Setup
-    methods: Mapping[str, MethodFacts]
+    methods: Mapping[str, Method]
+    """Methods without their places and values."""
     under: Mapping[str, int]
     """Method -> runs that were still improving when their budget ended."""
     guess: Guess | None

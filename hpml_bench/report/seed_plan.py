@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,9 +95,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     over_rows = results.verdicts.by_rows
     tested = [c for c in compared if not c.exact and c.p is not None and not (over_rows and metric == results.quality)]
     if not tested:
-        reason = (
-            f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share, of costs on one host a seed,"
-        )
+        least = f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share"
+        reason = f"{least}, of costs on one host a seed,"
         if any(c.exact for c in compared):
             reason = "is the same in every seed: one seed tells it exactly"
         elif results.race and len(names) < 2:
@@ -186,60 +185,44 @@ def _told(
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)
+    worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
+    every = "every other pair" if unknown else "every pair"
+    enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest"
+    never = f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
     hours, on_hours = _hours(results, seeds)
     sentences = (
-        *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
-        *on_hours,
+        f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
+        "unknown and nothing is planned for them; more seeds may tell it." if unknown else "",
+        never if seeds is None else f"{enough} is {worst.a} − {worst.b}.",
+        f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open no seed tells; "
+        "more test rows may." if metric == results.quality else "",
+        f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.",
+        on_hours,
         f"A spread from {min(p.n for p in pairs)} seeds is itself uncertain: cautious is for its 80 % upper bound.",
         f"Seeds are those of the next look at this folder, which may use {spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
-    )
-    return SeedPlan(table("plan", caption, columns, rows), sentences, pairs, unknown, seeds, hours)
+    )  # fmt: skip
+    told = tuple(filter(None, sentences))
+    return SeedPlan(table("plan", caption, columns, rows), told, pairs, unknown, seeds, hours)
 
 
-def _on_seeds(
-    results: Results, metric: str, scaled: str, pairs: tuple[PlannedPair, ...], unknown: tuple[str, ...],
-    seeds: int | None,
-) -> Iterator[str]:  # fmt: skip
-    worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
-    if unknown:
-        yield (
-            f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
-            "unknown and nothing is planned for them; more seeds may tell it."
-        )
-    if seeds is None:
-        yield f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
-    else:
-        every = "every other pair" if unknown else "every pair"
-        yield f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest is {worst.a} − {worst.b}."
-    if metric == results.quality:
-        yield (
-            f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open no seed tells; "
-            "more test rows may."
-        )
-    yield f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}."
-
-
-def _hours(results: Results, seeds: int | None) -> tuple[float | None, list[str]]:
-    """Return how long so many seeds take, and the sentence on it, or on why that is unknown."""
+def _hours(results: Results, seeds: int | None) -> tuple[float | None, str]:
+    """Return how long so many seeds take, and the sentence on it, or on why that is unknown; empty without seeds."""
     if not results.one_machine:
-        return None, ["The pilot's runs come from different hardware or versions, so that they tell no hours."]
+        return None, "The pilot's runs come from different hardware or versions, so that they tell no hours."
     if results.beside:
-        return None, [
-            "Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."
-        ]
+        slowed = "Runs of the pilot had neighbours on their host, which slow each other"
+        return None, f"{slowed}, so that they tell no hours."
     if seeds is None:
-        return None, []
+        return None, ""
     names = staying(results.verdicts) if results.race else results.methods
     recorded = [[run.wall_seconds for run in results.runs(method)] for method in names]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = seeds * round_seconds / 3600
     minutes = f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
+    pace = f"{number(round_seconds, '.1f')} s a seed, runs one after another"
     duration = f"{number(hours, '.1f')} hours" if hours >= 1 else minutes
-    return hours, [
-        f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's "
-        f"{number(round_seconds, '.1f')} s a seed, runs one after another."
-    ]
+    return hours, f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's {pace}."
 
 
 def _count(n: int | None) -> Cell:

@@ -98,8 +98,7 @@ def test_the_interval_is_the_one_that_decides() -> None:
     )  # fmt: skip
     answer = an_answer({"a": 80.0, "b": 79.0}, pairs={"score": (one,)})
     of = difference(answer, "b", "a")
-    assert of is not None
-    assert of == (-1.0, -3.0, 1.0, "open")
+    assert of == (-1.0, -3.0, 1.0)
     zero, interval, _, _, _ = drawn(bars(answer).svg["b"])
     assert interval is not None
     assert interval[0] < zero < interval[1]

@@ -8,13 +8,13 @@ from dataclasses import replace
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
-from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Setup
+from hpml_bench.report.answer.model import Failure, Guess, Method, PageSummary, Setup
 from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.numbers import count_of, option_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.scores import MethodFacts, SuiteFacts
+from hpml_bench.report.scores import SuiteFacts
 from hpml_bench.system.text import sanitize
 
 
@@ -63,10 +63,10 @@ def facts_of(results: Results) -> SuiteFacts:
     )
 
 
-def _method(results: Results, name: str) -> MethodFacts:
+def _method(results: Results, name: str) -> Method:
     runs = results.runs(name)
-    kind = runs[0].spec.method.method
-    return MethodFacts(kind, all(map(is_base, runs)), len(runs), tuple(_settings(results, name)))
+    kind, settings = runs[0].spec.method.method, tuple(_settings(results, name))
+    return Method(name=name, kind=kind, base=all(map(is_base, runs)), seeds=len(runs), settings=settings, values={})
 
 
 def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:

@@ -47,7 +47,7 @@ def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Shown]:
     mean, gap = answer.value(name, "score"), difference(answer, name, best) if name != best else None
     yield name, name
     yield (MISSING, None) if mean is None else (answer.score.text(mean, unit=False), mean)
-    for value in (gap.d, gap.low, gap.high) if gap else (None,) * 3:
+    for value in gap or (None,) * 3:
         yield (MISSING, None) if value is None else (answer.gap_text(value, unit=False), value)
     behind = ", ".join(answer.related(name, "worse"))
     verdict = words.verdict(answer, name).chip or (f"behind {behind}" if behind else "")

@@ -14,7 +14,7 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
 from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list
-from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, SuiteFacts, entering
+from hpml_bench.report.scores import AlignedScores, CostDefinition, SuiteFacts, entering
 from hpml_bench.statistics import Better, Comparison
 from hpml_bench.system.text import sanitize
 
@@ -46,8 +46,8 @@ def summarize(found: Verdicts) -> PageSummary:
         for cost, axis in axes.items()
         if axis.tested
     }
-    runs = sum(m.runs for m in facts.methods.values())
-    seeds = len(scores.seeds) if scores.facts else max((m.runs for m in facts.methods.values()), default=0)
+    runs = sum(m.seeds for m in facts.methods.values())
+    seeds = len(scores.seeds) if scores.facts else max((m.seeds for m in facts.methods.values()), default=0)
     return PageSummary(
         suite=facts.suite, description=facts.description, model=facts.model, data=facts.data, rows=scores.count or 0,
         rows_text=_rows_text(scores), seeds=seeds, shared=_shared(found), runs=runs,
@@ -71,7 +71,7 @@ def _bare(found: Verdicts) -> SuiteFacts:
     return SuiteFacts(
         suite=scores.title, description="", model="", data=scores.title, under={}, guess=None,
         setup=Setup(budget=_runs_text(scores) if found.by_rows else ""),
-        methods={name: MethodFacts(name, False, len(of), ()) for name, of in scores.means.items()},
+        methods={name: Method(name=name, kind=name, seeds=len(of), values={}) for name, of in scores.means.items()},
         failures=tuple(
             Failure(method=one.system, seed=int(one.seed) if one.seed.isdigit() else at, status=one.status)
             for at, one in enumerate(scores.failed)
@@ -197,7 +197,7 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     return larger_unit(cost.unit, max(means, default=0.0))
 
 
-def _method(found: Verdicts, name: str, own: MethodFacts, axes: Costs, scale: float) -> Method:
+def _method(found: Verdicts, name: str, own: Method, axes: Costs, scale: float) -> Method:
     scores, v = found.scores, {}
     if runs := entering_means(found).get(name):
         low, high = own_interval(found, name)
@@ -209,10 +209,8 @@ def _method(found: Verdicts, name: str, own: MethodFacts, axes: Costs, scale: fl
             key = axes[cost].id if cost in axes else cost.column
             v[key] = _values(by_run, cost_scale(scores, cost)[0], low, interval.high)
     place = found.front.get(name)
-    return Method(
-        name=name, kind=own.kind, base=own.base, rank_range=found.ranks.get(name), front=place.place if place else None,
-        dominated_by=place.by if place else (), seeds=own.runs, settings=own.settings, values=v,
-    )  # fmt: skip
+    placed = {"front": place.place, "dominated_by": place.by} if place else {}
+    return Method.model_validate(dict(own) | {"name": name, "rank_range": found.ranks.get(name), "values": v, **placed})
 
 
 def _values(runs: Mapping[int, float], scale: float, low: float | None, high: float | None) -> Values:

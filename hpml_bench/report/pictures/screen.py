@@ -16,7 +16,7 @@ import numpy as np
 from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis as Cost
-from hpml_bench.report.answer.model import Key, PageSummary, Relation
+from hpml_bench.report.answer.model import Key, PageSummary
 from hpml_bench.report.numbers import capitalized
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
@@ -102,18 +102,10 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
 
 
 HEIGHT = 20
+Gap = tuple[float, float | None, float | None]
+"""Difference of a method's score less another's, and the ends of the interval that decides; none without a test."""
 CLEAR = 2.5
 """Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
-
-
-class Difference(NamedTuple):
-    """Difference of a method to another, in units of the score: the first less the second."""
-
-    d: float
-    low: float | None
-    high: float | None
-    """Ends of the interval that decides; none where nothing was tested."""
-    relation: Relation
 
 
 class Bars(NamedTuple):
@@ -130,12 +122,10 @@ class Bars(NamedTuple):
     """A small bar for the caption; empty where nothing was tested."""
 
 
-def difference(answer: PageSummary, name: str, other: str) -> Difference | None:
-    """Return the difference of a method's score to another's; none where they share no seed."""
+def difference(answer: PageSummary, name: str, other: str) -> Gap | None:
+    """Return the difference of a method's score to another's, in the score's unit; none where they share no seed."""
     pair = answer.pair("score", name, other)
-    if pair is None or not math.isfinite(pair.difference):
-        return None
-    return Difference(*pair.seen_from(name), answer.relation("score", name, other))
+    return pair.seen_from(name) if pair is not None and math.isfinite(pair.difference) else None
 
 
 def bars(answer: PageSummary, width: int = 96) -> Bars:
@@ -143,30 +133,28 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     names = [method.name for method in answer.methods]
     found = {name: of for name in names[1:] if (of := difference(answer, name, names[0]))}
     sign = 1 if answer.score.better == "higher" else -1
-    ends = [sign * end for of in found.values() for end in (of.d, of.low, of.high) if end is not None]
+    ends = [sign * end for of in found.values() for end in of if end is not None]
     low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
     axis = Axis(low, high if high > low else low + 1.0)
     pixel = (axis.high - axis.low) / (width - 12)
-    top = frozenset(answer.top)
-    svg = {name: _drawn(_bar(axis, of, sign, pixel, name in top), width) for name, of in found.items()}
-    said = {name: _said(answer, of) for name, of in found.items()}
-    value = {name: of.d for name, of in found.items()}
-    for best in names[:1]:
-        svg[best] = _drawn(_bar(axis, Difference(0.0, None, None, "better"), sign, pixel, best in top), width)
-        said[best], value[best] = "best mean", 0.0
-    key = _drawn(_bar(Axis(-32, 0), Difference(-20, -32, -7, "worse"), 1, 1.0, top=False), 44)
-    return Bars(value, svg, said, _scale(axis, pixel, sign, width), key if answer.tested_by_score else "")
+    shown: dict[str, Gap] = found | dict.fromkeys(names[:1], (0.0, None, None))
+    svg = {}
+    for name, of in shown.items():
+        differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
+        svg[name] = _drawn(_bar(axis, of, differs, sign, pixel, name in answer.top), width)
+    said = {name: _said(answer, of) if name in found else "best mean" for name, of in shown.items()}
+    key = _drawn(_bar(Axis(-32, 0), (-20, -32, -7), True, 1, 1.0, False), 44) if answer.tested_by_score else ""
+    return Bars({name: of[0] for name, of in shown.items()}, svg, said, _scale(axis, pixel, sign, width), key)
 
 
 def _drawn(row: Picture, width: int) -> str:
     return small(layout(row, width).shapes, width, HEIGHT, "diff")
 
 
-def _bar(axis: Axis, of: Difference, sign: int, pixel: float, top: bool) -> Picture:
+def _bar(axis: Axis, of: Gap, differs: bool, sign: int, pixel: float, top: bool) -> Picture:
     """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
-    differs = of.relation in ("better", "worse")
     radius = 3.5 if differs else 3.0
-    d, ends = sign * of.d, sorted(sign * end for end in (of.low, of.high) if end is not None)
+    d, ends = sign * of[0], sorted(sign * end for end in of[1:] if end is not None)
     if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
         radius = 2.0  # else the mark hides the interval
     side = (d > 0) - (d < 0) if differs else 0
@@ -197,9 +185,6 @@ def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
     return small(texts, width, 12, "scale")
 
 
-def _said(answer: PageSummary, of: Difference) -> str:
-    mean = answer.gap_text(of.d)
-    if of.low is None or of.high is None:
-        return mean
-    low, high = (answer.gap_text(value, unit=False) for value in (of.low, of.high))
-    return f"{mean}, interval {low} to {high}"
+def _said(answer: PageSummary, of: Gap) -> str:
+    ends = [answer.gap_text(end, unit=False) for end in of[1:] if end is not None]
+    return f"{answer.gap_text(of[0])}{f', interval {ends[0]} to {ends[1]}' if ends else ''}"
