@@ -45,7 +45,9 @@ def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float,
     `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
     `statistics.crossed_evidence`, `spent` the share of the 5 % that this look has.
     """
-    tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}
+    evidence = {at: statistics.crossed_evidence(of, span, step) for at, of in enumerate(gains)
+                if len(of) >= statistics.LEAST_SEEDS}  # fmt: skip
+    tested = {at: max((one.p() / 2 if one.mean > 0 else 1.0 for one in of), default=1.0) for at, of in evidence.items()}
     in_each_run = [max(map(_p_above_over_rows, of)) for of in gains]
     adjusted = statistics.holm([*tested.values(), *in_each_run])
     level = statistics.ALPHA * statistics.FOR_GUESSING * spent
@@ -62,11 +64,6 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
         return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
     evidence = statistics.OverSeeds.of(gains)
     return evidence.p() / 2 if evidence else 1.0
-
-
-def _p_above(gains: NDArray[np.float64], span: float, step: float) -> float:
-    evidence = statistics.crossed_evidence(gains, span, step)
-    return max((one.p() / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)
 
 
 # Learning to the end

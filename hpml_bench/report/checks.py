@@ -26,7 +26,7 @@ from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.predictions import Predictions, bytes_of, same_answers
 from hpml_bench.records.run import Check, Consumed, Point, RunRecord
-from hpml_bench.report.comparability import grouped, untrained
+from hpml_bench.report.comparability import grouped, method_of, untrained
 from hpml_bench.report.predictions import Scored, task_of
 from hpml_bench.suite.schedule import Windows
 from hpml_bench.suite.settings import Settings
@@ -254,7 +254,8 @@ def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
     """
     own = [record for record in records if POINTS in record.files and not untrained(record)]
     keys: tuple[tuple[str, Callable[[RunRecord], Hashable]], ...] = (
-        ("its order of samples", _order),
+        # those that two runs of a method share are of one seed
+        ("its order of samples", lambda run: (method_of(run), run.consumed.order if run.consumed else run.run_id)),
         (f"its {POINTS}", lambda run: run.files[POINTS]),
     )
     for what, key in keys:
@@ -262,11 +263,6 @@ def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
             for record in group if len(group) > 1 else ():
                 others = ", ".join(other.run_id for other in group if other is not record)
                 yield record, Fault("copies", f"{what} is that of {others} too: all but one are copies")
-
-
-def _order(run: RunRecord) -> Hashable:
-    """Return method and order of samples, where the order is known: those that two runs share are of one seed."""
-    return run.spec.method.model_dump_json(), run.consumed.order if run.consumed else run.run_id
 
 
 def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.records.load import load_records
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,12 +32,10 @@ def load_results(folder: Path | str) -> pd.DataFrame:
 
     records = load_records(Path(folder)).records
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
-    frame = pd.DataFrame([_row(record) for record in records], columns=[*RUN_COLUMNS, *metrics])
+    specs = [{"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed} for run in records]
+    rows = [run.metrics | spec | {name: getattr(run, name) for name in RUN_COLUMNS if name not in spec}
+            for run, spec in zip(records, specs, strict=True)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics])
     frame[metrics] = frame[metrics].astype("float64")
     frame["started"] = pd.to_datetime(frame["started"], utc=True, errors="coerce", format="ISO8601")
     return frame
-
-
-def _row(record: RunRecord) -> dict[str, object]:
-    spec = {"suite": record.spec.suite, "method": record.spec.method.name, "seed": record.spec.seed}
-    return record.metrics | spec | {name: getattr(record, name) for name in RUN_COLUMNS if name not in spec}

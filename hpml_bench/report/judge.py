@@ -264,7 +264,8 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
         if not scores.means:
             return "seeds and rows", None
         few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
-        return "none" if few else "seeds and rows" if seeds and not _repeated(scores) else "rows", few
+        alike = all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
+        return "none" if few else "seeds and rows" if seeds and not alike else "rows", few
     if seeds:
         return "seeds", None
     if not scores.bounded:
@@ -274,10 +275,6 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
         None if scores.independent else NOT_INDEPENDENT
     )
     return "none" if why else "shares", why
-
-
-def _repeated(scores: AlignedScores) -> bool:
-    return all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
 
 
 def _few(count: int, unit: str) -> str | None:

@@ -86,8 +86,10 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
 def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
     settings, spec = record.spec.settings, record.spec.method
     optimizer = spec.optimizer or settings.optimizer
+    kind, _, rest = settings.backbone.partition("#")[0].partition(":")  # a folder's place is private
     return {
-        "model_id": _model(settings.backbone), "dtype": dtype, "max_seq_length": settings.max_length,
+        "model_id": f"{kind}:{PurePath(rest).name if kind == 'path' else rest}", "dtype": dtype,
+        "max_seq_length": settings.max_length,
         "batch_size": settings.global_batch, "batch_size_eval": settings.eval_batch,
         "max_steps": record.consumed.steps if record.consumed else None, "eval_steps": settings.eval_every,
         "compile": None, "use_gc": settings.gradient_checkpointing, "query_template": None, "seed": record.spec.seed,
@@ -96,12 +98,6 @@ def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
         "lr_scheduler": settings.schedule, "use_amp": AUTOCAST.get(settings.precision), "autocast_adapter_dtype": None,
         "generation_kwargs": None, "attn_implementation": None,
     }  # fmt: skip
-
-
-def _model(backbone: str) -> str:
-    """Return the model's source; of a folder its name alone, since its place is private."""
-    kind, _, rest = backbone.partition("#")[0].partition(":")
-    return f"{kind}:{PurePath(rest).name if kind == 'path' else rest}"
 
 
 def _known(record: RunRecord) -> tuple[str | None, str | None]:

@@ -143,7 +143,9 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
     kinds = [kind for kind in FORMATS if kind in formats]
     pages = bool({"html", "md"} & {*kinds})
     try:
-        long = [_write(out / name, text) for name, text in _long_tables(page)] if pages else []  # which pages link to
+        tables = [block for section in page.sections for block in section.leaves if isinstance(block, Table)]
+        beside = filter(_long, tables) if pages else ()  # to which pages link
+        long = [_write(out / f"tables/{table.name}.csv", export.csv_text(table)) for table in beside]
         written = [_write(out / name, content) for kind in kinds for name, content in _files(page, kind)]
         answer = out / "report.json"
         if pages and page.answer.methods:
@@ -176,12 +178,6 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
         from hpml_bench.report import peft
 
         yield from ((f"{peft.FOLDER}/{name}", text) for name, text in peft.files_of(page.results).items())
-
-
-def _long_tables(page: Page) -> Iterator[tuple[str, str]]:
-    """Yield the tables that are too long for a page, as CSV, to which it links."""
-    tables = (block for section in page.sections for block in section.leaves if isinstance(block, Table))
-    yield from ((f"tables/{table.name}.csv", export.csv_text(table)) for table in tables if _long(table))
 
 
 def load_libraries() -> None:

@@ -142,12 +142,16 @@ def _select(folder: Path, loaded: LoadedRuns) -> Selection:
     excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
     checkpointed = _of_checkpointing(costed, others)
-    excluded += [one for group in scaled for one in _not_scaled(group, counted, primary.newest)]
-    used = {record.run_id for record in checkpointed}
-    for group in others:
+    used = {record.run_id for record in (*counted, *checkpointed)}
+    for group in (*scaled, *others):
         if idle := tuple(record for record in group.compared if record.run_id not in used):
-            excluded.append(Excluded(idle, protocol_difference(primary.newest, group.newest), "protocol"))
-        excluded += [Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in group.excluded]
+            why = protocol_difference(primary.newest, group.newest)
+            if group in scaled:
+                why += "; no run of that method and seed on the same host to scale from"
+                why += "" if all(map(alone, (primary.newest, *idle))) else ", of runs without others on their host"
+            excluded.append(Excluded(idle, why, "protocol"))
+        apart = group.excluded if group in others else ()
+        excluded += [Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in apart]
     return Selection(
         folder, primary.newest, primary.compared, frozenset(record.run_id for record in costed), counted,
         checkpointed, {record.run_id: stored[record.run_id] for record in primary.compared},
@@ -275,12 +279,3 @@ def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> 
 
 def _by_method_and_seed(costed: Sequence[RunRecord]) -> dict[tuple[str, int], RunRecord]:
     return {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
-
-
-def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Excluded, ...]:
-    """Return the runs of a group on another number of ranks that have no run to be compared with."""
-    used = {record.run_id for record in counted}
-    idle = tuple(record for record in group.compared if record.run_id not in used)
-    lacks = "no run of that method and seed on the same host to scale from"
-    lacks += "" if all(map(alone, (reference, *idle))) else ", of runs without others on their host"
-    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}", "protocol"),) if idle else ()

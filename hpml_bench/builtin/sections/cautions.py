@@ -162,18 +162,12 @@ def _not_ok(results: Results) -> Table:
     for run in results.left_out.unfinished:
         rank = run.error.rank if run.error and run.error.rank is not None else 0
         log = MISSING if run.status == "unsupported" else f"{run.run_id}/rank{rank}.log"
-        ended = (run.status, BECAUSE.get(run.status, ""), _reason(run), log)
-        rows.append([_label(results, run), run.spec.seed, *ended])
+        why = "; ".join(f"{check.name}: {check.detail}" for check in run.checks if not check.passed) or MISSING
+        if (error := run.error) is not None:
+            why = f"{error.kind}: {_short(error.message)}{'' if error.rank is None else f' (rank {error.rank})'}"
+        rows.append([_label(results, run), run.spec.seed, run.status, BECAUSE.get(run.status, ""), why, log])
     columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
     return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
-
-
-def _reason(record: RunRecord) -> str:
-    failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
-    if record.error is None:
-        return "; ".join(failed) or MISSING
-    rank = "" if record.error.rank is None else f" (rank {record.error.rank})"
-    return f"{record.error.kind}: {_short(record.error.message)}{rank}"
 
 
 def _short(text: str) -> str:

@@ -46,20 +46,15 @@ class Group:
 
 def sections(results: Results) -> Iterator[Section | None]:
     for group in GROUPS:
-        if made := _table(results, group):
+        # no table if only the columns borrowed from other groups have values
+        metrics = (*group.metrics, *added_to(results, group.groups)) if _of(results, group.groups) else ()
+        caption = f"{group.caption or group.title}, {_over(results)}"
+        if made := by_method(results, group.slug, caption, metrics, group.notes(results)):
             speed = group.slug == "throughput"
             blocks = _speed(results, made) if speed else [made, *_bars(results, *group.charts)]
             more = _bar_charts(results, group.slug, added_to(results, group.groups))
             yield section_of(group.slug, group.title, *blocks, *more, question=group.question, about=group.about)
     yield _others(results)
-
-
-def _table(results: Results, group: Group) -> Table | None:
-    """Return the table of a group; None if only the columns borrowed from other groups have values."""
-    metrics = (*group.metrics, *added_to(results, group.groups)) if _of(results, group.groups) else ()
-    return by_method(
-        results, group.slug, f"{group.caption or group.title}, {_over(results)}", metrics, group.notes(results)
-    )
 
 
 def _over(results: Results) -> str:

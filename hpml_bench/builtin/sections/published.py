@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -67,23 +67,19 @@ def section(results: Results) -> Section | None:
     """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
     ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
     settings = results.reference.spec.settings
+    # of any revision of the data set; options that a publication doesn't name may differ
+    options = {key: str(value).partition("@")[0] for key, value in settings.dataset.options.items()}
     for path in sorted(packaged("reference", "benchmarks/reference").glob("*.yaml")):
         reference = load(path.stem)
-        of_data = any(_same_data(there, settings.dataset) for there in reference.datasets)
-        alike = of_data and reference.scorer in {None, settings.task.options.get("scorer")}
+        of_data = (there for there in reference.datasets if there.name == settings.dataset.name)
+        same_data = any(there.options.items() <= options.items() for there in of_data)
+        alike = same_data and reference.scorer in {None, settings.task.options.get("scorer")}
         shared = {_kind(published) for published in reference.methods} & set(ours.values())
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
-            notes = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
-            shown = _table(reference, results, ours)
-            return section_of("document", f"Beside {reference.title}", shown, Text(sentences=notes))
+            notes = Text(sentences=(*_differences(reference, results), *reference.caveats))
+            return section_of("document", f"Beside {reference.title}", _table(reference, results, ours), notes)
     return None
-
-
-def _same_data(there: DatasetSpec, here: DatasetSpec) -> bool:
-    """Whether results are of a publication's data set: any revision of it; options that it doesn't name may differ."""
-    own = {key: str(value).partition("@")[0] for key, value in here.options.items()}
-    return there.name == here.name and all(own.get(key) == value for key, value in there.options.items())
 
 
 def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
@@ -132,19 +128,15 @@ def _samples(figures: Mapping[str, float]) -> float | None:
     return None if speed is None or seconds is None else speed * seconds
 
 
-def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
-    """Return a sentence if a publication's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
+def _differences(reference: Reference, results: Results) -> Iterator[str]:
+    """Yield whether a publication's budgets, samples/s x runtime, differ, and what it did otherwise than our runs."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
-    parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
-    if not budgets or max(budgets.values()) <= 1.02 * min(budgets.values()):
-        return ()
-    verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
-    return (f"Samples/s × runtime of {reference.title} gives {sentence_list(parts)}: {verdict}.",)
-
-
-def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
+    if budgets and max(budgets.values()) > 1.02 * min(budgets.values()):
+        given = sentence_list([f"{round(n, -3):,.0f} samples for {title}" for title, n in budgets.items()])
+        unequal = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all"
+        yield f"Samples/s × runtime of {reference.title} gives {given}: {unequal} methods."
     settings, there = results.reference.spec.settings, reference.setting
     here = {"model": settings.backbone, "task": settings.dataset.name}
-    named = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]
-    also = "hardware and settings differ or are not stated there"
-    return (f"Do not compare its numbers with ours either: {'; '.join(named)}; {also}.",) if named else ()
+    if named := [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]:
+        also = "hardware and settings differ or are not stated there"
+        yield f"Do not compare its numbers with ours either: {'; '.join(named)}; {also}."

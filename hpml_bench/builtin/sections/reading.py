@@ -44,28 +44,20 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
     yield "p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."
     tests = "two-way analysis of variance and paired t; the larger p counts."
-    within = f"Within a seed and a {unit}, for {answer.judged}: {tests} {_largest(results)}"
-    yield "Scores are tested", within.strip()
+    within = f"Within a seed and a {unit}, for {answer.judged}: {tests}"
+    if (largest := results.margin.largest_difference) is not None:
+        unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
+        shown = quantity_of(results, results.quality).difference(largest)
+        within += f" Largest difference of a row: {shown}, declared in the suite{unused}."
+    yield "Scores are tested", within
     factors = "As factors within a seed (paired t of logarithms), for other seeds"
-    yield "Costs are tested", f"{factors} {_where(results)}. {turns(answer)}".strip()
+    where = "this machine (taken as one: not every record names its host)"
+    if results.hosts:
+        more = [f"{len(results.hosts) - MOST_HOSTS} more"] if results.hosts[MOST_HOSTS:] else []
+        share = ", where the runs of a seed share theirs" if results.hosts[1:] else ""
+        where = f"{sentence_list([*results.hosts[:MOST_HOSTS], *more])}{share}"
+    yield "Costs are tested", f"{factors} on {where}. {turns(answer)}".strip()
     before = "looks declared" if answer.rounds else "a number of seeds fixed"
     wrong = f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and {before} before."
     yield "A wrong verdict", wrong
     yield "Seeds to decide", "How many would tell with a chance of 80 %, were the difference as measured."
-
-
-def _largest(results: Results) -> str:
-    """Return the largest difference of a row that the suite declares, as a sentence; empty where it declares none."""
-    if (largest := results.margin.largest_difference) is None:
-        return ""
-    shown = quantity_of(results, results.quality).difference(largest)
-    unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
-    return f"Largest difference of a row: {shown}, declared in the suite{unused}."
-
-
-def _where(results: Results) -> str:
-    if not results.hosts:
-        return "on this machine (taken as one: not every record names its host)"
-    named, more = results.hosts[:MOST_HOSTS], len(results.hosts) - MOST_HOSTS
-    hosts = sentence_list([*named, f"{more} more"] if more > 0 else named)
-    return f"on {hosts}, where the runs of a seed share theirs" if len(results.hosts) > 1 else f"on {hosts}"

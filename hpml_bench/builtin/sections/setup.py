@@ -27,9 +27,8 @@ REPEATABILITY = (
 
 def sections(results: Results) -> Iterator[Section | None]:
     yield section_of("methods", "Methods", _methods(results), about="options and learning rates", folded=False)
-    protocol = (Text(sentences=_protocol(results)), _settings(results), _digests(results), _consumption(results))
     about = "settings, digests, what was consumed, self-checks"
-    yield section_of("protocol", "Protocol", *protocol, _checks(results), about=about)
+    yield section_of("protocol", "Protocol", *_protocol(results), about=about)
     if results.times is not None or any(where(record) for record in results.compared):
         yield section_of("jobs", "Jobs and hosts", *_jobs(results), about="where each run ran, and when")
     yield section_of("environment", "Environment", *_environment(results), about="machine and versions")
@@ -53,25 +52,20 @@ def _methods(results: Results) -> Table:
 # Protocol
 
 
-def _protocol(results: Results) -> tuple[str, ...]:
+def _protocol(results: Results) -> Iterator[Text | Table | None]:
     name = results.reference.protocol_id or "not known: no run came far enough"
     agrees = f"Protocol {name}: runs are compared only where it agrees, and where they consumed the same within a seed."
-    return agrees, *(fact(key, value) for key, value in results.reference.notes.items())
-
-
-def _settings(results: Results) -> Table:
+    yield Text(sentences=(agrees, *(fact(key, value) for key, value in results.reference.notes.items())))
     meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
-    settings = results.reference.spec.settings.model_dump(mode="json")
+    settings, digests = results.reference.spec.settings.model_dump(mode="json"), results.reference.digests
     if any(record.spec.method.optimizer is not None for record in results.compared):
         del settings["optimizer"]  # it is listed with the differences between methods
     rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in flat(settings)]
-    return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
-
-
-def _digests(results: Results) -> Table:
-    digests = results.reference.digests
-    rows = [[key, value] for key, value in (digests.model_dump() if digests else {}).items() if value is not None]
-    return table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), rows)
+    yield table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
+    parts = [[key, value] for key, value in (digests.model_dump() if digests else {}).items() if value is not None]
+    yield table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), parts)
+    yield _consumption(results)
+    yield _checks(results)
 
 
 def _consumption(results: Results) -> Table:

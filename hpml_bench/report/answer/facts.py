@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Axis, Key, PageSummary, Pair
+from hpml_bench.report.answer.model import Axis, Key, PageSummary
 from hpml_bench.report.answer.words import label, several
 from hpml_bench.report.numbers import MINUS, capitalized, count_of
 
@@ -253,16 +253,11 @@ def _next(answer: PageSummary) -> str:
     opened = [
         pair for pair in answer.pairs["score"] if pair.verdict == "undecided" and {pair.a, pair.b} <= set(answer.top)
     ]
+    if opened and answer.rows < FEW_ROWS:
+        return f"Use more test rows: {answer.rows_text} leave much open."
     if opened:
-        return _to_decide(answer, opened)
+        needs = [pair.need for pair in opened if pair.need]
+        enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
+        return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
     take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
     return "Repeat the runs one at a time to rank costs." if "neighbours" in (answer.unranked or "") else take
-
-
-def _to_decide(answer: PageSummary, opened: Sequence[Pair]) -> str:
-    """Return what would tell those apart that may be best."""
-    if answer.rows < FEW_ROWS:
-        return f"Use more test rows: {answer.rows_text} leave much open."
-    needs = [pair.need for pair in opened if pair.need]
-    enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
-    return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."

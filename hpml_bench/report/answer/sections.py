@@ -257,21 +257,17 @@ def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) ->
     if pair.verdict == "undecided":
         beyond = MISSING if pair.decided_low is None else "none" if axis is None else "> 10,000"
         needed = (number(pair.need, "d"), float(pair.need)) if pair.need else beyond
+    decided = [end for end in (pair.decided_low, pair.decided_high) if end is not None]
+    ends = [number(end, ".3f") if axis else answer.gap_text(end, unit=False) for end in decided]
     better = f"{pair.winner} is better{', within the margin' if pair.within_margin else ''}"
     verdict = better if pair.winner else VERDICTS[pair.verdict]
     return [
         f"{pair.a} {'−' if axis is None else '/'} {pair.b}", verdict + (f" {MARK}" if pair.uncertain else ""),
         (number(pair.difference, ".3f") if axis else answer.gap_text(pair.difference, unit=False), pair.difference),
-        _between(answer, pair.decided_low, pair.decided_high, ratio=axis is not None), p_cell(pair.p),
+        f"[{', '.join(ends)}]" if ends else MISSING, p_cell(pair.p),
         p_cell(pair.p_adjusted), *([p_cell(pair.p_margin), p_cell(pair.p_margin_adjusted)] if margin else []),
         *([] if answer.over == "row" else [detectable]), needed, *([] if by_rows else [pair.shared]),
     ]  # fmt: skip
-
-
-def _between(answer: PageSummary, low: float | None, high: float | None, *, ratio: bool = False) -> str:
-    if low is None or high is None:
-        return MISSING
-    return f"[{', '.join(number(end, '.3f') if ratio else answer.gap_text(end, unit=False) for end in (low, high))}]"
 
 
 def _reading(answer: PageSummary) -> Iterator[str]:

@@ -46,6 +46,7 @@ def summarize(found: Verdicts) -> PageSummary:
         for cost, axis in axes.items()
         if axis.tested
     }
+    why = [] if found.costs else [*dict.fromkeys(found.unranked.values())]
     runs = sum(m.seeds for m in facts.methods.values())
     seeds = len(scores.seeds) if scores.facts else max((m.seeds for m in facts.methods.values()), default=0)
     return PageSummary(
@@ -55,7 +56,8 @@ def summarize(found: Verdicts) -> PageSummary:
         chance=100 * statistics.ALPHA, setup=facts.setup,
         score=_score(found, scale, score_unit, methods, pairs["score"]), axes=tuple(axes.values()),
         methods=tuple(methods), pairs=pairs,
-        under=dict(facts.under), guess=facts.guess, failures=facts.failures, unranked=_unranked(found),
+        under=dict(facts.under), guess=facts.guess, failures=facts.failures,
+        unranked=". ".join([*why[:1], *map(capitalized, why[1:])]) or None,
         untried=facts.untried, over="row" if found.by_rows else "seed",
         least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
         declared_looks=scores.declared_looks,
@@ -68,9 +70,11 @@ def summarize(found: Verdicts) -> PageSummary:
 def _bare(found: Verdicts) -> SuiteFacts:
     """Return what there is to say of systems that no suite ran."""
     scores, names = found.scores, [sanitize(name) for name in found.scores.systems]  # of one printable line
+    counts = sorted({len(of) for of in scores.means.values()})
+    runs = f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs" if counts != [1] else "one run"
     return SuiteFacts(
         suite=scores.title, description="", model="", data=scores.title, under={}, guess=None,
-        setup=Setup(budget=_runs_text(scores) if found.by_rows else ""),
+        setup=Setup(budget=f"{runs} of each system" if found.by_rows else ""),
         methods={name: Method(name=name, kind=name, seeds=len(of), values={}) for name, of in scores.means.items()},
         failures=tuple(
             Failure(method=one.system, seed=int(one.seed) if one.seed.isdigit() else at, status=one.status)
@@ -125,14 +129,6 @@ def _shared(found: Verdicts) -> int | None:
     return shared if shared >= statistics.LEAST_SEEDS else 0
 
 
-def _unranked(found: Verdicts) -> str | None:
-    """Return why no cost is ranked, as the end of a sentence and sentences after it; None where one is."""
-    if found.costs or not found.unranked:
-        return None
-    first, *more = dict.fromkeys(found.unranked.values())
-    return ". ".join([first, *map(capitalized, more)])
-
-
 def _rows_text(scores: AlignedScores) -> str:
     if scores.count is None:
         return "number of rows not known"
@@ -148,13 +144,6 @@ def _lacking(scores: AlignedScores) -> str:
         who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
     rows = count_of((scores.count or 0) + scores.unshared, "row")
     return f"{sentence_list(who)} of {rows}: a verdict holds without these rows and with the worst score in them."
-
-
-def _runs_text(scores: AlignedScores) -> str:
-    counts = sorted({len(of) for of in scores.means.values()})
-    if counts == [1]:
-        return "one run of each system"
-    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs of each system"
 
 
 def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], pairs: Sequence[Pair]) -> Score:

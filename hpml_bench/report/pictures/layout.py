@@ -117,7 +117,11 @@ def _along(axis: Axis, value: float, start: float, end: float) -> float:
 def layout(picture: Picture, width: float = WIDE) -> Drawing:
     frame = Frame.of(picture, width)
     shapes = [*_axes(frame), *([Shape("g", css="limits")] if picture.marks else ())]
-    shapes += [shape for segment in picture.segments for shape in _segment(frame, segment)]
+    for of in picture.segments:
+        start, end = frame.at(of.start), frame.at(of.end)
+        shapes.append(_line(start, end, of.tone, of.width, opacity=of.opacity, dash=of.dash))
+        if of.text:
+            shapes.append(_words((max(start[0], end[0]) + 5, end[1] + 4), sanitize(of.text, 60)))
     shapes += [shape for series in picture.series for shape in _series(frame, series)]
     shapes += _marks(frame, picture.marks)
     named: tuple[Series | Segment, ...] = (*picture.series, *picture.segments)
@@ -180,13 +184,6 @@ def _spaced(ticks: Sequence[tuple[float, str]], size: Callable[[str], float]) ->
         if all(abs(b - a) >= (size(one) + size(other)) / 2 for (a, one), (b, other) in pairwise(shown)):
             return shown
     return ticks[:1]
-
-
-def _segment(frame: Frame, of: Segment) -> Iterator[Shape]:
-    start, end = frame.at(of.start), frame.at(of.end)
-    yield _line(start, end, of.tone, of.width, opacity=of.opacity, dash=of.dash)
-    if of.text:
-        yield _words((max(start[0], end[0]) + 5, end[1] + 4), sanitize(of.text, 60))
 
 
 def _series(frame: Frame, of: Series) -> Iterator[Shape]:

@@ -247,11 +247,14 @@ class Results(ComparedRuns):
             m for m in self.task.metrics if m.name == self.task.headline
         )
         low, high = (0.0, 1.0) if self.task.binary else definition.bounds
+        scored = [of for method in self.methods for of in self.row_scores(method).values()]
+        least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
         score = ScoreDefinition(
             self.quality, "lower" if definition.better == "lower" else "higher", low, high, definition.title,
             unit=definition.unit, percent=definition.format.endswith("%"), margin=self.quality_margin,
             largest=None if self.not_largest else self.margin.largest_difference,
-            binary=self.task.binary, row_weight=self._row_weight, linear=self._linear(low, high),
+            binary=self.task.binary, row_weight=self._row_weight,
+            linear=any(of.min() < least or of.max() > most for of in scored if len(of)),
         )  # fmt: skip
         number = {seed: at for at, seed in enumerate(self.seeds)}
 
@@ -267,12 +270,6 @@ class Results(ComparedRuns):
             unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
         )  # fmt: skip
-
-    def _linear(self, low: float | None, high: float | None) -> bool:
-        """Return whether some row's score is outside the range of the score."""
-        of = [rows for method in self.methods for rows in self.row_scores(method).values() if len(rows)]
-        least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
-        return any(rows.min() < least or rows.max() > most for rows in of)
 
     @cached_property
     def costs(self) -> tuple[CostDefinition, ...]:
