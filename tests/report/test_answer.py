@@ -14,6 +14,8 @@ from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
+from hpml_bench.report.seed_plan import plan
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,9 @@ def test_costs_of_neighbours_rank_nothing(quiet: int, tmp_path: Path) -> None:
     assert answer.unranked == "runs had neighbours on their host"
     assert set(answer.pairs) == {"score"}
     assert all(axis.tested is None for axis in answer.axes)
+    with pytest.raises(UserError, match="neighbours on their host"):
+        plan(tmp_path, "train_seconds=3%")
+    assert plan(tmp_path, "accuracy=2pp").hours is None
 
 
 def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:

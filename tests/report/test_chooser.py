@@ -191,7 +191,6 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
     "runs that failed": (four(failures=(Failure(method="lora", seed=3, status="failed"),)), "#?memory=620",
                          {"pick": [f"{WITHIN}run that ended well: {LEADS}"]}),
     "shared seeds": (four(shared=3), "#?memory=620", {"pick": [f"{WITHIN}run of the shared seeds: {LEADS}"]}),
-    "suites": (four(over="suite"), "#?memory=620", {"pick": [f"{WITHIN}suite: {LEADS}"]}),
     "a close one never leads": (four(), "#?memory=655", {
         "pick": [f"{WITHIN}run: {LEADS}"],
         "near": ["Close: lora averages 650 MB. 1 of 3 runs is over 655 MB, by up to 5.0 MB."],
@@ -199,7 +198,6 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
         "rows": {"2": "top near"}, "marks": {"2": "pt top near"},
         "groups": {"Then by mean": ["head 70.3 %"]},
     }),
-    "a mean above its rounding": (AVERAGING, "#?memory=903", {"gone": ["Memory over 903 MB: full 903.3 MB."]}),
     "a mean above the limit": (AVERAGING, "#?memory=903.2", {"gone": ["Memory over 903.2 MB: full 903.3 MB."]}),
     "a mean below the limit": (AVERAGING, "#?memory=904", {
         "near": ["Close: full averages 903 MB. 1 of 3 runs is over 904 MB, by up to 5.9 MB."],
@@ -208,20 +206,13 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
         "pick": ["Nothing fits your limits."],
         "loose": ["Raise the time limit to 6 s: adapter fits.", "Lower the accuracy limit to 70 %: head fits."],
     }),
-    "two limits to loosen": (four(), "#?time=0.5&memory=100", {
-        "loose": ["No limit alone is the reason: loosen two or more."],
-    }),
     "none in every run": (four(), "#?score=79.1", {"pick": ["Nothing stays within your limits in every run."]}),
     "lower is better": (ERRORS, "#?score=0.5", {
         "pick": [f"{WITHIN}run: full has the lowest RMSE: 0.30."], "gone": ["RMSE over 0.5: head 0.60."],
     }),
-    "a higher limit": (ERRORS, "#?score=0.2", {"loose": ["Raise the RMSE limit to 0.31: full fits."]}),
     "memory ranks by what training adds": (four(), "#?first=memory&score=74", {
         "pick": [f"{WITHIN}run: lora adds least memory in training: 90.0 MB of its 650 MB peak."],
         "groups": {"Then by mean": ["adapter 95.0 MB of its 600 MB peak", "full 400 MB of its 903 MB peak"]},
-    }),
-    "a limit of the peak": (four(), "#?first=memory&score=74&memory=620", {
-        "pick": ["Only adapter stays within your limits in every run: 95.0 MB of its 600 MB peak."],
     }),
     "sizes are exact": (four(), "#?first=size", {
         "pick": ["adapter and head save the smallest file: 100 kB."],
@@ -242,9 +233,6 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
     "costs that rank nothing": (UNRANKED, "#?first=time&memory=620", {
         "pick": [f"{WITHIN}run: head and adapter. {UNTESTED}runs had neighbours on their host."],
         "titles": ["By mean, not tested"],
-    }),
-    "exact costs rank all the same": (UNRANKED, "#?first=size", {
-        "pick": ["adapter and head save the smallest file: 100 kB."],
     }),
     "a base model is not trained": (WITH_BASE, "#?time=5&first=time", {
         "groups": {"Not measured": ["the base model (not trained)"]}, "rows": {"2": "top"},
@@ -271,9 +259,6 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
         "x": "cost-dollars", "boxes": {"cost-dollars": "5", "score": ""}, "gone": ["Dollars over 5: gamma 9.00."],
         "pick": ["Within your limits in one run each: beta or alpha may have the highest score. "
                  "These rows can't tell which."],
-    }),
-    "systems of one run": (systems(), "#?first=cost-dollars", {
-        "pick": [f"{UNTESTED}ranks take three seeds that all systems share."],
     }),
     "a half is rounded to the even digit": (
         made({"a": [64.75] * 3, "b": [64.25] * 3}, train_seconds={"a": [5.0] * 3, "b": [4.0] * 3}), "#?score=64",
@@ -315,9 +300,6 @@ ACTS: dict[str, tuple[PageSummary, str, str, Shown]] = {
         "hash": "#?time=8&memory=620&score=74&first=time",
     }),
     "a slider sets a limit": (four(), "", SLIDE % 50, {"hash": "#?score=75.5", "boxes": {"score": "75.5"}}),
-    "a slider at its end is none": (four(), "#?score=75&memory=620", SLIDE % 0, {
-        "boxes": {"score": ""}, "hash": "#?x=memory&memory=620",
-    }),
     "a button clears all": (four(), "#?score=75&memory=620", "document.querySelector('.clear').click();", {
         "boxes": {"time": "", "memory": "", "size": "", "score": ""}, "gone": [],
     }),
@@ -325,9 +307,6 @@ ACTS: dict[str, tuple[PageSummary, str, str, Shown]] = {
     "escape closes its tip": (four(), "", MARK + ESCAPE % "body", {"tip": []}),
     "a row lights its marks": (four(), "", "document.querySelector('#row-2 .nm').focus();", {"lit": 7}),
     "a link opens its fold": (four(), "", LINK, {"open": 1, "hash": "#m-3", "focus": "m-3"}),
-    "limits stay in the address": (four(), "#?memory=620", LINK, {
-        "open": 1, "hash": "#?x=memory&memory=620&at=m-3", "focus": "m-3",
-    }),
     "escape leads back to the link": (four(), "#?memory=620", LINK + ESCAPE % "activeElement", {
         "open": 0, "focus": "nm",
     }),

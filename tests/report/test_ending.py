@@ -88,15 +88,6 @@ def test_why_it_ends(means: Sequence[float], seeds: Sequence[int], how: Any, end
         assert summarize(judge(scores)) == answer
 
 
-def test_a_run_that_failed_for_good_completes_its_round(tmp_path: Path) -> None:
-    """Its method is compared over the seeds that it has; without it the race would wait for ever."""
-    seeds = {"full": 5, "lora": 5, "head": 3}
-    means = {"full": 0.9, "lora": 0.895, "head": 0.5}
-    whole = raced(tmp_path / "w", means, seeds)
-    lost = raced(tmp_path / "l", means, seeds, failed=(("lora", 1),))
-    assert [one.seeds for one in whole.verdicts.rounds] == [one.seeds for one in lost.verdicts.rounds] == [3, 5]
-
-
 @pytest.mark.parametrize(("of_suite", "added", "later"), [(20, 0, 0), (5, 0, 0), (5, 12, 1)])
 def test_only_seeds_by_hand_are_further_looks(of_suite: int, added: int, later: int, tmp_path: Path) -> None:
     """`seeds` of the suite declares nothing in a race; more seeds than its last round's end it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import load, of, said, section, tables
+from report_sections import load, of, said, section
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, sweep
@@ -60,18 +60,6 @@ def test_a_method_on_a_host_of_its_own_is_not_slower(tmp_path: Path) -> None:
         plan(tmp_path, "train_seconds=3%")
 
 
-def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
-    """One run of a seed ran elsewhere: its cost enters no mean and no pair, and the page says so."""
-    made = on(lambda r: "n9" if (r.spec.method.name, r.spec.seed) == ("full", 2) else "n1")
-    results = load(tmp_path, made)
-    assert results.costs_ranked
-    assert sorted(results.values(TIME)["full"]) == [0, 1, 3, 4]
-    assert len(results.values("test_accuracy")["full"]) == 5
-    assert "Costs of 1 of 25 compared runs don't count: another host" in said("cautions", results)
-    assert "full has no costs of seed 2: it ran on another host than most of its seed." in said("summary", results)
-    assert results.hosts == ("n1",)
-
-
 @pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])
 def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
     second: str, ranked: bool, tmp_path: Path
@@ -88,16 +76,6 @@ def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
     assert "8 runs went on from a checkpoint. Their costs are of steps that count; 24 steps of 32 s" in cautions
 
 
-def test_pairs_that_share_hosts_in_few_seeds_rank_nothing(tmp_path: Path) -> None:
-    """Four seeds over two hosts at random: no pair shares one in three seeds, so that no method has a rank."""
-    spread = {0: "lora full", 1: "lora head", 2: "full head", 3: "lora full"}
-    made = on(
-        lambda r: "n1" if r.spec.method.name in spread[r.spec.seed].split() else f"n-{r.spec.method.name}",
-        sweep(THREE, 4),
-    )
-    assert load(tmp_path, made).selection.unranked == ("hosts",)
-
-
 @pytest.mark.parametrize(("same", "scales"), [("n1", True), ("n2", False)])
 def test_speed_ups_are_of_runs_that_share_a_host(tmp_path: Path, same: str, scales: bool) -> None:
     """A sweep on one rank beside one on two: the speed-up is told where both ran on one host."""
@@ -109,35 +87,6 @@ def test_speed_ups_are_of_runs_that_share_a_host(tmp_path: Path, same: str, scal
 
 
 # Neighbours
-
-
-def test_costs_are_of_runs_without_neighbours(tmp_path: Path) -> None:
-    """A run with a neighbour enters no mean, test or rank of a cost, and every score; its costs are shown, marked."""
-    apart = {("full", 1), ("head", 1)}
-    results = load(tmp_path / "a", beside(lambda r: (r.spec.method.name, r.spec.seed) in apart))
-    kept = [r for r in beside(lambda _: False) if (r.spec.method.name, r.spec.seed) not in apart]
-    without, whole = load(tmp_path / "b", kept), load(tmp_path / "c", beside(lambda _: False))
-    for name, definition in whole.definitions.items():
-        expected = without if definition.depends_on_machine else whole
-        assert results.values(name) == expected.values(name), name
-    assert results.costs_ranked
-    assert [c.verdict for c in results.comparisons(TIME)] == [c.verdict for c in without.comparisons(TIME)]
-    shown = tables("runs", results)["runs"]
-    assert "–" not in {row[shown.columns.index("Training time (s)")] for row in shown.rows}
-
-
-def test_where_all_have_neighbours_costs_are_shown_and_rank_nothing(tmp_path: Path) -> None:
-    """Tables have times and memory; no claim, test, rank, front or plan is of them, and a sentence says why."""
-    results, alone = load(tmp_path / "a", beside(lambda _: True)), load(tmp_path / "b", beside(lambda _: False))
-    assert (results.costs_ranked, results.headline) == (False, ("test_accuracy",))
-    assert results.values(TIME) == alone.values(TIME)
-    assert results.ranks(results.quality) == alone.ranks(alone.quality)
-    assert "Costs are shown, not ranked: runs had neighbours on their host." in said("cautions", results)
-    assert "Pareto front" not in tables("summary", results)["summary"].columns
-    assert f"pairs_{TIME}" not in tables("comparisons", results)
-    with pytest.raises(UserError, match="neighbours on their host"):
-        plan(tmp_path / "a", "train_seconds=3%")
-    assert plan(tmp_path / "a", "accuracy=2pp").hours is None
 
 
 def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
@@ -171,13 +120,7 @@ def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_pat
     assert any("of runs without others on their host" in reason for reason in reasons) != alone
 
 
-# Seeds that methods lack
-
-
-# The front
-
-
-# Guessing, learning and failures
+# Guessing and failures
 
 
 @pytest.mark.parametrize(
@@ -207,7 +150,6 @@ def test_guessing_is_beaten_over_seeds_or_rows(
 @pytest.mark.parametrize(("runs", "said_first"), [
     (sweep(["lora"], 2, consumed=None), "✕ Every run that ended well was set apart, so there is nothing to compare."),
     ([failed("lora", 0, "failed", "?")], "✕ No run ended well, so there is nothing to compare."),
-    (sweep(seeds=3)[:9], "✓ All 9 runs ended well and are compared."),
 ])  # fmt: skip
 def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path: Path) -> None:
     """Runs that ended well and were set apart are not called failed."""

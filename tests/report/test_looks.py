@@ -31,26 +31,21 @@ def in_stages(*stages: int) -> list[RunRecord]:
     return runs
 
 
-@pytest.mark.parametrize(
-    ("stages", "looks"), [((5,), 1), ((5, 7), 2), ((5, 7, 10), 3), ((1, 5), 1), ((2, 5), 1), ((5, 5), 1), ((3, 5), 2)]
-)
-def test_seeds_added_later_are_another_look(stages: tuple[int, ...], looks: int, tmp_path: Path) -> None:
+def both(*seeds: int) -> list[RunRecord]:
+    """Return runs of both methods with further seeds."""
+    return [record(m, s, 2 * s + n) for s in seeds for n, m in enumerate(("lora", "full"))]
+
+
+@pytest.mark.parametrize(("runs", "looks"), [
+    *((in_stages(*stages), n) for stages, n in (((5,), 1), ((5, 7, 10), 3), ((2, 5), 1), ((5, 5), 1), ((3, 5), 2))),
+    ([*sweep(["lora", "full"], 5), *declared(both(5, 6, 7, 8, 9), 10)], 2),
+    ([*in_stages(5), *declared(both(5, 6), 5)], 3),
+], ids=["one", "three", "too few before", "as many", "three seeds", "undeclared before", "one by one"])  # fmt: skip
+def test_seeds_added_later_are_another_look(runs: list[RunRecord], looks: int, tmp_path: Path) -> None:
     """Each declaration of more seeds counts, from the first that could give a verdict on; the page says which it is."""
-    results = load(tmp_path, in_stages(*stages))
+    results = load(tmp_path, runs)
     assert results.look == looks
     assert f"look {looks} at these results" in said("comparisons", results)
-
-
-def test_seeds_declared_after_runs_that_declare_nothing_are_another_look(tmp_path: Path) -> None:
-    """Five seeds of an older version, then five more: the page is the second look."""
-    more = [record(m, s, 2 * s + n) for s in range(5, 10) for n, m in enumerate(("lora", "full"))]
-    assert load(tmp_path, [*sweep(["lora", "full"], 5), *declared(more, 10)]).look == 2
-
-
-def test_seeds_added_one_by_one_are_looks(tmp_path: Path) -> None:
-    """`hpml-bench run --seed 5`, then 6: the suite still says 5 seeds, the page is the third look."""
-    more = [record(m, s, 2 * s + n) for s in (5, 6) for n, m in enumerate(("lora", "full"))]
-    assert load(tmp_path, [*in_stages(5), *declared(more, 5)]).look == 3
 
 
 def test_later_looks_have_less_to_spend(tmp_path: Path) -> None:

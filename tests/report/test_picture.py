@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -19,13 +18,11 @@ from helpers.answers import RMSE, an_answer
 from hpml_bench.cli import main
 from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Method, PageSummary, Values
-from hpml_bench.report.pictures import charts
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
 from hpml_bench.report.pictures.paper import DPI, flat, paper
 from hpml_bench.report.pictures.screen import pictures
-from hpml_bench.report.pictures.svg import standalone
 from hpml_bench.report.render import page_of, pictures_of
 from hpml_bench.report.results import Results
 
@@ -105,20 +102,6 @@ def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bo
         assert a - b == pytest.approx(b - c)
 
 
-def test_methods_without_a_cost_are_not_drawn() -> None:
-    """The base model, which was not trained, stands in no picture, and the picture says so; without costs is none."""
-    answer = an_answer(
-        {"lora": 17.3, "full": 16.8, "none": 14.1}, bases=("none",), open_=(("full", "none"),),
-        costs={"lora": (65.0, 3500.0, 9.8), "full": (96.0, 5000.0, 538.0)},
-    )  # fmt: skip
-    for picture in pictures(answer):
-        assert picture.lost == ("none",)
-        assert {mark.number for mark in picture.drawn.marks} == {1, 2}
-    methods = (Method(name="a", kind="full", seeds=1, values={"score": Values(mean=1.0)}),)
-    assert pictures(an_answer({"a": 1.0}, methods=methods, pairs={})) == ()
-    assert pictures(an_answer({"a": 1.0}, methods=(), pairs={})) == ()
-
-
 # Labels and names
 
 
@@ -144,42 +127,6 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
                     assert other == n or not covers, (*where, other)
 
 
-@pytest.mark.parametrize("n", [1, 20])
-def test_any_number_of_methods_is_drawn_alike_each_time(n: int) -> None:
-    """Each method has one mark, linked to its fold, with values and verdict; the same answer gives the same bytes."""
-    scores = {f"m{i}": 70 + 20 * math.sin(i * i) for i in range(n)}
-    answer = an_answer(scores, open_=tuple((f"m{i}", f"m{i + 1}") for i in range(n - 1)))
-    for picture, again in zip(pictures(answer), pictures(answer.model_copy()), strict=True):
-        assert (picture.wide, picture.narrow) == (again.wide, again.narrow)
-        for svg in (picture.wide, picture.narrow):
-            marks = {int(of.attrib["data-m"]): of.attrib for of in ET.fromstring(svg) if "data-m" in of.attrib}
-            assert sorted(marks) == list(range(1, n + 1))
-            for method in answer.methods:
-                mark = marks[answer.number[method.name]]
-                assert mark["href"] == f"#m-{answer.number[method.name]}"
-                assert method.name in mark["aria-label"]
-                assert f"accuracy {method.values['score'].mean:.1f} %" in mark["aria-label"]
-            assert n == 1 or "can't tell from" in marks[1]["aria-label"]
-
-
-def test_names_cannot_break_out_and_nothing_carries_a_style() -> None:
-    """Names with markup stay text in labels and attributes; a file of its own has no link and no variable."""
-    score = RMSE.model_copy(update={"title": HOSTILE, "unit": HOSTILE})
-    answer = an_answer({HOSTILE: 0.5, "'><script>": 0.4}, open_=((HOSTILE, "'><script>"),), score=score)
-    for picture in pictures(answer):
-        own = standalone(picture.drawn)
-        for svg in (picture.wide, picture.narrow, own):
-            assert "<b>" not in svg
-            assert "<script" not in svg
-            assert not re.search(r"\sstyle\s*=", svg)
-            assert HOSTILE in [element.text for element in ET.fromstring(svg.encode()).iter()]
-        root = ET.fromstring(own.encode())
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        assert (root.attrib["width"], root.attrib["height"]) == tuple(root.attrib["viewBox"].split()[2:])
-        assert not re.search(r"var\(|href|currentColor", own)
-        assert own.count('class="dot"') == picture.wide.count('class="dot"') == 2
-
-
 # Charts, and files for papers
 
 
@@ -191,30 +138,6 @@ def every_chart(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     bad = Series(((1.0, 1.0),), "m1", "$\\frac{$ \u4e2d \u202e" + "x" * 300, marker="P")
     hostile = Picture(name="hostile", caption=HOSTILE, alt=HOSTILE, x=named, y=named, series=(bad,))
     return [hostile, *pictures_of(page_of(Results.load(folder)))]
-
-
-def test_charts_show_the_numbers_of_the_tables(tmp_path: Path) -> None:
-    """A row of seeds has the mean and its own interval, cut at the scale's end; a curve the mean over seeds."""
-    results = Results.load(made_records.write(tmp_path, made_records.sweep(seeds=4), made_records.points))
-    picture = charts.strip(results, "train_seconds")
-    assert picture is not None
-    for row, method in enumerate(results.methods):
-        interval = results.interval(method, "train_seconds")
-        assert interval is not None
-        band, mean = (of for of in picture.segments if round((of.start[1] + of.end[1]) / 2) == row)
-        assert (band.start[0], band.end[0]) == (interval.low, interval.high)
-        assert mean.start[0] == mean.end[0] == interval.mean
-        assert sorted(x for x, _ in picture.series[row].points) == sorted(
-            results.shown("train_seconds")[method].values()
-        )
-    curve = charts.line_chart(results, "validation_loss", "Validation loss")
-    assert curve is not None
-    for of, method in zip(curve.series, results.methods, strict=True):
-        own = [dict(zip(one.steps, one.values, strict=True)) for one in results.curves["validation_loss"][method]]
-        for (step, mean), (low, high) in zip(of.points, of.band, strict=True):
-            values = [one[int(step)] for one in own]
-            assert mean == pytest.approx(fmean(values))
-            assert (high - low) / 2 == pytest.approx(stdev(values))
 
 
 @given(st.lists(st.floats(-1e99, 1e99), min_size=1, max_size=5), st.booleans(), st.floats(0, 0.2))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from report_sections import elsewhere, of
-from statsmodels.stats.power import TTestPower
 
 from helpers import made_records
 from helpers.made_records import sweep
@@ -17,7 +16,6 @@ from hpml_bench.cli import main
 from hpml_bench.report.results import Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.statistics import (
-    OverSeeds,
     detectable,
     sd_upper_bound,
     seeds_to_find,
@@ -33,16 +31,6 @@ OF_THE_SCORE, OF_A_COST = 0.6 * 0.002, 0.2 * 0.002
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a pilot of three methods and five seeds."""
     return made_records.write(tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"]))
-
-
-@pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
-def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
-    """The number of seeds is the least at which statsmodels' power of a paired t test reaches the wish."""
-    n = seeds_to_find([OverSeeds(2, 0.0, sd)], size, alpha)
-    assert n
-    theirs = TTestPower()
-    assert theirs.power(size / sd, n, alpha) >= 0.8 > theirs.power(size / sd, n - 1, alpha)
-    assert detectable(OverSeeds(n, 0.0, sd), n, alpha) <= size
 
 
 def test_upper_bound_of_a_spread() -> None:
@@ -174,12 +162,3 @@ def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
         (noisiest, *_) = plan(pilot, wish).pairs
         (pair,) = [c for c in results.comparisons(metric) if (c.a, c.b) == (noisiest.a, noisiest.b)]
         assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
-
-
-def test_units_agree(pilot: Path) -> None:
-    """A relative size is of the mean over methods, and an absolute one is in the metric's unit."""
-    mean = plan(pilot, "samples_per_second=3%").seeds
-    means = [850.0, 760.0, 1800.0]
-    near = plan(pilot, f"samples_per_second={0.03 * sum(means) / 3:.4f} samples/s").seeds
-    assert mean
-    assert near == pytest.approx(mean, abs=1)

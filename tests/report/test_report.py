@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import re
 import subprocess
@@ -101,28 +100,6 @@ def test_report_needs_no_torch(report_folder: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_markdown_tables_hold_together(report_folder: Path) -> None:
-    """Every line of a table has as many cells as its head."""
-    text = (report_folder / "report.md").read_text()
-    columns = None
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            columns = None
-            continue
-        cells = len(re.findall(r"(?<!\\)\|", line)) - 1
-        columns = columns or cells
-        assert cells == columns, line
-
-
-def test_csv_holds_full_precision(report_folder: Path) -> None:
-    """The CSV has numbers as numbers, not as shown."""
-    with (report_folder / "tables" / "summary.csv").open(newline="") as file:
-        rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
-        100 * load_results(report_folder).query("method == 'full'").test_accuracy.mean()
-    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import ONE_RANK, elsewhere, load, said, section, sections, tables, without
+from report_sections import ONE_RANK, elsewhere, load, section, sections, tables, without
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
@@ -17,7 +17,7 @@ from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import RunError, RunRecord
 from hpml_bench.report.pictures.svg import svg
-from hpml_bench.report.render import facts, write_report
+from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, OptimizerSpec
@@ -98,34 +98,7 @@ def well_formed(block: Table | Picture | Text) -> None:
         assert all(block.sentences)
 
 
-def test_slugs_and_names_are_unique(tmp_path: Path) -> None:
-    """Anchors, table files and figure files of one report do not collide."""
-    results = load(tmp_path, [*sweep(["lora", "full"], 2), failed("lora", 9, "timeout", "too slow")])
-    every = [made for name in registry.names("sections") for made in sections(name, results)]
-    names = [block.name for made in every for block in made.leaves if not isinstance(block, Text)]
-    kinds = [type(block).__name__ for made in every for block in made.leaves if not isinstance(block, Text)]
-    assert len({made.slug for made in every}) == len(every)
-    assert len(set(zip(kinds, names, strict=True))) == len(names)
-
-
 # Who is listed where
-
-
-def test_every_record_is_somewhere(tmp_path: Path) -> None:
-    """The compared runs are listed as runs, all others among the failures: none is in both, and none in neither."""
-    other = SETTINGS.model_copy(update={"train_samples": 512})
-    records = [
-        *sweep(["lora", "full"], 2),
-        record("lora", 0, 20, settings=other),
-        record("adapter", 0, 21, consumed=None),
-        failed("head", 0, "failed", "why"),
-    ]
-    results = load(tmp_path, records)
-    runs, failures = said("runs", results), said("failures", results)
-    assert [r.run_id in runs for r in records] == [True] * 4 + [False] * 3
-    for text in ("adapter", "train_samples 512 instead of 1024", "head | 0 | failed", "lora | 0 | 1"):
-        assert text in failures
-    assert facts(results)["Runs"] == "4 compared, 2 set apart, 1 not ok"
 
 
 @pytest.mark.parametrize("method", ["head", "lora"])
@@ -244,12 +217,3 @@ def test_methods_of_one_name_are_told_apart_by_their_optimizers(tmp_path: Path) 
         "lora (optimizer=lora_plus, ratio=4.0)",
         "lora (optimizer=lora_plus, ratio=16.0)",
     }
-
-
-def test_a_record_without_the_choice_is_read(tmp_path: Path) -> None:
-    """As it was written before there was one: `optimizer` a name, and no such key of the method."""
-    content = made_records.record("lora", 0).model_dump(mode="json")
-    content["spec"]["settings"]["optimizer"] = "adamw"
-    del content["spec"]["settings"]["lr_decay"]
-    assert "optimizer" not in content["spec"]["method"]
-    assert RunRecord.model_validate(content) == made_records.record("lora", 0)

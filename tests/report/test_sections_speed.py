@@ -38,15 +38,6 @@ def without_intervals(found: Table) -> list[list[object]]:
     return [[row[place] for place in kept] for row in found.values or ()]
 
 
-def test_the_budget_adds_up(tmp_path: Path) -> None:
-    """Of ten seconds a run, the parts are their shares and the rest is what is left; all runs stand below."""
-    found = table(section("time-budget", load(tmp_path, runs(**PARTS))))
-    assert [row[0] for row in found.rows] == ["full", "lora", "all"]
-    assert found.values is not None
-    assert found.values[-1][1:] == pytest.approx((4, 40, 10, 50, 20, 10, 10))
-    assert "80 %" in found.notes[-1]
-
-
 def test_the_budget_shows_answers_where_they_are_timed(tmp_path: Path) -> None:
     """Answers, and all evaluations after merging, have columns, and are in no rest."""
     answers = {"validation_answer_seconds": 0.1, "test_answer_seconds": 0.2}
@@ -132,25 +123,6 @@ FAILED = {"checks": (Check(name="samples", passed=False, detail="9 of 10"),)}
 def test_runs_that_differ_in_more_show_nothing(slug: str, made: list[RunRecord], tmp_path: Path) -> None:
     """Nor do runs on one number of ranks, or without times of all their parts."""
     assert section(slug, load(tmp_path, made)) is None
-
-
-def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
-    """A run on one rank that failed a check is set apart as anywhere: its seed enters neither number of ranks."""
-    one, *others = both()
-    liar = one.model_copy(update={"checks": (Check(name="samples", passed=False, detail="9 of 10"),)})
-    slow = [
-        run.model_copy(update={"metrics": run.metrics | {"samples_per_second": 50.0}})
-        if (run.spec.method.name, run.spec.seed) == (one.spec.method.name, one.spec.seed)
-        else run
-        for run in others
-    ]
-    results = load(tmp_path, [liar, *slow])
-    found = table(section("scaling", results))
-    assert found.values is not None
-    assert {(row[0], row[1]): row[3] for row in found.values} == {
-        ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
-    }  # fmt: skip
-    assert [group.reason for group in results.left_out.excluded] == ["invalid: self-check failed: samples: 9 of 10"]
 
 
 def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> None:

@@ -8,27 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from report_sections import said
 
 from helpers import made_records, made_task_records
-from helpers.made_records import SETTINGS, grouped, sweep
+from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.records.predictions import Predictions, read_predictions
-from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.records.predictions import Predictions
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.caveats import beats_guess, beside_guess
-from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.render import all_sections, page_of, tables_of
 from hpml_bench.report.results import Results
-from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
@@ -130,16 +127,6 @@ def test_what_guessing_scores_is_the_headline(tmp_path: Path) -> None:
     assert "score" not in shown.guess.model_dump()
 
 
-@pytest.mark.parametrize(("values", "ends"), [
-    ([97.0, 98.0], (96.9, 98.1)), ([90.0, 99.9], (89.01, 100.0)), ([98.0], (88.2, 100.0)), ([0.0, 60.0], (0.0, 66.0)),
-    ([100.0], (90.0, 100.0)), ([99.0, 101.0], (98.8, 101.2)),
-])  # fmt: skip
-def test_an_axis_of_shares_ends_at_their_ends(values: list[float], ends: tuple[float, float]) -> None:
-    """Unless a value lies beyond."""
-    made = axes.axis("accuracy", values, share=0.1, within=axes.ends_of("%"))
-    assert (made.low, made.high) == pytest.approx(ends)
-
-
 @pytest.mark.parametrize(("task", "by"), [
     (CLASSES, "macro_f1"), (CLASSES, "mcc"), (CLASSES, "average_precision"), ("regression", "spearman"),
 ])  # fmt: skip
@@ -166,17 +153,6 @@ def test_a_rare_row_may_count_as_much_as_its_class(tmp_path: Path) -> None:
     aligned = ranked(tmp_path, CLASSES, "macro_f1").aligned
     rows = np.concatenate([of for by in (aligned.rows or {}).values() for of in by.values()])
     assert np.ptp(rows) <= aligned.span == pytest.approx(5.0)
-
-
-def test_the_metric_is_part_of_the_protocol_where_one_is_named() -> None:
-    """Settings without one are written, and hashed, as before the key existed."""
-    digests = Digests(weights="a", tokenizer="b", data="c")
-    plain, other = SETTINGS, Settings.model_validate(SETTINGS.model_dump() | {"rank_by": "macro_f1"})
-    assert "rank_by" not in plain.model_dump_json()
-    assert protocol_id(plain, digests) != protocol_id(other, digests)
-    method = load_suite("quickstart").method("full")
-    ids = {RunSpec(suite="s", settings=of, method=method, seed=0).run_id for of in (plain, other)}
-    assert len(ids) == 2
 
 
 @pytest.mark.parametrize(("suite", "by", "words"), [
@@ -207,16 +183,6 @@ GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
     return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), GROUPS))
-
-
-def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
-    """As many scores as groups, whose mean is the accuracy in every seed; rows' own scores stay at hand."""
-    assert (results.test_rows, results.aligned.group_count) == (1000, 100)
-    for method in results.methods:
-        for seed, scores in results.aligned.units[method].items():
-            assert scores.shape == (100,)
-            assert scores.mean() == pytest.approx(results.values("test_accuracy")[method][seed], abs=1e-12)
-            assert results.row_scores(method)[seed].shape == (1000,)
 
 
 def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
@@ -254,17 +220,6 @@ def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
     assert len(results.compared) == 7
     (apart,) = results.left_out.excluded
     assert "the groups beside its predictions are not those of the other runs" in apart.reason
-
-
-def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> None:
-    """Such a file is none that a run wrote."""
-    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)), GROUPS)
-    (place,) = folder.iterdir()
-    assert read_predictions(place) is not None
-    frame = pd.read_parquet(place / PREDICTIONS).astype({"group": "float64"})
-    frame.loc[3, "group"] = None
-    frame.to_parquet(place / PREDICTIONS, index=False)
-    assert read_predictions(place) is None
 
 
 def test_what_is_below_guessing_is_not_shown_above_it() -> None:
