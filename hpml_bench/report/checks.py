@@ -84,62 +84,37 @@ class RunFigures:
 def self_checks(run: RunFigures) -> tuple[Check, ...]:
     """Return all self-checks of a run; those of steps are left out where it trained nothing."""
     trains = any(run.parameters.values()) or run.consumed.steps
-    of_training = (*OF_TRAINING, *([selected] if run.settings.select != "last" else []))
-    return tuple(check(run) for check in ((*of_training, *OF_RESULT) if trains else OF_RESULT))
+    return (*(_of_training(run) if trains else ()), *_of_result(run))
 
 
-def budget(run: RunFigures) -> Check:
-    """The samples counted by all ranks are steps x global batch."""
-    samples, steps, batch = run.consumed.samples, run.consumed.steps, run.settings.global_batch
-    detail = f"{samples} samples over all ranks in {steps} steps of {batch}"
-    return Check(name="budget", passed=samples == steps * batch, detail=detail)
-
-
-def every_step(run: RunFigures) -> Check:
-    """points.jsonl has one training loss for each step, in order."""
+def _of_training(run: RunFigures) -> Iterator[Check]:
+    """Yield the checks of a training's samples, steps, times, final loss, and selected step if it has one."""
+    settings, consumed, seconds = run.settings, run.consumed, run.values("step_seconds")
+    batch, total = settings.global_batch, math.fsum(seconds)
+    detail = f"{consumed.samples} samples over all ranks in {consumed.steps} steps of {batch}"
+    yield Check(name="budget", passed=consumed.samples == consumed.steps * batch, detail=detail)
     steps = [point.step for point in run.points if point.metric == "train_loss"]
-    detail = f"{len(steps)} training losses written for {run.consumed.steps} steps"
-    return Check(name="every step", passed=steps == list(range(1, run.consumed.steps + 1)), detail=detail)
-
-
-def throughput(run: RunFigures) -> Check:
-    """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
-    timed = _timed(run.settings, [point for point in run.points if point.metric == "step_seconds"])
-    samples, due = run.metric("samples_per_second") * math.fsum(timed), len(timed) * run.settings.global_batch
-    return _equal("throughput", samples, due, "samples/s x timed seconds", "samples")
-
-
-def train_seconds(run: RunFigures) -> Check:
-    """The training time is the sum of the step times in points.jsonl."""
-    total = math.fsum(run.values("step_seconds"))
-    return _equal("training time", run.metric("train_seconds"), total, "training seconds", "sum of the points")
-
-
-def second_clock(run: RunFigures) -> Check:
-    """The steps' seconds in points.jsonl add up to the wall time of their windows by another clock."""
-    steps = run.values("step_seconds")
-    total, other = math.fsum(steps), run.metric("train_seconds_second_clock")
-    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Windows(run.settings, len(steps)).count()
+    detail = f"{len(steps)} training losses written for {consumed.steps} steps"
+    yield Check(name="every step", passed=steps == list(range(1, consumed.steps + 1)), detail=detail)
+    timed = _timed(settings, [point for point in run.points if point.metric == "step_seconds"])
+    samples, due = run.metric("samples_per_second") * math.fsum(timed), len(timed) * batch
+    yield _equal("throughput", samples, due, "samples/s x timed seconds", "samples")
+    yield _equal("training time", run.metric("train_seconds"), total, "training seconds", "sum of the points")
+    other = run.metric("train_seconds_second_clock")
+    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Windows(settings, len(seconds)).count()
     detail = f"sum of the points {total:.6g}, by a second clock {other:.6g}, {allowed:.2g} s apart at most"
-    return Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
-
-
-def train_loss(run: RunFigures) -> Check:
-    """The final training loss is the mean of its points."""
+    yield Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
     last = run.values("train_loss")[-LAST_LOSSES:]
     mean = math.fsum(last) / len(last) if last else math.nan
-    return _equal("training loss", run.metric("train_loss"), mean, "final training loss", "mean of its points")
-
-
-def selected(run: RunFigures) -> Check:
-    """Selected step, time up to it and end of the training are those that the validation scores give."""
-    scores, end = validation_scores(run.task, run.points), due_steps(run.task, run.settings, run.consumed, run.points)
+    yield _equal("training loss", run.metric("train_loss"), mean, "final training loss", "mean of its points")
+    if settings.select == "last":
+        return
+    scores, end = validation_scores(run.task, run.points), due_steps(run.task, settings, consumed, run.points)
     step = run.task.best_step(scores) if scores else 0
-    seconds = math.fsum(run.values("step_seconds")[:step])
-    given = (run.consumed.steps, run.metric("selected_step"))
-    passed = given == (end, step) and math.isclose(run.metric("selected_seconds"), seconds, rel_tol=SUMS)
+    given = (consumed.steps, run.metric("selected_step"))
+    within = math.isclose(run.metric("selected_seconds"), math.fsum(seconds[:step]), rel_tol=SUMS)
     detail = f"step {given[1]:.0f} of {given[0]} selected, by the validation scores step {step} of {end}"
-    return Check(name="selected step", passed=passed, detail=detail)
+    yield Check(name="selected step", passed=given == (end, step) and within, detail=detail)
 
 
 def due_steps(task: Task, settings: Settings, consumed: Consumed, points: Iterable[Point]) -> int:
@@ -153,33 +128,19 @@ def validation_scores(task: Task, points: Iterable[Point]) -> dict[int, float]:
     return {one.step: math.nan if one.value is None else one.value for one in points if one.metric == name}
 
 
-def once_each(run: RunFigures) -> Check:
-    """The predictions on disk have every test row exactly once."""
-    indices = run.predictions.index.tolist()
+def _of_result(run: RunFigures) -> Iterator[Check]:
+    """Yield the checks of the predictions, the headline by them and by their rows' scores, and trained parameters."""
+    indices, name = run.predictions.index.tolist(), run.task.headline.removeprefix("test_")
     detail = f"{len(indices)} predictions of {len(set(indices))} rows for {run.test_rows} test rows"
-    return Check(name="predictions", passed=sorted(indices) == list(range(run.test_rows)), detail=detail)
-
-
-def headline(run: RunFigures) -> Check:
-    """The headline metric equals that of the predictions on disk, and the mean of the rows' scores."""
-    name = run.task.headline.removeprefix("test_")
+    yield Check(name="predictions", passed=sorted(indices) == list(range(run.test_rows)), detail=detail)
     reported = run.metric(run.task.headline)
     stored, mean = run.task.evaluate(run.predictions)[name], float(run.task.scores(run.predictions).mean())
     passed = all(math.isclose(reported, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
     detail = f"{name} {reported:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
-    return Check(name=name, passed=passed, detail=detail)
-
-
-def trained(run: RunFigures) -> Check:
-    """Trainable parameters = those the optimizer has = those that got a gradient."""
+    yield Check(name=name, passed=passed, detail=detail)
+    # trainable = those the optimizer has = those that got a gradient
     detail = ", ".join(f"{count:,} {name}" for name, count in run.parameters.items())
-    return Check(name="parameters", passed=len(set(run.parameters.values())) == 1, detail=detail)
-
-
-OF_TRAINING: tuple[Callable[[RunFigures], Check], ...] = (
-    budget, every_step, throughput, train_seconds, second_clock, train_loss,
-)  # fmt: skip
-OF_RESULT: tuple[Callable[[RunFigures], Check], ...] = (once_each, headline, trained)
+    yield Check(name="parameters", passed=len(set(run.parameters.values())) == 1, detail=detail)
 
 
 def _timed(settings: Settings, steps: Sequence[Point]) -> list[float]:

@@ -323,17 +323,13 @@ def _friedman(suites: Suites) -> Text:
         spent = f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %"
         sentences += [f"This is look {suites.look} at results in this folder: it has {spent}."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
-        sentences += [_wanted(suites)]
+        # how many show a method that is always one place ahead, and as far ahead as the farthest here
+        far = max(suites.found.pairs, key=lambda pair: abs(pair.difference))
+        places = abs(far.difference)
+        one, as_far = (statistics.least_suites(k, of, suites.look) for of in (1.0, max(1.0, places)))
+        also = f"; {places:.2f} apart, as {far.a} and {far.b} are here, {as_far}" if places > 1 else ""
+        sentences += [f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show{also}."]
     return Text(sentences=tuple(sentences))
-
-
-def _wanted(suites: Suites) -> str:
-    """Return how many suites show a method that is always one place ahead, and as far ahead as the farthest here."""
-    k, pair = len(suites.methods), max(suites.found.pairs, key=lambda pair: abs(pair.difference))
-    places = abs(pair.difference)
-    one, as_far = (statistics.least_suites(k, of, suites.look) for of in (1.0, max(1.0, places)))
-    also = f"; {places:.2f} apart, as {pair.a} and {pair.b} are here, {as_far}" if places > 1 else ""
-    return f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show{also}."
 
 
 def _mean_ranks(suites: Suites) -> Table:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
@@ -232,17 +231,14 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     )
     kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
     tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
-    environment.tests |= tests | {"long": _long, "folded": partial(_folded, shown=open_pairs)}
+    # `folded`: tables that a page shows only after a click, those of pairs but the score's
+    tests["folded"] = lambda of: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != open_pairs
+    environment.tests |= tests | {"long": _long}
     environment.filters |= {
         "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
         "exact": "{:.10g}".format, "sanitize": sanitize, "svg": svg, "emphasise": _emphasise,
     }  # fmt: skip
     return environment
-
-
-def _folded(block: object, shown: str) -> bool:
-    """Return whether a page shows a table only after a click: those of pairs but the score's."""
-    return isinstance(block, Table) and block.name.startswith("pairs_") and block.name != shown
 
 
 def _long(block: object) -> bool:

@@ -208,7 +208,7 @@ def _told(
 
 def _hours(results: Results, seeds: int | None) -> tuple[float | None, str]:
     """Return how long so many seeds take, and the sentence on it, or on why that is unknown; empty without seeds."""
-    if not results.one_machine:
+    if len(results.machines) > 1:
         return None, "The pilot's runs come from different hardware or versions, so that they tell no hours."
     if results.beside:
         slowed = "Runs of the pilot had neighbours on their host, which slow each other"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -247,14 +247,8 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
     All ran without neighbours, on the same host or on it and others like it, and every number of ranks of their method
     that shares a seed with it has their seed.
     """
-    base = _by_method_and_seed(costed)
-    here = {method: {seed for _, seed in own} for method, own in grouped(base, lambda key: key[0]).items()}
-
-    def like(record: RunRecord) -> bool:
-        own = base.get((method_of(record), record.spec.seed))
-        return own is not None and alone(record) and node_of(record) == node_of(own) and share_a_host(record, own)
-
-    groups = [list(filter(like, group.compared)) for group in scaled]
+    here = {method: {run.spec.seed for run in own} for method, own in grouped(filter(alone, costed), method_of).items()}
+    groups = _like(costed, scaled, lambda record, own: node_of(record) == node_of(own))
     shared = {method: set(seeds) for method, seeds in here.items()}
     for runs in groups:
         for method, seeds in here.items():
@@ -265,17 +259,22 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
 
 def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> tuple[RunRecord, ...]:
     """Return the runs without neighbours that differ from one whose costs count in gradient checkpointing alone."""
-    base = _by_method_and_seed(costed)
+
+    def same(record: RunRecord, own: RunRecord) -> bool:
+        here, there = (protocol_but(one, gradient_checkpointing=False) for one in (own, record))
+        return here == there and machine_of(record) == machine_of(own)
+
+    return tuple(record for runs in _like(costed, others, same) for record in runs)
+
+
+def _like(
+    costed: Sequence[RunRecord], groups: Sequence[_Group], same: Callable[[RunRecord, RunRecord], bool]
+) -> list[list[RunRecord]]:
+    """Return of each group the runs without neighbours on a host of the run whose costs count that they are like."""
+    base = {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
 
     def like(record: RunRecord) -> bool:
         own = base.get((method_of(record), record.spec.seed))
-        if own is None or not alone(record):
-            return False
-        here, there = (protocol_but(one, gradient_checkpointing=False) for one in (own, record))
-        return here == there and machine_of(record) == machine_of(own) and share_a_host(record, own)
+        return own is not None and alone(record) and same(record, own) and share_a_host(record, own)
 
-    return tuple(record for group in others for record in filter(like, group.compared))
-
-
-def _by_method_and_seed(costed: Sequence[RunRecord]) -> dict[tuple[str, int], RunRecord]:
-    return {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
+    return [list(filter(like, group.compared)) for group in groups]

@@ -105,7 +105,7 @@ def _of_runs(results: Results) -> Iterator[str]:
         yield f"No comparable run: {', '.join(results.absent)} (see Failures)."
     if drifting := unsteady(results, "drifts"):
         yield f"Step times drift for {sentence_list(list(drifting))} (see Throughput)."
-    if not results.one_machine:
+    if len(results.machines) > 1:
         yield "Times and memory are of the runs in the environment that most share (see Environment)."
     if not results.costs_ranked:
         yield f"Times and memory rank nothing: {results.aligned.unranked} (see Runs)."

@@ -105,18 +105,15 @@ class Targets:
         self.results, self.score = results, quantity_of(results, results.quality)
         self.points = validation_of(results.quality)
         self.curves = results.curves.get(self.points, {})
-        self.sign = 1 if self.score.metric.better == "higher" else -1
+        self.sign, self.best = (1, max) if self.score.metric.better == "higher" else (-1, min)
         self.base = tuple(method for method in results.methods if all(map(untrained, results.runs(method))))
         """Methods that train nothing."""
         self.start_of = [method for method in self.base if all(map(is_base, results.runs(method)))]
 
-    def _best(self, values: tuple[float, ...]) -> float:
-        return self.sign * max(self.sign * value for value in values)
-
     @cached_property
     def start(self) -> float | None:
         """The score from which learning is counted: the untrained base model's, where it was run, else chance."""
-        if base := [self._best(curve.values) for method in self.start_of for curve in self.curves.get(method, ())]:
+        if base := [self.best(curve.values) for method in self.start_of for curve in self.curves.get(method, ())]:
             return statistics.mean_interval(base).mean
         guessed = self.results.guess
         return guessed.chance if guessed is not None and math.isfinite(guessed.chance) else None
@@ -137,8 +134,8 @@ class Targets:
         """How far the best mean over seeds of a method's best evaluation lies beyond the start; else 0."""
         if not self.curves or self.start is None:
             return 0.0
-        means = [statistics.mean_interval([self._best(c.values) for c in of]).mean for of in self.curves.values()]
-        return max(0.0, self.sign * (self._best(tuple(means)) - self.start))
+        means = [statistics.mean_interval([self.best(c.values) for c in of]).mean for of in self.curves.values()]
+        return max(0.0, self.sign * (self.best(means) - self.start))
 
     @property
     def noise(self) -> float:

@@ -37,6 +37,11 @@ def facts_of(results: Results) -> SuiteFacts:
         none_beats = below and len(below) == len(results.methods)
         score = plain(scale * float(guess.scores.mean())) if none_beats else None
         guessed = Guess(text=guess.sentence, value=scale * guess.chance, below=below, score=score)
+    methods = {}
+    for name, runs in ((name, results.runs(name)) for name in results.methods):
+        own, base = tuple(_settings(results, name)), all(map(is_base, runs))
+        kind = runs[0].spec.method.method
+        methods[name] = Method(name=name, kind=kind, base=base, seeds=len(runs), settings=own, values={})
     return SuiteFacts(
         suite=results.suite,
         description=results.description,
@@ -50,7 +55,7 @@ def facts_of(results: Results) -> SuiteFacts:
             rates=_rates(results),
             memory=f"memory: peak {'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}",
         ),
-        methods={name: _method(results, name) for name in results.methods},
+        methods=methods,
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
         guess=guessed,
         # interrupted and unsupported runs say nothing about a method
@@ -61,12 +66,6 @@ def facts_of(results: Results) -> SuiteFacts:
         ),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
-
-
-def _method(results: Results, name: str) -> Method:
-    runs = results.runs(name)
-    kind, settings = runs[0].spec.method.method, tuple(_settings(results, name))
-    return Method(name=name, kind=kind, base=all(map(is_base, runs)), seeds=len(runs), settings=settings, values={})
 
 
 def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:

@@ -326,16 +326,13 @@ def each_section(answer: PageSummary) -> Section | None:
     if not answer.methods:
         return None
     stands = " How they stand to each other is in the matrix above." if answer.decided else ""
-    intro = Text(sentences=(f"What each is, and what it cost.{stands}",))
-    folds = (_fold(answer, method) for method in answer.methods)
-    return Section(slug="each", title=f"Each {answer.noun}", blocks=(intro, *folds), question="methods", folded=False)
-
-
-def _fold(answer: PageSummary, method: Method) -> Fold:
-    n, noun = answer.number[method.name], "options" if answer.noun == "method" else "runs"
-    facts = table(f"method_{n}", f"{method.name}: scores, costs, {noun}", ("What", "Value"), _facts(answer, method))
-    title = f"{n} {method.name}" if answer.numbered else method.name
-    return Fold(title=title, about=words.verdict(answer, method.name).in_full, blocks=(facts,), anchor=f"m-{n}")
+    blocks: list[Text | Fold] = [Text(sentences=(f"What each is, and what it cost.{stands}",))]
+    for n, method in enumerate(answer.methods, 1):
+        caption = f"{method.name}: scores, costs, {'options' if answer.noun == 'method' else 'runs'}"
+        facts = table(f"method_{n}", caption, ("What", "Value"), _facts(answer, method))
+        title, about = f"{n} {method.name}" if answer.numbered else method.name, words.verdict(answer, method.name)
+        blocks.append(Fold(title=title, about=about.in_full, blocks=(facts,), anchor=f"m-{n}"))
+    return section_of("each", f"Each {answer.noun}", *blocks, question="methods", folded=False)
 
 
 def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:

@@ -200,10 +200,6 @@ class ComparedRuns:
         return runs[0] if len(runs) == 1 and alike(runs[0].spec.settings, runs[0].spec.method) else None
 
     @property
-    def one_machine(self) -> bool:
-        return len(self.machines) < 2
-
-    @property
     def _here(self) -> tuple[RunRecord, ...]:
         return next(iter(self.machines.values()), ())
 
