@@ -55,7 +55,8 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
     """Return a compared run as PEFT's `log_results` writes one (method_comparison/MetaMathQA/utils.py)."""
     (kind, dtype), spec = _known(record), record.spec.method
     method_config = {"peft_type": kind, "method": spec.method, **spec.options}
-    memory, counts = _values(record, *RESERVED), _values(record, "trainable_parameters", "head_parameters")
+    memory = max((peak for name in RESERVED if (peak := _value(record, name)) is not None), default=None)
+    trainable, head = (_value(record, f"{what}_parameters") for what in ("trainable", "head"))
     return {
         "run_info": {
             "created_at": record.started,
@@ -69,12 +70,12 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
         },
         "train_info": {
             "accelerator_memory_reserved_avg": None,
-            "accelerator_memory_max": round(max(memory) * 1e6) if memory else None,
+            "accelerator_memory_max": None if memory is None else round(memory * 1e6),
             "accelerator_memory_reserved_99th": None,
             "train_time": _value(record, "train_seconds"),
             HOLDS: TIME_HELD,
             "file_size": _whole(_value(record, "saved_bytes")),
-            "num_trainable_params": round(sum(counts)) if len(counts) == 2 else None,
+            "num_trainable_params": None if trainable is None or head is None else round(trainable + head),
             "num_total_params": _whole(_value(record, "total_parameters")),
             "status": "success",
             "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
@@ -196,7 +197,3 @@ def _value(record: RunRecord, metric: str) -> float | None:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
-
-
-def _values(record: RunRecord, *metrics: str) -> list[float]:
-    return [value for name in metrics if (value := _value(record, name)) is not None]

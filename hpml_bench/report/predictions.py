@@ -38,13 +38,6 @@ class Scored:
     contradicted: int = 0
     """Number of rows whose loss no model can have that gave their answers."""
 
-    def sharing(self, other: Scored | None) -> Scored:
-        """Return the same with the rows of another run where they are equal, so that memory has them once."""
-        same = other is not None and np.array_equal(self.index, other.index)
-        if other is None or not same or not same_answers(self.reference, other.reference):
-            return self
-        return replace(self, index=other.index, reference=other.reference)
-
 
 def task_of(record: RunRecord) -> Task:
     """Return the task of a run; a UserError where it isn't installed."""
@@ -62,7 +55,9 @@ def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
         except UserError:  # its task isn't installed here: `faults` says so
             continue
         if own is not None:
-            last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
+            if last and np.array_equal(own.index, last.index) and same_answers(own.reference, last.reference):
+                own = replace(own, index=last.index, reference=last.reference)  # memory has equal rows once
+            last = found[record.run_id] = own
     return found
 
 
@@ -76,25 +71,20 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
         return None
     try:
         metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()}
-        scores = task.scores(stored)
+        scores, unchecked, bins, wrong = task.scores(stored), "", None, int(task.contradicted(stored).sum())
         if stored.scores is not None and not defines_score_alike(record, task):
             scores = stored.scores.astype(scores.dtype)
             metrics[task.headline] = float(scores.mean())
-        wrong = int(task.contradicted(stored).sum())
-        bins = None
         if (given := stored.probabilities) is not None:
             bins = reliability(given.max(axis=1), np.equal(stored.reference, stored.prediction))
-        return Scored(
-            stored.index, stored.reference, scores, metrics, stored.texts, stored.group, bins, contradicted=wrong
-        )
     except UserError as error:  # a package of its scorer isn't installed here
         if stored.scores is None:
             return None
-        metrics = {task.headline: float(stored.scores.mean())}
-        scores, texts, group = stored.scores, stored.texts, stored.group
-        return Scored(stored.index, stored.reference, scores, metrics, texts, group, unchecked=str(error))
+        scores, unchecked, bins, wrong = stored.scores, str(error), None, 0
+        metrics = {task.headline: float(scores.mean())}
     except (ValueError, TypeError, IndexError):
         return None
+    return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group, bins, unchecked, wrong)
 
 
 def defines_score_alike(record: RunRecord, task: Task) -> bool:

@@ -215,7 +215,7 @@ def all_tables(page: Page) -> tuple[Table, ...]:
 
 def pictures_of(page: Page) -> list[Picture]:
     blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
-    return [*(one.drawn for one in pictures(page.answer)), *blocks]
+    return [*pictures(page.answer), *blocks]
 
 
 def _environment(*, html: bool, open_pairs: str = "") -> Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,17 +29,13 @@ def terminal() -> Console:
 def show_answer(answer: PageSummary, console: Console) -> None:
     from hpml_bench.report.answer.words import lines
 
-    for line in lines(answer, console.width):
-        console.print(_encodable(for_terminal(line), console.encoding), markup=False, highlight=False, soft_wrap=True)
-
-
-def _encodable(line: str, encoding: str) -> str:
-    """Return a line with plain signs where the terminal's encoding lacks typographic ones."""
-    try:
-        line.encode(encoding)
-    except (UnicodeError, LookupError):
-        return line.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").encode("ascii", "replace").decode()
-    return line
+    for line in map(for_terminal, lines(answer, console.width)):
+        shown = line
+        try:
+            line.encode(console.encoding)
+        except (UnicodeError, LookupError):  # the terminal lacks typographic signs
+            shown = re.sub("[\N{MINUS SIGN}\N{EN DASH}]", "-", line).encode("ascii", "replace").decode()
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -23,6 +23,7 @@ from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
 from hpml_bench.report.pictures.paper import DPI, flat, paper
 from hpml_bench.report.pictures.screen import pictures
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import page_of, pictures_of
 from hpml_bench.report.results import Results
 
@@ -37,7 +38,7 @@ SIZES = (WIDE, NARROW)
 
 def shapes_of(answer: PageSummary, width: float = WIDE, key: str = "") -> list[tuple[Shape, ...]]:
     """Return the shapes of an answer's pictures, or of that of one cost."""
-    return [layout(of.drawn, width).shapes for of in pictures(answer) if key in ("", of.key)]
+    return [layout(of, width).shapes for of in pictures(answer) if key in ("", of.x.key)]
 
 
 def marks_of(shapes: tuple[Shape, ...], css: str) -> dict[int, Shape]:
@@ -65,7 +66,7 @@ def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
 def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
     """From data-s alone, values lead to their marks, better ones higher up and cheaper ones further left."""
     answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)
-    root = ET.fromstring(next(of.wide for of in pictures(answer) if of.key == key))
+    root = ET.fromstring(next(svg(of) for of in pictures(answer) if of.x.key == key))
     log, x0, x1, left, right, y0, y1, top, bottom, sign = map(float, root.attrib["data-s"].split())
     assert (left < right, top < bottom, sign) == (True, True, -1 if score else 1)
     cost = next(axis for axis in answer.axes if axis.key == key)
@@ -89,14 +90,14 @@ def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bo
     for shapes in (of for width in SIZES for of in shapes_of(answer, width)):
         for anchor in ("end", "middle"):
             assert len(set(ticks(shapes, anchor))) == len(ticks(shapes, anchor)) >= 3
-    assert next(of.drawn.x.log for of in pictures(answer) if of.key == "size") == log
+    assert next(of.x.log for of in pictures(answer) if of.x.key == "size") == log
     nothing = an_answer({"a": 3.0, "b": 2.0}, costs={"a": (1.0, 1.0, 0.0), "b": (2.0, 2.0, 9.0)})
-    assert not any(of.drawn.x.log for of in pictures(nothing))  # 0 has no logarithm
+    assert not any(of.x.log for of in pictures(nothing))  # 0 has no logarithm
     crowd = {f"m{at}": 101 + 2.0 * at for at in range(8)} | {"far": 900.0}  # in 2 % of a linear axis
     crowded = an_answer(
         {name: cost / 100 for name, cost in crowd.items()}, costs={n: (c, c, c) for n, c in crowd.items()}
     )
-    assert all(of.drawn.x.log for of in pictures(crowded))
+    assert all(of.x.log for of in pictures(crowded))
     if log:
         a, b, c = (dot.points[0][0] for _, dot in sorted(marks_of(shapes_of(answer, key="size")[0], "dot").items()))
         assert a - b == pytest.approx(b - c)

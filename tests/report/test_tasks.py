@@ -116,7 +116,7 @@ def test_what_guessing_scores_is_the_headline(tmp_path: Path) -> None:
     """No method is above the most frequent class's 90 %; no axis goes beyond 100 %."""
     answer = answer_of(ranked(tmp_path / "plain", CLASSES))
     assert words.headline(answer) == "No method beats guessing (90.0 % accuracy)."
-    assert max(picture.drawn.y.high for picture in pictures(answer)) <= 100.0
+    assert max(picture.y.high for picture in pictures(answer)) <= 100.0
     below = answer.guess.below if answer.guess else ()
     ahead = answer.model_copy(update={"guess": answer.guess and answer.guess.model_copy(update={"score": 89.0})})
     assert set(below) == {"lora", "full"}

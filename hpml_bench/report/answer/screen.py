@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
-from hpml_bench.report.pictures.layout import MANY
-from hpml_bench.report.pictures.screen import Bars, CostPicture, bars, pictures
+from hpml_bench.report.pictures.layout import MANY, NARROW
+from hpml_bench.report.pictures.screen import Bars, bars, pictures
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.questions import TITLES
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
-NARROW = 760
+ONE_COST = 760
 """Pixels of a screen up to which answer.css shows one cost."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
@@ -37,7 +39,7 @@ def context(answer: PageSummary) -> dict[str, object]:
         "names": [method.name for method in answer.methods],
         "many": len(answer.methods) > MANY,
         "numbered": answer.numbered,
-        "pictures": [(picture, _lost(answer, picture)) for picture in pictures(answer)],
+        "pictures": [_picture(answer, drawn) for drawn in pictures(answer)],
         "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
         "score": {
             "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
@@ -75,7 +77,7 @@ def sheets(answer: PageSummary) -> list[str]:
         return []
     pictures = ", ".join(f".pic:has(#x-{key}:checked) .p-{key}" for key in keys)
     columns = ", ".join(f"#best:has(#x-{key}:checked) .main .c-{key}" for key in keys)
-    narrow = f"@media screen and (max-width: {NARROW}px) {{ {columns} {{ display: table-cell; }} }}"
+    narrow = f"@media screen and (max-width: {ONE_COST}px) {{ {columns} {{ display: table-cell; }} }}"
     return [f"{pictures} {{ display: block; }}\n{narrow}\n"]
 
 
@@ -95,13 +97,15 @@ def _caption(answer: PageSummary) -> tuple[str, ...]:
     )
 
 
-def _lost(answer: PageSummary, picture: CostPicture) -> str:
-    """Return a sentence on the methods that a picture lacks; empty where there are none."""
-    lost = [name for name in picture.lost if "score" in answer.by_name[name].values]
-    if not lost:
-        return ""
-    why = "not trained" if all(answer.by_name[name].base for name in lost) else "not measured"
-    return f"Not drawn: {sentence_list([words.label(answer, name) for name in lost])} ({why})."
+def _picture(answer: PageSummary, drawn: Picture) -> dict[str, object]:
+    """Return a picture in both widths, with its cost, and a sentence on the methods with a score that it lacks."""
+    cost = answer.axis(drawn.x.key)
+    lost = [method for method in answer.methods if "score" in method.values and cost and cost.id not in method.values]
+    why = "not trained" if all(method.base for method in lost) else "not measured"
+    named = (
+        f"Not drawn: {sentence_list([words.label(answer, method.name) for method in lost])} ({why})." if lost else ""
+    )
+    return {"cost": cost, "drawn": drawn, "wide": svg(drawn), "narrow": svg(drawn, NARROW), "lost": named}
 
 
 def _row(answer: PageSummary, of: Bars, method: Method) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any, NamedTuple, get_args
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
@@ -38,19 +39,15 @@ class Style(NamedTuple):
 
     hue: int
     shape: int
-
-    @property
-    def tone(self) -> Tone:
-        return _TONES[self.hue - 1]
-
-    @property
-    def marker(self) -> Marker:
-        return _MARKERS[self.shape]
+    tone: Tone
+    marker: Marker
 
 
 def styles(methods: Collection[str]) -> dict[str, Style]:
     """Return each method's colour and marker, unlike for 56 methods."""
-    return {method: Style(1 + at % len(_TONES), at % len(_MARKERS)) for at, method in enumerate(methods)}
+    looks = cycle(enumerate(_TONES, 1)), cycle(enumerate(_MARKERS))
+    return {method: Style(hue, shape, tone, marker)
+            for method, (hue, tone), (shape, marker) in zip(methods, *looks, strict=False)}  # fmt: skip
 
 
 def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Picture | None:

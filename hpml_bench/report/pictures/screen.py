@@ -16,11 +16,11 @@ import numpy as np
 from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis as Cost
-from hpml_bench.report.answer.model import Key, PageSummary
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.numbers import capitalized
 from hpml_bench.report.pictures import axes
-from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
-from hpml_bench.report.pictures.svg import small, svg
+from hpml_bench.report.pictures.layout import MANY, Shape, layout
+from hpml_bench.report.pictures.svg import small
 
 LOG_FROM: Final = 25.0
 """Largest cost over least from which an axis is logarithmic."""
@@ -28,32 +28,15 @@ CROWDED: Final = 0.2
 """Part of a linear axis in which half of many costs crowd, so that it is logarithmic too."""
 
 
-class CostPicture(NamedTuple):
-    """Score against one cost."""
-
-    key: Key
-    title: str
-    drawn: Picture
-    lost: tuple[str, ...]
-    """Methods without the cost, which it doesn't show."""
-
-    @property
-    def wide(self) -> str:
-        return svg(self.drawn)
-
-    @property
-    def narrow(self) -> str:
-        return svg(self.drawn, NARROW)
-
-
-def pictures(answer: PageSummary) -> tuple[CostPicture, ...]:
+def pictures(answer: PageSummary) -> tuple[Picture, ...]:
+    """Return a picture of the score against each cost that a method has, whose key its horizontal axis has."""
     names = [method.name for method in answer.methods if "score" in method.values]
     verdicts = {name: words.verdict(answer, name) for name in names}
     said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}
     return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, said)))
 
 
-def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPicture | None:
+def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Picture | None:
     v = {name: answer.by_name[name].values for name in said if cost.id in answer.by_name[name].values}
     if not v:
         return None
@@ -63,7 +46,7 @@ def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPi
         name: f"{score.title} {score.text(y)}, {cost.title.lower()} {cost.text(x)}" for name, (x, y) in at.items()
     }
     title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
-    drawn = Picture(
+    return Picture(
         name=f"answer_{cost.key}",
         caption="",
         alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
@@ -78,8 +61,6 @@ def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPi
             for name, text in values.items()
         ),
     )  # fmt: skip
-    lost = tuple(method.name for method in answer.methods if method.name not in v)
-    return CostPicture(cost.key, cost.title, drawn, lost)
 
 
 def _number(answer: PageSummary, name: str, end: str = "") -> str:
