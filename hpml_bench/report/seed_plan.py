@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
@@ -20,42 +21,19 @@ from hpml_bench.system.errors import UserError
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 
 
-@dataclass(frozen=True)
-class PlannedPair:
-    """A pair of methods in the pilot, and the seeds it needs."""
-
-    a: str
-    b: str
-    n: int
-    sd: float
-    """Standard deviation of the differences within a seed; of logarithms where costs are compared by factors."""
-    detectable: float
-    """Least difference that the pilot's own seeds can find, at the first step's level."""
-    alone: int | None
-    """Seeds for this pair tested alone; None where no number up to 10,000 is enough."""
-    seeds: int | None
-    """Seeds at the level of the first step over all pairs of the page."""
-    cautious: int | None
-    """The same, were the true spread over seeds at its 80 % upper bound."""
-    equivalent: int | None
-    """Seeds that show a difference to be smaller than the size, were the methods the same."""
+Planned = tuple[str, int, float, float, int | None, int | None, int | None, int | None]
+"""A row of the plan: pair, its seeds in the pilot, the standard deviation of its differences within a seed (of
+logarithms where costs are compared by factors), and the least difference that these seeds can find at the first step's
+level. Then seeds, None where no number up to 10,000 is enough: those that find the size for this pair alone, at the
+level of the first step over all pairs of the page, the same were the true spread at its 80 % upper bound, and those
+that show a difference to be smaller than the size, were the methods the same."""
 
 
-@dataclass(frozen=True)
-class SeedPlan:
-    """Result of a plan."""
+class SeedPlan(NamedTuple):
+    """Result of a plan: a row a pair, the noisiest first, and what they say together."""
 
     table: Table
     sentences: tuple[str, ...]
-    pairs: tuple[PlannedPair, ...]
-    """The noisiest first."""
-    unknown: tuple[str, ...]
-    """The other pairs, as `a − b`: all their differences are equal, so that their spread is unknown."""
-    seeds: int | None
-    """Seeds that suffice for every pair of `pairs`; None above 10,000."""
-    hours: float | None
-    """Wall time of that many seeds of every method, one run after another, as the pilot's runs took; None where those
-    ran on several machines."""
 
 
 def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan:
@@ -107,8 +85,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
         family = {metric: [replace(c, margin=size, p_equivalent=1.0) for c in tested]}
     look, declared = results.verdicts.look, results.aligned.declared_looks
     levels = tuple(statistics.levels(family, at, results.quality, declared=declared)[metric] for at in (look, look + 1))
-    pairs = tuple(sorted((_pair(c, size, levels, power) for c in tested if c.evidence), key=lambda p: -p.detectable))
-    unknown = tuple(f"{c.a} − {c.b}" for c in tested if not c.evidence)
+    pairs = sorted((_planned(c, size, levels, power) for c in tested if c.evidence), key=lambda row: -row[3])
+    unknown = [f"{c.a} − {c.b}" for c in tested if not c.evidence]
     if not pairs:
         raise UserError(
             f"--detect {detect}: in {folder} no pair's difference in {metric} varies over the seeds, so that its "
@@ -117,7 +95,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     return _told(results, metric, size, power, pairs, unknown)
 
 
-def _pair(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, float]], power: float) -> PlannedPair:
+def _planned(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, float]], power: float) -> Planned:
     """Return what a pair can find at this look, and needs at the next, after seeds are added.
 
     `size` is a factor less 1 where costs are compared by factors; `levels` are those of both looks' first steps.
@@ -125,15 +103,13 @@ def _pair(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, f
     n, evidence = c.difference.n, c.evidence
     (level, _), (first, first_equivalent) = levels
     wanted = math.log1p(size) if c.ratio else size
-    cautious = [one.cautious() for one in evidence]
     least = max(statistics.detectable(one, n, level, power) for one in evidence)
-    return PlannedPair(
-        c.a, c.b, n, c.difference.sd or 0.0,
-        detectable=math.expm1(least) if c.ratio else least,
-        alone=statistics.seeds_to_find(evidence, wanted, statistics.ALPHA, power),
-        seeds=statistics.seeds_to_find(evidence, wanted, first, power),
-        cautious=statistics.seeds_to_find(cautious, wanted, first, power),
-        equivalent=statistics.seeds_to_show(evidence, wanted, first_equivalent, power),
+    return (
+        f"{c.a} − {c.b}", n, c.difference.sd or 0.0, math.expm1(least) if c.ratio else least,
+        statistics.seeds_to_find(evidence, wanted, statistics.ALPHA, power),
+        statistics.seeds_to_find(evidence, wanted, first, power),
+        statistics.seeds_to_find([one.cautious() for one in evidence], wanted, first, power),
+        statistics.seeds_to_show(evidence, wanted, first_equivalent, power),
     )  # fmt: skip
 
 
@@ -165,19 +141,18 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
 
 
 def _told(
-    results: Results, metric: str, size: float, power: float, pairs: tuple[PlannedPair, ...], unknown: tuple[str, ...]
+    results: Results, metric: str, size: float, power: float, pairs: Sequence[Planned], unknown: Sequence[str]
 ) -> SeedPlan:
-    seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
+    needed = [row[5] for row in pairs]
+    seeds = None if None in needed else max(n for n in needed if n)
     quantity = quantity_of(results, metric)
     by_factor = any(c.ratio for c in results.comparisons(metric))
     scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
-    rows = [
-        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd * scale), cell(p.detectable * scale),
-         *map(_count, (p.alone, p.seeds, p.cautious, p.equivalent))]
-        for p in pairs
-    ]  # fmt: skip
+    counts = [[("none", None) if n is None else cell(n, "d") for n in row[4:]] for row in pairs]
+    rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale), *of]
+                              for (pair, n, sd, least, *_), of in zip(pairs, counts, strict=True)]  # fmt: skip
     shown = f" ({unit})" if unit else ""
     columns = (
         "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, page",
@@ -185,36 +160,35 @@ def _told(
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)
-    worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
+    worst = pairs[0 if seeds else needed.index(None)][0]
+    fewest = min(n for _, n, *_ in pairs)
     every = "every other pair" if unknown else "every pair"
     enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest"
-    never = f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
-    hours, on_hours = _hours(results, seeds)
+    never = f"No number of seeds up to 10,000: {worst} leaves more open than {scaled}."
     sentences = (
         f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
         "unknown and nothing is planned for them; more seeds may tell it." if unknown else "",
-        never if seeds is None else f"{enough} is {worst.a} − {worst.b}.",
+        never if seeds is None else f"{enough} is {worst}.",
         f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open no seed tells; "
         "more test rows may." if metric == results.quality else "",
         f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.",
-        on_hours,
-        f"A spread from {min(p.n for p in pairs)} seeds is itself uncertain: cautious is for its 80 % upper bound.",
+        _hours(results, seeds),
+        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound.",
         f"Seeds are those of the next look at this folder, which may use {spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
     )  # fmt: skip
-    told = tuple(filter(None, sentences))
-    return SeedPlan(table("plan", caption, columns, rows), told, pairs, unknown, seeds, hours)
+    return SeedPlan(table("plan", caption, columns, rows), tuple(filter(None, sentences)))
 
 
-def _hours(results: Results, seeds: int | None) -> tuple[float | None, str]:
-    """Return how long so many seeds take, and the sentence on it, or on why that is unknown; empty without seeds."""
+def _hours(results: Results, seeds: int | None) -> str:
+    """Return a sentence on how long so many seeds of every method take, or on why that is unknown."""
     if len(results.machines) > 1:
-        return None, "The pilot's runs come from different hardware or versions, so that they tell no hours."
+        return "The pilot's runs come from different hardware or versions, so that they tell no hours."
     if results.beside:
         slowed = "Runs of the pilot had neighbours on their host, which slow each other"
-        return None, f"{slowed}, so that they tell no hours."
+        return f"{slowed}, so that they tell no hours."
     if seeds is None:
-        return None, ""
+        return ""
     names = staying(results.verdicts) if results.race else results.methods
     recorded = [[run.wall_seconds for run in results.runs(method)] for method in names]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
@@ -222,8 +196,4 @@ def _hours(results: Results, seeds: int | None) -> tuple[float | None, str]:
     minutes = f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
     pace = f"{number(round_seconds, '.1f')} s a seed, runs one after another"
     duration = f"{number(hours, '.1f')} hours" if hours >= 1 else minutes
-    return hours, f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's {pace}."
-
-
-def _count(n: int | None) -> Cell:
-    return ("none", None) if n is None else cell(n, "d")
+    return f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's {pace}."

@@ -140,7 +140,7 @@ def test_plan_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
         folder = raced(tmp_path / str(seeds), means, {"full": seeds, "lora": seeds, "head": 3}, noise=0.01).folder
         made = plan(folder, "accuracy=0.5pp")
         assert f"may use {share} of its chance" in " ".join(made.sentences)
-        assert [(pair.a, pair.b) for pair in made.pairs] == [("full", "lora")]
+        assert [row[0] for row in made.table.rows] == ["full − lora"]
     done = raced(tmp_path / "done", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3}).folder
     with pytest.raises(UserError, match="one method is left of the race"):
         plan(done, "accuracy=0.5pp")

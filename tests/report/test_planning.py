@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ from helpers import made_records
 from helpers.made_records import sweep
 from hpml_bench.cli import main
 from hpml_bench.report.results import Results
-from hpml_bench.report.seed_plan import plan
+from hpml_bench.report.seed_plan import SeedPlan, plan
 from hpml_bench.statistics import (
     detectable,
     sd_upper_bound,
@@ -38,32 +39,39 @@ def test_upper_bound_of_a_spread() -> None:
     assert sd_upper_bound(2.0, 5) == pytest.approx(2 * (4 / 1.6488) ** 0.5, rel=1e-4)
 
 
+def planned(made: SeedPlan) -> dict[str, Any]:
+    """Return the rows' numbers by their pairs."""
+    return {row[0]: row[1:] for row in made.table.values or ()}  # type: ignore[misc]
+
+
 def test_plan_of_a_score(pilot: Path) -> None:
     """Seeds are those that the page's own test over seeds and rows needs, at the level of all its pairs."""
     made = plan(pilot, "accuracy=5pp")
-    compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("test_accuracy")}
-    assert len(made.pairs) == len(compared) == 3
-    for p in made.pairs:
-        c = compared[p.a, p.b]
+    compared = {f"{c.a} − {c.b}": c for c in Results.load(pilot).comparisons("test_accuracy")}
+    found = planned(made)
+    assert found.keys() == compared.keys()
+    for pair, (n, sd, least, *seeds) in found.items():
+        c = compared[pair]
         assert len(c.evidence) == 2
-        assert (p.n, p.sd, p.detectable) == (5, c.difference.sd, c.detectable)
-        assert p.alone == seeds_to_find(c.evidence, 0.05, 0.05)
-        assert p.seeds == seeds_to_find(c.evidence, 0.05, OF_THE_SCORE / 3)
-        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.05, OF_THE_SCORE / 3)
-        assert p.equivalent == seeds_to_show(c.evidence, 0.05, 0.000375 / 9)
-        assert 3 <= (p.alone or 0) <= (p.seeds or 0) <= (p.cautious or 0)
-    assert [p.detectable for p in made.pairs] == sorted((p.detectable for p in made.pairs), reverse=True)
-    assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
+        assert (n, sd, least) == (5, pytest.approx(100 * c.difference.sd), pytest.approx(100 * c.detectable))
+        assert seeds == [
+            seeds_to_find(c.evidence, 0.05, 0.05), seeds_to_find(c.evidence, 0.05, OF_THE_SCORE / 3),
+            seeds_to_find([one.cautious() for one in c.evidence], 0.05, OF_THE_SCORE / 3),
+            seeds_to_show(c.evidence, 0.05, 0.000375 / 9),
+        ]  # fmt: skip
+        assert 3 <= seeds[0] <= seeds[1] <= seeds[2]
+    assert [of[2] for of in found.values()] == sorted((of[2] for of in found.values()), reverse=True)
+    enough = max(of[4] for of in found.values())
     seconds = sum(r.seconds for r in sweep(["lora", "full", "head"])) / 5
-    assert made.hours == pytest.approx(made.seeds * seconds / 3600)
-    assert made.table.columns[-1] == "Seeds, equivalent"
+    assert made.sentences[0].startswith(f"{enough:.0f} seeds are enough for every pair")
+    assert f"3 methods take {enough * seconds / 60:.1f} minutes" in " ".join(made.sentences)
 
 
 def test_rows_that_leave_too_much_open_are_said(pilot: Path) -> None:
     """A difference that 1,000 test rows can't show has no number of seeds, and no hours."""
     made = plan(pilot, "accuracy=0.5pp")
-    assert (made.seeds, made.hours) == (None, None)
-    assert {(p.seeds, p.equivalent) for p in made.pairs} == {(None, None)}
+    assert {(of[4], of[6]) for of in planned(made).values()} == {(None, None)}
+    assert not any(" methods take " in sentence for sentence in made.sentences)
     assert made.sentences[0].startswith("No number of seeds up to 10,000: ")
     assert any("what the 1,000 test rows leave open no seed tells" in sentence for sentence in made.sentences)
 
@@ -71,15 +79,14 @@ def test_rows_that_leave_too_much_open_are_said(pilot: Path) -> None:
 def test_plan_of_a_cost(pilot: Path) -> None:
     """A cost is planned by its factor: seeds of the paired t test on the logarithms, and what is detectable in %."""
     made = plan(pilot, "train_seconds=5%")
-    compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("train_seconds")}
-    for p in made.pairs:
-        (shared,) = compared[p.a, p.b].evidence
-        assert p.alone == seeds_to_find([shared], math.log(1.05), 0.05)
-        assert p.seeds == seeds_to_find([shared], math.log(1.05), OF_A_COST / 3)
+    compared = {f"{c.a} − {c.b}": c for c in Results.load(pilot).comparisons("train_seconds")}
+    for pair, (_, _, least, alone, seeds, cautious, _) in planned(made).items():
+        (shared,) = compared[pair].evidence
+        assert alone == seeds_to_find([shared], math.log(1.05), 0.05)
+        assert seeds == seeds_to_find([shared], math.log(1.05), OF_A_COST / 3)
         wide = replace(shared, sd=sd_upper_bound(shared.sd, 5 + shared.prior))
-        assert p.cautious == seeds_to_find([wide], math.log(1.05), OF_A_COST / 3)
-        assert p.detectable == pytest.approx(math.expm1(detectable(shared, 5, 0.2 * 0.036 / 3)))
-    assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
+        assert cautious == seeds_to_find([wide], math.log(1.05), OF_A_COST / 3)
+        assert least == pytest.approx(100 * math.expm1(detectable(shared, 5, 0.2 * 0.036 / 3)))
     assert not any("test rows" in sentence for sentence in made.sentences)
 
 
@@ -89,13 +96,12 @@ def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
               "head": [100.0, 103.0, 101.0, 99.0]}  # fmt: skip
     runs = of({method: {"peak_memory_mb": values} for method, values in memory.items()}, 4)
     made = plan(made_records.write(tmp_path / "a", runs), "peak_memory_mb=5%")
-    assert {(p.a, p.b) for p in made.pairs} == {("full", "head"), ("head", "lora")}
-    assert made.unknown == ("full − lora",)
+    assert planned(made).keys() == {"full − head", "head − lora"}
     assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
     assert "enough for every other pair" in made.sentences[1]
-    compared = {(c.a, c.b): c for c in Results.load(tmp_path / "a").comparisons("peak_memory_mb")}
-    for p in made.pairs:  # the named pair is tested as well
-        assert p.seeds == seeds_to_find(compared[p.a, p.b].evidence, math.log(1.05), OF_A_COST / 3)
+    compared = {f"{c.a} − {c.b}": c for c in Results.load(tmp_path / "a").comparisons("peak_memory_mb")}
+    for pair, row in planned(made).items():  # the named pair is tested as well
+        assert row[4] == seeds_to_find(compared[pair].evidence, math.log(1.05), OF_A_COST / 3)
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(made_records.write(tmp_path / "b", [r for r in runs if r.spec.method.name != "head"]), "peak_memory_mb=5%")
 
@@ -106,8 +112,7 @@ def test_several_machines_give_no_hours(tmp_path: Path) -> None:
     folder = made_records.write(tmp_path / "two", runs)
     for wish, seeds in (("accuracy=5pp", 5), ("train_seconds=5%", 3)):
         made = plan(folder, wish)
-        assert ([p.n for p in made.pairs], made.hours) == ([seeds], None)
-        assert made.seeds
+        assert [of[0] for of in planned(made).values()] == [seeds]
         assert "come from different hardware or versions, so that they tell no hours." in " ".join(made.sentences)
 
 
@@ -159,6 +164,6 @@ def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
     for metric, wish, size in (
         ("test_loss", "test_loss=0.05", 0.05), ("samples_per_second", "samples_per_second=3%", math.log(1.03))
     ):  # fmt: skip
-        (noisiest, *_) = plan(pilot, wish).pairs
-        (pair,) = [c for c in results.comparisons(metric) if (c.a, c.b) == (noisiest.a, noisiest.b)]
-        assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
+        noisiest, row = next(iter(planned(plan(pilot, wish)).items()))
+        (pair,) = [c for c in results.comparisons(metric) if f"{c.a} − {c.b}" == noisiest]
+        assert row[4] == seeds_to_find(pair.evidence, size, 0.002 / 3)
