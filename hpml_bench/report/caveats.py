@@ -125,11 +125,9 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
     found = {}
     for method in results.methods:
         runs = results.costed(method)
-        if flag == "too short to tell":
-            found[method] = _too_short(runs)
-        else:
-            why = ((run.spec.seed, _drifts(run) if flag == "drifts" else paused(run)) for run in runs)
-            found[method] = tuple(f"seed {seed}: {clause}" for seed, clause in why if clause)
+        why = ((run.spec.seed, _drifts(run) if flag == "drifts" else _paused(run)) for run in runs)
+        own = tuple(f"seed {seed}: {clause}" for seed, clause in why if clause)
+        found[method] = _too_short(runs) if flag == "too short to tell" else own
     return {method: clauses for method, clauses in found.items() if clauses}
 
 
@@ -140,7 +138,7 @@ def _drifts(record: RunRecord) -> str | None:
     return f"drift {_between(low, high)}"
 
 
-def paused(record: RunRecord) -> str | None:
+def _paused(record: RunRecord) -> str | None:
     """Return how much of a run's timed window one step took, where that is over a fifth of it."""
     steps, variation = record.metrics.get("timed_steps"), record.metrics.get("step_time_cv")
     # One step that takes the share f of n steps' time, as when the machine was suspended, makes the variation √n f.

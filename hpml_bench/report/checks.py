@@ -169,42 +169,33 @@ def faults(
     found = [
         *_copies(named),
         *_definitions(named),
-        *((record, Fault("times", why)) for record in named if (why := _times(folder, record))),
-        *((record, Fault("consumption", why)) for record in named if (why := _early_end(folder, record))),
+        *((record, fault) for record in named if not untrained(record) for fault in _of_steps(folder, record)),
         *((record, Fault("ids", misnamed[record.run_id])) for record in records if record.run_id in misnamed),
         *((record, fault) for record in records if (fault := _scores(record, stored.get(record.run_id), usual))),
     ]
     return {record.run_id: fault for record, fault in found}  # the last fault of a run counts
 
 
-def _times(folder: Path, record: RunRecord) -> str | None:
-    """Return why a run's times can't be right: its points give others, or it has none."""
+def _of_steps(folder: Path, record: RunRecord) -> Iterator[Fault]:
+    """Yield why a trained run's times, or its early end, can't be right: its points give others, or it has none."""
+    settings, used = record.spec.settings, record.consumed
     recorded = {name: record.metrics.get(name) for name in ("train_seconds", "samples_per_second")}
-    if untrained(record) or not any(recorded.values()):
-        return None
-    if POINTS not in record.files:
-        return f"its record names no {POINTS}, so that its times can't be checked"
-    steps = [point for point in iterate_points(folder / record.run_id) if point.metric == "step_seconds"]
-    timed = _timed(record.spec.settings, steps)
-    given = {"train_seconds": math.fsum(point.value or 0.0 for point in steps)}
-    if any(timed):
-        given["samples_per_second"] = len(timed) * record.spec.settings.global_batch / math.fsum(timed)
-    for name, of_points in given.items():
-        value = recorded[name]
-        if value is not None and not math.isclose(value, of_points, rel_tol=STORED):
-            return f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}"
-    return None
-
-
-def _early_end(folder: Path, record: RunRecord) -> str | None:
-    """Return why a run that may end early can't have ended where it did: its validation scores give another step."""
-    used, settings = record.consumed, record.spec.settings
-    if settings.select == "early" and used is not None and not untrained(record):
+    if any(recorded.values()) and POINTS not in record.files:
+        yield Fault("times", f"its record names no {POINTS}, so that its times can't be checked")
+    elif any(recorded.values()):
+        steps = [point for point in iterate_points(folder / record.run_id) if point.metric == "step_seconds"]
+        given, timed = {"train_seconds": math.fsum(point.value or 0.0 for point in steps)}, _timed(settings, steps)
+        if any(timed):
+            given["samples_per_second"] = len(timed) * settings.global_batch / math.fsum(timed)
+        for name, of_points in reversed(given.items()):  # the last fault counts
+            value = recorded[name]
+            if value is not None and not math.isclose(value, of_points, rel_tol=STORED):
+                yield Fault("times", f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}")
+    if settings.select == "early" and used is not None:
         with suppress(UserError):  # its task isn't installed: `_scores` says so
             due = due_steps(task_of(record), settings, used, iterate_points(folder / record.run_id))
             if due != used.steps:
-                return f"it took {used.steps} steps, and its validation scores give {due}"
-    return None
+                yield Fault("consumption", f"it took {used.steps} steps, and its validation scores give {due}")
 
 
 def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:

@@ -7,7 +7,7 @@ so many rows, or none.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -22,7 +22,6 @@ from hpml_bench.report.scores import AlignedScores, CostDefinition, Race
 from hpml_bench.statistics import Comparison, Round
 from hpml_bench.statistics.evidence import widest
 from hpml_bench.statistics.over_rows import ROUNDING
-from hpml_bench.suite.suite import Until
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -338,19 +337,14 @@ def race_end(found: Verdicts) -> str:
         return ""
     if race.later:
         return "seeds were added to those that were declared"
-    names = staying(found)
-    if len(names) < 2:
-        return f"{sanitize(names[0])} is shown to score best" if names else "no method is left"
-    every = (found.score, *(found.costs.values() if race.until.question == "costs" else ()))
-    pairs = [c for of in every for c in of if {c.a, c.b} <= {*names}]
-    return _of_several(sentence_list([*map(sanitize, names)]), pairs, found.rounds[-1].seeds, race.until)
-
-
-def _of_several(names: str, pairs: Sequence[Comparison], seeds: int, until: Until) -> str:
-    still, most = [c for c in pairs if c.verdict in {"undecided", "untested"}], until.rounds[-1]
+    left, seeds, most = staying(found), found.rounds[-1].seeds, race.until.rounds[-1]
+    if len(left) < 2:
+        return f"{sanitize(left[0])} is shown to score best" if left else "no method is left"
+    costs, names = race.until.question == "costs", sentence_list([*map(sanitize, left)])
+    pairs = [c for of in (found.score, *(found.costs.values() if costs else ())) for c in of if {c.a, c.b} <= {*left}]
+    still = [c for c in pairs if c.verdict in {"undecided", "untested"}]
     if not still:
-        alike = f"{names} are shown to score alike"
-        return "every pair that is left is decided" if until.question == "costs" else alike
+        return "every pair that is left is decided" if costs else f"{names} are shown to score alike"
     if seeds >= most:
         return f"{names} have the {most} seeds that were declared, and can't be told apart"
     # a pair that can't be tested may be with more seeds

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
-from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.numbers import number
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.numbers import number, with_unit
 from hpml_bench.system.text import sanitize
 
 SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
@@ -51,11 +51,12 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
     options = ", ".join(f"{key}={value}" for key, value in spec.method.options.items()) or "none"
     stored = make_method(spec.method).quantization or settings.quantization
     base = "" if stored is None else f", the base model's linear layers stored in {stored.name}"
-    figures = [
-        f"| {sanitize(metric.title)} | {_figure(metric, value)} | {sanitize(metric.definition)} |"
-        for metric in record.definitions
-        if metric.group in SHOWN and (value := record.metrics.get(metric.name)) is not None
-    ]
+    figures = []
+    for metric in (metric for metric in record.definitions if metric.group in SHOWN):
+        if (value := record.metrics.get(metric.name)) is not None:
+            scale, unit = (100, "%") if metric.format.endswith("%") else (1, sanitize(metric.unit))
+            shown = with_unit(number(scale * value, metric.format), unit)
+            figures.append(f"| {sanitize(metric.title)} | {shown} | {sanitize(metric.definition)} |")
     own = [
         "from hpml_bench import load_trained",
         'model = load_trained("FOLDER")  # with its head, if the task has one',
@@ -82,9 +83,3 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _figure(metric: Metric, value: float) -> str:
-    percent = metric.format.endswith("%")
-    unit = "%" if percent else sanitize(metric.unit)
-    return f"{number(100 * value if percent else value, metric.format)} {unit}".strip()

@@ -246,7 +246,12 @@ def _turns(results: Results) -> list[str]:
     """Return a note on whether the methods took turns within seeds, by their recorded places."""
     if any(record.place is None for record in results.compared):
         return []
-    apart = [seed for seed in results.seeds if not _in_order(results, seed)]
+    begun = sorted(results.compared, key=lambda r: (r.started, r.order or 0))
+    apart = []  # seeds whose runs did not begin in the order of their places, or with another seed's between them
+    for seed in results.seeds:
+        mine = {at: record.place or 0 for at, record in enumerate(begun) if record.spec.seed == seed}
+        if [*mine.values()] != sorted(mine.values()) or max(mine) - min(mine) != len(mine) - 1:
+            apart.append(seed)
     places = {method: {record.place for record in results.runs(method)} for method in results.methods}
     fixed = [method for method, of in places.items() if len(of) == 1 and len(results.seeds) >= statistics.LEAST_SEEDS]
     if not apart and not fixed:
@@ -254,11 +259,3 @@ def _turns(results: Results) -> list[str]:
     findings = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
     findings += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
     return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(findings)}."]
-
-
-def _in_order(results: Results, seed: int) -> bool:
-    """Whether a seed's runs began in the order of their places, with no other seed's between them."""
-    runs = sorted(results.compared, key=lambda r: (r.started, r.order or 0))
-    mine = [index for index, record in enumerate(runs) if record.spec.seed == seed]
-    places = [runs[index].place or 0 for index in mine]
-    return places == sorted(places) and mine[-1] - mine[0] == len(mine) - 1

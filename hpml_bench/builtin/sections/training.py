@@ -278,7 +278,15 @@ def _rates(results: Results, tuned: TunedMethod) -> list[float]:
 
 def _trials(results: Results, record: TuningRecord) -> Table:
     score = Quantity.of(record.headline)
-    rows = [_row(results, tuned, score) for tuned in record.methods]
+    rows: list[list[Cell]] = []
+    for tuned in record.methods:
+        rates, best, near = (_rates(results, tuned), tuned.best, tuned.near) if tuned.rated else ([], None, None)
+        rows.append([
+            tuned.name, ", ".join(f"{rate:.3g}" for rate in rates) or MISSING,
+            (f"{best.lr:.3g}", best.lr) if best else MISSING, score.cell(tuned.best_score),
+            "–".join(map(score.text, near)) if near else MISSING, len(tuned.trials),
+            sum(trial.status != "ok" for trial in tuned.trials), cell(tuned.seconds, ",.0f"),
+        ])  # fmt: skip
     unit = f" ({score.unit})" if score.unit else ""
     columns = (
         "method", "Rate of the runs", "Best rate", f"Validation {score.title}{unit}", f"Within x{NEAR:g} of it{unit}",
@@ -292,16 +300,6 @@ def _trials(results: Results, record: TuningRecord) -> Table:
         "value. Tuning: wall time of all the method's trials, on the machine that tuned."
     ]
     return table("tuning", "Learning rates by tuning", columns, rows, notes)
-
-
-def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
-    rates, best, near = _rates(results, tuned), tuned.best, tuned.near
-    return [
-        tuned.name, ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
-        (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING, score.cell(tuned.best_score),
-        "–".join(map(score.text, near)) if near and tuned.rated else MISSING, len(tuned.trials),
-        sum(trial.status != "ok" for trial in tuned.trials), cell(tuned.seconds, ",.0f"),
-    ]  # fmt: skip
 
 
 def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:

@@ -48,12 +48,10 @@ def _difference(answer: PageSummary) -> str:
     pair = answer.pair("score", first, second)
     if pair is None:
         return f"No shared seeds: {label(answer, first)} and {label(answer, second)}."
-    d, low, high = pair.seen_from(first)
-    text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: "
-    text += answer.gap_text(d)
-    if low is not None and high is not None:
-        ends = [answer.gap_text(end, unit=False) for end in (low, high)]
-        text += f", {' to '.join(ends)} at the level of its test"
+    d, *ends = pair.seen_from(first)
+    between = " to ".join(answer.gap_text(end, unit=False) for end in ends if end is not None)
+    text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: {answer.gap_text(d)}"
+    text += f", {between} at the level of its test" if between else ""
     own = f" (their {count_of(pair.shared, 'shared seed')})" if answer.shared is not None else ""
     within = f" Shown to lie within the margin of {answer.margin_text}." if pair.within_margin else ""
     return f"{text}{own}.{within}"

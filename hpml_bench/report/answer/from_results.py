@@ -15,6 +15,7 @@ from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.numbers import count_of, option_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import SuiteFacts
+from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize
 
 
@@ -80,8 +81,7 @@ def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _device(results: Results) -> str:
-    settings, hardware = results.reference.spec.settings, results.reference.environment.get("hardware", {})
-    hardware = hardware if isinstance(hardware, dict) else {}
+    settings, hardware = results.reference.spec.settings, Environment.read(results.reference.environment).hardware
     ranks = settings.world_size or 1
     if str(settings.device).startswith("cuda"):
         cards = [sanitize(str(card.get("name", "GPU")), 40) for card in hardware.get("gpus", []) if card]
@@ -101,11 +101,8 @@ def _rates(results: Results) -> str:
     if not counts:
         return "learning rates not tuned"
     if lacking := [m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))]:
-        return (
-            f"learning rates of {len(lacking)} methods not tuned"
-            if len(lacking) > 1
-            else f"learning rate of {sanitize(lacking[0])} not tuned"
-        )
+        who = f"s of {len(lacking)} methods" if len(lacking) > 1 else f" of {sanitize(lacking[0])}"
+        return f"learning rate{who} not tuned"
     others = " in other settings" if other_settings(results, record) else ""
     if len(counts) > 1:
         return f"learning rates tuned unequally{others}, {counts[0]} to {counts[-1]} trials"

@@ -46,12 +46,15 @@ def summarize(found: Verdicts) -> PageSummary:
         for cost, axis in axes.items()
         if axis.tested
     }
+    groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
+    row = "shared row" if scores.lacking else "test row" if scores.trained_on else "row"
     why = [] if found.costs else [*dict.fromkeys(found.unranked.values())]
     runs = sum(m.seeds for m in facts.methods.values())
     seeds = len(scores.seeds) if scores.facts else max((m.seeds for m in facts.methods.values()), default=0)
     return PageSummary(
         suite=facts.suite, description=facts.description, model=facts.model, data=facts.data, rows=scores.count or 0,
-        rows_text=_rows_text(scores), seeds=seeds, shared=_shared(found), runs=runs,
+        rows_text="number of rows not known" if scores.count is None else f"{count_of(scores.count, row)}{groups}",
+        seeds=seeds, shared=_shared(found), runs=runs,
         planned=runs + len(facts.failures), tested=found.tested, judged=found.holds_for,
         chance=100 * statistics.ALPHA, setup=facts.setup,
         score=_score(found, scale, score_unit, methods, pairs["score"]), axes=tuple(axes.values()),
@@ -127,14 +130,6 @@ def _shared(found: Verdicts) -> int | None:
         return 0
     shared = len(set.intersection(*runs))
     return shared if shared >= statistics.LEAST_SEEDS else 0
-
-
-def _rows_text(scores: AlignedScores) -> str:
-    if scores.count is None:
-        return "number of rows not known"
-    groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
-    noun = "shared row" if scores.lacking else "test row" if scores.trained_on else "row"
-    return f"{count_of(scores.count, noun)}{groups}"
 
 
 def _lacking(scores: AlignedScores) -> str:

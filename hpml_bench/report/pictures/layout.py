@@ -279,7 +279,13 @@ def places(
         others = [around[other][0][place] for other, place in chosen.items() if other != n]
         cost = fixed[n] + (3 * _overlap(around[n][0], np.array(others)) if others else 0.0)
         chosen[n] = int(np.argmin(cost.round(6)))  # processors differ in last digits
-    return [_place(at[n], around[n][0][chosen[n]], float(_FAR[chosen[n]])) for n in range(len(at))]
+    found = []
+    for n, (x, y) in enumerate(at):
+        left, top, right, bottom = map(float, around[n][0][chosen[n]])
+        beside, start = ("start", left) if left > x else ("end", right) if right < x else ("middle", (left + right) / 2)
+        nearest = (min(max(x, left), right), min(max(y, top), bottom))
+        found.append(Place((start, top + 11), beside, nearest if float(_FAR[chosen[n]]) > 8 else None))
+    return found
 
 
 def _around(at: Point, text: str, near: float) -> tuple[_Boxes, _Boxes]:
@@ -307,11 +313,3 @@ def _overlap(boxes: _Boxes, others: _Boxes) -> _Boxes:
     down = np.minimum(boxes[:, None, 3], others[None, :, 3]) - np.maximum(boxes[:, None, 1], others[None, :, 1])
     area: _Boxes = (np.clip(across, 0, None) * np.clip(down, 0, None)).sum(axis=1)
     return area
-
-
-def _place(mark: Point, box: _Boxes, far: float) -> Place:
-    left, top, right, bottom = map(float, box)
-    beside = "start" if left > mark[0] else "end" if right < mark[0] else "middle"
-    x = {"start": left, "end": right, "middle": (left + right) / 2}[beside]
-    nearest = (min(max(mark[0], left), right), min(max(mark[1], top), bottom))
-    return Place((x, top + 11), beside, nearest if far > 8 else None)

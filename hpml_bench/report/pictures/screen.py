@@ -123,7 +123,10 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     for name, of in shown.items():
         differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
         svg[name] = _drawn(_bar(axis, of, differs, sign, pixel, name in answer.top), width)
-    said = {name: _said(answer, of) if name in found else "best mean" for name, of in shown.items()}
+    said = dict.fromkeys(names[:1], "best mean")
+    for name, (d, *between) in found.items():
+        texts = [answer.gap_text(end, unit=False) for end in between if end is not None]
+        said[name] = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
     key = _drawn(_bar(Axis(-32, 0), (-20, -32, -7), True, 1, 1.0, False), 44) if answer.tested_by_score else ""
     return Bars({name: of[0] for name, of in shown.items()}, svg, said, _scale(axis, pixel, sign, width), key)
 
@@ -164,8 +167,3 @@ def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
     places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
     texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
     return small(texts, width, 12, "scale")
-
-
-def _said(answer: PageSummary, of: Gap) -> str:
-    ends = [answer.gap_text(end, unit=False) for end in of[1:] if end is not None]
-    return f"{answer.gap_text(of[0])}{f', interval {ends[0]} to {ends[1]}' if ends else ''}"
