@@ -99,14 +99,6 @@ def other_settings(results: Results, record: TuningRecord) -> list[str]:
     return [key for key in here if here[key] != there[key] and key not in TRAINS_NOTHING]
 
 
-def other_starts(results: Results, record: TuningRecord) -> list[str]:
-    """Return the parts, of weights, tokenizer and data, that differ from the compared runs'; unrecorded ones do."""
-    compared = results.reference.digests
-    if compared is None:
-        return []
-    return [part for part in ("weights", "tokenizer", "data") if record.digests.get(part) != getattr(compared, part)]
-
-
 # Steady speed
 
 MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2

@@ -269,11 +269,9 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
         return "seeds", None
     if not scores.bounded:
         return "none", "the score's range isn't known: give --range, or scores row by row"
-    unknown = "the number of rows isn't known: give a column rows, or scores by row"
-    why = (unknown if scores.count is None else _few(scores.count, "rows")) or (
-        None if scores.independent else NOT_INDEPENDENT
-    )
-    return "none" if why else "shares", why
+    few = "the number of rows isn't known: give a column rows, or scores by row"
+    why = (_few(scores.count, "rows") if scores.count is not None else few) or NOT_INDEPENDENT
+    return ("shares", None) if why == NOT_INDEPENDENT and scores.independent else ("none", why)
 
 
 def _few(count: int, unit: str) -> str | None:

@@ -123,6 +123,10 @@ def set_apart(n: int) -> str:
     return f"{count_of(n, 'run')} {'is' if n == 1 else 'are'} set apart and not compared"
 
 
+def slug(text: str, between: str = "-") -> str:
+    return re.sub(r"[^a-z0-9]+", between, text.lower()).strip(between)
+
+
 def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -208,15 +212,6 @@ class Quantity:
     def header(self) -> str:
         """Heading with unit, for a column or an axis."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
-
-    @property
-    def slug(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or self.metric.name.replace("_", "-")
-
-    def difference(self, value: float) -> str:
-        """Return an amount by which two values differ, of six significant digits at most: `1 point`, `0.5 s`."""
-        amount = f"{value * self.scale:g}"
-        return with_unit(amount, ("point" if amount == "1" else "points") if self.unit == "%" else self.unit)
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
         if value is None or not math.isfinite(value):

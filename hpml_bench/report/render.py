@@ -170,9 +170,8 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
     elif kind in {"pdf", "png"}:
         from hpml_bench.report.pictures.paper import paper
 
-        yield from (
-            (f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")) for of in pictures_of(page)
-        )
+        for of in pictures_of(page):
+            yield f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")
     elif page.results is not None:
         from hpml_bench.report import peft
 

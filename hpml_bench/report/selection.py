@@ -137,8 +137,10 @@ def _select(folder: Path, loaded: LoadedRuns) -> Selection:
         reference = max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))
         return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
     costed = _costed(primary.compared)
-    by_kind = grouped((g for g in groups.values() if g is not primary), lambda group: _scales(group, primary))
-    scaled, others = by_kind.get(True, []), by_kind.get(False, [])
+    alike = protocol_but(primary.newest, world_size=None)  # which differ in the number of ranks alone
+    rest = [group for group in groups.values() if group is not primary]
+    scaled = [g for g in rest if g.compared and primary.compared and protocol_but(g.newest, world_size=None) == alike]
+    others = [group for group in rest if group not in scaled]
     excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
     checkpointed = _of_checkpointing(costed, others)
@@ -233,12 +235,6 @@ def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     machines = grouped(compared, machine_of).items()
     _, chosen = max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", []))
     return tuple(chosen)
-
-
-def _scales(group: _Group, primary: _Group) -> bool:
-    """Return whether a group's runs differ from those compared in the number of ranks alone."""
-    same = protocol_but(group.newest, world_size=None) == protocol_but(primary.newest, world_size=None)
-    return same and bool(group.compared) and bool(primary.compared)
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:

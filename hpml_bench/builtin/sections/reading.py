@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.sections import turns
-from hpml_bench.report.numbers import capitalized, count_of, sentence_list
+from hpml_bench.report.numbers import capitalized, count_of, sentence_list, with_unit
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 
@@ -47,7 +47,9 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     within = f"Within a seed and a {unit}, for {answer.judged}: {tests}"
     if (largest := results.margin.largest_difference) is not None:
         unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
-        shown = quantity_of(results, results.quality).difference(largest)
+        score = quantity_of(results, results.quality)
+        amount = f"{largest * score.scale:g}"
+        shown = with_unit(amount, ("point" if amount == "1" else "points") if score.unit == "%" else score.unit)
         within += f" Largest difference of a row: {shown}, declared in the suite{unused}."
     yield "Scores are tested", within
     factors = "As factors within a seed (paired t of logarithms), for other seeds"

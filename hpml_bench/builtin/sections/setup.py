@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
@@ -10,7 +10,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.jobs import where
-from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, count_of, fact, number, option_list, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, cell, count_of, fact, number, option_list, sentence_list
 from hpml_bench.report.results import LARGEST, MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
@@ -145,17 +145,14 @@ def _hardware(results: Results) -> Table | None:
         title = f"{hardware(records[0])} ({sanitize(fingerprint, 12)})"
         for method in results.methods:
             own = [record for record in records if results.labels[record.run_id] == method]
-            cells = [_spread(quantity, own) for quantity in quantities]
+            recorded = ([run.metrics.get(quantity.metric.name) for run in own] for quantity in quantities)
+            known = ([value for value in of if value is not None and abs(value) < LARGEST] for of in recorded)
+            cells = [quantity.spread(statistics.mean_interval(of) if of else None)
+                     for quantity, of in zip(quantities, known, strict=True)]  # fmt: skip
             rows += [[title, "none" if quiet else "some", method, len(own), *cells]] if own else []
     notes = ["Mean ± standard deviation over the runs of a row; nothing is compared between rows of different groups."]
     columns = ("Hardware", "Neighbours", "method", "Runs", *(quantity.header for quantity in quantities))
     return table("costs_by_hardware", "Costs by hardware and neighbours", columns, rows, notes)
-
-
-def _spread(quantity: Quantity, records: Sequence[RunRecord]) -> Cell:
-    found = [record.metrics.get(quantity.metric.name) for record in records]
-    values = [value for value in found if value is not None and abs(value) < LARGEST]
-    return quantity.spread(statistics.mean_interval(values) if values else None)
 
 
 def hardware(record: RunRecord) -> str:

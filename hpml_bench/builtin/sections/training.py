@@ -14,9 +14,9 @@ from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
-from hpml_bench.report.caveats import other_settings, other_starts
+from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
-from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.results import Results, validation_of
@@ -95,7 +95,7 @@ def _time_to_quality(results: Results) -> Section | None:
         why = f"No target is given: {rows} of {targets.start_in_words}, where training begins."
         blocks = [Text(sentences=(why,))]
     name, about = f"Time to {results.score_title}", "seconds and samples until a validation score"
-    return section_of(f"time-to-{targets.score.slug}", name, *blocks, question="training", about=about)
+    return section_of(f"time-to-{slug(title) or 'score'}", name, *blocks, question="training", about=about)
 
 
 class Targets:
@@ -236,7 +236,8 @@ def _tuning(results: Results) -> Section | None:
 def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
     counts = sorted({len(tuned.trials) for tuned in record.methods})
     equal = "as many for every method" if len(counts) == 1 else "not as many for every method: tuning was cut short"
-    starts = other_starts(results, record)
+    own, parts = results.reference.digests, ("weights", "tokenizer", "data")
+    starts = [part for part in parts if own and record.digests.get(part) != getattr(own, part)]  # unrecorded ones too
     other = " of other data, which may hold test rows of these runs"
     rows = f"validation rows{other if 'data' in starts else ', never on the test rows'}"
     trials = f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget"
@@ -247,11 +248,11 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
         found.append(f"The tuning did not start from what these runs did: by their digests, other {other}.")
     if changed := other_settings(results, record):
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
-    own = {tuned.name: keys for tuned in record.methods if (keys := _other_options(results, tuned))}
-    if optional := [f"{name} ({', '.join(keys)})" for name, keys in own.items()]:
+    changed_options = {tuned.name: keys for tuned in record.methods if (keys := _other_options(results, tuned))}
+    if optional := [f"{name} ({', '.join(keys)})" for name, keys in changed_options.items()]:
         found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
     rates = {tuned.name: (tuned.chosen, _rates(results, tuned)) for tuned in record.methods if tuned.rated}
-    if others := [name for name, (own, of) in rates.items() if any(abs(rate / own - 1) > 1e-6 for rate in of)]:
+    if others := [name for name, (chosen, of) in rates.items() if any(abs(rate / chosen - 1) > 1e-6 for rate in of)]:
         found.append(f"These runs took other rates than the tuning's choice for {sentence_list(others)}.")
     if edge := [tuned.name for tuned in record.methods if tuned.at_edge]:
         last = f"The best rate tried is the last one tried for {sentence_list(edge)}"

@@ -146,10 +146,10 @@ def _cheaper(answer: PageSummary) -> str:
 def _smaller(answer: PageSummary, name: str, lead: str) -> str:
     """Return how many times smaller the file of a method is that may be best as well, where that is twice or more."""
     size = answer.axis("size")
-    of = (
-        {method: answer.value(method, size.id) or 0.0 for method in (name, lead)} if size and name in answer.top else {}
-    )
-    return f", {of[lead] / of[name]:.0f} times smaller file" if of and of[lead] > 1.95 * of[name] > 0 else ""
+    if size is None or name not in answer.top:
+        return ""
+    own, other = (answer.value(method, size.id) or 0.0 for method in (name, lead))
+    return f", {other / own:.0f} times smaller file" if other > 1.95 * own > 0 else ""
 
 
 def _cheapest_tied(answer: PageSummary, lead: str, time: Axis, quicker: Sequence[str]) -> str:
@@ -248,9 +248,8 @@ def _next(answer: PageSummary) -> str:
     late, trained = _late(answer)
     if len(late) > len(trained) / 2:
         return f"Train longer: {len(late)} of {len(trained)} were still improving."
-    opened = [
-        pair for pair in answer.pairs["score"] if pair.verdict == "undecided" and {pair.a, pair.b} <= set(answer.top)
-    ]
+    among = (pair for pair in answer.pairs["score"] if {pair.a, pair.b} <= {*answer.top})
+    opened = [pair for pair in among if pair.verdict == "undecided"]
     if opened and answer.rows < FEW_ROWS:
         return f"Use more test rows: {answer.rows_text} leave much open."
     if opened:

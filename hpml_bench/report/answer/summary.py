@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
-from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list
+from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list, slug
 from hpml_bench.report.scores import AlignedScores, CostDefinition, SuiteFacts, entering
 from hpml_bench.statistics import Better, Comparison
 from hpml_bench.system.text import sanitize
@@ -149,20 +148,16 @@ def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], 
     alike = [p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)]
     digits = max([digits, *(p.resolving(digits) for p in alike)])  # no two shown to differ print alike
     return Score(
-        id=_slug(score.name, "_") or "score", title=score.title or score.name, unit=unit, better=score.better,
+        id=slug(score.name, "_") or "score", title=score.title or score.name, unit=unit, better=score.better,
         digits=digits, difference_unit="points" if unit == "%" else unit, margin=scale * (found.margin or 0.0),
     )  # fmt: skip
-
-
-def _slug(text: str, between: str) -> str:
-    return re.sub(r"[^a-z0-9]+", between, text.lower()).strip(between)
 
 
 def _axes(found: Verdicts) -> dict[CostDefinition, Axis]:
     axes: dict[CostDefinition, Axis] = {}
     scores = found.scores
     for at, cost in enumerate(shown_costs(scores), 1):
-        key = cost.key or f"cost-{_slug(cost.title, '-')}"
+        key = cost.key or f"cost-{slug(cost.title)}"
         key = f"cost-{at}" if key == "cost-" or any(key == axis.key for axis in axes.values()) else key
         ranking = ranking_cost(scores, cost)
         name, tested = (cost.column, ranking.column) if cost.key else (f"cost_{at}", f"cost_{at}")

@@ -310,9 +310,8 @@ def _lines(answer: PageSummary, width: int) -> Iterator[str]:
         if at > MOST_LINES:
             return
         shown = [name.ljust(widths[0]), *(cell.rjust(room) for cell, room in zip(cells, widths[1:], strict=False))]
-        first, *more = textwrap.wrap(text, max(9, width - last), max_lines=1 if many else None, placeholder=" ...") or [
-            ""
-        ]
+        most = 1 if many else None
+        first, *more = textwrap.wrap(text, max(9, width - last), max_lines=most, placeholder=" ...") or [""]
         yield (GAP.join(shown) + GAP + first).rstrip()
         yield from (" " * last + line for line in more)
 

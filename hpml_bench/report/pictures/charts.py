@@ -227,9 +227,8 @@ def in_words(times: SweepTimes) -> str:
     size, unit = unit_of(times.makespan)
     parts = [f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()]
     count = f"{len(times.jobs)} jobs, summed" if len(times.jobs) > 1 else "1 job"
-    return (
-        f"{count}: {', '.join(parts)}; {number(times.makespan / size, '.1f')} {unit} from first submission to last end"
-    )
+    whole = f"{number(times.makespan / size, '.1f')} {unit} from first submission to last end"
+    return f"{count}: {', '.join(parts)}; {whole}"
 
 
 def gantt(results: Results, times: SweepTimes) -> Picture:
@@ -239,15 +238,13 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
     row = min(JOB_ROW, TALLEST / count)
     found = [bar for at, job in enumerate(times.jobs) for bar in _bars(results, times, job, at, row, size)]
     failed = any(run.status != "ok" for job in times.jobs for _, run in job.runs)
-    named = rows([job.name for job in times.jobs])
+    named, ends = rows([job.name for job in times.jobs]), [0.0, times.makespan / size or 1.0]
     return Picture(
         name="jobs",
         caption="Jobs in time: hatched they wait, coloured they do a run, thin they do none."
         + (" Pale runs did not end well." if failed else ""),
         alt=f"Gantt chart of the jobs. {in_words(times)}.",
-        x=axis(
-            f"time since the first job was submitted ({unit})", [0.0, times.makespan / size or 1.0], share=0, grid=True
-        ),
+        x=axis(f"time since the first job was submitted ({unit})", ends, share=0, grid=True),
         y=named if count <= LABELLED else Axis(named.low, named.high, f"{count} jobs", turned=True),
         height=MARGINS + row * count,
         segments=tuple(sorted(found, key=lambda bar: order.index(bar.label))),

@@ -205,10 +205,8 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
     if of.marker in _POLYGONS:
         yield Shape("polygon", moved(_POLYGONS[of.marker]), fill=of.tone, opacity=of.opacity)
     elif of.marker in _STROKES:
-        yield from (
-            Shape("polyline", moved(stroke), stroke=of.tone, width=1.8, opacity=of.opacity)
-            for stroke in _STROKES[of.marker]
-        )
+        for stroke in _STROKES[of.marker]:
+            yield Shape("polyline", moved(stroke), stroke=of.tone, width=1.8, opacity=of.opacity)
     elif of.marker == "O":
         yield Shape("circle", (at,), stroke=of.tone, width=of.line or 1.0, opacity=of.opacity, radius=of.size / 2)
     else:

@@ -49,15 +49,14 @@ def flat(shapes: Sequence[Shape]) -> Iterator[Shape]:
 def _draw(axes: Any, of: Shape, order: int) -> None:
     from matplotlib import patches
 
+    how: Any
     fill, stroke = (INKS[tone] if tone else "none" for tone in (of.fill, of.stroke))
     if of.kind == "text":
-        place, weight = (
-            {"start": "left", "middle": "center", "end": "right"}[of.anchor],
-            "bold" if of.bold else "normal",
-        )
-        axes.text(*of.points[0], of.text, ha=place, va="baseline", size=8, color=fill, weight=weight, zorder=order)
+        place = {"start": "left", "middle": "center", "end": "right"}[of.anchor]
+        how = {"ha": place, "weight": "bold" if of.bold else "normal", "color": fill, "zorder": order}
+        axes.text(*of.points[0], of.text, va="baseline", size=8, **how)
         return
-    how: Any = {
+    how = {
         "facecolor": fill, "edgecolor": stroke, "linewidth": of.width * POINTS if of.stroke else 0, "alpha": of.opacity,
         "linestyle": (0, [POINTS * length for length in DASHES[of.dash]]) if of.dash else "-", "zorder": order,
     }  # fmt: skip

@@ -42,9 +42,8 @@ def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Pictur
         return None
     at = {name: (of[cost.id].mean, of["score"].mean) for name, of in v.items()}
     score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
-    values = {
-        name: f"{score.title} {score.text(y)}, {cost.title.lower()} {cost.text(x)}" for name, (x, y) in at.items()
-    }
+    scored = {name: f"{score.title} {score.text(y)}" for name, (_, y) in at.items()}
+    values = {name: f"{scored[name]}, {cost.title.lower()} {cost.text(x)}" for name, (x, _) in at.items()}
     title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
     return Picture(
         name=f"answer_{cost.key}",
