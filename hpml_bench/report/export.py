@@ -46,14 +46,9 @@ def markdown_table(table: Table) -> str:
 
 def numeric_columns(table: Table) -> tuple[bool, ...]:
     """Return for each column whether all its known values are numbers."""
-    if table.values is None or not table.values:
-        return (False,) * len(table.columns)
-    columns = zip(*table.values, strict=True)
-    return tuple(
-        all(isinstance(value, int | float) for value in column if value is not None)
-        and any(v is not None for v in column)
-        for column in columns
-    )
+    columns = zip(*table.values, strict=True) if table.values else ((),) * len(table.columns)
+    known = [[value for value in column if value is not None] for column in columns]
+    return tuple(bool(of) and all(isinstance(value, int | float) for value in of) for of in known)
 
 
 def csv_text(table: Table) -> str:

@@ -184,9 +184,8 @@ def _kept_and_again(results: Results, method: str) -> list[Pair]:
 
 def _of_checkpointing(method: str, pairs: Sequence[Pair]) -> list[Cell]:
     kept, again = ([pair[side] for pair in pairs] for side in (0, 1))
-    (time, longer), (peak, lower) = (
-        [_mean(runs, name) for runs in (kept, again)] for name in ("train_seconds", "peak_memory_mb")
-    )
+    time, longer = (_mean(runs, "train_seconds") for runs in (kept, again))
+    peak, lower = (_mean(runs, "peak_memory_mb") for runs in (kept, again))
     ratio = _factor(pairs, "train_seconds")
     peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
     saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]

@@ -67,11 +67,9 @@ def places(answer: PageSummary) -> Table:
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
-            shown = (
-                None if v is None else (answer.score.text(v, unit=False), v)
-                for v in (score.mean, score.low, score.high)
-            )
-            rows.append([method.name, rank(method.rank_range), *shown, len(score.runs)])
+            ends = (None if v is None else (answer.score.text(v, unit=False), v) for v in (score.low, score.high))
+            mean = answer.score.text(score.mean, unit=False), score.mean
+            rows.append([method.name, rank(method.rank_range), mean, *ends, len(score.runs)])
     notes = [
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
         f"worse. Low and high: 95 % of the mean, for {answer.judged}."

@@ -243,9 +243,8 @@ class Results(ComparedRuns):
     def aligned(self) -> AlignedScores:
         rows = self.test_set
         groups = None if rows is None or rows.group is None else np.unique(rows.group, return_inverse=True)[1]
-        definition = self.definitions.get(self.quality) or next(
-            m for m in self.task.metrics if m.name == self.task.headline
-        )
+        of_task = next(m for m in self.task.metrics if m.name == self.task.headline)
+        definition = self.definitions.get(self.quality, of_task)
         low, high = (0.0, 1.0) if self.task.binary else definition.bounds
         scored = [of for method in self.methods for of in self.row_scores(method).values()]
         least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
