@@ -209,6 +209,13 @@ def answer_over(suites: Suites) -> PageSummary:
         methods.append(
             Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=len(suites.titles), values=v)
         )
+    pairs = []
+    for of in found.pairs:
+        known: dict[str, Any] = {"verdict": "untested", "winner": None}
+        if suites.tested:
+            verdict = "different" if of.winner else "undecided"
+            known = {"verdict": verdict, "winner": of.winner, "p": of.p, "p_adjusted": of.p_adjusted}
+        pairs.append(Pair(a=of.a, b=of.b, difference=of.difference, shared=len(suites.titles), **known))
     failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
     return PageSummary(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
@@ -230,7 +237,7 @@ def answer_over(suites: Suites) -> PageSummary:
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),
         axes=axes, methods=tuple(methods),
-        pairs={"score": tuple(_pair(pair, suites) for pair in found.pairs)},
+        pairs={"score": tuple(pairs)},
         under={name: n for name in suites.methods if (n := sum(one.answer.under.get(name, 0) for one in ranked))},
         guess=None, failures=failures,
         unranked=f"they are means over {suites.noun}s" if axes else None,
@@ -253,14 +260,6 @@ def _relative(suites: Suites, key: Key, name: str) -> Values | None:
             return None
         factors.append(cost / min(cost for cost in costs.values() if cost))
     return Values(mean=math.exp(math.fsum(map(math.log, factors)) / len(factors)), runs=tuple(factors))
-
-
-def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
-    known: dict[str, Any] = {"verdict": "untested", "winner": None}
-    if suites.tested:
-        verdict = "different" if pair.winner else "undecided"
-        known = {"verdict": verdict, "winner": pair.winner, "p": pair.p, "p_adjusted": pair.p_adjusted}
-    return Pair(a=pair.a, b=pair.b, difference=pair.difference, shared=len(suites.titles), **known)
 
 
 # The sections

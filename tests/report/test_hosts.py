@@ -120,9 +120,6 @@ def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_pat
     assert any("of runs without others on their host" in reason for reason in reasons) != alone
 
 
-# Guessing and failures
-
-
 @pytest.mark.parametrize(
     ("scores", "by_rows", "below"),
     [

@@ -34,7 +34,6 @@ from hpml_bench.suite.suite import Margin
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
 ROWS = 300
-HOSTILE = "<script>alert(1)</script> [x](javascript:alert(2)) \x1b[31m ::error::"
 
 
 def predictions(item: RunRecord, share: float) -> Predictions:
@@ -46,7 +45,7 @@ def predictions(item: RunRecord, share: float) -> Predictions:
     texts = TextAnswers(
         question=tuple(f"Question {row}?" for row in range(ROWS)),
         expected=tuple(f"answer {row}" for row in range(ROWS)), bytes=np.full(ROWS, 9),
-        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
+        answer=tuple(f"Answer {row}." if ok else "wrong" for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
         cut=np.zeros(ROWS, dtype=bool), near_tie=np.zeros(ROWS, dtype=bool),
     )  # fmt: skip
     losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard

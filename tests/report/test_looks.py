@@ -21,19 +21,18 @@ def declared(runs: list[RunRecord], seeds: int, margin: Margin = Margin()) -> li
     return [run.model_copy(update={"declared": Declared(seeds=seeds, margin=margin)}) for run in runs]
 
 
+def both(*seeds: int) -> list[RunRecord]:
+    """Return runs of both methods with further seeds."""
+    return [record(m, s, 2 * s + n) for s in seeds for n, m in enumerate(("lora", "full"))]
+
+
 def in_stages(*stages: int) -> list[RunRecord]:
     """Return runs of two methods whose suite was declared with more seeds each time."""
     runs, done = [], 0
     for seeds in stages:
-        new = [record(m, s, 2 * s + n) for s in range(done, seeds) for n, m in enumerate(("lora", "full"))]
-        runs += declared(new, seeds)
+        runs += declared(both(*range(done, seeds)), seeds)
         done = max(done, seeds)
     return runs
-
-
-def both(*seeds: int) -> list[RunRecord]:
-    """Return runs of both methods with further seeds."""
-    return [record(m, s, 2 * s + n) for s in seeds for n, m in enumerate(("lora", "full"))]
 
 
 @pytest.mark.parametrize(("runs", "looks"), [

@@ -14,7 +14,7 @@ from helpers.made_records import record, sweep
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import digests_of, wrong_id
+from hpml_bench.records.load import digests_of
 from hpml_bench.records.run import Consumed, RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
@@ -108,16 +108,6 @@ def test_windows_that_are_not_steady_are_marked(
 def apart(results: Results) -> dict[str, str]:
     """Return run_id -> why it is set apart."""
     return {r.run_id: group.reason for group in results.left_out.excluded for r in group.records}
-
-
-def test_ids_of_unknown_plugins_are_not_judged() -> None:
-    """Without a plug-in its defaults are unknown, which ids leave out."""
-    run = record()
-    assert wrong_id(run, run.run_id) is None
-    assert wrong_id(run, "another-id") is not None
-    unknown = run.spec.method.model_copy(update={"method": "of_a_package"})
-    gone = run.model_copy(update={"spec": run.spec.model_copy(update={"method": unknown})})
-    assert wrong_id(gone, "another-id") is None
 
 
 def turned(item: RunRecord, **changes: Any) -> RunRecord:

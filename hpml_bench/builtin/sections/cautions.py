@@ -138,11 +138,10 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         lost = f"{count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked"
         went_on = f"{count_of(len(resumed), 'run')} went on from a checkpoint"
         yield MIND, f"{went_on}. Their costs are of steps that count; {lost}."
+    neighbours = 0 if "neighbours" in results.selection.unranked else len(results.beside)
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),
-        "neighbours on their host, which slow each other (see Jobs and hosts)": (
-            0 if "neighbours" in results.selection.unranked else len(results.beside)
-        ),
+        "neighbours on their host, which slow each other (see Jobs and hosts)": neighbours,
         "another host than most of their seed (see Runs)": len(results.astray) if results.costs_ranked else 0,
     }
     for why, n in uncounted.items():

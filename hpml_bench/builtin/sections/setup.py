@@ -72,10 +72,11 @@ def _consumption(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for method in results.methods:
         used = [record.consumed for record in results.runs(method) if record.consumed]
-        fields = ("steps", "samples", "real_tokens", "padded_tokens")
-        ranges = (_range([getattr(one, field) for one in used]) for field in fields)
-        orders = " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING
-        rows.append([method, *ranges, orders])
+        cells: list[Cell] = [method]
+        for field in ("steps", "samples", "real_tokens", "padded_tokens"):
+            low, high = (end(getattr(one, field) for one in used) for end in (min, max))
+            cells.append(cell(low, "d") if low == high else f"{number(low, 'd')}–{number(high, 'd')}")
+        rows.append([*cells, " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING])
     columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
     notes = [
         "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
@@ -83,12 +84,6 @@ def _consumption(results: Results) -> Table:
         "consumed something else are set apart and enter no mean."
     ]
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
-
-
-def _range(values: list[int]) -> Cell:
-    low, high = min(values), max(values)
-    text = number(low, "d") if low == high else f"{number(low, 'd')}–{number(high, 'd')}"
-    return text, float(low) if low == high else text
 
 
 def _checks(results: Results) -> Table | None:
