@@ -22,7 +22,7 @@ from hpml_bench.suite import registry
 from hpml_bench.training import generation
 from hpml_bench.training.trainer import Trainer
 
-needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)
 CLASSIFIER = Combination("gpt2", "sequence_classification", "lora")
 
 
@@ -56,28 +56,25 @@ def with_hook(monkeypatch: pytest.MonkeyPatch, hook: Callable[[torch.Tensor], to
 # The command
 
 
-@needs_cuda_build
-@pytest.mark.parametrize(
-    ("hook", "status", "why"),
-    [
-        (lambda output: output + torch.zeros(output.shape[-1], device=output.device), "ok", ""),
-        (lambda output: output + torch.zeros(output.shape[-1]), "FAIL", "some on the CPU"),
-        (lambda output: output.detach().requires_grad_(), "FAIL", "no gradient reaches"),
-        (lambda output: output * float("nan"), "FAIL", "the loss is nan"),
-        (lambda output: output * (output.abs().sum().item() >= 0), "reads values", ""),
-    ],
-    ids=["fine", "made without a device", "out of the graph", "no number", "waits"],
-)
-def test_a_method_is_told_as_it_is(
-    hook: Callable[[torch.Tensor], torch.Tensor], status: str, why: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+HOOKS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str, str]] = {
+    "fine": (lambda output: output + torch.zeros(output.shape[-1], device=output.device), "ok", ""),
+    "made without a device": (lambda output: output + torch.zeros(output.shape[-1]), "FAIL", "some on the CPU"),
+    "out of the graph": (lambda output: output.detach().requires_grad_(), "FAIL", "no gradient reaches"),
+    "no number": (lambda output: output * float("nan"), "FAIL", "the loss is nan"),
+    "waits": (lambda output: output * (output.abs().sum().item() >= 0), "reads values", ""),
+}
+"""Name -> change of a layer's output, the status of a run with it, and why."""
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_method_is_told_as_it_is(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor on the CPU, a parameter without a gradient, a loss of NaN, a wait; one without any of them runs."""
+    hook, status, why = HOOKS[name]
     with_hook(monkeypatch, hook)
     found = fake_cuda.run(bench, CLASSIFIER)
     assert (found.status, why in found.why, bool(found.waits)) == (status, True, status == "reads values"), found
 
 
-@needs_cuda_build
 @pytest.mark.parametrize(
     ("method", "kernels"), [("lora", 416), ("full", 312), ("prompt_tuning", 290), ("adapter", 239)]
 )
@@ -88,7 +85,6 @@ def test_a_step_waits_for_nothing(method: str, kernels: int, bench: Bench) -> No
     assert found.kernels <= kernels
 
 
-@needs_cuda_build
 def test_a_refusal_that_is_none_on_the_cpu_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness takes an error of PEFT's for a reason to refuse a type; on a CPU it would be the same."""
     found = fake_cuda.run(bench, Combination("gpt2", "sequence_classification", "none"))
@@ -117,7 +113,6 @@ def test_on_the_cpu_a_tensor_without_a_device_is_told(made: str, bench: Bench, m
     assert "it is tried here" in found.why or "meta" in found.why
 
 
-@needs_cuda_build
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "micro_batch": 2}], ids=["", "checkpointed"])
 @pytest.mark.parametrize("options", [{"type": "LORA"}, {"type": "LOHA"}, {"type": "C3A"}], ids=["LORA", "LOHA", "C3A"])
 @pytest.mark.parametrize("model", [("gpt2", "sequence_classification"), ("llama", "causal_lm")], ids=["gpt2", "llama"])
@@ -152,7 +147,6 @@ class Kept(Probe):
         return []
 
 
-@needs_cuda_build
 def test_the_command_ends_with_what_it_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +188,6 @@ MIXED: dict[str, tuple[Callable[[], Any], bool]] = {
 """What is on the CPU beside a tensor on the card, and whether torch takes it."""
 
 
-@needs_cuda_build
 @pytest.mark.parametrize("name", MIXED)
 def test_devices_mix_as_in_torch(name: str, on_card: Any) -> None:
     """Copies, indices and scalars element by element; nothing else."""
@@ -206,7 +199,6 @@ def test_devices_mix_as_in_torch(name: str, on_card: Any) -> None:
         call()
 
 
-@needs_cuda_build
 def test_tensors_say_where_they_are_and_keep_their_values(on_card: Any) -> None:
     """Views share memory, data replaced is of the new type, and modules move with the same parameters."""
     values = vector(CUDA)
@@ -223,7 +215,6 @@ def test_tensors_say_where_they_are_and_keep_their_values(on_card: Any) -> None:
     assert weight.tolist() == weight.cpu().tolist()
 
 
-@needs_cuda_build
 def test_a_device_context_that_is_the_first_on_the_card_reaches_each_constructor() -> None:
     """Torch keeps which functions a context changes; a stand-in kept among them left Llama's frequencies unset."""
     torch.utils._device._device_constructors.cache_clear()
@@ -233,7 +224,6 @@ def test_a_device_context_that_is_the_first_on_the_card_reaches_each_constructor
         assert torch.tensor([1.0]).device.type == "meta"
 
 
-@needs_cuda_build
 def test_sampling_stays_on_the_card(on_card: Any) -> None:
     """The host waits for no probabilities, and the tokens are those that it would draw."""
     generator = Generator(Decoding(4, temperature=0.8, top_p=0.9), (), lambda _: "", 0, 4, 0)
@@ -248,7 +238,6 @@ def test_sampling_stays_on_the_card(on_card: Any) -> None:
     assert drawn[1].tolist() == drawn[0].tolist()
 
 
-@needs_cuda_build
 def test_waits_are_counted(on_card: Any) -> None:
     """Reading a value, shapes that depend on values, and copies but for those that don't block."""
     values = vector(CUDA)
