@@ -244,14 +244,9 @@ def test_it_names_what_no_rule_covers(remade_quickstart: Path, study: Study) -> 
 
 
 def edited(place: Path, **changes: Any) -> None:
-    """Set fields of a run's record by dotted path, with `__` for a point."""
+    """Set fields of a run's record, of mappings those that are named."""
     record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        *parents, last = key.split("__")
-        inner = record
-        for part in parents:
-            inner = inner[part]
-        inner[last] = value
+    record |= {name: record[name] | of if isinstance(of, dict) else of for name, of in changes.items()}
     (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -264,10 +259,10 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
 
     shutil.copytree(only("full-s3"), folder / "copy")
     shutil.rmtree(only("head-s4"))
-    edited(only("lora-s1"), metrics__test_accuracy=0.85)
-    edited(only("adapter-s0"), consumed__real_tokens=1)
+    edited(only("lora-s1"), metrics={"test_accuracy": 0.85})
+    edited(only("adapter-s0"), consumed={"real_tokens": 1})
     edited(only("prompt-tuning-s2"), status="failed")
-    edited(only("head-s0"), environment__packages__torch="2.0")
+    edited(only("head-s0"), environment={"packages": {"torch": "2.0"}})
     (only("full-s2") / "points.jsonl").unlink()
     assert any(problem.startswith("report.json | runs:") for problem in problems_in(folder))
     assert recompute.audit_page(reading.read_study(report(folder)), folder).problems == []
