@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
+from unittest import mock
 
 import torch
 from peft import PeftModel
@@ -144,7 +145,7 @@ class LanguageModel(nn.Module):
     def _losses_in_place_of_logits(self, targets: Tensor) -> Iterator[None]:
         """Have the output layer return the losses [N, 1] of the hidden states [N, H] that it reads."""
         layer = self._layer
-        before, own, at_once = vars(layer).get("forward"), layer.forward, max(1, CHUNK // self.width)
+        own, at_once = layer.forward, max(1, CHUNK // self.width)
         random = any(isinstance(part, nn.Dropout) and part.p for part in layer.modules())
 
         def part_of(hidden: Tensor, of: Tensor) -> Tensor:
@@ -155,13 +156,8 @@ class LanguageModel(nn.Module):
             losses = (checkpoint(part_of, *of, use_reentrant=False, preserve_rng_state=random) for of in parts)
             return torch.cat([*losses])[:, None]
 
-        vars(layer)["forward"] = forward
-        try:
+        with mock.patch.object(layer, "forward", forward):
             yield
-        finally:
-            vars(layer).pop("forward")
-            if before is not None:
-                vars(layer)["forward"] = before
 
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
         self._chosen = chosen

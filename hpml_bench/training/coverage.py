@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.task import make_task
@@ -32,7 +32,8 @@ def coverage(encoder: nn.Module) -> dict[str, float]:
     layers: list[Any] = [layer for layer in base.modules() if isinstance(layer, BaseTunerLayer)]
     outside = {id(weight) for part in _outside(base, layers) for weight in part.parameters()}
     body = {id(weight): weight for weight in base.parameters() if weight.ndim > 1 and id(weight) not in outside}
-    acted_on = {id(_weight(layer)) for layer in layers}
+    # PEFT acts on the weight of a linear layer, or on one parameter of stacked experts
+    acted_on = {id(getattr(x.get_base_layer(), getattr(x, "parameter_name", "weight"), None)) for x in layers}
     adapted = [weight for key, weight in body.items() if key in acted_on or weight.requires_grad]
     quantized = [weight for weight in body.values() if type(weight).__name__ in quantization.WEIGHTS]
     shares = {"adapted_percent": adapted if layers else [], "quantized_percent": quantized}
@@ -46,13 +47,6 @@ def _outside(base: Any, layers: list[Any]) -> list[nn.Module]:
     kept = [part for part in base.modules() if isinstance(part, nn.Embedding)]
     output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     return [part for part in (*kept, output, *added) if isinstance(part, nn.Module)]
-
-
-def _weight(layer: Any) -> Tensor | None:
-    """Return the weight that a layer of PEFT acts on: of a linear layer, or one parameter of stacked experts."""
-    name = getattr(layer, "parameter_name", "weight")
-    weight = getattr(layer.get_base_layer(), name, None)
-    return weight if isinstance(weight, Tensor) else None
 
 
 def notes(folder: Path, specs: Iterable[RunSpec]) -> Iterator[str]:
