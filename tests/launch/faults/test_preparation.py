@@ -139,7 +139,7 @@ def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: p
 def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Download, command: Command) -> None:
     """Stopped, it is given up after some seconds; killed, at once: status 2, one sentence with what to do."""
     command.until(download.index.dripping.is_set)
-    (server,) = faults.servers(command.process)
+    (server,) = faults.servers(command)
     server.send_signal(number)
     said = command.ends(2, 90)
     last = said.splitlines()[-1]
@@ -152,8 +152,8 @@ def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Do
 def test_the_fork_server_is_stopped_while_it_imports(download: Download) -> None:
     """It has not answered yet, and never will: given up after some seconds, status 2."""
     command = Command(download.suite, download.room / "out", "--set", f"backbone={download.uri}", cold=True)
-    command.until(lambda: faults.servers(command.process))
-    faults.servers(command.process)[0].suspend()
+    command.until(lambda: faults.servers(command))
+    faults.servers(command)[0].suspend()
     assert "stopped by a signal, itself or its fork server" in command.ends(2, 90)
 
 

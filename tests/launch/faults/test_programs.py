@@ -62,7 +62,7 @@ def segments(command: Command) -> set[int]:
         with suppress(OSError):
             maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
             found |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
-    return found & {path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*")}
+    return found & {path.stat().st_ino for path in Path("/dev/shm").glob("*")}
 
 
 def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
     command.ended()
     assert len(command.family) >= 4, "fork server, tracker and two ranks"
     assert command.left() == []
-    assert held.isdisjoint(path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*"))
+    assert held.isdisjoint(path.stat().st_ino for path in Path("/dev/shm").glob("*"))
     (first,) = (room / "out").glob("*/*/run.json")
     before = first.stat().st_mtime_ns
     again = Command(two_rank_suite, room / "out", "--seeds", "1")
@@ -105,7 +105,7 @@ def test_a_signal_before_the_first_run(
     """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
     # A fast machine is further after the same seconds, and has its second run to do for minutes.
     command = Command(two_rank_suite, room / "out", *lasting, cold=True)
-    command.until(lambda: faults.servers(command.process))
+    command.until(lambda: faults.servers(command))
     time.sleep(seconds)
     os.killpg(command.process.pid, number)
     command.ends(130, 30)
@@ -127,7 +127,7 @@ def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monk
     command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     ranks = command.training().values()
-    (server,) = faults.servers(command.process)
+    (server,) = faults.servers(command)
     server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
     os.killpg(command.process.pid, signal.SIGINT)
     command.until(lambda: not any(map(processes.identify, ranks)))  # it was heard: the second is another one
