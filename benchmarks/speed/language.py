@@ -150,7 +150,7 @@ def clock(warm: int) -> Any:
 def _all_logits(model: Any) -> None:
     """Let the output layer compute the logits of all places, as a plain script does."""
 
-    def plain(input_ids: Any, attention_mask: Any, labels: Any) -> Any:
+    def plain(input_ids: Any, attention_mask: Any, labels: Any, *_: Any) -> Any:
         logits = model.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits[:, :-1][labels[:, 1:] != -100]
 
