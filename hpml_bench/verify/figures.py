@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from statistics import fmean
 
 import numpy as np
 
 from hpml_bench.plugins.probe import Finished
-from hpml_bench.records.run import Metric
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.checks import DECISIVE, STORED
-from hpml_bench.report.comparability import grouped, untrained
+from hpml_bench.report.comparability import grouped, method_of, untrained
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
@@ -71,14 +71,24 @@ def batches(evidence: Evidence) -> Iterator[Finding]:
 def answers(evidence: Evidence) -> Iterator[Finding]:
     """No run has the predictions of another seed or method."""
     traces = evidence.traces
+    for records in grouped(evidence.trained, method_of).values():
+        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
+            yield from _predicting_alike(evidence, records)
+    for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
+        for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
+            # one method under two names trains alike, too
+            if len({traces[record.run_id].losses for record in same}) > 1:
+                yield from _predicting_alike(evidence, same, ", and trained with other losses")
+
+
+def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
+    """Yield the runs that predict as others do, but as the base model does."""
+    traces = evidence.traces
     unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
-    for predicted, same in grouped(evidence.trained, lambda record: traces[record.run_id].predicted).items():
-        # one method under two names trains alike, too
-        alike = len({traces[record.run_id].losses for record in same}) == 1
-        for record in () if alike or predicted in unchanged else same:
+    for predicted, same in grouped(records, lambda record: traces[record.run_id].predicted).items():
+        for record in same if len(same) > 1 and predicted not in unchanged else ():
             others = ", ".join(other.run_id for other in same if other is not record)
-            what = f"predicts as {others}, to the last digit of the losses, and trained with other losses"
-            yield failed(record.run_id, what)
+            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
 
 
 def definitions(evidence: Evidence) -> Iterator[Finding]:

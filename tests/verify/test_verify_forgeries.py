@@ -200,6 +200,15 @@ def answers_of_the_best_seed(made: Forged) -> list[Path]:
     return [run]
 
 
+def losses_and_answers_of_the_best_seed(made: Forged) -> list[Path]:
+    """Give a seed the training losses of a better one, too."""
+    best = map(json.loads, (made.run("lora", 1) / "points.jsonl").read_text().splitlines())
+    edit_points(made.run("lora", 0), lambda old: [
+        there if there["metric"] == "train_loss" else own for own, there in zip(old, best, strict=True)
+    ])  # fmt: skip
+    return answers_of_the_best_seed(made)
+
+
 def other_places(made: Forged) -> str:
     """Say that two runs of a seed changed places."""
     one, other = made.run("lora", 0), made.run("full", 0)
@@ -370,6 +379,7 @@ SEALED: dict[str, Forgery] = {
         "predictions", "hold 1 row(s) that are no test rows"),
     "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
     "answers of the best seed": (answers_of_the_best_seed, "answers", "predicts as"),
+    "losses and answers of the best seed": (losses_and_answers_of_the_best_seed, "answers", "predicts as"),
     "other data": (record("lora 0", digests__data="d" * 64), "protocol", "other data"),
     "another setting": (record("lora 0", spec__settings__weight_decay=0.1),
         "protocol", "weight_decay 0.1 instead of 0.0"),
@@ -511,6 +521,15 @@ def by_jobs(made: Forged) -> None:
     made.edit(second, neighbours=[first.name], started="2026-01-02T04:00:00+00:00")
 
 
+def predicting_alike(made: Forged) -> None:
+    """Let a method's training change no prediction, in a folder without a run that isn't trained."""
+    for run in (found := runs(made, "head")):
+        if run != made.run("head", 0):
+            shutil.copy(made.run("head", 0) / "predictions.parquet", run)
+            rescored(run)
+    made.seal(*found)
+
+
 def under_two_names(made: Forged) -> None:
     """Run a method under a second name: the same losses and answers, in other times."""
     suite = json.loads((made.folder / "suite.json").read_text())
@@ -525,7 +544,9 @@ def under_two_names(made: Forged) -> None:
 
 
 @pytest.mark.parametrize(
-    "happened", [nothing, with_faults, seeds_added, method_added, by_jobs, under_two_names], ids=lambda of: of.__name__
+    "happened",
+    [nothing, with_faults, seeds_added, method_added, by_jobs, predicting_alike, under_two_names],
+    ids=lambda of: of.__name__,
 )
 def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
