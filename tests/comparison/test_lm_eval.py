@@ -248,6 +248,13 @@ def test_known_tasks_group_their_rows(out: Path) -> None:
     assert assemble([one])[0].group_count == 3
 
 
+def test_a_task_that_only_has_a_known_name_has_no_groups(out: Path) -> None:
+    """Documents of another making lack the field; without --group nothing is presumed of them."""
+    as_task(out, "drop", lambda doc: None)
+    one = next(one for one in lm_eval.read(out) if one.lines["dataset"].iat[0] == "drop")
+    assert "group" not in one.lines
+
+
 def test_group_names_a_field_that_each_document_must_have(out: Path) -> None:
     """Long values count by their digest; a row without the field ends the command with its line."""
     for path in out.glob("*/samples_*"):

@@ -64,6 +64,13 @@ def test_a_data_set_has_looks_of_its_own(tmp_path: Path) -> None:
         assert found == [1, expected]
 
 
+def test_python_takes_the_number_of_the_look() -> None:
+    """The second look has 5 % of the 5 %."""
+    frame = pd.DataFrame(right_and_wrong(SYSTEMS))
+    first, second = (hpml_bench.compare(frame, look=look) for look in (1, 2))
+    assert second["p_adjusted"][0] == pytest.approx(min(1, first["p"][0] / statistics.spent_at(2)))
+
+
 # The largest difference of a row
 
 

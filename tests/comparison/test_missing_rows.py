@@ -56,6 +56,22 @@ def test_failed_rows_make_no_system_better(kind: str, bounds: tuple[float, float
     assert false < 0.06 * pages
 
 
+@pytest.mark.parametrize("shape", ["rows", "groups", "seeds"])
+def test_a_claim_needs_both_tables(shape: str) -> None:
+    """The p is the larger of that of the shared rows and that of all with the worst score; the interval covers both."""
+    lines = right_and_wrong({"a": 0.75, "b": 0.4}, 300, seeds=(0, 1, 2) if shape == "seeds" else (None,))
+    frame = pd.DataFrame(lines)
+    frame["group"] = frame["row"].str[1:].astype(int) // (3 if shape == "groups" else 1)
+    lost = (frame["system"] == "a") & (frame["row"].str[1:].astype(int) < 15) & (frame.get("seed", 1) == 1)
+    scores = shared(frame[~lost])
+    (both,), (apart,) = judge(scores).score, judge(replace(scores, filled=None)).score
+    (filled,) = judge(scores.filled).score
+    assert both.p == max(apart.p, filled.p)
+    assert (both.verdict, both.difference.mean) == ("different", apart.difference.mean)
+    for one in (apart, filled):
+        assert both.deciding[0] <= one.deciding[0] <= one.deciding[1] <= both.deciding[1]
+
+
 def test_equality_needs_both_tables_too() -> None:
     """Equal on the shared rows, and not if the missing ones were wrong."""
     lines = right_and_wrong({"a": 0.5}, 3000)

@@ -31,7 +31,6 @@ from hpml_bench.doctor.machine import Result
 from hpml_bench.suite import registry
 from hpml_bench.system import child, gpus, packages
 from hpml_bench.system.errors import UserError
-from hpml_bench.training import torch_report
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 NEEDS = ["numpy>=2.0", "wandb>=0.31", "gguf>=0.17.1; extra == 'gguf'", "optuna >=4.0 ; extra == \"tune\"",
@@ -172,14 +171,14 @@ def test_a_report_that_breaks_off(program: str, found: dict[str, Any], monkeypat
 
 def test_torch_reports() -> None:
     """Version, times of products in both precisions, a rank's modules; a part that fails is told by its exception."""
-    assert torch_report._version() == torch.__version__
-    assert torch_report._found("gpus", lambda: int("no")) == {
-        "gpus_error": "ValueError: invalid literal for int() with base 10: 'no'"
-    }
-    seconds = torch_report._cpu()
-    assert set(seconds) == {"fp32", "bf16"}
-    assert min(seconds.values()) > 0
-    assert torch_report._worker()
+    program = "from hpml_bench.training import torch_report as of\nof._gpus = lambda: int('no')\nof.main()"
+    output = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    report = {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
+    assert report["torch"] == torch.__version__
+    assert report["gpus_error"] == "ValueError: invalid literal for int() with base 10: 'no'"
+    assert set(report["cpu"]) == {"fp32", "bf16"}
+    assert min(report["cpu"].values()) > 0
+    assert report["worker"]
 
 
 @pytest.mark.gpu

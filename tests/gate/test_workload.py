@@ -11,9 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from hpml_bench.gate.machine import Stopwatch
+from hpml_bench.gate.workload import TimedMethod
+from hpml_bench.plugins.group import Group
+from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
 
 pytestmark = [
     pytest.mark.serial,
@@ -75,3 +80,40 @@ def test_sleep_and_own_threads_are_not_taken_out(core: int) -> None:
         thread.join()
     assert process > 0.4  # the other thread ran too
     assert wall - waited > process - 0.05
+
+
+class Alone(Group):
+    """A process group of nobody else, which takes its time to gather."""
+
+    def gather(self, local: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.3)
+        return local[None]
+
+    def barrier(self) -> None:
+        time.sleep(0.3)
+
+
+class Steps:
+    """Stands in for the trainer: each step takes 20 ms."""
+
+    def __init__(self) -> None:
+        self.group = Alone(0, 1, torch.device("cpu"))
+        self.log = StepLog(self.group, CpuClock())
+
+    def step(self, _: int, indices: np.ndarray) -> None:
+        time.sleep(0.02)
+        self.log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
+
+
+def test_seconds_are_the_loops_own() -> None:
+    """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are in none."""
+    job = object.__new__(TimedMethod)
+    job.batches, job.trainer, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
+    began = time.perf_counter()
+    job.step(job.batches[0])
+    time.sleep(0.3)
+    seconds, waited = job.run(3)
+    others = 0.02 + 0.3 + 0.3  # the step, the sleep and the meeting
+    assert 0.06 <= seconds < time.perf_counter() - began - others
+    assert 0 <= waited <= seconds
+    assert job.trainer.log.steps == 4

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from report_sections import elsewhere, of
+from statsmodels.stats.power import TTestPower
 
 from helpers import made_records
 from helpers.made_records import sweep
@@ -17,6 +18,7 @@ from hpml_bench.cli import main
 from hpml_bench.report.results import Results
 from hpml_bench.report.seed_plan import SeedPlan, plan
 from hpml_bench.statistics import (
+    OverSeeds,
     detectable,
     sd_upper_bound,
     seeds_to_find,
@@ -37,6 +39,16 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_upper_bound_of_a_spread() -> None:
     """Of 5 normal values the 80 % upper bound is sqrt(4 / 1.6488) times the estimate (a table of chi-squared)."""
     assert sd_upper_bound(2.0, 5) == pytest.approx(2 * (4 / 1.6488) ** 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
+def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
+    """The number of seeds is the least at which statsmodels' power of a paired t test reaches the wish."""
+    n = seeds_to_find([OverSeeds(2, 0.0, sd)], size, alpha)
+    assert n
+    theirs = TTestPower()
+    assert theirs.power(size / sd, n, alpha) >= 0.8 > theirs.power(size / sd, n - 1, alpha)
+    assert detectable(OverSeeds(n, 0.0, sd), n, alpha) <= size
 
 
 def planned(made: SeedPlan) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hpml_bench.statistics import (
     compare_pairs,
     compare_scores,
     crossed_evidence,
+    crossed_interval,
     decide,
     detectable,
     group_scores,
@@ -40,6 +41,7 @@ from hpml_bench.statistics import (
     share_interval,
 )
 from hpml_bench.statistics.evidence import OverSeedsAndRows, p_equivalent, seeds_to_decide
+from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.paired_tests import sign_flip
 
 
@@ -97,6 +99,14 @@ def test_sign_flip_is_scipys() -> None:
     assert sign_flip(abs(data)) == 2.0**-9
     many = np.random.default_rng(3).normal(0.3, 1.0, size=20)
     assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
+
+
+@pytest.mark.parametrize("made", [OverRows.of, lambda rows: OverSeedsAndRows.of([rows] * 3)])
+def test_a_mean_of_nothing_is_judged_alike_from_both_sides(made: Any) -> None:
+    """Rows of which one loses what the others gain: the sign that rounding leaves decides nothing."""
+    rows = np.array([1, -0.25, -0.25, -0.25, -0.25])
+    (low, high), (other_low, other_high) = (made(of).accepted(0.05) for of in (rows, -rows))
+    assert (low, high) == pytest.approx((-other_high, -other_low))
 
 
 def test_holm_is_statsmodels() -> None:
@@ -164,6 +174,13 @@ def test_an_interaction_above_a_main_effect_is_chance() -> None:
     assert OverSeedsAndRows.of(np.zeros((3, 40))).error(3) == pytest.approx(1 / 40)
     assert OverSeedsAndRows(4, 50, 0.0, (9.0, 0.1, 0.1)).freedom(4) >= 3
     assert OverSeedsAndRows.of(np.zeros((3, 40))).freedom(3) == 2
+
+
+def test_rows_that_never_differ_leave_a_row_of_doubt() -> None:
+    """Where every run gets every row right the interval is of the least unit, a row, and not a point."""
+    interval = crossed_interval(np.ones((3, 9)))
+    half = stats.t.ppf(0.975, 2) / 9
+    assert (interval.n, interval.sd, interval.low, interval.high) == pytest.approx((3, 0, 1 - half, 1 + half))
 
 
 def test_more_seeds_do_not_make_up_for_few_rows() -> None:

@@ -26,6 +26,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
@@ -319,6 +320,24 @@ def test_differences_between_a_tuning_and_its_runs_are_named(
     text = sentences(tmp_path, **changes)
     assert said in text
     assert unsaid not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "learning rates tuned alike, 1 trials each"),
+        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
+         "learning rates tuned alike, 1 trials each"),
+        ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
+         "learning rates tuned in other settings, 1 trials each"),
+    ],
+)  # fmt: skip
+def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """By the rule of the section on tuning: those that bear on training were not those of the runs."""
+    sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
+    assert answer_of(Results.load(tmp_path)).setup.rates == said
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])
