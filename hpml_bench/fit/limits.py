@@ -64,8 +64,10 @@ class Limit(NamedTuple):
 
 def read_bytes(text: str) -> int:
     """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
-    with suppress(ValidationError):
-        if size := int(TypeAdapter(ByteSize).validate_python(text)):
+    with suppress(ValidationError):  # pydantic reads `24,5GB` as 24 bytes
+        if re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text) and (
+            size := int(TypeAdapter(ByteSize).validate_python(text))
+        ):
             return size
     raise UserError(f"--memory {text!r}: write a size such as 24GB or 80GiB")
 

@@ -182,11 +182,18 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, A
 def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     """Return a method's name with the options in which it differs from its namesakes."""
     spec = record.spec.method
-    mine = dict(flat(spec.model_dump(mode="json")))
+    mine = spec.model_dump(mode="json")
     mine["optimizer"] = "the suite's" if spec.optimizer is None else spec.optimizer.name  # only one of two has its own
     others = [method_identity(other.spec.method) for other in namesakes]
     keys = {key for other in others for key, *_ in differences(method_identity(spec), other)}
-    named = [f"{key.rpartition('.')[2]}={short(mine.get(key))}" for key in sorted(keys)]
+
+    def value(key: str) -> Any:
+        held: Any = mine
+        for part in key.split("."):
+            held = held.get(part) if isinstance(held, dict) else None
+        return held
+
+    named = [f"{key.rpartition('.')[2]}={short(value(key))}" for key in sorted(keys)]
     return f"{spec.name} ({', '.join(named)})"
 
 

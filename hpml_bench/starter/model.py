@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.data.sources import resolve_model, weight_types
-from hpml_bench.records.files import read_json
 from hpml_bench.system.errors import UserError
 
 KINDS = ("embedded:", "path:", "hub:", "wheel:")  # beginnings of sources
@@ -64,9 +64,7 @@ def look_at_model(source: str) -> Model:
     """
     uri = source_of(source)
     folder = resolve_model(uri).folder_or_file
-    config = read_json(folder / "config.json")
-    if config is None:
-        raise UserError(f"{folder}/config.json: can't be read as an object of JSON; save the model anew")
+    config = _read(folder / "config.json")
     config |= config.get("text_config") or {}
     kinds = [str(name) for name in config.get("architectures") or ()]
     family = str(config.get("model_type", ""))
@@ -105,9 +103,20 @@ def in_millions(count: float) -> str:
     return f"{count:g}"
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """Return the mapping in a file of a model, which is a link in the hub's cache."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: holds no mapping; save the model anew")
+    return value
+
+
 def _pooling(folder: Path) -> str | None:
     for file in sorted(folder.glob(POOLING)):
-        flags = read_json(file) or {}
+        flags = _read(file)
         if flags.get("pooling_mode_mean_tokens"):
             return "mean"
         if flags.get("pooling_mode_cls_token"):

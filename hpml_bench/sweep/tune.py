@@ -82,7 +82,8 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     """Do the missing trials of every method; write trials.json and the suite with the chosen rates.
 
     A trial is a run of the suite's own budget, evaluated on the validation rows; ranks are given no path to the test
-    rows. Raises UserError if Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
+    rows. Raises UserError if Optuna is missing for `tpe`, a method is unknown, a source isn't available, or the folder
+    is in use.
     """
     specs = request.methods()  # refused before a folder is made
     if request.sampler == "tpe":

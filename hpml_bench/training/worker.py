@@ -130,6 +130,8 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
     began, settings = time.monotonic(), request.spec.settings
     torch.set_num_threads(settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+    # torch takes a first step that fp16 skips for a wrong order of calls
+    warnings.filterwarnings("ignore", message=r"Detected call of .lr_scheduler\.step", category=UserWarning)
     heartbeat.beat("joining the process group")
     with process_group(settings) as group:
         nodes = over_nodes(group)

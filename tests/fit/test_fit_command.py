@@ -178,7 +178,10 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
+        *(
+            (("--memory", size), f"--memory '{size}': write a size such as 24GB or 80GiB")
+            for size in ("much", "24,5GB", "1,000MB", "24-GB", "12 GB of 24")
+        ),
         (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
         (("--ranks", "3"), "is not a multiple of the 3 ranks"),
         (("--methods", "nothing"), "has no method 'nothing'"),

@@ -18,6 +18,7 @@ from hpml_bench.records.load import digests_of
 from hpml_bench.records.run import Consumed, RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
+from hpml_bench.suite.settings import MethodSpec
 
 STEADY = (
     made_records._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
@@ -51,6 +52,18 @@ def test_the_page_says_that_there_were_fewer_rows_than_asked_for(tmp_path: Path)
         results = load(tmp_path / rows, sweep(["lora", "full"], 1, settings=settings, notes=notes))
         assert facts(results)["Budget"].endswith(f"from {rows} training rows")
         assert (short in said("protocol", results)) == bool(notes)
+
+
+def test_methods_of_one_name_are_told_apart_by_any_option(tmp_path: Path) -> None:
+    """Also by one that is a mapping: their runs are never averaged."""
+    options: list[dict[str, Any]] = [{"r": 8}, {"r": 8, "rank_pattern": {"q_proj": 4}}]
+    specs = [
+        MethodSpec(name="own", method="peft", options={"type": "LORA", "options": one}, lr=1e-3) for one in options
+    ]
+    runs = [record("own", seed, method_spec=spec) for seed in range(3) for spec in specs]
+    results = load(tmp_path, [*runs, *sweep(["full"], 3)])
+    assert len(results.methods) == 3
+    assert "own (rank_pattern={'q_proj': 4})" in results.methods
 
 
 def budget(steps: int, seed: int = 0) -> Consumed:

@@ -161,6 +161,13 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "bert" / "1_Pooling").mkdir()
     (tmp_path / "bert" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     assert look_at_model(str(tmp_path / "bert")).pools_by == "first"
+    (tmp_path / "linked").mkdir()
+    for file in (tmp_path / "bert").iterdir():  # as the hub's cache has them
+        (tmp_path / "linked" / file.name).symlink_to(file)
+    assert look_at_model(str(tmp_path / "linked")).parameters == look_at_model(str(tmp_path / "bert")).parameters
+    (tmp_path / "bert" / "1_Pooling" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="save the model anew"):
+        look_at_model(str(tmp_path / "bert"))
 
 
 @pytest.mark.parametrize(("given", "source"), [
