@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -215,7 +214,8 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
     with tempfile.TemporaryDirectory(prefix="hpml-bench-tree-") as aside:
         # the working tree as a tree of git's, without what it ignores; its index and new objects are put aside
         variables = {"GIT_INDEX_FILE": f"{aside}/index", "GIT_OBJECT_DIRECTORY": aside}
-        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(top / objects)
+        quoted = json.dumps(str(top / objects), ensure_ascii=False)  # a path may have colons
+        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted
         _git(top, "read-tree", "HEAD", **variables)
         _git(top, "add", "--all", **variables)
         now = _git(top, "write-tree", **variables).decode().strip()
@@ -234,8 +234,9 @@ def _git(folder: Path, *arguments: str, **variables: str) -> bytes:
     except FileNotFoundError:
         raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1].removeprefix("fatal: ") if lines else f"git {arguments[0]} ended with {done.returncode}"
+        said = done.stderr.decode(errors="replace").strip() or f"git {arguments[0]} ended with {done.returncode}"
+        named = re.search(r"^(?:error|fatal): (.*)", said, re.MULTILINE)
+        reason = named[1] if named else said.splitlines()[-1]
         raise UserError(f"--against: {folder}: {reason}")
     return done.stdout
 
@@ -261,16 +262,26 @@ def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables:
     target = cache_folder() / "revisions" / digest([tree, sys.executable, sys.version], 24)
     with locked(target), tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
         if not target.is_dir():
-            with tarfile.open(fileobj=io.BytesIO(_git(top, "archive", "--format=tar", tree, **variables))) as archive:
-                archive.extractall(name, filter="data")
-            if not any((Path(name) / project).is_file() for project in ("pyproject.toml", "setup.py")):
+            packed, source = Path(name) / "tree.tar", Path(name) / "source"
+            _git(top, "archive", "--format=tar", f"--output={packed}", tree, **variables)
+            with tarfile.open(packed) as archive:
+                archive.extractall(source, filter=_inside)  # noqa: S202
+            if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
                 raise UserError(
                     f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
                 )
             with new_entry(target) as fresh:
-                _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), name), label)
+                _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), str(source)), label)
     _check_part(label, target, plugins)
     return Installation(label, sys.executable, target)
+
+
+def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    """Return a member as `tarfile.data_filter` does; None for a link out of the tree, which is left out."""
+    try:
+        return tarfile.data_filter(member, path)
+    except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError):
+        return None
 
 
 def _check_part(label: str, path: Path, plugins: Plugins) -> None:

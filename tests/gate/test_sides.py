@@ -36,7 +36,7 @@ def change(folder: Path, value: object) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
+    folder = tmp_path / "my: project"
     folder.mkdir()
     (folder / "pyproject.toml").write_text(PROJECT)
     (folder / "tiny_module.py").write_text("value = 1\n")
@@ -69,6 +69,8 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     (project / "tiny_module.py").write_text("value = 2\n")
     (project / "new.py").touch()
     (project / "ignored.py").touch()
+    for link, to in (("away", "/etc"), ("out", "../elsewhere"), ("own", "new.py")):
+        (project / link).symlink_to(to)
     found = against_revision("HEAD", project, TINY)
     reference, candidate = found.reference.path, found.candidate.path
     assert reference is not None
@@ -77,6 +79,7 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     assert (candidate / "tiny_module.py").read_text() == "value = 2\n"
     assert (candidate / "new.py").exists()
     assert not (candidate / "ignored.py").exists()
+    assert [link for link in ("away", "out", "own") if (candidate / link).exists()] == ["own"]
     assert len(str(reference)) == len(str(candidate))
     assert [side.dirty for side in (found.reference, found.candidate)] == [False, True]
     assert found.reference.revision == git(project, "rev-parse", "HEAD")
@@ -128,6 +131,14 @@ def test_a_project_that_no_check_would_run_is_refused(told: str, project: Path, 
     if "mine" in told:
         assert "--methods" in str(error.value)
         assert against_revision("HEAD", project, timed | {("methods", "mine")}).mode == "revision"
+
+
+def test_a_repository_without_a_commit_inside_is_told(project: Path) -> None:
+    """By its name, as git says it."""
+    (project / "inside").mkdir()
+    git(project / "inside", "init", "-q")
+    with pytest.raises(UserError, match=r"--against: .*project: 'inside/' does not have a commit checked out"):
+        against_revision("HEAD", project, TINY)
 
 
 def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[str]) -> None:
