@@ -129,6 +129,25 @@ def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str)
     assert (found.folder_or_file, found.revision) == (folder, COMMIT)
 
 
+@pytest.mark.parametrize("revision", ["v2", COMMIT])
+def test_what_is_downloaded_is_the_revision_that_is_named(
+    revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reachable hub is asked for it, and its commit is kept."""
+    asked: list[Any] = []
+    folder = gpt2(tmp_path / COMMIT)
+
+    def download(repo: str, **of: Any) -> str:
+        asked.append((repo, of["revision"], of["local_files_only"]))
+        return str(folder)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda _, repo, **of: asked.append((repo, of["revision"])))
+    assert sources.resolve_model(f"hub:o/n@{revision}").revision == COMMIT
+    assert asked == [("o/n", revision), ("o/n", revision, False)]
+
+
 @pytest.fixture
 def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -273,12 +273,15 @@ def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ensurepip" in line.advice
 
 
-def test_trackers_with_their_modes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key wandb is offline, and where it is told so, off."""
+def test_trackers_with_their_modes(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key wandb is offline, with a key, never shown, and a route online, and where it is told so, off."""
     line = only(software.trackers)
     assert line.state == "ok"
     assert line.finding == "wandb: offline, there is no API key for api.wandb.ai"
     assert "WANDB_API_KEY" in line.advice
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert only(software.trackers) == Result("ok", "wandb: online, with a key and a route", name="trackers")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert only(software.trackers).finding == "wandb: off"
 

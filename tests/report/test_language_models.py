@@ -27,6 +27,7 @@ from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protoco
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.judge import judge
+from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 from hpml_bench.suite.suite import Margin
@@ -34,6 +35,7 @@ from hpml_bench.suite.suite import Margin
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
 ROWS = 300
+HOSTILE = "<script>alert(1)</script> [x](javascript:alert(2)) \x1b[31m ::error::"
 
 
 def predictions(item: RunRecord, share: float) -> Predictions:
@@ -45,7 +47,7 @@ def predictions(item: RunRecord, share: float) -> Predictions:
     texts = TextAnswers(
         question=tuple(f"Question {row}?" for row in range(ROWS)),
         expected=tuple(f"answer {row}" for row in range(ROWS)), bytes=np.full(ROWS, 9),
-        answer=tuple(f"Answer {row}." if ok else "wrong" for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
+        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
         cut=np.zeros(ROWS, dtype=bool), near_tie=np.zeros(ROWS, dtype=bool),
     )  # fmt: skip
     losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard
@@ -109,6 +111,23 @@ def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypa
     assert (answer.shared, answer.failures) == (None, ())
     assert answer.by_name["none"].values["score"] == answer_of(each).by_name["none"].values["score"]
     assert "seed" not in " ".join(words.verdict(answer, "none").more)
+
+
+def test_answers_are_shown_most_disputed_first(tmp_path: Path) -> None:
+    """A column a method; first those that some methods answer right and others don't; no answer runs or links."""
+    folder = write(tmp_path, "exact")
+    (table,) = section("answers", Results.load(folder)).blocks
+    assert isinstance(table, Table)
+    assert set(table.columns) == {"Row", "Asked", "Expected", *METHODS}
+    first = dict(zip(table.columns, table.rows[0], strict=True))
+    assert first["Asked"] == f"Question {int(first['Row']) - 1}?"
+    assert first["full"].endswith("[1]")
+    assert first["none"].endswith("[0]")
+    write_report(folder)
+    page, markdown = ((folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert not any(text in page for text in ("<script>alert(1)", 'href="javascript'))
+    assert not any(text in markdown for text in ("<script>", "[x](javascript"))
+    assert "\x1b" not in page + markdown
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from hpml_bench.verify.verify import ALL, Verified, verify
 HOME = "/home/" + "alice"
 TOKEN = "hf_" + "Ab3" * 12
 AWS = "AKIA" + "Q7" * 8
+WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
 OTHER_WORDS = "Share of rows that are right."
@@ -259,6 +260,13 @@ def rows_left_out(made: Forged) -> list[Path]:
     return made.runs
 
 
+def recounted(made: Forged) -> list[Path]:
+    """Do so, and let the notes count the rows that are left."""
+    rows_left_out(made)
+    made.edit(*made.runs, notes__rows="512 train, 256 validation, 850 test")
+    return made.runs
+
+
 def called_right(made: Forged) -> list[Path]:
     """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
     edit_predictions(run := made.run("lora", 0), _called_right)
@@ -270,6 +278,14 @@ def _called_right(of: Any) -> Any:
     wrong = of.index[(of.reference != of.prediction) & (of.loss > 1.4)][:40]
     of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
     return of
+
+
+def called_wrong(made: Forged) -> list[Path]:
+    """Call rows of a rival wrong whose right class is the likeliest."""
+    edit_predictions(run := made.run("head", 0), lambda of: of.assign(
+        prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)))  # fmt: skip
+    rescored(run)
+    return [run]
 
 
 def method_deleted(made: Forged) -> list[Path]:
@@ -340,6 +356,7 @@ UNSEALED: dict[str, Forgery] = {
         "private paths", f":2: names a home folder, {HOME}"),
     "a token in a note": (record("lora 0", notes__data=f"token {TOKEN}"), "secrets", "a Hugging Face token"),
     "a key of AWS": (written("sweep.log", f"key {AWS}\n"), "secrets", ":1: holds an AWS key id"),
+    "a key of wandb": (written("sweep.log", f"{WANDB}\n"), "secrets", ":1: holds a Weights & Biases key"),
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
@@ -367,7 +384,9 @@ SEALED: dict[str, Forgery] = {
              metrics__test_accuracy=1.0, metrics__test_macro_f1=1.0),
         "predictions", "the labels beside its predictions"),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
+    "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
     "wrong rows called right": (called_right, "predictions", "40 rows have a loss"),
+    "right rows called wrong": (called_wrong, "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -375,6 +394,8 @@ SEALED: dict[str, Forgery] = {
     "answers of another method": (answers_of_another_method, "answers", "and trained with other losses"),
     "hard rows left out": (rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
         "predictions", "of 1,000 test rows"),
+    "rows twice": (rows("lora 0", lambda of: pd.concat([of, of.head(3)])),
+        "predictions", "hold 3 test row(s) more than once"),
     "rows of another set": (rows("lora 0", lambda of: pd.concat([of, of.tail(1).assign(index=1000)])),
         "predictions", "hold 1 row(s) that are no test rows"),
     "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
@@ -410,6 +431,9 @@ SEALED: dict[str, Forgery] = {
         "steps", "times that their ranks' don't give"),
     "fewer tokens": (record("0", consumed__real_tokens=33_000), "steps", "consumed 33,000 real tokens"),
     "moved tokens": (points("lora 0", moved_tokens), "batches", "other numbers of tokens than most runs of seed 0"),
+    "a higher token rate": (record("lora 0", metrics__tokens_per_second=scaled(1.1)),
+        "figures", "its tokens_per_second is recorded as"),
+    "a lower norm": (record("lora 0", metrics__grad_norm=scaled(0.5)), "figures", "its grad_norm is recorded as"),
     "less memory of each rank": (
         record("lora 0", **{f"{of}__peak_memory_over_setup_mb": scaled(0.5) for of in ("metrics", "per_rank")}),
         "figures", "its peak_memory_over_setup_mb is recorded as"),
@@ -432,7 +456,11 @@ SEALED: dict[str, Forgery] = {
     "another headline": (record("", headline="test_macro_f1"), "metrics", "its score is test_macro_f1"),
     "a latency below its median": (record("lora 0", metrics__latency_ms_p99=0.1),
         "metrics", "its latency_ms_p99 of 0.1 is below the median"),
+    "another headline of one": (record("lora 0", headline="test_macro_f1"),
+        "definitions", "the score is test_macro_f1"),
     "the score turned round": (metric("", "test_accuracy", better="lower"),
+        "definitions", "test_accuracy has better lower instead of higher"),
+    "the score turned round in other words": (metric("", "test_accuracy", better="lower", definition=OTHER_WORDS),
         "definitions", "test_accuracy has better lower instead of higher"),
     "a renamed score": (metric("", "test_accuracy", title="accuracy on unseen domains"),
         "definitions", "test_accuracy has title"),
