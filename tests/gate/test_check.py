@@ -7,10 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, process_time
-from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 from residents import asked, compared, fake
 
@@ -214,11 +212,16 @@ def test_disturbance_is_judged_from_what_others_did(
     assert (reason or "") in (found or "")
 
 
-def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed."""
-    cores = [SimpleNamespace(user=float(core), idle=1.0) for core in range(8)]
-    monkeypatch.setattr(psutil, "cpu_times", lambda **_: cores)
-    for allowed, busy in (({2, 5}, 7), ({99}, 28)):
+def test_only_the_cores_allowed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed.
+
+    Core 1 is offline, so that the kernel doesn't list it. Where the list can't be read, all is 0.
+    """
+    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "stat")
+    assert machine.snapshot([]).total == 0
+    cores = [f"cpu{core} {core * machine.TICKS} 0 0 {machine.TICKS} 0 0 0 0 0 0" for core in (0, *range(2, 8))]
+    (tmp_path / "stat").write_text("\n".join([f"cpu {27 * machine.TICKS} 0 0 0 0 0 0 0 0 0", *cores, "intr 5"]))
+    for allowed, busy in (({2, 5}, 7), ({99}, 27)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
         assert machine.snapshot([]).busy == busy
 
