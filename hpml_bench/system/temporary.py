@@ -40,11 +40,15 @@ def host_id() -> str:
 
 
 def left_over(path: Path) -> bool:
-    """Return whether a temporary file is of an ended process with this `host_id`, or older than a day."""
+    """Return whether a temporary file is of an ended process with this `host_id`, or older than a day.
+
+    A folder is as old as the newest file in it.
+    """
     if (ended := _ended(path)) is not None:
         return ended
     try:
-        return time.time() - path.lstat().st_mtime > FOREIGN_SECONDS
+        newest = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+        return time.time() - newest > FOREIGN_SECONDS
     except OSError:  # its process has renamed it meanwhile
         return False
 
@@ -54,6 +58,12 @@ def _ended(path: Path) -> bool | None:
     name = _OWN.search(path.name)
     if name is None or name["place"] != host_id():
         return None
+    try:
+        os.kill(int(name["pid"]), 0)
+    except PermissionError:  # another user's, which /proc may hide
+        return False
+    except (ProcessLookupError, OverflowError):
+        return True
     return processes.identify(int(name["pid"])) is None
 
 

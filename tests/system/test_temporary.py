@@ -14,6 +14,7 @@ import pytest
 from hpml_bench.records.files import remove_temporary, write_atomically
 from hpml_bench.records.jobs import write_once
 from hpml_bench.system import temporary
+from hpml_bench.system.cache import locked
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400
@@ -51,6 +52,33 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
     aged(other, DAY - 600)
     remove_temporary(tmp_path)
     assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
+
+
+def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc hides it, a signal tells that it is there."""
+
+    def kill(*_: object) -> None:
+        raise PermissionError
+
+    path = killed(tmp_path / "file")
+    monkeypatch.setattr(os, "kill", kill)
+    assert not temporary.left_over(path)
+
+
+def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
+    """Another host's folder is as old as what was written last in it; what older versions left goes after a day."""
+    target = tmp_path / "entry"
+    kept, old, left = foreign(target), foreign(target), tmp_path / ".new-0123456789ab"
+    for folder in (kept, old, left):
+        (folder / "entry").mkdir(parents=True)
+        (folder / "entry" / "weights").touch()
+    lock, new_lock = tmp_path / f"{left.name}.lock", tmp_path / ".new-ba9876543210.lock"
+    new_lock.touch()
+    for path in (old / "entry" / "weights", left / "entry" / "weights", lock, kept / "entry", old / "entry",
+                 left / "entry", kept, old, left):  # fmt: skip
+        aged(path, DAY + 60)
+    with locked(target):
+        assert {*tmp_path.iterdir()} == {kept, new_lock, tmp_path / "entry.lock"}
 
 
 @pytest.mark.parametrize("what", ["gethostname", "boot", "namespace"])
