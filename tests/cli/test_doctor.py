@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers import skips
 from hpml_bench.cli import main
 from hpml_bench.doctor import checks, machine
+from hpml_bench.doctor.checks import SECONDS
 
 NOBODY = 65534
 
@@ -66,3 +71,25 @@ def test_lines_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.Monke
     assert lines[0] == f"ok    memory{' ' * (column - 12)}12 GB free"
     assert all(line[:column].strip() == "" for line in lines[1:-1] if line[:4].strip() not in {"warn", "fail"})
     assert f"{' ' * column}-> take another" in lines
+
+
+def test_a_user_who_owns_nothing_gets_an_answer() -> None:
+    """Not root, without home, variables and a folder of its own: no traceback, and every check has its line."""
+    # Without a folder for results and for the cache quickstart can't run; the advice says what to set.
+    if os.geteuid():
+        skips.only_as_root("the user can't be changed")
+    variables = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/", "text": True, "capture_output": True}
+    nobody["env"] = variables | {"HOME": "/nonexistent", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "hpml_bench", "doctor", "--json"]
+    try:
+        subprocess.run([*command[:-2], "--help"], check=True, **nobody)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip(skips.CLOSED)
+    done = subprocess.run(command, timeout=SECONDS + 60, check=False, **nobody)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert {name for name, check in found.items() if check["state"] == "fail"} == {"results folder", "cache"}
+    assert "HPML_BENCH_CACHE" in found["cache"]["advice"]
+    assert found["torch"]["state"] in {"ok", "warn"}

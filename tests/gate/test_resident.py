@@ -86,6 +86,21 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"begun.jsonl"}
 
 
+def test_it_dies_with_a_parent_that_is_killed() -> None:
+    """SIGKILL gives the parent no time to end it: the kernel does."""
+    script = (
+        "import sys, time; from hpml_bench.gate.sides import *\n"
+        "with ResidentProcess(Installation('x', sys.executable)) as side:\n"
+        "    side.call('describe'); print(side.pid, flush=True)\n"
+        "    time.sleep(99)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    wait_for(lambda: gone(child.pid), 10)
+
+
 def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None:
     """An older version, another protocol, an interpreter without the harness: a sentence says which side, and why."""
     (tmp_path / "old" / "hpml_bench").mkdir(parents=True)

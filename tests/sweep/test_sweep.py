@@ -27,6 +27,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
+from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
 
@@ -172,6 +173,27 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
         result = run_all(suite, tmp_path / methods)
         assert result.exit_code == status, result.output
         assert ("all 1 runs are unsupported" in result.stderr) is bool(status)
+
+
+def test_a_record_that_is_lost_meanwhile_is_no_success(
+    quick_runs: Callable[[dict[str, str]], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may cut it after it was written: status 1, and the same command does that run again."""
+    ran, keep = quick_runs({}), sweep.SweepQueue.keep
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(suite_of("x", "y", seeds=1).model_dump_json())
+
+    def cut(queue: sweep.SweepQueue, request: RunRequest, record: RunRecord) -> None:
+        keep(queue, request, record)
+        if record.spec.method.name == "x" and len(ran) <= 2:
+            os.truncate(request.folder / "run.json", 100)
+
+    monkeypatch.setattr(sweep.SweepQueue, "keep", cut)
+    result = run_all(suite, tmp_path)
+    assert result.exit_code == 1, result.output
+    assert "1 of 2 runs did not end well" in result.stderr
+    assert run_all(suite, tmp_path).exit_code == 0
+    assert sorted(ran) == ["x-0", "x-0", "y-0"]
 
 
 def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:

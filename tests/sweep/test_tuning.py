@@ -21,10 +21,11 @@ from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import tuning as records
 from hpml_bench.records.files import read_model
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import RunRecord, protocol_id
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
@@ -212,6 +213,27 @@ def test_an_interrupted_tuning_tries_what_an_unbroken_one_does(
     done = go(tmp_path / "b", sampler=sampler)
     assert launcher.rates == [*unbroken[:5], unbroken[5], *unbroken[5:]]
     assert [len(one.trials) for one in done.record.methods] == [4, 4]
+
+
+def test_a_trial_that_a_kill_kept_out_of_the_tuning_counts(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies between a trial's record and trials.json: the next call takes it and runs the rest."""
+
+    def die(request: RunRequest, *_: object) -> RunRecord:
+        digests = request.prepared.digests
+        ids = {"digests": digests, "protocol_id": protocol_id(request.spec.settings, digests)}
+        RunFolder(request.folder).begin()
+        RunFolder(request.folder).commit(launcher.run(request).model_copy(update=ids))
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "run", die)
+        with pytest.raises(SystemExit):
+            go(tmp_path, trials=1)
+    done = go(tmp_path, trials=1)
+    assert len(launcher.rates) == 2
+    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[rate("lora")], [rate("full")]]
 
 
 def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
-from hpml_bench.system import processes, temporary
+from hpml_bench.system import cgroups, processes, temporary
 
 ENDED_AT_LAST = Limits(stall=120)
 """For runs that end otherwise; were they not ended, the test would fail after this."""
@@ -218,6 +218,26 @@ def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path
     assert record.status == "oom_host", record.error
     assert record.error.rank == 1
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
+
+
+def test_the_kernels_kill_for_memory(
+    prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 3\noom_kill 3\n")
+    monkeypatch.setattr(cgroups, "_counters", lambda: iter((events,)))
+
+    def kill(pids: dict[int, int]) -> None:
+        time.sleep(0.3)
+        os.kill(pids[1], signal.SIGKILL)
+        events.write_text("low 0\noom 4\noom_kill 4\n")
+
+    when_training(tmp_path / "run", kill)
+    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert "rank 1" in told(record)
+    assert "memory had reached" in told(record)
 
 
 @pytest.fixture
