@@ -44,8 +44,9 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinitio
     if with_rows.any() and not with_rows.all():
         a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
         raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
-    named = part[SEED].unique()
-    seeds = tuple(sorted(named, key=lambda seed: (not seed.isdecimal(), int(seed) if seed.isdecimal() else 0, seed)))
+    named, width = part[SEED].unique(), part[SEED].str.len().max()  # whole numbers in their order
+    key = {seed: (False, seed.zfill(width), seed) if seed.isdecimal() else (True, seed, seed) for seed in named}
+    seeds = tuple(sorted(named, key=key.__getitem__))
     part = part.assign(run=part[SEED].map({seed: at for at, seed in enumerate(seeds)}))
     by_run, remarks = _by_run(part, costs)
     own = part[part[[cost.column for cost in costs if cost.column in part]].notna().any(axis=1)]  # runs with costs

@@ -86,7 +86,7 @@ def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
 def _work() -> tuple[float, int]:
     """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if the kernel has no count."""
     moved = 0
-    with suppress(psutil.Error, OSError, AttributeError):
+    with suppress(psutil.Error, OSError, AttributeError, RuntimeError, ValueError):  # the latter: an empty file
         counters = psutil.Process().io_counters()
         moved = counters.read_bytes + counters.write_bytes
     return time.process_time(), moved

@@ -209,6 +209,13 @@ def test_a_frame_with_a_column_per_system_may_lack_cells() -> None:
         hpml_bench.compare(wide.assign(label=1))
 
 
+def test_two_levels_of_columns_are_refused() -> None:
+    """As `pivot` gives them of systems and seeds."""
+    wide = pd.DataFrame(rows()).assign(seed=1).pivot(index="row", columns=["system", "seed"], values="score")
+    with pytest.raises(UserError, match=r"^frame: the column '\('row', ''\)' may be 'row'; rename it"):
+        hpml_bench.compare(wide)
+
+
 @pytest.mark.parametrize(("columns", "said"), [
     ("system=who", "there is no column 'who'; it has system, row, score"),
     ("name=system", "give OURS=THEIRS, with commas between; OURS is one of system, row, score, seed"),

@@ -64,6 +64,14 @@ def test_a_folder_gives_a_data_set_for_each_task() -> None:
     assert one.remarks == ("news_cloze is compared by acc; its samples also have acc_norm (--metric).",)
 
 
+@pytest.mark.parametrize("name", [{"path": "gpt2"}, 7, ""], ids=str)
+def test_a_model_without_a_name_is_its_folder(name: object, out: Path) -> None:
+    """A name that is no text would make one system of two."""
+    for path in out.rglob("results_*.json"):
+        edit(path, lambda one: one.update(model_name=name))
+    assert set(cloze(out).lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+
+
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
     """Tasks without it give nothing; a metric that no task has is an error with those that there are."""
     assert [one.score.name for one in lm_eval.read(KEPT, "acc_norm")] == ["acc_norm"]

@@ -124,6 +124,7 @@ def test_columns_are_named_as_they_are_written(header: str, tmp_path: Path) -> N
     ("t.json", b'[{"system": "a", "row": 1, "score": 1%s}, {"system": "b", "row": 1, "score": 1}]' % (b"0" * 400),
      "entry 1: the score is inf; give"),
     ("t.json", b"[1, 2]", "entry 1: it is no object"),
+    ("t.json", b'{\n "a": 1\n}', "it holds no list of objects, one per row and run"),
     ("t.json", b"[" * 100_000, "t.json isn't JSON"),
     ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2 isn't JSON"),
     ("t.parquet", b"PAR1", "can't be read as parquet"),
@@ -181,6 +182,22 @@ def test_whole_numbers_are_one_id_however_they_are_written(ids: list[Any], tmp_p
     parts = [line | {"row": f"{line['row']}.0" if line["row"] else "0.1"} for line in GOOD]
     (one,) = read([write_csv(tmp_path / "parts.csv", parts)])
     assert one.lines["row"].tolist() == ["0.1", "1.0", "2.0", "3.0"] * 2
+
+
+def test_ids_that_a_float_can_t_hold_are_named() -> None:
+    """Above 2^53 two integers may be one float; as integers they stay apart."""
+    lines = [line | {"row": 2**53 + line["row"]} for line in GOOD]
+    (found,) = assemble([of_frame(pd.DataFrame(lines))])
+    assert found.count == 4
+    with pytest.raises(UserError, match=r"frame, row 0: row is 9007199254740992 as a float, .*; give it as an integer"):
+        of_frame(pd.DataFrame(lines).astype({"row": float}))
+
+
+def test_seeds_of_any_length_are_in_their_order() -> None:
+    """Whole numbers by size, also those that Python doesn't read, and texts behind them."""
+    seeds = ["10", "9", "1" * 5000, "x"]
+    (found,) = assemble([of_frame(pd.DataFrame([line | {"seed": seed} for seed in seeds for line in GOOD]))])
+    assert [seed[:3] for seed in found.seeds] == ["9", "10", "111", "x"]
 
 
 def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ def test_a_process_at_work_beats_and_one_that_waits_does_not(heart: Path) -> Non
     assert beats() == ended
 
 
+@pytest.mark.parametrize("error", [RuntimeError("/proc/self/io: file was empty"), ValueError(), OSError()], ids=repr)
+def test_without_a_count_of_bytes_the_processor_s_time_tells(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some kernels give none, or an empty one."""
+
+    def io_counters(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", io_counters)
+    assert heartbeat._work()[1] == 0
+
+
 def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
     """As under torchrun: no file is written."""
     heartbeat.beat("step 1")

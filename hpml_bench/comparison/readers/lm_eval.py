@@ -233,7 +233,8 @@ class Log:
     @cached_property
     def system(self) -> str:
         """The model's name, else that of its folder."""
-        return sanitize(self.get("model_name") or "") or sanitize(self.file.parent.name)
+        name = self.get("model_name")
+        return (sanitize(name) if isinstance(name, str) else "") or sanitize(self.file.parent.name)
 
     @property
     def seed(self) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ ORDER = 90
 SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 LONGEST_FIELD = 10_000_000
 """Characters of a field; a file with longer ones holds texts, not scores."""
+EXACT = 2.0**53
+"""Size from which two whole numbers may be one float."""
 WHOLE = re.compile(r"-?\d+(?:\.0*)?")
 WORDS = {"true": 1.0, "false": 0.0, "<na>": math.nan, "": math.nan}
 OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +66,8 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
         elif suffix == ".parquet":
             cells = _placed(pd.read_parquet(path), path)
         else:
+            if suffix == ".json" and not inputs.head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                raise ValueError("it holds no list of objects, one per row and run")
             objects = dict(inputs.json_records(path))
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
@@ -84,7 +88,7 @@ def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
 
 def _placed(frame: pd.DataFrame, source: object) -> pd.DataFrame:
     where = [f"{source}, row {at}" for at in range(len(frame))]
-    return frame.astype(object).set_axis(where, axis=0).rename(columns=str)
+    return frame.astype(object).set_axis(where, axis=0).set_axis([*map(str, frame.columns)], axis=1)
 
 
 def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScores:
@@ -184,8 +188,12 @@ def _words(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "_per_")).strip("_")
 
 
-def _ids(cells: Iterable[Any]) -> list[str | None]:
+def _ids(cells: pd.Series[Any]) -> list[str | None]:
     """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and another `3.0`."""
+    for at, cell in cells.items():
+        if isinstance(cell, float) and EXACT <= abs(cell) < math.inf:
+            what = f"{cells.name} is {cell:.17g} as a float, which can't tell whole numbers of that size apart"
+            raise UserError(f"{at}: {what}; give it as an integer or text")
     texts = list(map(_text, cells))
     whole = all(text is None or WHOLE.fullmatch(text) for text in texts)
     return [text.partition(".")[0] if whole and text is not None else text for text in texts]
