@@ -13,6 +13,36 @@ import hpml_bench
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus
 
+STAND_IN = """
+import torch
+
+torch.cuda.init = lambda: None  # stands for the start of CUDA, which the real one causes by a question about GPUs
+torch.cuda.is_initialized = lambda: True
+"""
+START = """
+import multiprocessing
+import sys
+
+from hpml_bench.launch import fork_server
+from hpml_bench.system import gpus
+
+gpus.visible_gpus = lambda: ({"name": "GPU"},)
+
+
+def child_main() -> None:
+    print("transformers.modeling_utils" in sys.modules, sys.modules["torch"].cuda.is_initialized())
+    import bitsandbytes
+    print(sys.modules["torch"].cuda.is_initialized(), flush=True)
+
+
+if __name__ == "__main__":
+    fork_server.start_fork_server()
+    child = multiprocessing.get_context("forkserver").Process(target=child_main)
+    child.start()
+    child.join()
+"""
+"""Says whether a fork of the server has the libraries, and CUDA before and after it imports bitsandbytes."""
+
 
 def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -24,10 +54,14 @@ def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
     monkeypatch.setattr(fork_server, "find_spec", lambda _: object())
     _, *libraries = fork_server.preload()
     assert libraries == ["torch", "transformers.modeling_utils"]
-    (tmp_path / "bitsandbytes.py").write_text("raise SystemExit('it is imported')")
+    (tmp_path / "bitsandbytes.py").write_text(STAND_IN)
+    (tmp_path / "start.py").write_text(START)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    words = [sys.executable, "-c", f"import {', '.join(libraries)}"]
-    subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, check=True)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "True False\nTrue\n", done.stderr
 
 
 SHADOW = """

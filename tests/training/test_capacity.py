@@ -19,12 +19,14 @@ from helpers.loops import Counts, Recorder, run_of, trained, trainer_of
 from hpml_bench.builtin.probes.gradient import GradientProbe
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
-from hpml_bench.training import evaluation, generation, trial, worker
+from hpml_bench.training import assembly as assembly_module
+from hpml_bench.training import evaluation, generation, kernels, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -202,6 +204,24 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
     assert errors.status_of(told.kind, told.message) == "oom_cuda"
 
 
+def test_the_rehearsal_is_over_before_anything_is_read(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU its kernels would run on while energy and the time to the first step are read."""
+    events: list[str] = []
+
+    class Reading(Probe):
+        def before_training(self) -> None:
+            events.append("read")
+
+    watched_backward(monkeypatch, lambda *_: events.append("backward"))
+    monkeypatch.setattr(trainer_module, "settle", lambda device: events.append(f"settled {device}"))
+    spec = spec_of(task_folder, CLASSES)
+    trainer_of(spec, group, Reading()).train()
+    read = events.index("read")
+    assert events[read - 2 : read] == ["backward", "settled cpu"]
+
+
 def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
     task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +244,19 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
     trainer_module.trial_steps(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
     assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
     assert len(made[0].optimizer.state) == len(made[0].parameters)
+
+
+def test_what_frozen_weights_had_in_float32_is_given_back(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the cast, and before anything else is made: else the allocator holds both."""
+    events: list[str] = []
+    store = kernels.store_frozen_as_bf16
+    monkeypatch.setattr(kernels, "store_frozen_as_bf16", lambda model: (events.append("cast"), store(model)))
+    monkeypatch.setattr(assembly_module, "release", lambda device: events.append(f"released {device}"))
+    run = assemble(spec := spec_of(task_folder, WORDS, precision="bf16"), prepare(spec.settings), group)
+    assert events == ["cast", "released cpu"]
+    assert torch.bfloat16 in {weight.dtype for weight in run.model.parameters()}
 
 
 def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> None:

@@ -138,6 +138,35 @@ def test_a_gpu_that_refuses_expandable_segments_goes_without(asked: str, monkeyp
     assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:False"
 
 
+def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
+    on: list[str] = []
+    for name, value in tiny.ALONE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
+    monkeypatch.setattr(distributed, "allocate_first", lambda device: on.append(f"allocated on {device}"))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: on.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: on.append("left"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda _, tensor: on.append(tensor.device.type))
+    with distributed.process_group(tiny.settings(device="cuda", world_size=1)) as group:
+        group.barrier()
+        group.gather(torch.zeros(2))
+    assert on == ["allocated on cuda:0", "cpu:gloo,cuda:nccl", "settled", "cpu", "cpu", "left"]
+
+
+def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own calls, which a run on a CPU doesn't make."""
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        distributed.release(device)
+        distributed.leave_free(0.05, device)
+    assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
+
+
 def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL would wait for peers that wait for this rank."""
     events: list[str] = []

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
@@ -32,6 +33,8 @@ from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.training import worker
+from hpml_bench.training.assembly import assemble
+from hpml_bench.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -354,6 +357,24 @@ def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
     assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
     parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
     assert parts == pytest.approx(found["peak_memory_mb"])
+
+
+def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their float32 copies would be the least peak of a training, the same for all methods that freeze them."""
+    prepared, seen, probe = tiny.prepared(tmp_path), [], memory.MemoryProbe()
+    with tiny.alone() as group:
+        assembly = assemble(tiny.spec("lora", precision="bf16", world_size=1), prepared, group)
+        layers = [layer for layer in assembly.model.encoder.modules() if type(layer) is Conv1D]
+
+        def take(phase: str, **_: bool) -> bool:
+            kinds = {p.dtype for of in layers for p in of.parameters(recurse=False) if not p.requires_grad}
+            seen.append((phase, kinds))
+            return False
+
+        monkeypatch.setattr(probe, "_take", take)
+        probe.start(make_run(tmp_path))
+        Trainer(assembly, [probe]).train()
+    assert seen[0] == ("setup", {torch.bfloat16})
 
 
 def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
