@@ -147,3 +147,22 @@ def test_the_table_of_packages_is_the_order_of_imports() -> None:
     ]
     assert rows == [name for name in ORDER if name in top]
     assert set(rows) == set(top) - {"__init__"}
+
+
+def test_a_wrong_name_is_found(tmp_path: Path) -> None:
+    """The test's own eyes: a page of names that don't exist, each of which is told."""
+    page = tmp_path / "security.md"
+    page.write_text(
+        "# A page\n[here](#a-page) [there](#nowhere) [gone](gone.md) [web](https://example.org)\n"
+        "`error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
+        " `hpml_bench/stats/`\n"
+        "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, `test_accuracy`\n"
+        "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, `hpml_bench.builtin.methods`,"
+        " `hpml_bench.sections`\n"
+    )
+    assert broken_links(page) == ["#nowhere", "gone.md"]
+    assert set(missing_files(page)) == {
+        "error.py", "hpml_bench/method/NAME.py", "hpml_bench/stats/", "test_suites_that_are_not_there",
+    }  # fmt: skip
+    assert missing_tests(page) == ["test_nothing_of_this_name"]
+    assert missing_modules(page) == ["hpml_bench.system.errors.UserErrors"]

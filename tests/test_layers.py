@@ -98,6 +98,16 @@ def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
     return {name for name in imports if name.partition(".")[0] in libraries}
 
 
+def test_the_reader_of_imports_sees_them() -> None:
+    """The test's own eyes: known imports at the top and inside functions are found, those for typing are not."""
+    assert "hpml_bench.records.run" in AT_TOP["hpml_bench.records.load"]
+    assert "pyarrow" in ANYWHERE["hpml_bench.records.predictions"]
+    assert "pyarrow" not in AT_TOP["hpml_bench.records.predictions"]
+    assert "torch" in AT_TOP["hpml_bench.training.worker"]
+    assert "datasets" not in ANYWHERE["hpml_bench.plugins.dataset"]
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+
+
 def test_every_package_has_its_place() -> None:
     """The order names all packages, and each says at its head what belongs there and what it may import."""
     assert set(TOP) <= set(ORDER)

@@ -109,6 +109,24 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
     assert (first[1], rest) == (False, [("Paris is<|endoftext|>"[len(first[0]) :], True)])
 
 
+@pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
+@pytest.mark.parametrize("name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"])
+def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
+    """None where it writes none, one behind white space, two: as `apply_chat_template`; a cut keeps the first."""
+    tokenizer, template = FAMILIES[name].tokenizer(), begun + FAMILIES[name].template
+    whole = tokenizer.apply_chat_template(messages(*ONE), chat_template=template)["input_ids"]
+    asked = tokenizer.apply_chat_template(messages(*ONE)[:1], chat_template=template, add_generation_prompt=True)
+    writer = conversations(tokenizer, template)
+    found = example(writer, *ONE)
+    assert list(found.ids[: len(whole)]) == whole
+    assert list(found.ids[: found.prompt]) == asked["input_ids"]
+    assert writer.counts == {"rows": 1}
+    cut = example(conversations(tokenizer, template, len(found.ids) - 3, too_long="cut_prompt"), *ONE)
+    bos = [place for place, token in enumerate(found.ids[:2]) if token == tokenizer.bos_token_id][:1]
+    kept = bos[0] + 1 if bos else 0
+    assert cut.ids == found.ids[:kept] + found.ids[kept + 3 :]
+
+
 # What is learnt
 
 
@@ -185,6 +203,30 @@ def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str, 
     assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
     assert decoded(writer, writer.answer_of(found)) == contents[-1]
     assert writer.stop_ids == plain.stop_ids
+
+
+@pytest.mark.parametrize("contents", [ONE, TWO])
+@pytest.mark.parametrize("begun", ["\n<think>\n\n</think>\n\n", "\n", " "])
+def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tuple[str, ...]) -> None:
+    """A model is given the generation prompt and writes the rest itself: tokens and prompt are those without marks."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
+        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+    ).replace("BEGUN", repr(begun))
+    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
+    found = example(writer, *contents)
+    assert found == example(plain, *contents)
+    assert (
+        list(found.ids[: found.prompt])
+        == chatml().apply_chat_template(messages(*contents)[:-1], chat_template=template, add_generation_prompt=True)[
+            "input_ids"
+        ]
+    )
+    assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
+    assert writer.scaffold == plain.scaffold
+    assert writer.scaffold.before == begun
 
 
 def test_a_standing_template_needs_no_options() -> None:

@@ -19,13 +19,13 @@ from click.testing import CliRunner, Result
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.fit import advice
-from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD
+from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
 from hpml_bench.fit.predict import Predictor
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment
-from hpml_bench.system.errors import Unsupported
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.products import Products, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"  # config.json of published models, without weights
@@ -345,3 +345,16 @@ def test_a_large_model_takes_a_minute_and_4_gb(name: str, tmp_path: Path) -> Non
     assert found["lora"]["weights"] == pytest.approx(2 * parameters, rel=0.02), "bfloat16, and LoRA's own in float32"
     assert found["full"]["advice"].startswith("no smaller micro-batch")
     assert found["lora"]["fits"] or found["lora"]["advice"].startswith("fits in ")
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("24GB", 24 * 10**9), ("1.5 gib", 3 * 2**29), (" 80 GiB ", 80 * 2**30), ("0GB", None), ("-1GB", None),
+    ("24GX", None), ("24,5GB", None), ("1,000MB", None), ("24-GB", None), ("12 GB of 24", None),
+])  # fmt: skip
+def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> None:
+    """Decimal and binary, in any case; what isn't one size as a whole is refused, and not read in part."""
+    if size is None:
+        with pytest.raises(UserError, match="write a size"):
+            read_bytes(text)
+    else:
+        assert read_bytes(text) == size

@@ -55,6 +55,12 @@ def statuses(out: Path) -> list[str]:
     return [record.status for record in load_records(out / "colours").records]
 
 
+def shared_memory() -> set[int]:
+    """Return the inodes of all segments, which may vanish meanwhile."""
+    with os.scandir("/dev/shm") as segments:
+        return {segment.inode() for segment in segments}
+
+
 def segments(command: Command) -> set[int]:
     """Return the inodes of the shared memory that a command's processes hold."""
     found = set()
@@ -62,7 +68,7 @@ def segments(command: Command) -> set[int]:
         with suppress(OSError):
             maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
             found |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
-    return found & {path.stat().st_ino for path in Path("/dev/shm").glob("*")}
+    return found & shared_memory()
 
 
 def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
@@ -75,7 +81,7 @@ def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
     command.ended()
     assert len(command.family) >= 4, "fork server, tracker and two ranks"
     assert command.left() == []
-    assert held.isdisjoint(path.stat().st_ino for path in Path("/dev/shm").glob("*"))
+    assert held.isdisjoint(shared_memory())
     (first,) = (room / "out").glob("*/*/run.json")
     before = first.stat().st_mtime_ns
     again = Command(two_rank_suite, room / "out", "--seeds", "1")

@@ -79,4 +79,5 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
         parent.wait()
         assert f"pid={child}" in str(faults.still_there(parent))
         os.kill(child, signal.SIGKILL)
+    monkeypatch.setattr(faults, "LAST_SECONDS", 60.0)
     assert faults.still_there(parent) == []
