@@ -96,6 +96,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     child = psutil.Process(int(parent.stdout.readline()))
+    child.suspend()  # so that it can't see the end of its input
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     wait_for(lambda: gone(child.pid), 10)
