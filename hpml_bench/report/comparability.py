@@ -183,17 +183,18 @@ def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     """Return a method's name with the options in which it differs from its namesakes."""
     spec = record.spec.method
     mine = spec.model_dump(mode="json")
-    mine["optimizer"] = "the suite's" if spec.optimizer is None else spec.optimizer.name  # only one of two has its own
     others = [method_identity(other.spec.method) for other in namesakes]
     keys = {key for other in others for key, *_ in differences(method_identity(spec), other)}
 
-    def value(key: str) -> Any:
-        held: Any = mine
+    def look(key: str) -> Any:
+        if key == "optimizer":  # only one of the two has its own
+            return "the suite's" if spec.optimizer is None else spec.optimizer.name
+        value: Any = mine
         for part in key.split("."):
-            held = held.get(part) if isinstance(held, dict) else None
-        return held
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
-    named = [f"{key.rpartition('.')[2]}={short(value(key))}" for key in sorted(keys)]
+    named = [f"{key.rpartition('.')[2]}={short(look(key))}" for key in sorted(keys)]
     return f"{spec.name} ({', '.join(named)})"
 
 
