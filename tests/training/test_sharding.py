@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from helpers import tiny
 from helpers.loops import Recorder, over_ranks
+from hpml_bench.builtin.methods.peft import REFUSED as REFUSED_TYPES
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.trace import trace
@@ -41,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
     **{kind: {"method": "peft", "options": {"type": kind}} for kind in ("DORA", "IA3", "OFT", "PREFIX_TUNING", "VERA")},
 }
-NOT_TRIED = {"ADALORA", "LILY", *NOT_SHARDED, "TINYLORA", "UNILORA", "VBLORA"}
+NOT_TRIED = {"ADALORA", *REFUSED_TYPES, *NOT_SHARDED, "TINYLORA", "UNILORA", "VBLORA"}
 """Types of PEFT that are unsupported, sharded or always."""
 TYPES = [kind.value for kind in PeftType if kind.value not in {*NOT_TRIED, *METHODS}]
 """The others, beside those above: a part of a type's small tensors may be on every rank."""
