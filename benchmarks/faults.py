@@ -212,7 +212,7 @@ def of_a_process(rank: bool, names: Sequence[str], sweep: Sweep) -> bool:
 
 
 def of_a_node(before: str, after: str, down: bool, sweep: Sweep) -> bool:
-    """Call slurm.sh for a node, and again after a while; `down`: the controller is told."""
+    """Call slurm.sh for a node, and again after a while; with `down` the controller learns that the node is down."""
     node = sweep.rng.choice(NODES)
 
     def state() -> str:

@@ -30,7 +30,7 @@ LOOKS = (5, 7, 10, 14, 20, 30)
 
 
 Case = Callable[[Random], bool]
-"""Draws a page and tells whether it makes a false claim that isn't marked as of uncertain level."""
+"""Function that draws a page and returns whether it makes a false claim without the mark of an uncertain level."""
 
 
 def rate(case: Case, count: int) -> float:

@@ -107,7 +107,7 @@ class Process:
 
 
 def import_path() -> dict[str, str]:
-    """Return the variable by which a process finds this package too."""
+    """Return PYTHONPATH with this package's folder, so that a child process imports it."""
     folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
 

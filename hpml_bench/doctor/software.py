@@ -33,7 +33,7 @@ PURPOSES = {
     "trl": "the suite trainers",
     "tune": "tune --sampler tpe",
 }
-"""What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
+"""Purposes of the extras for users; the metadata says which extras there are, and what they need."""
 DISPENSABLE = frozenset({"wandb"})  # dependencies that quickstart runs without
 NVML = "the driver (NVML)"
 TORCH_SECONDS = 80.0  # time limit of the report, below that of all checks

@@ -325,4 +325,4 @@ KINDS: Mapping[Target, Kind] = {
     "tags": Kind("token_classification", names=_tag_names),
     "answer": Kind(TASK, _answer_options),
 }
-"""What is learnt -> the kind of work."""
+"""Kinds of work by the target that is learnt."""

@@ -43,7 +43,7 @@ DROP_SECONDS = 0.02
 """Seconds for which the interpreter's lock is released before a group is left: four switch intervals."""
 LENGTH = 256  # most bytes of a rank's text about its node
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
-"""Where torch keeps a module's hooks."""
+"""Attributes in which torch keeps a module's hooks."""
 
 
 @contextmanager

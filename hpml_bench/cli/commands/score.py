@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpml_bench.records.plan import Limits
 
 OPTIONS = ("as", "api", "key")
-"""What may follow a server's address."""
+"""Options that may follow a server's address."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _at(*keys: str, other: str = "") -> Any:
 
 
 class _Window(BaseModel):
-    """A part of the training, or last the test, whose score is checked where it is asked for."""
+    """Part of the training, or last the test; its score is checked when it is requested."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

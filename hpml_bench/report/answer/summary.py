@@ -27,7 +27,7 @@ TESTS: Mapping[Scope, str] = {
     "Fisher's exact test.",
     "none": "Nothing is tested.",
 }
-"""How pairs of scores are tested."""
+"""Tests of pairs of scores."""
 Costs = Mapping[CostDefinition, Axis]
 
 
