@@ -143,7 +143,8 @@ def test_what_cannot_be_had_is_one_sentence(
     """Files, model and rows are looked at once, before any run: status 2, and no record is written."""
     result = run_all(finished_sweep[0], tmp_path, "--set", setting)
     assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
+    line, *others = result.stderr.splitlines()
+    assert not others, result.stderr
     for word in words:
         assert word in line
     assert "Traceback" not in result.output

@@ -139,7 +139,9 @@ def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -
     assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
     stacks = (record.error.traceback or "").split("\n\nrank 1")
     assert len(stacks) == 2
-    assert all("trainer.py" in stack for stack in stacks), record.error.traceback
+    assert "trainer.py" in stacks[0], record.error.traceback
+    # CPython's faulthandler itself may crash where a rank was stopped between two frames
+    assert re.search(r"trainer\.py|Fatal Python error", stacks[1]), record.error.traceback
 
 
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
