@@ -23,7 +23,6 @@ from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.pictures.svg import standalone, svg
 from hpml_bench.report.questions import Part, parts, placed
 from hpml_bench.report.results import Results
@@ -214,7 +213,7 @@ def all_tables(page: Page) -> tuple[Table, ...]:
 
 def pictures_of(page: Page) -> list[Picture]:
     blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
-    return [*pictures(page.answer), *blocks]
+    return [*screen.pictures(page.answer), *blocks]
 
 
 def _environment(*, html: bool, open_pairs: str = "") -> Environment:

@@ -17,10 +17,9 @@ from helpers.elements import Elements
 from hpml_bench.report import terminal
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Failure, PageSummary, Relation
-from hpml_bench.report.answer.screen import context
+from hpml_bench.report.answer.screen import bars, context
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.answer.words import lines
-from hpml_bench.report.pictures.screen import bars
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 

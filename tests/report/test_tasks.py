@@ -22,8 +22,8 @@ from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.screen import pictures
 from hpml_bench.report.caveats import beats_guess, beside_guess
-from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.render import all_sections, page_of, tables_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite

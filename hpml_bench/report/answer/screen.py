@@ -1,18 +1,29 @@
-"""The first screen of a page: what its template shows of an answer, decided here."""
+"""The first screen of a page: what its template shows of an answer, decided here, with its pictures.
+
+Of pictures there are the score against each cost, and a bar of each difference to the best mean. Up is better, left is
+cheaper. Who can't be told apart is in the table beside: lines here read as error bars, or as a curve of score over
+cost. A bar has the one interval that decides.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
-from hpml_bench.plugins.picture import Picture
+import numpy as np
+
+from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
+from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
-from hpml_bench.report.pictures.layout import MANY, NARROW
-from hpml_bench.report.pictures.screen import Bars, bars, pictures
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures import axes
+from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
+from hpml_bench.report.pictures.svg import small, svg
 from hpml_bench.report.questions import TITLES
 
 BROKEN_FROM = 18
@@ -24,6 +35,10 @@ PLACES = frozenset(TITLES)
 LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
 """Relations of a method to another, as the page's script reads them."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+LOG_FROM: Final = 25.0
+"""Largest cost over least from which an axis is logarithmic."""
+CROWDED: Final = 0.2
+"""Part of a linear axis in which half of many costs crowd, so that it is logarithmic too."""
 
 
 def context(answer: PageSummary) -> dict[str, object]:
@@ -121,3 +136,148 @@ def _row(answer: PageSummary, of: Bars, method: Method) -> dict[str, object]:
         "costs": [(axis.key, MISSING if v is None else axis.text(v, unit=False), v) for axis, v in costs],
         "verdict": words.verdict(answer, name),
     }  # fmt: skip
+
+
+# Score against each cost
+
+
+def pictures(answer: PageSummary) -> tuple[Picture, ...]:
+    """Return a picture of the score against each cost that a method has, whose key its horizontal axis has."""
+    names = [method.name for method in answer.methods if "score" in method.values]
+    verdicts = {name: words.verdict(answer, name) for name in names}
+    said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}
+    return tuple(picture for axis in answer.axes if (picture := _against(answer, axis, said)))
+
+
+def _against(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Picture | None:
+    v = {name: answer.by_name[name].values for name in said if cost.id in answer.by_name[name].values}
+    if not v:
+        return None
+    at = {name: (of[cost.id].mean, of["score"].mean) for name, of in v.items()}
+    score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
+    scored = {name: f"{score.title} {score.text(y)}" for name, (_, y) in at.items()}
+    values = {name: f"{scored[name]}, {cost.title.lower()} {cost.text(x)}" for name, (x, _) in at.items()}
+    title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
+    return Picture(
+        name=f"answer_{cost.key}",
+        caption="",
+        alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
+        f"{'; '.join(f'{name}: {text}' for name, text in values.items())}.",
+        x=_costs(cost, [x for x, _ in at.values()]),
+        y=axes.axis(title, [y for _, y in at.values()], share=0.1, within=axes.ends_of(score.unit), grid=True,
+                    turned=turned, good="↑ better"),
+        height=340 if len(answer.methods) <= MANY else 330,
+        marks=tuple(
+            Mark(at[name], _number(answer, name) or name, answer.number[name],
+                 f"{_number(answer, name, ' ')}{name}: {text}. {said[name]}".strip(), name in top)
+            for name, text in values.items()
+        ),
+    )  # fmt: skip
+
+
+def _number(answer: PageSummary, name: str, end: str = "") -> str:
+    return f"{answer.number[name]}{end}" if answer.numbered else ""
+
+
+def _costs(cost: Cost, values: Sequence[float]) -> Axis:
+    low, high = min(values), max(values)
+    crowded = len(values) > MANY and float(np.median(values)) - low < CROWDED * (high - low)
+    log = low > 0 and (high / low >= LOG_FROM or crowded)
+
+    def text(value: float) -> str:
+        return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", cost.text(value))
+
+    title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
+    share, within = 0.12 if log else 0.14, (0.0,) if low > 0 else ()
+    return axes.axis(
+        title, values, share=share, log=log, within=within, text=text if log else None, good="← cheaper", key=cost.key
+    )
+
+
+# Bars of differences
+
+HEIGHT = 20
+Gap = tuple[float, float | None, float | None]
+"""Difference of a method's score less another's, and the ends of the interval that decides; none without a test."""
+CLEAR = 2.5
+"""Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
+
+
+class Bars(NamedTuple):
+    """Bars of all rows on one scale."""
+
+    value: dict[str, float]
+    """The differences, of the best mean 0."""
+    svg: dict[str, str]
+    said: dict[str, str]
+    """The same in words, for who can't see the bars."""
+    scale: str
+    """SVG of the scale, for the column's head."""
+    key: str
+    """A small bar for the caption; empty where nothing was tested."""
+
+
+def difference(answer: PageSummary, name: str, other: str) -> Gap | None:
+    """Return the difference of a method's score to another's, in the score's unit; none where they share no seed."""
+    pair = answer.pair("score", name, other)
+    return pair.seen_from(name) if pair is not None and math.isfinite(pair.difference) else None
+
+
+def bars(answer: PageSummary, width: int = 96) -> Bars:
+    """Return the bars: worse lies left of the line at zero, whichever direction of the score is better."""
+    names = [method.name for method in answer.methods]
+    found = {name: of for name in names[1:] if (of := difference(answer, name, names[0]))}
+    sign = 1 if answer.score.better == "higher" else -1
+    ends = [sign * end for of in found.values() for end in of if end is not None]
+    low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
+    axis = Axis(low, high if high > low else low + 1.0)
+    pixel = (axis.high - axis.low) / (width - 12)
+    shown: dict[str, Gap] = found | dict.fromkeys(names[:1], (0.0, None, None))
+    svg = {}
+    for name, of in shown.items():
+        differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
+        svg[name] = _drawn(_bar(axis, of, differs, sign, pixel, name in answer.top), width)
+    said = dict.fromkeys(names[:1], "best mean")
+    for name, (d, *between) in found.items():
+        texts = [answer.gap_text(end, unit=False) for end in between if end is not None]
+        said[name] = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
+    key = _drawn(_bar(Axis(-32, 0), (-20, -32, -7), True, 1, 1.0, False), 44) if answer.tested_by_score else ""
+    return Bars({name: of[0] for name, of in shown.items()}, svg, said, _scale(axis, pixel, sign, width), key)
+
+
+def _drawn(row: Picture, width: int) -> str:
+    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+
+
+def _bar(axis: Axis, of: Gap, differs: bool, sign: int, pixel: float, top: bool) -> Picture:
+    """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
+    radius = 3.5 if differs else 3.0
+    d, ends = sign * of[0], sorted(sign * end for end in of[1:] if end is not None)
+    if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
+        radius = 2.0  # else the mark hides the interval
+    side = (d > 0) - (d < 0) if differs else 0
+
+    def clear(at: float, by: float) -> float:
+        return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
+
+    tone: Tone = "blue" if top else "mark"
+    ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
+    point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
+    ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
+    return Picture(
+        name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
+        segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
+        series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
+    )  # fmt: skip
+
+
+def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
+    """Return the scale's text: zero, and a round value left of it."""
+    ticks = [(0.0, "0")]
+    if axis.low < 0:
+        step = 10.0 ** math.floor(math.log10(-axis.low))
+        at = max(k * step for k in (1, 2, 5) if k * step <= -axis.low * (1 + 1e-9))
+        ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
+    places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
+    texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
+    return small(texts, width, 12, "scale")

@@ -9,8 +9,8 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
+from hpml_bench.report.answer.screen import difference
 from hpml_bench.report.numbers import MISSING, Cell, Shown, capitalized, count_of, number, p_cell, rank, sentence_list
-from hpml_bench.report.pictures.screen import difference
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
