@@ -143,7 +143,7 @@ def compare(
 
 def load_results(folder: str | Path) -> pd.DataFrame:
     """Return the runs of a results folder, one row each: identity, status, and a column per metric."""
-    from hpml_bench.report.frame import load_results as load
+    from hpml_bench.report.export import load_results as load
 
     return load(Path(folder))
 

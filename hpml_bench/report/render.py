@@ -24,8 +24,8 @@ from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.pictures.svg import standalone, svg
-from hpml_bench.report.questions import Part, parts, placed
 from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Part, parts, placed
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError

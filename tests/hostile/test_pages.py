@@ -17,8 +17,7 @@ from helpers.browser import Site, look, needs_browser, site, visit
 from helpers.elements import Elements
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
-from hpml_bench.report.questions import TITLES
-from hpml_bench.report.tables import table
+from hpml_bench.report.tables import TITLES, table
 
 FORMATS = ("html", "md", "csv", "tex")
 

@@ -12,7 +12,7 @@ from helpers.answers import RMSE, an_answer
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import matrix_section, turns
-from hpml_bench.report.questions import parts, placed
+from hpml_bench.report.tables import parts, placed
 from hpml_bench.system.errors import UserError
 
 THREE = {"a": 80.0, "b": 79.0, "c": 70.0}

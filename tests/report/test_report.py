@@ -21,8 +21,7 @@ from hpml_bench.plugins.blocks import Table
 from hpml_bench.report import render
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
-from hpml_bench.report.frame import load_results
+from hpml_bench.report.export import csv_text, latex_table, load_results, markdown_table, markdown_text
 from hpml_bench.report.numbers import number
 from hpml_bench.report.render import all_sections, load, tables_of, write_report
 from hpml_bench.report.results import Results

@@ -24,7 +24,7 @@ from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
 from hpml_bench.report.pictures.svg import small, svg
-from hpml_bench.report.questions import TITLES
+from hpml_bench.report.tables import TITLES
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
