@@ -59,29 +59,24 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
     trainable, head = (_value(record, f"{what}_parameters") for what in ("trainable", "head"))
     return {
         "run_info": {
-            "created_at": record.started,
-            "total_time": record.seconds,
-            "experiment_name": method,
-            "peft_branch": None,
+            "created_at": record.started, "total_time": record.seconds, "experiment_name": method, "peft_branch": None,
             "train_config": _train_config(record, dtype),
             # None where the whole model was trained, as PEFT has it
-            "peft_config": None if _value(record, "trainable_percent") == 100 else method_config,
-            "error_msg": "",
+            "peft_config": None if _value(record, "trainable_percent") == 100 else method_config, "error_msg": "",
         },
         "train_info": {
             "accelerator_memory_reserved_avg": None,
             "accelerator_memory_max": None if memory is None else round(memory * 1e6),
             "accelerator_memory_reserved_99th": None,
-            "train_time": _value(record, "train_seconds"),
-            HOLDS: TIME_HELD,
+            "train_time": _value(record, "train_seconds"), HOLDS: TIME_HELD,
             "file_size": _whole(_value(record, "saved_bytes")),
             "num_trainable_params": None if trainable is None or head is None else round(trainable + head),
             "num_total_params": _whole(_value(record, "total_parameters")),
-            "status": "success",
-            "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
+            "status": "success", "metrics": [*(windows := _windows(results, method, record)),
+                                             _test(results, record, windows)],
         },
         "meta_info": _meta_info(record) | {UNRANKED: results.aligned.unranked or None},
-    }
+    }  # fmt: skip
 
 
 def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
@@ -124,27 +119,18 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
         packages |= {f"{name}-version": _text(versions.get(name)), f"{name}-commit-hash": None}
-    data = {"sha": None, "created_at": None, "sha256": digests.data if digests else None}
+    sums = (digests.revision, digests.weights, digests.data) if digests else (None,) * 3
     return {
-        "model_info": {
-            "sha": digests.revision if digests else None,
-            "created_at": None,
-            "sha256": digests.weights if digests else None,
-        },
-        "dataset_info": {record.spec.settings.dataset.name: data},
+        "model_info": {"sha": sums[0], "created_at": None, "sha256": sums[1]},
+        "dataset_info": {record.spec.settings.dataset.name: {"sha": None, "created_at": None, "sha256": sums[2]}},
         "package_info": packages | {"hpml-bench-version": _text(versions.get("hpml-bench"))},
         "system_info": {
-            "system": environment.system or None,
-            "release": environment.kernel or None,
-            "version": None,
-            "machine": _text(hardware.get("architecture")),
-            "processor": _text(hardware.get("cpu")),
+            "system": environment.system or None, "release": environment.kernel or None, "version": None,
+            "machine": _text(hardware.get("architecture")), "processor": _text(hardware.get("cpu")),
             "accelerator": _text(cards[0].get("name")) if cards else None,
         },
-        "pytorch_info": None,
-        PROTOCOL: record.protocol_id,
-        HOSTS: " ".join(hosts_of(record) or ()) or None,
-    }
+        "pytorch_info": None, PROTOCOL: record.protocol_id, HOSTS: " ".join(hosts_of(record) or ()) or None,
+    }  # fmt: skip
 
 
 def _test(results: Results, record: RunRecord, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

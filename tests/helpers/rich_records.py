@@ -5,17 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from helpers import made_records
-from helpers.made_records import SETTINGS, by_jobs, failed, record, sweep
+from helpers.made_records import ENVIRONMENT, SETTINGS, by_jobs, failed, record, sweep
 
 
 def write(folder: Path) -> Path:
     """Write the records and their jobs, and return the folder."""
     methods = ("lora", "full", "head")
-    ranks, again = (SETTINGS.model_copy(update=of) for of in ({"world_size": 1}, {"gradient_checkpointing": True}))
     usual = by_jobs(sweep(methods, 3))
-    others = [*sweep(("lora",), 3, settings=ranks), *sweep(("lora",), 3, settings=again)]
     where = {run.spec.seed: run.environment for run in usual}
-    others = [run.model_copy(update={"environment": where[run.spec.seed]}) for run in others]
+    hardware = {"hardware": ENVIRONMENT["hardware"] | {"nodes": 2}, "fingerprint": "two"}  # type: ignore[operator]
+    others = []
+    for settings, own, environment in (
+        ({"world_size": 1}, {"samples_per_second": 500.0}, {}),
+        (
+            {"world_size": 4},
+            {"samples_per_second": 1200.0, "communication_ms": 2.0, "between_nodes_bytes_per_step": 8000.0},
+            hardware | {"node_fingerprint": ENVIRONMENT["fingerprint"]},
+        ),
+        ({"gradient_checkpointing": True}, {"train_seconds": 2.5, "peak_memory_mb": 300.0}, {}),
+    ):
+        for run in sweep(("lora",), 3, settings=SETTINGS.model_copy(update=settings)):
+            update = {"environment": where[run.spec.seed] | environment, "metrics": run.metrics | own}
+            others.append(run.model_copy(update=update))
     broken = [failed("full", 7, "failed", "an error"), record("head", 8, consumed=None)]
     place = made_records.write(folder, [*usual, *others, *broken])
     made_records.write_jobs(place, usual)

@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 from report_sections import load, of, tables
 
 from helpers.made_records import METHODS, SETTINGS, failed, sweep
-from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[PageSummary, object]:
-    """Return the answer of five methods and five seeds, and the results that it is of."""
-    results = load(tmp_path_factory.mktemp("five"), sweep())
-    return answer_of(results), results
-
-
-def test_verdicts_are_those_of_the_page(five: tuple[PageSummary, object]) -> None:
-    """Pairs carry the verdicts of the page's one family, of scores in points and of costs as factors; methods means."""
-    answer, results = five
-    means = [method.values["score"].mean for method in answer.methods]
-    assert means == sorted(means, reverse=True)
-    for name, mean in results.means("test_accuracy").items():  # type: ignore[attr-defined]
-        assert answer.value(name, "score") == pytest.approx(100 * mean, rel=1e-9)
-    assert [(axis.key, axis.unit) for axis in answer.axes] == [("time", "s"), ("memory", "MB"), ("size", "MB")]
-    family: Mapping[str, tuple[statistics.Comparison, ...]] = results.family  # type: ignore[attr-defined]
-    assert answer.tested == sum(c.verdict != "untested" for pairs in family.values() for c in pairs)
-    for name, metric in (("score", "test_accuracy"), ("train_seconds", "train_seconds")):
-        assert [(p.a, p.b, p.verdict, p.p_adjusted) for p in answer.pairs[name]] == [
-            (c.a, c.b, c.verdict, c.p_adjusted) for c in family[metric]
-        ]
-    first, second = answer.pairs["train_seconds"][0], family["train_seconds"][0]
-    assert first.difference == pytest.approx(np.exp(second.difference.mean))
-
-
-def test_the_deciding_interval_leaves_out_zero_just_where_a_pair_differs(five: tuple[PageSummary, object]) -> None:
-    """A bar that clears the line and the verdict beside it never contradict each other."""
-    answer, _ = five
-    verdicts = set()
-    for name, pairs in answer.pairs.items():
-        nothing = 0.0 if name == "score" else 1.0
-        for pair in pairs:
-            assert pair.decided_low is not None
-            assert pair.decided_high is not None
-            assert (not pair.decided_low <= nothing <= pair.decided_high) == (pair.verdict == "different")
-            verdicts.add(pair.verdict)
-    assert {"different", "undecided"} <= verdicts
-
-
-def test_relations_follow_winners(five: tuple[PageSummary, object]) -> None:
+def test_relations_follow_winners(tmp_path: Path) -> None:
     """A relation is seen from both sides alike, and sizes that are exact decide themselves."""
-    answer, _ = five
+    answer = answer_of(load(tmp_path, sweep()))
     mirrored = {"better": "worse", "worse": "better", "open": "open", "equal": "equal", "untested": "untested"}
     names = [method.name for method in answer.methods]
     for by in ("score", "time", "memory", "size"):

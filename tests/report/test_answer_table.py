@@ -132,9 +132,6 @@ def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     assert bool(answer.failures) == any("banner" in str(p.get("class")) for p in screen.of("p"))
 
 
-# The table
-
-
 # Lines in a terminal
 
 

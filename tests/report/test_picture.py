@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -21,7 +20,6 @@ from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.screen import pictures
-from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
 from hpml_bench.report.pictures.paper import DPI, flat, paper
@@ -141,30 +139,6 @@ def every_chart(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     bad = Series(((1.0, 1.0),), "m1", "$\\frac{$ \u4e2d \u202e" + "x" * 300, marker="P")
     hostile = Picture(name="hostile", caption=HOSTILE, alt=HOSTILE, x=named, y=named, series=(bad,))
     return [hostile, *pictures_of(page_of(Results.load(folder)))]
-
-
-def test_charts_show_the_numbers_of_the_tables(tmp_path: Path) -> None:
-    """A row of seeds has the mean and its own interval, cut at the scale's end; a curve the mean over seeds."""
-    results = Results.load(made_records.write(tmp_path, made_records.sweep(seeds=4), made_records.points))
-    picture = charts.strip(results, "train_seconds")
-    assert picture is not None
-    for row, method in enumerate(results.methods):
-        interval = results.interval(method, "train_seconds")
-        assert interval is not None
-        band, mean = (of for of in picture.segments if round((of.start[1] + of.end[1]) / 2) == row)
-        assert (band.start[0], band.end[0]) == (interval.low, interval.high)
-        assert mean.start[0] == mean.end[0] == interval.mean
-        assert sorted(x for x, _ in picture.series[row].points) == sorted(
-            results.shown("train_seconds")[method].values()
-        )
-    curve = charts.line_chart(results, "validation_loss", "Validation loss")
-    assert curve is not None
-    for of, method in zip(curve.series, results.methods, strict=True):
-        own = [dict(zip(one.steps, one.values, strict=True)) for one in results.curves["validation_loss"][method]]
-        for (step, mean), (low, high) in zip(of.points, of.band, strict=True):
-            values = [one[int(step)] for one in own]
-            assert mean == pytest.approx(fmean(values))
-            assert (high - low) / 2 == pytest.approx(stdev(values))
 
 
 @given(st.lists(st.floats(-1e99, 1e99), min_size=1, max_size=5), st.booleans(), st.floats(0, 0.2))

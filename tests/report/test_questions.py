@@ -9,19 +9,13 @@ from typing import Any
 import pytest
 
 from helpers.answers import RMSE, an_answer
-from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import matrix_section, turns
 from hpml_bench.report.tables import parts, placed
 from hpml_bench.system.errors import UserError
 
 THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
-
-
-def sentences(made: Section | None) -> str:
-    """Return the texts of a section."""
-    texts = [block for block in (made.leaves if made else ()) if isinstance(block, Text)]
-    return " ".join(sentence for text in texts for sentence in text.sentences)
 
 
 def tables(made: Section | None) -> list[Table]:
