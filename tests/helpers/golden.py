@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from helpers import made_records, rich_records
 from helpers.made_records import METHODS, SETTINGS, failed, in_suite, record, sweep
@@ -46,13 +47,17 @@ def course(method: str, seed: int) -> list[Point]:
 
 
 def on_hosts(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return runs on hosts in turn by seed, but one elsewhere, one of another kernel and one with a neighbour."""
+    """Return runs on hosts in turn by seed, but one elsewhere, one on other hardware and one with a neighbour."""
     found = []
     for run in records:
         name, seed = run.spec.method.name, run.spec.seed
-        environment = run.environment | {"hosts": ["n9" if (name, seed) == ("full", 2) else f"n{seed % 2}"]}
+        host = "n9" if (name, seed) == ("full", 2) else f"n{seed % 2}"
+        where = {"engine": "slurm", "job": f"12_{seed}", "host": host, "restart": 0}
+        environment: dict[str, Any] = run.environment | {"hosts": [host], "where": where}
         if (name, seed) == ("head", 1):
-            environment |= {"kernel": "6.9"}
+            cards = {"gpus": [{"name": "NVIDIA H100"}] * 2, "nodes": 2}
+            hardware = environment["hardware"] | cards
+            environment |= {"kernel": "6.9", "fingerprint": "ffff00001111", "hardware": hardware}
         beside = ("another",) if (name, seed) == ("lora", 3) else ()
         found.append(run.model_copy(update={"environment": environment, "neighbours": beside}))
     return found

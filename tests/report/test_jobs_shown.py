@@ -6,10 +6,9 @@ import json
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_sections import load, section, tables
+from report_sections import load, section
 
 from helpers import made_records
 from helpers.made_records import by_jobs, failed, record, sweep
@@ -19,7 +18,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.jobs import sweep_times
 from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import write_report
-from hpml_bench.report.results import TIME, Results
+from hpml_bench.report.results import Results
 
 THREE = ("lora", "full", "head")
 QUEUED = "2026-01-02T03:00:00+00:00"
@@ -56,31 +55,6 @@ def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
     assert section("jobs", results) is None
     write_job(tmp_path, job(0, 10, 50))
     assert section("jobs", Results.load(tmp_path)) is None
-
-
-def test_costs_are_grouped_by_hardware(tmp_path: Path) -> None:
-    """A row a hardware, neighbours or none, and method, each the mean of its own runs; of one group no table."""
-    whole = by_jobs(sweep(THREE, 4))
-    assert "costs_by_hardware" not in tables("jobs", with_jobs(tmp_path / "one", whole))
-    cards = {"gpus": [{"name": "NVIDIA H100", "memory_mb": 80000}] * 2, "nodes": 2}
-
-    def change(run: RunRecord) -> dict[str, Any]:
-        if run.spec.seed == 3:
-            hardware = run.environment["hardware"] | cards
-            return {"environment": run.environment | {"fingerprint": "ffff00001111", "hardware": hardware}}
-        return {"neighbours": ("x",)} if run.spec.seed == 2 else {}
-
-    records = [run.model_copy(update=change(run)) for run in whole]
-    found = tables("jobs", with_jobs(tmp_path / "two", records))["costs_by_hardware"]
-    assert [row[:2] for row in found.rows if row[2] == "full"] == [
-        ("Example CPU @ 2.0 GHz, 2 cores (0123456789ab)", "none"),
-        ("Example CPU @ 2.0 GHz, 2 cores (0123456789ab)", "some"),
-        ("2 nodes, 2 x NVIDIA H100 (ffff00001111)", "none"),
-    ]
-    times: list[float] = [r.metrics[TIME] or 0.0 for r in records if r.spec.method.name == "full"]
-    column = found.columns.index("Training time (s)")
-    shown = [row[column] for row in found.values or () if row[2] == "full"]
-    assert shown == pytest.approx([(times[0] + times[1]) / 2, times[2], times[3]])
 
 
 def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
