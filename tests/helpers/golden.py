@@ -1,4 +1,4 @@
-"""Made folders whose pages are kept: jobs, hosts, failures, looks, a tuning, and a page over suites; few metrics each.
+"""Made folders whose pages are kept: jobs, hosts, failures, looks, a tuning, GPUs, several suites; of few metrics.
 
 `GOLDEN=write python -m pytest tests/report/test_golden.py` writes the pages anew, as tests/files/golden/NAME.md.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from helpers import made_records, rich_records
 from helpers.made_records import METHODS, SETTINGS, failed, in_suite, record, sweep
-from hpml_bench.records.run import Declared, Metric, Point, RunRecord
+from hpml_bench.plugins.dataset import FEWER
+from hpml_bench.records.run import Consumed, Declared, Metric, Point, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.render import load, page_over, write_page, write_report
-from hpml_bench.suite.settings import DatasetSpec
+from hpml_bench.suite.settings import DatasetSpec, MethodSpec, OptimizerSpec
 from hpml_bench.suite.suite import Margin
 
 PAGES = Path(__file__).parents[1] / "files" / "golden"
@@ -127,12 +131,51 @@ def _tuned(folder: Path) -> Path:
     return place
 
 
+def _cluster(folder: Path) -> Path:
+    """Long runs on GPUs, of methods of one name with optimizers and options of their own; fewer rows, in groups."""
+    cards = {"hardware": {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example"}, "hosts": ["n1"]}
+    settings = SETTINGS.model_copy(update={"device": "cuda", "world_size": 4, "train_samples": 4000})
+    notes = {FEWER: "train_samples asks for 4,000 rows, there are 3,000, and all of them are taken"}
+    frozen = made_records._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
+    plus, ranks = [OptimizerSpec(name="lora_plus", options={"ratio": of}) for of in (4.0, 16.0)], {"q_proj": 4}
+    own = {"type": "LORA", "options": {"r": 8}}
+    specs = [record("full").spec.method, *(record("lora").spec.method.model_copy(update={"optimizer": of})
+                                           for of in (None, *plus))]  # fmt: skip
+    specs += [MethodSpec(name="own", method="peft", options=of, lr=1e-3)
+              for of in (own, own | {"options": {"r": 8, "rank_pattern": ranks}})]  # fmt: skip
+    runs = []
+    for order, (seed, spec) in enumerate(product(range(3), specs)):
+        fields = {"settings": settings, "notes": notes, "environment": made_records.ENVIRONMENT | cards}
+        (run,) = few([record(spec.name, seed, order, method_spec=spec, **fields)])
+        longer = {name: factor * run.metrics[name] for name, factor in (("train_seconds", 400), ("peak_memory_mb", 40))}
+        kept = {"frozen_bf16_percent": {"full": None, "lora": 0.0}.get(spec.name, 97.0)}
+        update = {"metrics": run.metrics | longer | kept, "definitions": (*run.definitions, frozen)}
+        runs.append(run.model_copy(update=update))
+    for seed, steps in ((9, 50), (8, 200)):
+        budget = Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{steps}")
+        spec = runs[0].spec.model_copy(update={"seed": seed})
+        runs.append(runs[0].model_copy(update={"spec": spec, "run_id": spec.run_id, "consumed": budget}))
+    return made_records.grouped(made_records.write(folder, runs, course), np.repeat(np.arange(100), 10))
+
+
+def _apart(folder: Path) -> Path:
+    """Methods of which each has a host of its own, one 8 % slower."""
+    runs = few(sweep(("lora", "full"), 5))
+    for at, run in enumerate(runs):
+        host, pace = {"lora": ("n1", 1.0), "full": ("n2", 1.08)}[run.spec.method.name]
+        own = {"metrics": run.metrics | {"train_seconds": pace * run.metrics["train_seconds"]}}
+        runs[at] = run.model_copy(update=own | {"environment": run.environment | {"hosts": [host]}})
+    return made_records.write(folder, runs, course)
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
     "jobs": _jobs,
     "hosts": _hosts,
     "failures": _failures,
     "looks": _looks,
     "tuned": _tuned,
+    "cluster": _cluster,
+    "apart": _apart,
 }
 
 

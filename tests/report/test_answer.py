@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_sections import load, of, tables
+from report_sections import load
 
-from helpers.made_records import METHODS, SETTINGS, failed, sweep
+from helpers.made_records import METHODS, failed, sweep
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.seed_plan import plan
@@ -63,28 +63,3 @@ def test_costs_of_neighbours_rank_nothing(quiet: int, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neighbours on their host"):
         plan(tmp_path, "train_seconds=3%")
     assert "tell no hours" in " ".join(plan(tmp_path, "accuracy=2pp").sentences)
-
-
-def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:
-    """From ten minutes on times are in minutes, from 10 GB on memory in GB, peak and added alike."""
-    values = {m: {"test_accuracy": [0.8, 0.81, 0.82], "train_seconds": [700.0, 710.0, 720.0],
-                  "peak_memory_mb": [20_000.0] * 3} for m in ("lora", "full")}  # fmt: skip
-    answer = answer_of(results := load(tmp_path, of(values, 3)))
-    assert {axis.id: axis.unit for axis in answer.axes if axis.key != "size"} == {
-        "train_seconds": "min", "peak_memory_mb": "GB",
-    }  # fmt: skip
-    assert answer.by_name["lora"].values["peak_memory_mb"].mean == 20.0
-    assert answer.by_name["lora"].values["train_seconds"].mean == pytest.approx(710 / 60)
-    named = (("summary",) * 2, ("throughput",) * 2, ("costs",) * 2, ("comparisons", "intervals"))
-    cells = [dict(zip(of.columns, of.rows[0], strict=True)) for of in (tables(at, results)[name] for at, name in named)]
-    shown = [row["Training time (min)"].split()[0] for row in cells]
-    assert shown == ["11.8"] * 4, "one number, written alike in every table"
-
-
-def test_a_gpu_is_named(tmp_path: Path) -> None:
-    """The set-up names the card, and that memory is of one GPU."""
-    hardware = {"hardware": {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example"}}
-    settings = SETTINGS.model_copy(update={"device": "cuda", "world_size": 4})
-    answer = answer_of(load(tmp_path, sweep(["lora"], 3, settings=settings, environment=hardware)))
-    assert answer.setup.device == "4 x NVIDIA H100"
-    assert answer.setup.memory == "memory: peak on one GPU"

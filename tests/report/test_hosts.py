@@ -14,8 +14,6 @@ from helpers import made_records
 from helpers.made_records import SETTINGS, failed, sweep
 from hpml_bench.records.run import RunRecord, Segment
 from hpml_bench.report.results import TIME, Results
-from hpml_bench.report.seed_plan import plan
-from hpml_bench.system.errors import UserError
 
 THREE = ("lora", "full", "head")
 
@@ -36,28 +34,7 @@ def beside(which: Callable[[RunRecord], bool], seeds: int = 4) -> list[RunRecord
     return [r.model_copy(update={"neighbours": ("other",) if which(r) else ()}) for r in runs]
 
 
-def slower(record: RunRecord, factor: float = 1.08) -> RunRecord:
-    """Return a run as it is on a slower host."""
-    return record.model_copy(update={"metrics": record.metrics | {TIME: factor * (record.metrics[TIME] or 0.0)}})
-
-
 # Hosts
-
-
-def test_a_method_on_a_host_of_its_own_is_not_slower(tmp_path: Path) -> None:
-    """Of two like hosts one is 8 % slower: methods that share none are not ranked by costs, and the page says why."""
-    made = on(lambda r: {"lora": "n1", "full": "n2"}[r.spec.method.name], sweep(["lora", "full"]))
-    results = load(tmp_path, [slower(r) if r.spec.method.name == "full" else r for r in made])
-    assert results.selection.unranked == ("hosts",)
-    assert results.headline == ("test_accuracy",)
-    cautions = said("cautions", results)
-    assert "Costs are shown, not ranked: seeds were spread over hosts." in cautions
-    assert "The line unit: seed in the profile" in cautions
-    for slug in ("summary", "throughput"):
-        assert "seeds were spread over hosts" in said(slug, results)
-    assert len(results.values(TIME)["full"]) == 5, "costs are shown all the same"
-    with pytest.raises(UserError, match="seeds were spread over hosts"):
-        plan(tmp_path, "train_seconds=3%")
 
 
 @pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])

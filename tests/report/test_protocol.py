@@ -10,15 +10,12 @@ import pytest
 from report_sections import load, said, with_metrics
 
 from helpers import made_records
-from helpers.made_records import record, sweep
-from hpml_bench.plugins.dataset import FEWER
+from helpers.made_records import sweep
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import digests_of
-from hpml_bench.records.run import Consumed, RunRecord
-from hpml_bench.report.render import facts
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import TIME, Results
-from hpml_bench.suite.settings import MethodSpec
 
 STEADY = (
     made_records._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
@@ -42,42 +39,6 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
     edit(pd.read_parquet(folder / PREDICTIONS)).to_parquet(folder / PREDICTIONS, index=False)
     RunFolder(folder).commit(run.model_copy(update={"files": digests_of(folder)}))
     return Results.load(results.folder)
-
-
-def test_the_page_says_that_there_were_fewer_rows_than_asked_for(tmp_path: Path) -> None:
-    """The budget at its head is of the rows there were, and the protocol names what was asked for."""
-    settings = made_records.SETTINGS.model_copy(update={"train_samples": 4000})
-    short = "train_samples asks for 4,000 rows, there are 3,000, and all of them are taken"
-    for notes, rows in (({FEWER: short}, "all"), ({}, "4,000")):
-        results = load(tmp_path / rows, sweep(["lora", "full"], 1, settings=settings, notes=notes))
-        assert facts(results)["Budget"].endswith(f"from {rows} training rows")
-        assert (short in said("protocol", results)) == bool(notes)
-
-
-def test_methods_of_one_name_are_told_apart_by_any_option(tmp_path: Path) -> None:
-    """Also by one that is a mapping: their runs are never averaged."""
-    options: list[dict[str, Any]] = [{"r": 8}, {"r": 8, "rank_pattern": {"q_proj": 4}}]
-    specs = [
-        MethodSpec(name="own", method="peft", options={"type": "LORA", "options": one}, lr=1e-3) for one in options
-    ]
-    runs = [record("own", seed, method_spec=spec) for seed in range(3) for spec in specs]
-    results = load(tmp_path, [*runs, *sweep(["full"], 3)])
-    assert len(results.methods) == 3
-    assert "own (rank_pattern={'q_proj': 4})" in results.methods
-
-
-def budget(steps: int, seed: int = 0) -> Consumed:
-    """Return what a run of so many steps consumed."""
-    return Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{steps} {seed}")
-
-
-def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
-    """A seed whose every run had another budget enters no mean, and is told from the runs compared."""
-    apart = [record("lora", 9, consumed=budget(50)), record("full", 8, consumed=budget(200))]
-    results = load(tmp_path, [*sweep(["lora", "full"], 2), *apart])
-    assert results.seeds == (0, 1)
-    text = said("failures", results)
-    assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in text
 
 
 DRIFT, PAUSE = "seed 0: drift [{}]", "seed 0: one step took about {} % of the time"

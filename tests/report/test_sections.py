@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import ONE_RANK, elsewhere, load, section, sections, tables, without
+from report_sections import ONE_RANK, elsewhere, load, section, sections, without
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
@@ -20,7 +20,7 @@ from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import DatasetSpec, MethodSpec, OptimizerSpec
+from hpml_bench.suite.settings import DatasetSpec
 
 SCORES = ("test_accuracy", "test_macro_f1", "test_loss")
 """What a run's predictions give; one that lacks them is not compared."""
@@ -176,44 +176,3 @@ def test_a_document_stands_beside_results_of_its_data_and_methods(
     """AG News from the hub, and quickstart's data; nothing beside results of anybody's own data."""
     settings = SETTINGS.model_copy(update={"dataset": DatasetSpec.model_validate(dataset)})
     assert (section("document", load(tmp_path, sweep(methods, 2, settings=settings))) is not None) is shown
-
-
-# Optimizers
-
-
-LORA_PLUS = OptimizerSpec(name="lora_plus", options={"ratio": 4.0, "embedding_lr": 1e-6})
-
-
-def with_optimizers(folder: Path, *optimizers: OptimizerSpec | None) -> Results:
-    """Write two seeds of `full`, and of `lora` with each of some optimizers, and read them back."""
-    records = made_records.sweep(("full",), 2)
-    for optimizer in optimizers:
-        spec = MethodSpec(
-            name="lora", method="lora", options=made_records.OPTIONS["lora"], lr=3e-3, optimizer=optimizer
-        )
-        records += [made_records.record("lora", seed, method_spec=spec) for seed in range(2)]
-    return Results.load(made_records.write(folder, records))
-
-
-def test_an_optimizer_is_a_setting_or_of_methods(tmp_path: Path) -> None:
-    """The suite's stands among the settings; where a method has its own, with its options, among what differs."""
-    common, own = with_optimizers(tmp_path / "common", None), with_optimizers(tmp_path / "own", LORA_PLUS)
-    assert {row[0]: row[1] for row in tables("protocol", common)["settings"].rows}["optimizer.name"] == "adamw"
-    assert "Optimizer" not in tables("methods", common)["methods"].columns
-    shown = tables("methods", own)["methods"]
-    assert {row[0]: row[shown.columns.index("Optimizer")] for row in shown.rows} == {
-        "lora": "lora_plus, ratio = 4.0, embedding_lr = 1e-06", "full": "adamw",
-    }  # fmt: skip
-    assert not any(row[0].startswith("optimizer") for row in tables("protocol", own)["settings"].rows)
-
-
-def test_methods_of_one_name_are_told_apart_by_their_optimizers(tmp_path: Path) -> None:
-    """By its name, and by the options in which two of a name differ."""
-    other = OptimizerSpec(name="lora_plus", options={"ratio": 16.0, "embedding_lr": 1e-6})
-    results = with_optimizers(tmp_path, None, LORA_PLUS, other)
-    assert set(results.methods) == {
-        "full",
-        "lora (optimizer=the suite's)",
-        "lora (optimizer=lora_plus, ratio=4.0)",
-        "lora (optimizer=lora_plus, ratio=16.0)",
-    }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_sections import load, of, said, section, tables, with_metrics
+from report_sections import load, section, tables, with_metrics
 
 from helpers import made_records
 from hpml_bench.records.run import Check, RunRecord
@@ -27,19 +27,6 @@ def both(**changes: Any) -> list[RunRecord]:
     """Return runs on one rank at 100 samples/s and on two at 150."""
     one, two = runs(1, samples_per_second=100.0), runs(2, samples_per_second=150.0)
     return [run.model_copy(update=changes) for run in one] + two
-
-
-@pytest.mark.parametrize(("shares", "named"), [((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)])
-def test_methods_whose_frozen_weights_stay_in_float32_are_named(
-    shares: tuple[float | None, float], named: bool, tmp_path: Path
-) -> None:
-    """Where others keep theirs in bf16, and only there; of a method that freezes nothing nothing is said."""
-    definition = made_records._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
-    made = of(
-        {name: {"frozen_bf16_percent": [share] * 2} for name, share in zip(("lora", "full"), shares, strict=True)}, 2
-    )
-    found = [run.model_copy(update={"definitions": (*run.definitions, definition)}) for run in made]
-    assert ("those of lora in float32" in said("throughput", load(tmp_path, found))) == named
 
 
 def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]

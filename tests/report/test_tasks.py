@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_sections import said
 
 from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
@@ -195,17 +194,6 @@ def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
     plain = Results.load(made_records.write(tmp_path, sweep()))
     assert {c.p for c in plain.comparisons("test_accuracy")} != {c.p for c in results.comparisons("test_accuracy")}
     assert plain.values("test_accuracy") == results.values("test_accuracy")
-
-
-def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None:
-    """With the words and the comparisons; of rows without groups nothing is said."""
-    assert "Within a seed and a group of test rows" in said("definitions", results)
-    told = said("comparisons", results)
-    assert "(1,000 test rows in 100 groups)" in told
-    assert "on these 1,000 test rows in 100 groups alone" in told
-    plain = Results.load(made_records.write(tmp_path, sweep()))
-    assert plain.aligned.groups is None
-    assert "group" not in said("definitions", plain) + said("comparisons", plain)
 
 
 def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
