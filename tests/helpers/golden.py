@@ -72,7 +72,14 @@ def _jobs(folder: Path) -> Path:
 
 
 def _hosts(folder: Path) -> Path:
-    return made_records.write(folder, on_hosts(few(sweep(("lora", "full", "head"), 5))), course)
+    """Runs on one rank too, of which those of seed 1 alone share a host with those on two, and both had it alone."""
+    one_rank = SETTINGS.model_copy(update={"world_size": 1})
+    own = {0: {"neighbours": ("another",)}, 2: {"hosts": ["n7"]}, 3: {"neighbours": ()}}
+    scaled = on_hosts(few([*sweep(("lora",), 4, settings=one_rank), record("head", 7, 30, settings=one_rank)]))
+    for seed, update in own.items():
+        environment = scaled[seed].environment | {key: of for key, of in update.items() if key == "hosts"}
+        scaled[seed] = scaled[seed].model_copy(update=update | {"environment": environment})
+    return made_records.write(folder, [*on_hosts(few(sweep(("lora", "full", "head"), 5))), *scaled], course)
 
 
 def _failures(folder: Path) -> Path:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_sections import load, of, said, section
+from report_sections import load, of, said
 
 from helpers import made_records
-from helpers.made_records import SETTINGS, failed, sweep
+from helpers.made_records import failed, sweep
 from hpml_bench.records.run import RunRecord, Segment
 from hpml_bench.report.results import TIME, Results
 
@@ -53,16 +52,6 @@ def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
     assert "8 runs went on from a checkpoint. Their costs are of steps that count; 24 steps of 32 s" in cautions
 
 
-@pytest.mark.parametrize(("same", "scales"), [("n1", True), ("n2", False)])
-def test_speed_ups_are_of_runs_that_share_a_host(tmp_path: Path, same: str, scales: bool) -> None:
-    """A sweep on one rank beside one on two: the speed-up is told where both ran on one host."""
-    one = SETTINGS.model_copy(update={"world_size": 1})
-    made = [*on(lambda _: "n1"), *on(lambda _: same, sweep(["lora"], 3, settings=one))]
-    results = load(tmp_path, made)
-    assert (section("scaling", results) is not None) == scales
-    assert bool(results.left_out.excluded) != scales
-
-
 # Neighbours
 
 
@@ -82,19 +71,6 @@ def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
     stray = load(tmp_path / "stray", beside(lambda r: r.order != 5))
     assert not stray.costs_ranked
     assert {len(by_seed) for by_seed in stray.values(TIME).values()} == {4}
-
-
-@pytest.mark.parametrize(("here", "there"), [((), ()), (("x",), ()), ((), ("x",))])
-def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_path: Path) -> None:
-    """Runs on another number of ranks are set beside those alone; of others it is said why they are not."""
-    one_rank = SETTINGS.model_copy(update={"world_size": 1})
-    other = made_records.by_jobs(sweep(THREE, 3, settings=one_rank))
-    records = [r.model_copy(update={"neighbours": here}) for r in beside(lambda _: False)]
-    results = load(tmp_path, [*records, *(r.model_copy(update={"neighbours": there}) for r in other)])
-    alone = not here and not there
-    assert (section("scaling", results) is not None) == alone
-    reasons = [one.reason for one in results.left_out.excluded]
-    assert any("of runs without others on their host" in reason for reason in reasons) != alone
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.run import RunError, RunRecord
+from hpml_bench.records.run import Check, RunError, RunRecord
 from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
@@ -101,15 +101,6 @@ def well_formed(block: Table | Picture | Text) -> None:
 # Who is listed where
 
 
-@pytest.mark.parametrize("method", ["head", "lora"])
-def test_runs_on_other_ranks_are_somewhere(tmp_path: Path, method: str) -> None:
-    """A run that differs in the number of ranks alone is in the table of scaling, or is told to be set apart."""
-    results = load(tmp_path, [*sweep(["lora", "full"], 2), record(method, 7, 30, settings=ONE_RANK)])
-    scaled = [run.spec.seed for name in results.methods for run in results.scaled(name).get((1, 1), ())]
-    apart = [run.spec.seed for group in results.left_out.excluded for run in group.records]
-    assert 7 in (scaled if section("scaling", results) else []) + apart
-
-
 TRACEBACK = """Traceback (most recent call last):
   File "worker.py", line 60, in start
     execute(spec)
@@ -176,3 +167,27 @@ def test_a_document_stands_beside_results_of_its_data_and_methods(
     """AG News from the hub, and quickstart's data; nothing beside results of anybody's own data."""
     settings = SETTINGS.model_copy(update={"dataset": DatasetSpec.model_validate(dataset)})
     assert (section("document", load(tmp_path, sweep(methods, 2, settings=settings))) is not None) is shown
+
+
+def others(of: dict[str, Any], **changes: Any) -> list[RunRecord]:
+    """Return two methods x two seeds, and those of lora in other settings too, with changes."""
+    again = sweep(("lora",), 2, settings=SETTINGS.model_copy(update=of))
+    return [*sweep(("lora", "full"), 2), *(run.model_copy(update=changes) for run in again)]
+
+
+MACHINE, ONE, AGAIN = made_records.ENVIRONMENT, {"world_size": 1}, {"gradient_checkpointing": True}
+ELSEWHERE = MACHINE | {"fingerprint": "ffffffffffff"}
+NODES = MACHINE | {"fingerprint": "two", "hardware": {"nodes": 2, "ranks_per_node": [2, 2]}}
+FAILED = (Check(name="samples", passed=False, detail="9 of 10"),)
+
+
+@pytest.mark.parametrize(("slug", "made"), [
+    ("scaling", others({"world_size": 4}, environment=NODES | {"node_fingerprint": "another"})),
+    ("scaling", others({"world_size": 4}, environment=NODES)), ("scaling", others(ONE, environment=ELSEWHERE)),
+    ("scaling", sweep(seeds=2)), ("checkpointing", others(AGAIN, environment=ELSEWHERE)),
+    ("checkpointing", others(AGAIN, checks=FAILED)), ("checkpointing", sweep(seeds=2)), ("time-budget", sweep(seeds=2)),
+], ids=["nodes elsewhere", "unlike nodes", "elsewhere", "one number", "elsewhere", "failed", "one way", "a part lacks"],
+)  # fmt: skip
+def test_runs_that_differ_in_more_show_nothing(slug: str, made: list[RunRecord], tmp_path: Path) -> None:
+    """Nor do runs on one number of ranks, or without times of all their parts."""
+    assert section(slug, load(tmp_path, made)) is None

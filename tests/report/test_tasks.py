@@ -13,7 +13,6 @@ import pytest
 from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
-from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS, RECORD
@@ -62,26 +61,6 @@ def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
         winner = row[1].split(" is better")[0]
         assert winner == better(pair, key=lambda method: mean_of(task_results, method))
         assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
-
-
-def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
-    """They go from chance to the best in the metric's direction, and a later one is never reached sooner."""
-    found = Targets(task_results)
-    targets = found.levels
-    chance = task_results.task.guess(task_results.test_set.reference).chance  # type: ignore[union-attr]
-    best = BETTER[task_results.reference.spec.settings.task.name](
-        mean_of(task_results, method) for method in task_results.methods
-    )
-    way = [abs(target - chance) for target in targets]
-    assert len(targets) == 3
-    assert way == sorted(way)
-    assert way[-1] < abs(best - chance)
-    assert all((target - chance) * (best - chance) > 0 for target in targets)
-    for record in task_results.compared:
-        reached = [found.reached(record, target) for target in targets]
-        samples = [one.samples for one in reached if one]
-        assert samples == sorted(samples)
-        assert None not in reached[: len(samples)]
 
 
 def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
