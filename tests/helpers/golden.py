@@ -16,7 +16,8 @@ import numpy as np
 from helpers import made_records, rich_records
 from helpers.made_records import METHODS, SETTINGS, failed, in_suite, record, sweep
 from hpml_bench.plugins.dataset import FEWER
-from hpml_bench.records.run import Consumed, Declared, Metric, Point, RunRecord
+from hpml_bench.records.files import PREDICTIONS, RECORD
+from hpml_bench.records.run import Consumed, Declared, Metric, Point, RunError, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.render import load, page_over, write_page, write_report
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, OptimizerSpec
@@ -82,6 +83,23 @@ def _hosts(folder: Path) -> Path:
     return made_records.write(folder, [*on_hosts(few(sweep(("lora", "full", "head"), 5))), *scaled], course)
 
 
+TRACEBACK = """Traceback (most recent call last):
+  File "worker.py", line 60, in start
+    execute(spec)
+    ^^^^^^^^^^^^^
+%s  File "method.py", line 7, in after_step
+    raise ArithmeticError("the raising line of %s")
+ArithmeticError: %s
+"""
+
+
+def raising(name: str, message: str = "<b>told</b>", calls: int = 0, seed: int = 7) -> RunRecord:
+    """Return the record of a run that raised."""
+    deep = "".join(f'  File "deep.py", line {number}, in call\n    call()\n' for number in range(calls))
+    error = RunError(kind="failed", message=message, rank=0, traceback=TRACEBACK % (deep, name, message))
+    return failed("lora", seed, "failed", message, error=error)
+
+
 def _failures(folder: Path) -> Path:
     runs = few(sweep(("lora", "full", "head"), 4))
     lost = {("full", 1), ("full", 3), ("head", 2)}
@@ -93,6 +111,9 @@ def _failures(folder: Path) -> Path:
         if (run.spec.method.name, run.spec.seed) not in lost
     ]
     broken = [
+        *(raising("some runs", seed=seed) for seed in (6, 7)),
+        raising("deep", "a line of many\n" * 500 + "y" * 5_000, 100, seed=5),
+        *(raising(f"run {n}", seed=80 + n) for n in range(6)),
         failed("full", 1, "diverged", "the loss is NaN"),
         failed("full", 3, "timeout", "took over 60 s"),
         failed("head", 2, "interrupted", "Ctrl-C"),
@@ -158,11 +179,17 @@ def _cluster(folder: Path) -> Path:
         kept = {"frozen_bf16_percent": {"full": None, "lora": 0.0}.get(spec.name, 97.0)}
         update = {"metrics": run.metrics | longer | kept, "definitions": (*run.definitions, frozen)}
         runs.append(run.model_copy(update=update))
-    for seed, steps in ((9, 50), (8, 200)):
+    for seed, steps in ((9, 50), (8, 200), (7, 100)):
         budget = Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{steps}")
         spec = runs[0].spec.model_copy(update={"seed": seed})
         runs.append(runs[0].model_copy(update={"spec": spec, "run_id": spec.run_id, "consumed": budget}))
-    return made_records.grouped(made_records.write(folder, runs, course), np.repeat(np.arange(100), 10))
+    place = made_records.write(folder, runs, course)
+    odd = next(place.glob("full-s7-*"))
+    alone = {name: (odd / name).read_bytes() for name in (PREDICTIONS, RECORD)}
+    made_records.grouped(place, np.repeat(np.arange(100), 10))
+    for name, content in alone.items():
+        (odd / name).write_bytes(content)
+    return place
 
 
 def _apart(folder: Path) -> Path:

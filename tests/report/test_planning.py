@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,21 +11,20 @@ from report_sections import elsewhere, of
 from statsmodels.stats.power import TTestPower
 
 from helpers import made_records
+from helpers.golden import PAGES
 from helpers.made_records import sweep
 from hpml_bench.cli import main
-from hpml_bench.report.results import Results
-from hpml_bench.report.seed_plan import SeedPlan, plan
+from hpml_bench.report.export import markdown_table
+from hpml_bench.report.seed_plan import plan
 from hpml_bench.statistics import (
     OverSeeds,
     detectable,
     sd_upper_bound,
     seeds_to_find,
-    seeds_to_show,
 )
 from hpml_bench.system.errors import UserError
 
-OF_THE_SCORE, OF_A_COST = 0.6 * 0.002, 0.2 * 0.002
-"""Levels of differences at a second look."""
+KEPT = PAGES / "plans.md"
 
 
 @pytest.fixture(scope="module")
@@ -51,81 +48,34 @@ def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
     assert detectable(OverSeeds(n, 0.0, sd), n, alpha) <= size
 
 
-def planned(made: SeedPlan) -> dict[str, Any]:
-    """Return the rows' numbers by their pairs."""
-    return {row[0]: row[1:] for row in made.table.values or ()}  # type: ignore[misc]
+def test_plans_are_the_kept_ones(pilot: Path, tmp_path: Path) -> None:
+    """Of a score, also one that rows leave open, of costs, of what no verdict is of; of a pair that never varies.
 
-
-def test_plan_of_a_score(pilot: Path) -> None:
-    """Seeds are those that the page's own test over seeds and rows needs, at the level of all its pairs."""
-    made = plan(pilot, "accuracy=5pp")
-    compared = {f"{c.a} − {c.b}": c for c in Results.load(pilot).comparisons("test_accuracy")}
-    found = planned(made)
-    assert found.keys() == compared.keys()
-    for pair, (n, sd, least, *seeds) in found.items():
-        c = compared[pair]
-        assert len(c.evidence) == 2
-        assert (n, sd, least) == (5, pytest.approx(100 * c.difference.sd), pytest.approx(100 * c.detectable))
-        assert seeds == [
-            seeds_to_find(c.evidence, 0.05, 0.05), seeds_to_find(c.evidence, 0.05, OF_THE_SCORE / 3),
-            seeds_to_find([one.cautious() for one in c.evidence], 0.05, OF_THE_SCORE / 3),
-            seeds_to_show(c.evidence, 0.05, 0.000375 / 9),
-        ]  # fmt: skip
-        assert 3 <= seeds[0] <= seeds[1] <= seeds[2]
-    assert [of[2] for of in found.values()] == sorted((of[2] for of in found.values()), reverse=True)
-    enough = max(of[4] for of in found.values())
-    seconds = sum(r.seconds for r in sweep(["lora", "full", "head"])) / 5
-    assert made.sentences[0].startswith(f"{enough:.0f} seeds are enough for every pair")
-    assert f"3 methods take {enough * seconds / 60:.1f} minutes" in " ".join(made.sentences)
-
-
-def test_rows_that_leave_too_much_open_are_said(pilot: Path) -> None:
-    """A difference that 1,000 test rows can't show has no number of seeds, and no hours."""
-    made = plan(pilot, "accuracy=0.5pp")
-    assert {(of[4], of[6]) for of in planned(made).values()} == {(None, None)}
-    assert not any(" methods take " in sentence for sentence in made.sentences)
-    assert made.sentences[0].startswith("No number of seeds up to 10,000: ")
-    assert any("what the 1,000 test rows leave open no seed tells" in sentence for sentence in made.sentences)
-
-
-def test_plan_of_a_cost(pilot: Path) -> None:
-    """A cost is planned by its factor: seeds of the paired t test on the logarithms, and what is detectable in %."""
-    made = plan(pilot, "train_seconds=5%")
-    compared = {f"{c.a} − {c.b}": c for c in Results.load(pilot).comparisons("train_seconds")}
-    for pair, (_, _, least, alone, seeds, cautious, _) in planned(made).items():
-        (shared,) = compared[pair].evidence
-        assert alone == seeds_to_find([shared], math.log(1.05), 0.05)
-        assert seeds == seeds_to_find([shared], math.log(1.05), OF_A_COST / 3)
-        wide = replace(shared, sd=sd_upper_bound(shared.sd, 5 + shared.prior))
-        assert cautious == seeds_to_find([wide], math.log(1.05), OF_A_COST / 3)
-        assert least == pytest.approx(100 * math.expm1(detectable(shared, 5, 0.2 * 0.036 / 3)))
-    assert not any("test rows" in sentence for sentence in made.sentences)
-
-
-def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
-    """A pair whose factor is the same in every seed, on no known grid, is not planned from a spread of 0, but named."""
+    And of two machines, which give no hours. `GOLDEN=write python -m pytest tests/report/test_planning.py` keeps them.
+    """
     memory = {"lora": [500.0, 510.0, 520.0, 530.0], "full": [250.0, 255.0, 260.0, 265.0],
               "head": [100.0, 103.0, 101.0, 99.0]}  # fmt: skip
     runs = of({method: {"peak_memory_mb": values} for method, values in memory.items()}, 4)
-    made = plan(made_records.write(tmp_path / "a", runs), "peak_memory_mb=5%")
-    assert planned(made).keys() == {"full − head", "head − lora"}
-    assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
-    assert "enough for every other pair" in made.sentences[1]
-    compared = {f"{c.a} − {c.b}": c for c in Results.load(tmp_path / "a").comparisons("peak_memory_mb")}
-    for pair, row in planned(made).items():  # the named pair is tested as well
-        assert row[4] == seeds_to_find(compared[pair].evidence, math.log(1.05), OF_A_COST / 3)
+    alike = made_records.write(tmp_path / "alike", runs)
+    moved = [elsewhere(r) if r.spec.method.name == "full" and r.spec.seed > 2 else r for r in sweep(["lora", "full"])]
+    two = made_records.write(tmp_path / "two", moved)
+    made = [
+        plan(folder, wish)
+        for folder, wishes in (
+            (pilot, ("accuracy=5pp", "accuracy=0.5pp", "train_seconds=5%", "test_loss=0.05", "samples_per_second=3%")),
+            (alike, ("peak_memory_mb=5%",)),
+            (two, ("accuracy=5pp", "train_seconds=5%")),
+        )
+        for wish in wishes
+    ]
+    pages = (["## " + of.table.caption, "", markdown_table(of.table), "", *of.sentences] for of in made)
+    text = "\n\n".join(map("\n".join, pages))
+    if os.environ.get("GOLDEN") == "write":
+        KEPT.write_text(f"{text}\n", encoding="utf-8")
+    assert text.splitlines() == KEPT.read_text(encoding="utf-8").splitlines()
+    fewer = [r for r in runs if r.spec.method.name != "head"]
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
-        plan(made_records.write(tmp_path / "b", [r for r in runs if r.spec.method.name != "head"]), "peak_memory_mb=5%")
-
-
-def test_several_machines_give_no_hours(tmp_path: Path) -> None:
-    """A pilot from two machines plans scores from all runs, costs from the machine that most share, and no hours."""
-    runs = [elsewhere(r) if r.spec.method.name == "full" and r.spec.seed > 2 else r for r in sweep(["lora", "full"])]
-    folder = made_records.write(tmp_path / "two", runs)
-    for wish, seeds in (("accuracy=5pp", 5), ("train_seconds=5%", 3)):
-        made = plan(folder, wish)
-        assert [of[0] for of in planned(made).values()] == [seeds]
-        assert "come from different hardware or versions, so that they tell no hours." in " ".join(made.sentences)
+        plan(made_records.write(tmp_path / "fewer", fewer), "peak_memory_mb=5%")
 
 
 @pytest.mark.parametrize(
@@ -168,14 +118,3 @@ def test_the_command_prints_the_plan(pilot: Path) -> None:
     assert "seeds are enough for every pair" in done.output
     assert CliRunner().invoke(main, [*arguments, "accuracy=x"]).exit_code == 2
     assert CliRunner().invoke(main, [*arguments, "accuracy=1pp", "--power", "2"]).exit_code == 2
-
-
-def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
-    """A metric beside the headline ones is planned by Holm over its own pairs."""
-    results = Results.load(pilot)
-    for metric, wish, size in (
-        ("test_loss", "test_loss=0.05", 0.05), ("samples_per_second", "samples_per_second=3%", math.log(1.03))
-    ):  # fmt: skip
-        noisiest, row = next(iter(planned(plan(pilot, wish)).items()))
-        (pair,) = [c for c in results.comparisons(metric) if f"{c.a} − {c.b}" == noisiest]
-        assert row[4] == seeds_to_find(pair.evidence, size, 0.002 / 3)

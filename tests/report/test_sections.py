@@ -15,9 +15,8 @@ from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.run import Check, RunError, RunRecord
+from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.pictures.svg import svg
-from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec
@@ -96,47 +95,6 @@ def well_formed(block: Table | Picture | Text) -> None:
         assert block.alt
     else:
         assert all(block.sentences)
-
-
-# Who is listed where
-
-
-TRACEBACK = """Traceback (most recent call last):
-  File "worker.py", line 60, in start
-    execute(spec)
-    ^^^^^^^^^^^^^
-%s  File "method.py", line 7, in after_step
-    raise ArithmeticError("the raising line of %s")
-ArithmeticError: %s
-"""
-
-
-def raising(name: str, message: str = "<b>told</b>", calls: int = 0, seed: int = 7) -> RunRecord:
-    """Return the record of a run that raised."""
-    deep = "".join(f'  File "deep.py", line {number}, in call\n    call()\n' for number in range(calls))
-    error = RunError(kind="failed", message=message, rank=0, traceback=TRACEBACK % (deep, name, message))
-    return failed("lora", seed, "failed", message, error=error)
-
-
-def test_tracebacks_end_in_their_raising_lines(tmp_path: Path) -> None:
-    """Both pages have calls, line and exception, escaped; of deep ones the line, equal ones once, five in all."""
-    load(tmp_path / "one", [*sweep(["lora"], 2), raising("one run"), raising("one run", seed=90)])
-    write_report(tmp_path / "one")
-    markdown, page = ((tmp_path / "one" / name).read_text() for name in ("report.md", "report.html"))
-    assert '- raise ArithmeticError("the raising line of one run")' in markdown
-    assert "raise ArithmeticError(&#34;the raising line of one run&#34;)" in page
-    for text in (markdown, page):
-        assert "line 60, in start" in text
-        assert "ArithmeticError: &lt;b&gt;told&lt;/b&gt;" in text
-        assert "Raised in lora, seed 7; lora, seed 90:" in text
-        assert "^^^" not in text
-    long = raising("deep", "a line of many\n" * 500 + "y" * 5_000, 100, seed=1)
-    made = section("failures", load(tmp_path / "many", [long, *(raising(f"run {n}", seed=10 + n) for n in range(7))]))
-    *shown, rest = [block.sentences for block in made.blocks if isinstance(block, Text)] if made else [()]
-    assert len(shown) == 5
-    assert rest == ("Other tracebacks that are in run.json alone: 3.",)
-    assert all(len(lines) <= 21 and max(map(len, lines)) <= 400 for lines in shown)
-    assert any('raise ArithmeticError("the raising line of deep")' in line for lines in shown for line in lines)
 
 
 def test_shares_of_time_depend_on_the_machine() -> None:

@@ -15,7 +15,6 @@ from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
-from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
@@ -173,20 +172,6 @@ def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
     plain = Results.load(made_records.write(tmp_path, sweep()))
     assert {c.p for c in plain.comparisons("test_accuracy")} != {c.p for c in results.comparisons("test_accuracy")}
     assert plain.values("test_accuracy") == results.values("test_accuracy")
-
-
-def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
-    """Or without any: it is set apart with the reason."""
-    folder = made_records.write(tmp_path, sweep(("lora", "full"), 4))
-    odd = next(folder.glob("lora-s3-*"))
-    unmarked = (odd / PREDICTIONS).read_bytes(), (odd / RECORD).read_text()
-    grouped(folder, GROUPS)
-    (odd / PREDICTIONS).write_bytes(unmarked[0])
-    (odd / RECORD).write_text(unmarked[1])
-    results = Results.load(folder)
-    assert len(results.compared) == 7
-    (apart,) = results.left_out.excluded
-    assert "the groups beside its predictions are not those of the other runs" in apart.reason
 
 
 def test_what_is_below_guessing_is_not_shown_above_it() -> None:
