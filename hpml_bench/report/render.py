@@ -23,7 +23,7 @@ from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.pictures.svg import standalone, svg
+from hpml_bench.report.pictures.drawn import paper, standalone, svg
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Part, parts, placed
 from hpml_bench.suite import registry
@@ -167,8 +167,6 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
         render = export.csv_text if kind == "csv" else export.latex_table
         yield from ((f"tables/{table.name}.{kind}", render(table)) for table in all_tables(page))
     elif kind in {"pdf", "png"}:
-        from hpml_bench.report.pictures.paper import paper
-
         for of in pictures_of(page):
             yield f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")
     elif page.results is not None:

@@ -20,7 +20,7 @@ from helpers.made_checks import HOSTILE
 from hpml_bench.cli.gate import print_report
 from hpml_bench.gate import outputs, page, verdicts
 from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.system.errors import UserError
 
 FILES = Path(__file__).parent.parent / "files"

@@ -24,7 +24,7 @@ from hpml_bench.records.load import digests_of, load_record, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import Suite, load_suite

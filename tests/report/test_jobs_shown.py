@@ -16,7 +16,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.jobs import sweep_times
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 

@@ -16,7 +16,7 @@ from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Check, RunRecord
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec

@@ -22,8 +22,8 @@ from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
 from hpml_bench.report.pictures import axes
+from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
-from hpml_bench.report.pictures.svg import small, svg
 from hpml_bench.report.tables import TITLES
 
 BROKEN_FROM = 18
