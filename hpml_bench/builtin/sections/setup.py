@@ -162,7 +162,7 @@ def hardware(record: RunRecord) -> str:
 
 def _places(results: Results) -> Table:
     rows: list[list[Cell]] = []
-    for record in sorted(results.compared, key=lambda record: (record.started, record.run_id)):
+    for record in results.by_start:
         if place := where(record):
             label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
             rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
@@ -217,7 +217,7 @@ def _runs(results: Results) -> Table:
     beside = any(not alone(record) for record in results.compared)
     hosts = len({hosts_of(record) for record in results.compared}) > 1
     rows: list[list[Cell]] = []
-    for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
+    for record in results.by_start:
         costs = record.run_id in results.costs_shown
         shown = [q.cell(record.metrics.get(q.metric.name) if costs or not q.metric.depends_on_machine else None)
                  for q in quantities]  # fmt: skip

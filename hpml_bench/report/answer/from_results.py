@@ -13,18 +13,15 @@ from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.numbers import count_of, option_list
-from hpml_bench.report.results import Results
+from hpml_bench.report.results import Results, once
 from hpml_bench.report.scores import SuiteFacts
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize
 
 
+@once
 def answer_of(results: Results) -> PageSummary:
     """Return the answer of the compared runs; sections share it, so it is built once."""
-    return results.once(_answer)
-
-
-def _answer(results: Results) -> PageSummary:
     found = results.verdicts
     return summarize(replace(found, scores=replace(found.scores, facts=facts_of(results))))
 

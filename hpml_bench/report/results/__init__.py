@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,20 @@ DEFAULT_MARGIN = 0.01
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def once(derive: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Make a function of results compute once for the same results and names."""
+
+    @wraps(derive)
+    def kept(results: Any, *of: P.args, **named: P.kwargs) -> T:
+        found: dict[object, T] = results.__dict__.setdefault("_derived", {})
+        if (key := (derive, of, *named.items())) not in found:
+            found[key] = derive(results, *of, **named)
+        return found[key]
+
+    return kept
 
 
 @dataclass(frozen=True)
@@ -73,17 +87,6 @@ class Results(ComparedRuns):
         stored = {run.run_id: selection.stored[run.run_id] for run in runs}
         return cls(replace(selection, compared=tuple(runs), costed=selection.costed & stored.keys(), stored=stored))
 
-    def once(self, derive: Callable[..., T], *of: str) -> T:
-        """Return what a function derives from these results and some names, computed at its first call."""
-        if (derive, of) not in self._derived:
-            self._derived[derive, of] = derive(self, *of)
-        found: T = self._derived[derive, of]
-        return found
-
-    @cached_property
-    def _derived(self) -> dict[object, Any]:
-        return {}
-
     # Values
 
     @cached_property
@@ -96,14 +99,12 @@ class Results(ComparedRuns):
         found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
         return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
 
+    @once
     def values(self, metric: str) -> dict[str, dict[int, float]]:
         """Return method -> seed -> value of the compared runs; values not measured, or no numbers, are absent.
 
         Metrics that depend on the machine are of the runs whose costs count.
         """
-        return self.once(Results._read, metric)
-
-    def _read(self, metric: str) -> dict[str, dict[int, float]]:
         definition, found = self.definitions.get(metric), {}
         runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
@@ -123,11 +124,9 @@ class Results(ComparedRuns):
         """Return the values that enter means: of the seeds that all methods share, where methods lack some."""
         return entering(self.values(metric), self.race)
 
+    @once
     def interval(self, method: str, metric: str) -> statistics.Interval | None:
         """Return mean and interval over the seeds of `shown`, or None where nothing was measured."""
-        return self.once(Results._interval, method, metric)
-
-    def _interval(self, method: str, metric: str) -> statistics.Interval | None:
         values = self.shown(metric).get(method) if self.values(metric) else None
         if not values:
             return None
@@ -313,12 +312,14 @@ class Results(ComparedRuns):
         """Every pair of methods on every metric with verdicts: all claims of a page."""
         return self.verdicts.family if self.measured(self.quality) else {}
 
+    @once
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
-        return self.family[metric] if metric in self.family else self.once(Results._alone, metric)
+        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own.
 
-    def _alone(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Compare every pair of methods over seeds: by the factor of a cost, else by difference."""
+        Over seeds: by the factor of a cost, else by difference.
+        """
+        if metric in self.family:
+            return self.family[metric]
         definition, values = self.definitions[metric], self.values(metric)
         if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
             pairs = statistics.compare_costs(values, self.margin.cost, definition.grid)
