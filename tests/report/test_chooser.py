@@ -176,7 +176,27 @@ ERRORS = made(
 ONE_SEED = made({name: [score] for name, score in (("full", 80), ("lora", 79), ("adapter", 76), ("head", 70))})
 IN_TURN = {"a": [80, 82, 84], "b": [77, 79, 81], "c": [74, 76, 78], "d": [60, 60, 60]}
 UNTESTED = "Costs rank nothing here: "
-SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
+
+
+def click(head: int) -> str:
+    """Return a click on the head of a column of the main table."""
+    return f"document.querySelectorAll('table.main thead button')[{head}].click();"
+
+
+SLIDE = "const r = document.querySelector('#r-score'); r.value = %s; r.dispatchEvent(new Event('input'));"
+LINK = "document.querySelector('#row-3 .nm').click();"
+ESCAPE = "document.%s.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));"
+MARK = """
+[...document.querySelectorAll('.pt[data-m="1"]')].find((one) => one.getBoundingClientRect().width).focus();
+"""
+TYPED = "const box = document.querySelector('#n-time'); box.value = '8'; box.dispatchEvent(new Event('input'));"
+SPOKEN = """
+const said = [], box = document.querySelector("#n-memory"), status = document.querySelector("[role=status]");
+new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+for (const value of ["6", "62", "620"]) { box.value = value; box.dispatchEvent(new Event("input")); }
+setTimeout(() => { status.textContent = `${said.length}: ${said[0]}`; }, 1400);
+"""
+SCREENS: dict[str, Any] = {
     "ties are a group": (four(), "", {
         "pick": ["full or lora may have the highest accuracy. These runs can't tell which."],
         "groups": {"May be best": ["full 80.0 %", "lora 79.3 %"], "Then by mean": ["adapter 75.3 %", "head 70.3 %"]},
@@ -264,66 +284,41 @@ SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
         made({"a": [64.75] * 3, "b": [64.25] * 3}, train_seconds={"a": [5.0] * 3, "b": [4.0] * 3}), "#?score=64",
         {"groups": {"Then by mean": ["b 64.2 %"]}},
     ),
+    "a limit is typed": (four(), "#?x=memory&memory=620&score=74&first=time&at=cost",
+                         {"hash": "#?time=8&memory=620&score=74&first=time"}, TYPED),
+    "a slider sets a limit": (four(), "", {"hash": "#?score=75.5", "boxes": {"score": "75.5"}}, SLIDE % 50),
+    "a button clears all": (four(), "#?score=75&memory=620", {
+        "boxes": {"time": "", "memory": "", "size": "", "score": ""}, "gone": [],
+    }, "document.querySelector('.clear').click();"),
+    "a mark lights its row": (four(), "#?memory=620", {"lit": 7}, MARK),
+    "escape closes its tip": (four(), "", {"tip": []}, MARK + ESCAPE % "body"),
+    "a row lights its marks": (four(), "", {"lit": 7}, "document.querySelector('#row-2 .nm').focus();"),
+    "a link opens its fold": (four(), "", {"open": 1, "hash": "#m-3", "focus": "m-3"}, LINK),
+    "escape leads back to the link": (four(), "#?memory=620", {"open": 0, "focus": "nm"},
+                                      LINK + ESCAPE % "activeElement"),
+    "a column sorts": (LACKS_TIME, "", {"order": [4, 3, 2, 1], "sorted": ["ascending"]}, click(2)),
+    "what has no value stays last": (LACKS_TIME, "", {"order": [2, 3, 4, 1], "sorted": ["descending"]}, click(2) * 2),
+    "names sort": (four(), "", {"order": [3, 1, 4, 2]}, click(0)),
+    "a change is spoken once": (four(), "", {"status": [
+        f"1: {WITHIN}run: {LEADS} 2 of 4 methods fit in every run.",
+    ]}, SPOKEN),
 }  # fmt: skip
-
-
-def assert_shown(shown: Shown, expected: Shown) -> None:
-    """Hold what a page shows to what is expected of it, of dictionaries to the keys that are."""
-    titles = {"titles": list(shown["groups"])}
-    for key, value in expected.items():
-        found = (shown | titles)[key]
-        assert ({at: found[at] for at in value} if isinstance(value, dict) else found) == value, key
+"""Page, fragment of its address, what it shows then, and what is done to it before."""
 
 
 @needs_browser
 @pytest.mark.parametrize("case", SCREENS)
 def test_what_limits_leave_is_said_as_the_verdicts_have_it(case: str, seen: Look) -> None:
-    """Who leads, who may be best, who is close or beyond and by which limit: in the sentences, the table, the marks."""
-    answer, fragment, expected = SCREENS[case]
-    assert_shown(seen(answer, fragment), expected)
+    """Who leads, who may be best, who is close or beyond and by which limit: in sentences, table, marks and address.
 
-
-def click(head: int) -> str:
-    """Return a click on the head of a column of the main table."""
-    return f"document.querySelectorAll('table.main thead button')[{head}].click();"
-
-
-SLIDE = "const r = document.querySelector('#r-score'); r.value = %s; r.dispatchEvent(new Event('input'));"
-LINK = "document.querySelector('#row-3 .nm').click();"
-ESCAPE = "document.%s.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));"
-MARK = """
-[...document.querySelectorAll('.pt[data-m="1"]')].find((one) => one.getBoundingClientRect().width).focus();
-"""
-TYPED = "const box = document.querySelector('#n-time'); box.value = '8'; box.dispatchEvent(new Event('input'));"
-ACTS: dict[str, tuple[PageSummary, str, str, Shown]] = {
-    "a limit is typed": (four(), "#?x=memory&memory=620&score=74&first=time&at=cost", TYPED, {
-        "hash": "#?time=8&memory=620&score=74&first=time",
-    }),
-    "a slider sets a limit": (four(), "", SLIDE % 50, {"hash": "#?score=75.5", "boxes": {"score": "75.5"}}),
-    "a button clears all": (four(), "#?score=75&memory=620", "document.querySelector('.clear').click();", {
-        "boxes": {"time": "", "memory": "", "size": "", "score": ""}, "gone": [],
-    }),
-    "a mark lights its row": (four(), "#?memory=620", MARK, {"lit": 7}),
-    "escape closes its tip": (four(), "", MARK + ESCAPE % "body", {"tip": []}),
-    "a row lights its marks": (four(), "", "document.querySelector('#row-2 .nm').focus();", {"lit": 7}),
-    "a link opens its fold": (four(), "", LINK, {"open": 1, "hash": "#m-3", "focus": "m-3"}),
-    "escape leads back to the link": (four(), "#?memory=620", LINK + ESCAPE % "activeElement", {
-        "open": 0, "focus": "nm",
-    }),
-    "a column sorts": (LACKS_TIME, "", click(2), {"order": [4, 3, 2, 1], "sorted": ["ascending"]}),
-    "what has no value stays last": (LACKS_TIME, "", click(2) * 2, {
-        "order": [2, 3, 4, 1], "sorted": ["descending"],
-    }),
-    "names sort": (four(), "", click(0), {"order": [3, 1, 4, 2]}),
-}  # fmt: skip
-
-
-@needs_browser
-@pytest.mark.parametrize("case", ACTS)
-def test_controls_change_what_is_shown(case: str, seen: Look) -> None:
-    """Boxes, sliders, links, marks and heads of columns, by mouse and by keyboard, and the address with them."""
-    answer, fragment, act, expected = ACTS[case]
-    assert_shown(seen(answer, fragment, act), expected)
+    Boxes, sliders, links, marks and heads of columns do what they say, by mouse and by keyboard; of some changes 0.7 s
+    after the last the status says the result.
+    """
+    answer, fragment, expected, *act = SCREENS[case]
+    shown = seen(answer, fragment, *act)
+    for key, value in expected.items():
+        found = (shown | {"titles": list(shown["groups"])})[key]
+        assert ({at: found[at] for at in value} if isinstance(value, dict) else found) == value, key
 
 
 @needs_browser
@@ -349,21 +344,6 @@ def test_hostile_names_are_text(seen: Look) -> None:
     assert names[2] in shown["isolated"]
     assert shown["tip"]
     assert shown["tip"][0].startswith("<img src=x")
-
-
-@needs_browser
-def test_a_change_is_spoken_once(seen: Look) -> None:
-    """0.7 s after the last of some changes, the status says the result and how many fit."""
-    act = """
-const said = [], box = document.querySelector("#n-memory"), status = document.querySelector("[role=status]");
-new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
-for (const value of ["6", "62", "620"]) { box.value = value; box.dispatchEvent(new Event("input")); }
-setTimeout(() => { status.textContent = `${said.length}: ${said[0]}`; }, 1400);
-"""
-    shown = seen(four(), "", act)
-    assert shown["status"] == [
-        "1: Within your limits in every run: adapter has the highest accuracy: 75.3 %. 2 of 4 methods fit in every run."
-    ]
 
 
 @needs_browser

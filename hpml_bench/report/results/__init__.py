@@ -45,7 +45,7 @@ def once(derive: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, 
     """Make a function of results compute once for the same results and names."""
 
     @wraps(derive)
-    def kept(results: Any, *of: P.args, **named: P.kwargs) -> T:
+    def kept(results: Any, /, *of: P.args, **named: P.kwargs) -> T:
         found: dict[object, T] = results.__dict__.setdefault("_derived", {})
         if (key := (derive, of, *named.items())) not in found:
             found[key] = derive(results, *of, **named)
