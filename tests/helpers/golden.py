@@ -213,13 +213,17 @@ MADE: dict[str, Callable[[Path], Path]] = {
 }
 
 
+OVER = {"over_suites": range(9), "over_two": (0, 1, 1)}
+"""Numbers of the data sets of made suites, of which a second suite of the same isn't ranked."""
+
+
 def page(name: str, folder: Path) -> str:
-    """Return the Markdown of a made folder, or of nine made suites, without its charts and its glossary."""
+    """Return the Markdown of a made folder, or of made suites, without its charts and its glossary."""
     out = folder / "out"
-    if name == "over_suites":
+    if name in OVER:
         suites = []
-        for number in range(9):
-            data = DatasetSpec(name="newswire", options={"p": 0.6, "of": f"data {number}"})
+        for number, of in enumerate(OVER[name]):
+            data = DatasetSpec(name="newswire", options={"p": 0.6, "of": f"data {of}"})
             runs = [in_suite(run, f"suite-{number}", data) for run in few(sweep(METHODS[:3], 3))]
             suites.append(load(made_records.write(folder / f"suite-{number}", runs, lambda *_: [])))
         write_page(page_over(suites, out), out, ("md",))

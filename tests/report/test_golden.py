@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.golden import MADE, PAGES, page
+from helpers.golden import MADE, OVER, PAGES, page
 
 
-@pytest.mark.parametrize("name", [*MADE, "over_suites"])
+@pytest.mark.parametrize("name", [*MADE, *OVER])
 def test_a_page_is_the_kept_one(name: str, tmp_path: Path) -> None:
     """Read the difference; if it is meant, `GOLDEN=write python -m pytest tests/report/test_golden.py` keeps it."""
     made, kept = page(name, tmp_path), PAGES / f"{name}.md"
