@@ -13,10 +13,10 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from chat_families import T
-from chat_families import gpt2 as byte_gpt2
 from huggingface_hub import constants, errors
 
+from helpers.chat_families import T
+from helpers.chat_families import gpt2 as byte_gpt2
 from helpers.fake_hub import COMMIT, Hub
 from helpers.llama import write_gguf
 from helpers.tiny import gpt2

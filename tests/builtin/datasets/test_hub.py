@@ -87,7 +87,6 @@ def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
         ({"config": "third"}, "third"),
         ({"text": "body"}, "no text column 'body'"),
         ({"dataset": "hub:o/absent"}, "HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
-        ({"dataset": "path:/no/such"}, "no such file or folder"),
         ({"dataset": "hub:news"}, "write hub:OWNER/NAME"),
     ],
 )

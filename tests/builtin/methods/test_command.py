@@ -34,18 +34,9 @@ SETTINGS = {
     "backbone": "embedded:newswire-gpt2",
     "task": {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 2}},
     "dataset": "newswire_chat",
-    "train_samples": 24,
-    "validation_samples": 8,
-    "test_samples": 16,
-    "steps": 3,
-    "global_batch": 8,
-    "latency_samples": 0,
-    "device": "cpu",
-    "world_size": 2,
-    "threads": 1,
-    "precision": "fp32",
-    "max_length": 96,
-}
+    "train_samples": 24, "validation_samples": 8, "test_samples": 16, "steps": 3, "global_batch": 8, "max_length": 96,
+    "latency_samples": 0, "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
+}  # fmt: skip
 TRAINER = '''
 """A trainer of the tests: copies the model, or does what MODE says."""
 import json, os, shutil, subprocess, sys, time
