@@ -17,7 +17,7 @@ from rich.console import Console
 
 from helpers import made_checks
 from helpers.made_checks import HOSTILE
-from hpml_bench.cli.gate import print_report
+from hpml_bench.cli.commands.check import print_report
 from hpml_bench.gate import outputs, page, verdicts
 from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
 from hpml_bench.report.pictures.svg import svg
