@@ -110,14 +110,11 @@ def test_a_count_with_a_tolerance_is_of_its_hardware(
     assert len(report.counts) == (not moved)
 
 
-@pytest.mark.parametrize(
-    ("stored", "here", "moved", "sentence"),
-    [
-        ({}, {"global_batch": 8}, False, "another settings.global_batch"),
-        ({"precision": "bf16"}, {"precision": "fp32"}, False, "another settings.precision"),
-        ({"precision": "bf16"}, {"precision": "fp32"}, True, "another settings.precision"),
-    ],
-)
+@pytest.mark.parametrize(("stored", "here", "moved", "sentence"), [
+    ({}, {"global_batch": 8}, False, "another settings.global_batch"),
+    ({"precision": "bf16"}, {"precision": "fp32"}, False, "another settings.precision"),
+    ({"precision": "bf16"}, {"precision": "fp32"}, True, "another settings.precision"),
+])  # fmt: skip
 def test_other_work_is_refused(
     stored: dict[str, Any], here: dict[str, Any], moved: bool, sentence: str, saved: Path
 ) -> None:

@@ -190,16 +190,13 @@ def test_a_machine_that_is_never_quiet_ends_undecided(tmp_path: Path, monkeypatc
     assert (report.verdicts[0].status, report.verdicts[0].pairs) == ("INCONCLUSIVE", 0)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, None),
-        ({"stolen": 0.1}, "the host took 5%"),
-        ({"throttled": 2}, "quota"),
-        ({"busy": 4.5, "own": 0}, "4.5 other processes"),
-        ({"busy": 4.5, "own": 2}, None),
-    ],
-)
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({}, None),
+    ({"stolen": 0.1}, "the host took 5%"),
+    ({"throttled": 2}, "quota"),
+    ({"busy": 4.5, "own": 0}, "4.5 other processes"),
+    ({"busy": 4.5, "own": 2}, None),
+])  # fmt: skip
 def test_disturbance_is_judged_from_what_others_did(
     changes: dict[str, float], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,17 +21,14 @@ FOUR = "exactly one of --against REV, --against-env PYTHON, --baseline FILE and 
 UNHEEDED = ("--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ("check", FOUR),
-        ("check --against main --self-test", FOUR),
-        *((f"check --self-test --slowdown {value}", "is no share") for value in ("0", "three", "-1%", "200%")),
-        ("check --self-test --slowdown 0.5%", "must be above the 1%"),
-        *((f"check --self-test {option}", f"{option.removesuffix('=x')}: goes with a check") for option in UNHEEDED),
-        ("baseline save base.json --runs 9", "--runs"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ("check", FOUR),
+    ("check --against main --self-test", FOUR),
+    *((f"check --self-test --slowdown {value}", "is no share") for value in ("0", "three", "-1%", "200%")),
+    ("check --self-test --slowdown 0.5%", "must be above the 1%"),
+    *((f"check --self-test {option}", f"{option.removesuffix('=x')}: goes with a check") for option in UNHEEDED),
+    ("baseline save base.json --runs 9", "--runs"),
+])  # fmt: skip
 def test_a_mistake_is_one_sentence(arguments: str, sentence: str) -> None:
     """What to compare with is named once; a slowdown is a share above what is let through; ten runs at least."""
     done = invoke(*arguments.split())
@@ -90,14 +87,11 @@ def test_annotations_and_files_do_not_cost_each_other(
     assert (summary.exists(), report.exists()) == ((True, False) if broken == "files" else (False, True))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ((), "say what to compare with"),
-        (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
-        (("--against", "main", "--methods", "nosuch"), "nosuch"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ((), "say what to compare with"),
+    (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
+    (("--against", "main", "--methods", "nosuch"), "nosuch"),
+])  # fmt: skip
 def test_a_mistake_is_annotated_in_a_github_workflow(
     arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

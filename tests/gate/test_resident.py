@@ -118,14 +118,11 @@ def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None
             resident.call("describe")
 
 
-@pytest.mark.parametrize(
-    ("code", "wait", "sentence"),
-    [
-        ("raise SystemExit('no good')", False, r"broken: .*status 1: no good"),
-        ("raise SystemExit('no good')", True, r"broken: .*status 1: no good"),
-        ("import hpml_bench_missing_module", False, "No module named 'hpml_bench_missing_module'"),
-    ],
-)
+@pytest.mark.parametrize(("code", "wait", "sentence"), [
+    ("raise SystemExit('no good')", False, r"broken: .*status 1: no good"),
+    ("raise SystemExit('no good')", True, r"broken: .*status 1: no good"),
+    ("import hpml_bench_missing_module", False, "No module named 'hpml_bench_missing_module'"),
+])  # fmt: skip
 def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sentence: str, tmp_path: Path) -> None:
     """An error of that side, not a hang, also where it died before a request could be written to it."""
     # A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE, and the check green.

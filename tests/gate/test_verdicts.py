@@ -206,18 +206,15 @@ def test_runs_of_a_baseline(slowdown: float, status: str) -> None:
     assert statuses(verdicts.of_runs(reference, {}, RULES)) == ["INCONCLUSIVE"] * 3
 
 
-@pytest.mark.parametrize(
-    ("reference", "candidate", "tolerance", "status"),
-    [
-        (10, 10, 0.0, "PASS"),
-        (10, 9, 0.0, "PASS"),
-        (10, 11, 0.0, "FAIL"),
-        (0, 1, 0.0, "FAIL"),
-        (0, 0, 0.0, "PASS"),
-        (100, 105, 0.05, "PASS"),
-        (100, 106, 0.05, "FAIL"),
-    ],
-)
+@pytest.mark.parametrize(("reference", "candidate", "tolerance", "status"), [
+    (10, 10, 0.0, "PASS"),
+    (10, 9, 0.0, "PASS"),
+    (10, 11, 0.0, "FAIL"),
+    (0, 1, 0.0, "FAIL"),
+    (0, 0, 0.0, "PASS"),
+    (100, 105, 0.05, "PASS"),
+    (100, 106, 0.05, "FAIL"),
+])  # fmt: skip
 def test_counts(reference: float, candidate: float, tolerance: float, status: str) -> None:
     """Any increase above the tolerance fails, from nothing too; what grew is named as torch writes it."""
     count = MethodCount(
@@ -256,22 +253,19 @@ def verdict(status: str, pairs: int = 12, metric: str = "step_time") -> Verdict:
     return Verdict(method="lora", metric=metric, status=status, pairs=pairs, detail="x")
 
 
-@pytest.mark.parametrize(
-    ("found", "strict", "expected"),
-    [
-        ([verdict("PASS")], True, 0),
-        ([verdict("PASS"), verdict("FAIL"), verdict("INCONCLUSIVE")], True, 1),
-        ([verdict("FAIL", pairs=0)], False, 1),
-        ([], False, 2),
-        ([verdict("INCONCLUSIVE", pairs=0)], False, 2),
-        ([verdict("INCONCLUSIVE", pairs=0), verdict("PASS", metric="flops")], False, 2),
-        ([verdict("PASS", pairs=0, metric="flops")], False, 0),
-        ([verdict("PASS"), verdict("INCONCLUSIVE")], False, 0),
-        ([verdict("PASS"), verdict("INCONCLUSIVE")], True, 3),
-        ([verdict("INCOMPARABLE", pairs=0)], False, 0),
-        ([verdict("INCOMPARABLE", pairs=0)], True, 3),
-    ],
-)
+@pytest.mark.parametrize(("found", "strict", "expected"), [
+    ([verdict("PASS")], True, 0),
+    ([verdict("PASS"), verdict("FAIL"), verdict("INCONCLUSIVE")], True, 1),
+    ([verdict("FAIL", pairs=0)], False, 1),
+    ([], False, 2),
+    ([verdict("INCONCLUSIVE", pairs=0)], False, 2),
+    ([verdict("INCONCLUSIVE", pairs=0), verdict("PASS", metric="flops")], False, 2),
+    ([verdict("PASS", pairs=0, metric="flops")], False, 0),
+    ([verdict("PASS"), verdict("INCONCLUSIVE")], False, 0),
+    ([verdict("PASS"), verdict("INCONCLUSIVE")], True, 3),
+    ([verdict("INCOMPARABLE", pairs=0)], False, 0),
+    ([verdict("INCOMPARABLE", pairs=0)], True, 3),
+])  # fmt: skip
 def test_exit_statuses(found: list[Verdict], strict: bool, expected: int) -> None:
     """0 pass, 1 regression, 2 nothing measured, 3 undecided under --strict; measuring on is of use while undecided."""
     assert verdicts.exit_status(found, strict) == expected

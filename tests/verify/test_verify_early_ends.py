@@ -74,20 +74,17 @@ def shorter(made: Forged) -> list[Path]:
     return [run]
 
 
-@pytest.mark.parametrize(
-    ("edit", "check", "what"),
-    [
-        (shorter, "consumption", "steps, and its validation scores give"),
-        (record("lora 0", metrics__selected_step=4.0), "self checks", "fails the self-check selected step"),
-        (record("lora 0", metrics__selected_seconds=0.001), "self checks", "fails the self-check selected step"),
-        (record("lora 0", consumed__planned=PLANNED - EVERY), "consumption", "steps 56 instead of 60"),
-        (record("lora 0", consumed__planned=PLANNED - EVERY), "steps", "took 56 steps, and its settings say 60"),
-        (record("lora 0", consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
-        (record("lora 0", consumed__planned=None), "steps", "its plan without an early end is of None steps"),
-        (record("lora 0", consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
-        (record("lora 0", spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("edit", "check", "what"), [
+    (shorter, "consumption", "steps, and its validation scores give"),
+    (record("lora 0", metrics__selected_step=4.0), "self checks", "fails the self-check selected step"),
+    (record("lora 0", metrics__selected_seconds=0.001), "self checks", "fails the self-check selected step"),
+    (record("lora 0", consumed__planned=PLANNED - EVERY), "consumption", "steps 56 instead of 60"),
+    (record("lora 0", consumed__planned=PLANNED - EVERY), "steps", "took 56 steps, and its settings say 60"),
+    (record("lora 0", consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
+    (record("lora 0", consumed__planned=None), "steps", "its plan without an early end is of None steps"),
+    (record("lora 0", consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
+    (record("lora 0", spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
+])  # fmt: skip
 def test_a_forgery_is_named(edit: Edit, check: str, what: str, forged: Forged) -> None:
     """Hashes, sums and self-checks of the record were made to fit."""
     run = sealed(forged, edit)
