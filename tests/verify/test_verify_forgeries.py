@@ -220,6 +220,17 @@ def other_places(made: Forged) -> str:
     return "seed 0"
 
 
+def margin_of_afterwards(made: Forged) -> str:
+    made.edit(*made.runs, declared__margin=WIDER)
+    made.suite(margin=WIDER)
+    return "suite.json"
+
+
+def told_no_places(made: Forged) -> str:
+    made.edit(*made.runs, place=None, order=None)
+    return ""
+
+
 def seed_left_out(made: Forged) -> str:
     """Delete a seed, and let the suite declare one less."""
     for run in runs(made, "2"):
@@ -360,9 +371,10 @@ UNSEALED: dict[str, Forgery] = {
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
-    "a margin of afterwards": (
-        with_suite(record("", declared__margin=WIDER), lambda _: {"margin": WIDER}),
-        "suite", "the packaged suite quickstart", "not checked"),
+    "a margin of afterwards": (margin_of_afterwards, "suite", "the packaged suite quickstart", "not checked"),
+    "no suite": (lambda made: (made.folder / "suite.json").unlink() or "suite.json",
+        "planned", "is missing or no suite"),
+    "no places": (told_no_places, "places", "no record says at which place", "not checked"),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
@@ -470,6 +482,9 @@ SEALED: dict[str, Forgery] = {
         "evaluations", "3 validation losses"),
     "called failed": (record("lora 0", status="failed", error=OUT_OF_LUCK),
         "unfinished", "ended as failed and yet has"),
+    # a probe may fail once the test rows are predicted: only the error tells why it has no score
+    "called failed once it was trained": (without_score("lora 1", "failed"),
+        "unfinished", "ended as failed once it was trained, and has ", "not checked"),
     "called diverged": (without_score("lora 1", "diverged"),
         "unfinished", "ended as diverged, which a run does earlier, and has predictions.parquet"),
     "a shorter run": (record("lora 0", seconds=2.0), "wall time", "took 2 s"),
@@ -489,7 +504,7 @@ def test_a_forgery_is_named(name: str, forged: Forged) -> None:
     """A line of the check says what is wrong and where; the folder is not consistent; no line shows a secret."""
     edit, check, words, *state = (UNSEALED | SEALED)[name]
     where = sealed(forged, edit) if name in SEALED else edit(forged)
-    place = where if isinstance(where, str) else "" if state else where[0].name
+    place = where if isinstance(where, str) else where[0].name
     made = verify(forged.folder)
     assert made.consistent == bool(state), made.checks
     lines = [text for found, text in findings(made, check) if found == (state or ["failed"])[0]]
@@ -498,7 +513,7 @@ def test_a_forgery_is_named(name: str, forged: Forged) -> None:
 
 
 def test_every_check_has_a_forgery() -> None:
-    """The page's are in tests/cli."""
+    """The page's are in test_verify_checks.py."""
     named = {check.replace(" ", "_") for _, check, *_ in (UNSEALED | SEALED).values()}
     assert named == {check.__name__ for check in ALL} - {"sample_order", "page"}
 
@@ -592,14 +607,6 @@ def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     ((state, text),) = found
     assert state == "not checked"
     assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
-
-
-def test_a_failed_run_that_was_trained_is_named(forged: Forged) -> None:
-    """A probe may fail once the test rows are predicted: a line says that only the error tells why it has no score."""
-    run = sealed(forged, without_score("lora 1", "failed"))
-    ((state, text),) = findings(verify(forged.folder), "unfinished")
-    assert state == "not checked"
-    assert text.startswith(f"{run}: ended as failed once it was trained, and has ")
 
 
 def test_an_invalid_run_has_a_place(forged: Forged) -> None:
