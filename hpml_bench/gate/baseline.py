@@ -96,7 +96,7 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if request.time and not same:
         reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
-        timed = tuple(verdicts.incomparable(name, reason) for name in names)
+        timed = tuple(verdicts.untimed(name, reason) for name in names)
     elif request.time:
         then, now = (verdicts.run_effects(runs, names) for runs in (before.runs, made))
         timed = verdicts.of_runs(then, now, request.rules)

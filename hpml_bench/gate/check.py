@@ -270,12 +270,14 @@ def check(
         if request.time:
             made.time()
     except Incomparable as reason:
-        made.verdicts = tuple(verdicts.incomparable(name, str(reason)) for name in request.names)
+        made.verdicts = tuple(verdicts.untimed(name, str(reason)) for name in request.names)
     if request.time and not made.verdicts:
         if not made.counts:
             why = made.late or "give --max-minutes more"
             raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
-        made.verdicts = tuple(map(verdicts.unmeasured, request.names))
+        made.verdicts = tuple(
+            verdicts.untimed(name, "no pairs were measured", "INCONCLUSIVE") for name in request.names
+        )
     own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": made.turns, "delay_seconds": made.delays}
     own["settings"] = request.settings.model_dump(mode="json")
     described = [made.prepared[side.key].described if side.key in made.prepared else {} for side in compared.both]

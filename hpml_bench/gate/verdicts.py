@@ -17,6 +17,7 @@ from hpml_bench.system.text import sanitize
 
 STEP_TIME = "step_time"
 PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3  # exit statuses
+GRAVEST: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")  # the gravest first
 
 Effects = Mapping[str, Sequence[float]]
 """method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
@@ -146,17 +147,14 @@ def _judge(
     verdicts = {}
     for method, test in tests.items():
         if test is None:
-            verdicts[method] = unmeasured(method, unit)
+            verdicts[method] = untimed(method, f"no {unit} were measured", "INCONCLUSIVE")
             continue
         step = rejected.index(method) if method in rejected else len(rejected)
         lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)
-        status: Status = "INCONCLUSIVE"
-        if method in rejected:
-            status = "FAIL"
-        elif upper is not None and upper < target:
-            status = "PASS"
+        passed = upper is not None and upper < target
         verdict = Verdict(
-            method=method, metric=STEP_TIME, status=status, estimate=math.expm1(test.estimate),
+            method=method, metric=STEP_TIME, estimate=math.expm1(test.estimate),
+            status="FAIL" if method in rejected else "PASS" if passed else "INCONCLUSIVE",
             lower=None if lower is None else math.expm1(lower), upper=None if upper is None else math.expm1(upper),
             p=adjusted[method], mde=detectable(test, rules, alpha / len(tests)), pairs=test.size, detail="",
         )  # fmt: skip
@@ -178,12 +176,8 @@ def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
     return math.expm1(math.log1p(rules.null) + quantiles * test.error * math.sqrt(math.pi / 3))
 
 
-def incomparable(method: str, reason: str) -> Verdict:
-    return Verdict(method=method, metric=STEP_TIME, status="INCOMPARABLE", detail=reason)
-
-
-def unmeasured(method: str, unit: str = "pairs") -> Verdict:
-    return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
+def untimed(method: str, reason: str, status: Status = "INCOMPARABLE") -> Verdict:
+    return Verdict(method=method, metric=STEP_TIME, status=status, detail=reason)
 
 
 def settled(verdicts: Iterable[Verdict]) -> bool:
@@ -194,9 +188,7 @@ def settled(verdicts: Iterable[Verdict]) -> bool:
 
 def overall(verdicts: Iterable[Verdict]) -> Status:
     """Return the one status that a check has: the gravest of its verdicts."""
-    statuses = {verdict.status for verdict in verdicts}
-    gravest: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
-    return next((status for status in gravest if status in statuses), "INCONCLUSIVE")
+    return min((verdict.status for verdict in verdicts), key=GRAVEST.index, default="INCONCLUSIVE")
 
 
 def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
@@ -299,11 +291,8 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     """Return a relative change as `+1.3 %`."""
     if value is None or not math.isfinite(value):
         return MISSING
-    text = number(abs(value) * 100, ".2f" if abs(value) < 0.1 else ".0f")
-    if not text.strip("0."):
-        return f"{text} %"
-    before = MINUS if value < 0 else "+" if sign else ""
-    return f"{before}{text} %"
+    text = number(value * 100, ".2f" if abs(value) < 0.1 else ".0f")
+    return f"{'+' if sign and value > 0 and text.strip('0.') else ''}{text} %"
 
 
 def longer(value: float | None) -> str:
