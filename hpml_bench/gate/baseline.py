@@ -19,9 +19,8 @@ from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
 from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.records.files import write_atomically
-from hpml_bench.suite import registry
+from hpml_bench.report.comparability import settings_of
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
@@ -128,21 +127,12 @@ def _refuse_other_work(request: Request, before: Baseline, file: Path) -> None:
     missing = [name for name in request.names if name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
-    then, now = _dumped(before.settings), _dumped(request.settings)
+    then, now = settings_of(before.settings), settings_of(request.settings)
     changed = [] if before.suite == request.suite else [f"suite, {before.suite}"]
     changed += [method.name for method in request.methods if method != stored[method.name]]
     changed += [f"settings.{key}" for key in now if now[key] != then[key]]
     if changed:
         raise UserError(f"--baseline {file}: was made with another {changed[0]}; save a new one")
-
-
-def _dumped(settings: Settings) -> dict[str, Any]:
-    """Return settings in a form that is equal where they mean the same: options without those at their defaults."""
-    dumped = settings.model_dump(mode="json")
-    kinds: dict[registry.Kind, str] = {"tasks": "task", "datasets": "dataset", "optimizers": "optimizer"}
-    for kind, key in kinds.items():
-        dumped[key]["options"] = without_defaults(kind, dumped[key]["name"], dumped[key]["options"])
-    return dumped
 
 
 def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tuple[Counts, list[TimedRun]]:
