@@ -58,10 +58,25 @@ def forged(honest: Path, tmp_path: Path) -> Forged:
 # Edits
 
 
-def rows(which: str, change: Callable[[Any], Any], **changes: Any) -> Edit:
+def on(which: str, change: Callable[[Path], object]) -> Edit:
+    """Change the folders of runs."""
+
+    def edit(made: Forged) -> list[Path]:
+        for run in (found := runs(made, which)):
+            change(run)
+        return found
+
+    return edit
+
+
+def rows(which: str, change: Callable[[Any], Any], rescore: bool = False, **changes: Any) -> Edit:
+    """Change the predictions of runs, and scores to fit, or fields of records."""
+
     def edit(made: Forged) -> list[Path]:
         for run in runs(made, which):
             edit_predictions(run, change)
+            if rescore:
+                rescored(run)
         return list(record(which, **changes)(made))
 
     return edit
@@ -119,25 +134,9 @@ def moved_tokens(old: list[Json]) -> list[Json]:
     return old
 
 
-def torn_record(made: Forged) -> list[Path]:
-    path = made.run("head", 2) / "run.json"
-    path.write_text(path.read_text()[:2000])
-    return [path.parent]
-
-
 def deleted_failure(made: Forged) -> str:
     shutil.rmtree(made.run("head", 1))
     return "suite.json: declares head with seed 1"
-
-
-def deleted_record(made: Forged) -> list[Path]:
-    ((run := made.run("head", 1)) / "run.json").unlink()
-    return [run]
-
-
-def without_points(made: Forged) -> list[Path]:
-    (made.run("full", 2) / "points.jsonl").unlink()
-    return runs(made, "full 2")
 
 
 def linked_file(made: Forged) -> str:
@@ -278,25 +277,11 @@ def recounted(made: Forged) -> list[Path]:
     return made.runs
 
 
-def called_right(made: Forged) -> list[Path]:
+def called_right(of: Any) -> Any:
     """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
-    edit_predictions(run := made.run("lora", 0), _called_right)
-    rescored(run)
-    return [run]
-
-
-def _called_right(of: Any) -> Any:
     wrong = of.index[(of.reference != of.prediction) & (of.loss > 1.4)][:40]
     of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
     return of
-
-
-def called_wrong(made: Forged) -> list[Path]:
-    """Call rows of a rival wrong whose right class is the likeliest."""
-    edit_predictions(run := made.run("head", 0), lambda of: of.assign(
-        prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)))  # fmt: skip
-    rescored(run)
-    return [run]
 
 
 def method_deleted(made: Forged) -> list[Path]:
@@ -357,11 +342,12 @@ Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
-    "a torn record": (torn_record, "hashes", "run.json is not readable as JSON"),
+    "a torn record": (on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
+        "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
     "a deleted failure": (deleted_failure, "planned", "no readable record"),
-    "a deleted record": (deleted_record, "hashes", "and no run.json"),
+    "a deleted record": (on("head 1", lambda run: (run / "run.json").unlink()), "hashes", "and no run.json"),
     "a link": (linked_file, "plain files", "is a link"),
     "a home in a log": (written("*/rank0.log", f"one line\nWarning: {HOME}/.venv/lib/x.py\n"),
         "private paths", f":2: names a home folder, {HOME}"),
@@ -397,8 +383,11 @@ SEALED: dict[str, Forgery] = {
         "predictions", "the labels beside its predictions"),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
     "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
-    "wrong rows called right": (called_right, "predictions", "40 rows have a loss"),
-    "right rows called wrong": (called_wrong, "predictions", "rows have a loss"),
+    "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
+    "right rows called wrong": (
+        rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
+             rescore=True),
+        "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -433,7 +422,8 @@ SEALED: dict[str, Forgery] = {
         "passed", "is called invalid for budget, which it passes"),
     "a shorter time": (record("lora 0", metrics__train_seconds=scaled(0.9)),
         "times", "its train_seconds is recorded as"),
-    "no points": (without_points, "times", "names no points.jsonl, so that its times can't be checked"),
+    "no points": (on("full 2", lambda run: (run / "points.jsonl").unlink()),
+        "times", "names no points.jsonl, so that its times can't be checked"),
     "the order of another seed": (
         lambda made: record("lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"])(made),
         "copies", "its order of samples is that of lora-s1"),
