@@ -86,11 +86,7 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     _refuse_other_work(request, before, file)
     wanted = len(before.runs) if request.time and same else 0
     counted, made = _runs(request, wanted, request.deadline(), say)
-    counts, lone = [], []
-    for name, now in counted.items():
-        found = verdicts.compare_counts(name, before.counts[name], now)
-        counts += [count for count in found if same or not count.tolerance]
-        lone += verdicts.one_sided(name, before.counts[name], now)
+    compared = [verdicts.compare_counts(name, before.counts[name], now, not same) for name, now in counted.items()]
     timed: tuple[Verdict, ...] = ()
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if request.time and not same:
@@ -104,9 +100,10 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
         mode="baseline", suite=request.suite, methods=names, rules=request.rules,
         reference=Side(label=str(file), python=stored.get("python"), versions=versions(stored)),
         candidate=Side(label="installed", python=here["python"], versions=versions(here)),
-        environment=here, runs=tuple(made), reference_runs=before.runs, counts=tuple(counts),
-        verdicts=(*timed, *verdicts.of_counts(counts), *lone), notes=tuple(notes), started=started,
-        seconds=round(monotonic() - began, 1),
+        environment=here, runs=tuple(made), reference_runs=before.runs,
+        counts=tuple(count for counts, _ in compared for count in counts),
+        verdicts=(*timed, *(verdict for _, judged in compared for verdict in judged)), notes=tuple(notes),
+        started=started, seconds=round(monotonic() - began, 1),
     )  # fmt: skip
 
 

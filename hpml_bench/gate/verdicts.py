@@ -210,11 +210,17 @@ def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
     return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
-def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[MethodCount]:
-    """Return a `MethodCount` for each quantity that both sides count."""
+def compare_counts(
+    method: str, reference: dict[str, Any], candidate: dict[str, Any], exact_only: bool = False
+) -> tuple[list[MethodCount], list[Verdict]]:
+    """Return a `MethodCount` for each quantity that both sides count, and a verdict for each that any does.
+
+    A quantity that only one side counts is INCOMPARABLE: a removed count must not pass. `exact_only`: those with a
+    tolerance are left out.
+    """
     # Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them. The
     # smaller tolerance holds, so that a change can't raise its own.
-    return [
+    counts = [
         MethodCount(
             method=method, name=name, title=now["title"], unit=now["unit"], reference=then["value"],
             candidate=now["value"], tolerance=min(now["tolerance"], then["tolerance"]),
@@ -223,25 +229,20 @@ def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, 
         for name, now in candidate.items()
         if (then := reference.get(name))
     ]  # fmt: skip
+    counts = [count for count in counts if not (exact_only and count.tolerance)]
+    judged = [of_count(count) for count in counts]
+    for name in sorted(reference.keys() ^ candidate.keys()):
+        lone = f"only the {'reference' if name in reference else 'candidate'} counts {name}"
+        judged.append(Verdict(method=method, metric=name, status="INCOMPARABLE", detail=lone))
+    return counts, judged
 
 
-def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Verdict]:
-    """Return INCOMPARABLE for each quantity that only one side counts: a removed count must not pass."""
-    lone = {name: "reference" if name in reference else "candidate" for name in reference.keys() ^ candidate.keys()}
-    return [
-        Verdict(method=method, metric=name, status="INCOMPARABLE", detail=f"only the {side} counts {name}")
-        for name, side in sorted(lone.items())
-    ]
-
-
-def of_counts(counts: Iterable[MethodCount]) -> tuple[Verdict, ...]:
-    """Return a verdict per count: FAIL for any increase above its tolerance."""
-    return tuple(
-        Verdict(
-            method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
-            status="FAIL" if count.candidate - count.reference > abs(count.reference) * count.tolerance else "PASS",
-        )
-        for count in counts
+def of_count(count: MethodCount) -> Verdict:
+    """Return a count's verdict: FAIL for any increase above its tolerance."""
+    failed = count.candidate - count.reference > abs(count.reference) * count.tolerance
+    return Verdict(
+        method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
+        status="FAIL" if failed else "PASS",
     )  # fmt: skip
 
 

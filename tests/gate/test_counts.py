@@ -17,7 +17,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import global_batches
 from hpml_bench.gate.records import MethodCount
 from hpml_bench.gate.sides import Installation, ResidentProcess
-from hpml_bench.gate.verdicts import compare_counts, of_counts
+from hpml_bench.gate.verdicts import compare_counts
 from hpml_bench.gate.workload import waits
 from hpml_bench.plugins.rows import Rows
 
@@ -55,8 +55,8 @@ def reference() -> dict[str, dict[str, Any]]:
 
 def failures(reference: dict[str, Any], installation: Installation) -> dict[str, MethodCount]:
     """Return the counts of lora in which an installation fails against the installed version."""
-    found = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
-    failed = {verdict.metric for verdict in of_counts(found) if verdict.status == "FAIL"}
+    found, judged = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
+    failed = {verdict.metric for verdict in judged if verdict.status == "FAIL"}
     return {count.name: count for count in found if count.name in failed}
 
 
@@ -104,7 +104,7 @@ def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp
 def test_counts_have_no_noise(reference: dict[str, Any]) -> None:
     """Another process counts the same: nothing is even different."""
     again = counts(Installation("again", sys.executable), "lora")["lora"]
-    found = compare_counts("lora", reference["lora"], again)
+    found, _ = compare_counts("lora", reference["lora"], again)
     assert [count.name for count in found if count.reference != count.candidate] == []
     assert len(found) == 8
 
