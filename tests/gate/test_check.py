@@ -309,6 +309,8 @@ def test_annotations_and_files_do_not_cost_each_other(
     done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", str(report))
     assert done.exit_code == 2
     assert "::error title=FAIL lora%3A operators" in done.output
+    said = f"GITHUB_STEP_SUMMARY: {summary} can't" if broken == "summary" else f"--json {report}: can't"
+    assert f"{said} be written (" in done.output
     assert (summary.exists(), report.exists()) == ((True, False) if broken == "files" else (False, True))
 
 
