@@ -118,7 +118,9 @@ def _errors(outlier: float, liking: float, own: float, random: Random, *shape: i
 
 AT_MARGIN = (MARGIN, 0.0)
 RARE = Scores(partial(_rare_rows, _nearly_alike), AT_MARGIN, step=1.0)
-LARGE_GROUPS = Scores(partial(_rare_rows, _nearly_alike, sizes=LARGE), AT_MARGIN, span=50 / np.mean(LARGE))
+LARGE_GROUPS = Scores(
+    partial(_rare_rows, _nearly_alike, sizes=LARGE), AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE)
+)
 SCORES: tuple[tuple[str, Scores, int, int], ...] = (
     ("real scores, equal", Scores(_smooth), 5, 500),
     *(("real scores of 0.7, rare failures of one method", Scores(partial(_rare_failures, 0.7)), 5, n)
@@ -139,7 +141,8 @@ def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
     """Draw a page of scores over five seeds, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, 5, rows)
     scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step)
-    decided = _page(scored, *(equal_costs(random, methods, 5) for _ in range(2)))
+    costs = np.exp(COST_SD * random.standard_normal((2, methods, 5)))
+    decided = _page(scored, *(statistics.compare_costs(by_seed(of), MARGIN_COST) for of in costs))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
     false = [c for c in decided[: len(scored)] if _false(c, truth[c.a] - truth[c.b])]
     false += [c for c in decided[len(scored) :] if c.differs]
@@ -155,12 +158,6 @@ def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: i
 def _false(c: Comparison, difference: float) -> bool:
     wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
     return wrong_way or (c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9))
-
-
-def equal_costs(random: Random, methods: int, seeds: int) -> tuple[Comparison, ...]:
-    """Return the pairs of methods by a cost in which they are equal."""
-    costs = np.exp(COST_SD * random.standard_normal((methods, seeds)))
-    return statistics.compare_costs(by_seed(costs), MARGIN_COST)
 
 
 def looks_page(random: Random, methods: int = 5) -> bool:

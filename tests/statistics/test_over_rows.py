@@ -131,16 +131,14 @@ def test_the_planned_rows_decide(kind: str) -> None:
     """So many rows as a pair needs find a difference of its size in about 80 % of samples, and not in all."""
     random = np.random.default_rng(0)
 
-    def pair(n: int) -> dict[str, np.ndarray]:
+    def differs(n: int) -> bool:
+        a, b = (random.random((2, n)).T < [0.7, 0.6]).T.astype(float)
         if kind == "rows":
-            return {"a": 0.1 + 0.5 * random.standard_normal(n), "b": 0.5 * random.standard_normal(n)}
-        ease = random.random(n)
-        return {"a": (ease < 0.7).astype(float), "b": (random.random(n) < 0.6).astype(float)}
-
-    def compared(of: dict[str, np.ndarray]) -> statistics.Comparison:
+            a, b = 0.5 * random.standard_normal((2, n)) + [[0.1], [0.0]]
+        pairs = compare_rows({"a": a, "b": b}, span=4.0 if kind == "rows" else 1.0)
         if kind == "shares":
-            return decide(compare_shares({name: float(rows.mean()) for name, rows in of.items()}, len(of["a"])))[0]
-        return decide(compare_rows(of, span=4.0 if kind == "rows" else 1.0))[0]
+            pairs = compare_shares({"a": a.mean(), "b": b.mean()}, n)
+        return decide(pairs)[0].differs
 
     evidence = {
         "rows": OverRows(200, 0.1, 0.5 * 2**0.5, 4.0),
@@ -148,8 +146,7 @@ def test_the_planned_rows_decide(kind: str) -> None:
         "right and wrong": RightAndWrong(200, 0.1, (0.46 - 0.01) ** 0.5, 1.0, 36, 56, 36),
     }[kind]
     need = statistics.seeds_to_find([evidence], 0.1, 0.036)
-    found = np.mean([compared(pair(need)).differs for _ in range(300)])
-    assert 0.7 < found < 0.92
+    assert 0.7 < np.mean([differs(need) for _ in range(300)]) < 0.92
 
 
 def test_skewed_differences_without_a_range_are_marked() -> None:
