@@ -17,6 +17,7 @@ YAML = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yam
 LOADS = {"torch.load", "torch.serialization.load", "numpy.load", "os.*", "torch.*", "yaml.*"}
 """Called by their bare name they would not be seen, as `torch.load` and the others above are."""
 RENAMED = {"os", "torch", "yaml"}
+NEVER_TRUE = {"shell", "trust_remote_code", "allow_pickle"}
 CODE_FREE = {"AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"}
 
 
@@ -49,13 +50,7 @@ def dangers(source: str) -> Iterator[str]:
             name = dotted(node)
             if name in CALLS | YAML or name.endswith(("_object", "_object_list", "_objects", ".read_pickle")):
                 yield name
-        if isinstance(node, ast.keyword) and node.arg == "shell" and not is_false(node.value):
-            yield "shell=True"
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg in {"trust_remote_code", "allow_pickle"}
-            and not is_false(node.value)
-        ):
+        if isinstance(node, ast.keyword) and node.arg in NEVER_TRUE and not is_false(node.value):
             yield str(node.arg)
         if isinstance(node, ast.Call):
             yield from of_call(node, dotted(node.func))

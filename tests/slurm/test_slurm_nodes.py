@@ -10,7 +10,6 @@ import pytest
 from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat
 
 pytestmark = pytest.mark.cluster
@@ -89,19 +88,30 @@ def _there(cluster: TwoNodes, node: str) -> bool:
         return False
 
 
-# Runs of which a rank on the second node is killed or stopped
+@pytest.mark.cluster_slow
+@pytest.mark.parametrize(("signal", "status", "named"), [
+    ("KILL", "killed", "(on node 1, {host})"),  # though rank 0 saw only a lost connection
+    ("STOP", "timeout", "node 1 ({host})"),  # nothing moves, and no node sees an error
+])  # fmt: skip
+def test_a_rank_that_breaks_on_the_second_node_is_the_cause(
+    signal: str, status: str, named: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """The run is killed, or a timeout, by that rank on that node; the other run is done, and both nodes end.
 
-
-@pytest.fixture
-def over_nodes(disturbed: Make) -> Disturbed:
-    """A sweep of one job whose runs have a rank on each node; the first run stays at its gate."""
-    return disturbed(nodes=2, cpus_per_node=1, parallel=1)
-
-
-def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
-    """Check that the unit's other run was done; give the same command again, and return the record of before it."""
+    The same command then does the run.
+    """
+    # Protection: a signal outranks what peers say of it (launch.nodes.merged); each node's watchdog reads the
+    # heartbeats of its own ranks (launch.watchdog).
+    sweep = disturbed(nodes=2, cpus_per_node=1, parallel=1)
+    job = sweep.begin(methods=ORDER, stall=20 if signal == "STOP" else 300)
+    host, pid = sweep.rank(job, 1)
+    assert host != sweep.rank(job, 0)[0]
+    slurm_cluster.do("in", host, "kill", f"-{signal}", pid)
+    sweep.pass_on()
     assert sweep.complete()
-    before = sweep.record()
+    record = sweep.record()
+    assert record.status == status
+    assert named.format(host=host) in record.error.message
     assert sweep.record("lora").status == "ok"
     assert [how for _, how in sweep.starts()] == ["done"]
     assert len(sweep.open(methods=ORDER).submit(again=True)) == 1
@@ -110,35 +120,3 @@ def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
     hardware = sweep.record().environment["hardware"]
     assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
     assert not sweep.left()
-    return before
-
-
-@pytest.mark.cluster_slow
-def test_a_killed_rank_on_the_second_node_is_the_cause(
-    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
-    """SIGKILL: the run is killed, by that rank on that node, though rank 0 saw only a lost connection."""
-    # Protection: a signal outranks what peers say of it (launch.nodes.merged).
-    job = over_nodes.begin(methods=ORDER)
-    host, pid = over_nodes.rank(job, 1)
-    assert host != over_nodes.rank(job, 0)[0]
-    slurm_cluster.do("in", host, "kill", "-KILL", pid)
-    over_nodes.pass_on()
-    record = mended(over_nodes, truth)
-    assert record.status == "killed"
-    assert f"(on node 1, {host})" in record.error.message
-
-
-@pytest.mark.cluster_slow
-def test_a_stopped_rank_on_the_second_node_is_a_stall(
-    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
-    """SIGSTOP: nothing moves, and no node sees an error; a timeout that names the rank, and both nodes end."""
-    # Protection: each node's watchdog reads the heartbeats of its own ranks (launch.watchdog).
-    job = over_nodes.begin(methods=ORDER, stall=20)
-    host, pid = over_nodes.rank(job, 1)
-    slurm_cluster.do("in", host, "kill", "-STOP", pid)
-    over_nodes.pass_on()
-    record = mended(over_nodes, truth)
-    assert record.status == "timeout"
-    assert f"node 1 ({host})" in record.error.message

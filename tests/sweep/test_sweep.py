@@ -128,15 +128,12 @@ def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_pat
     assert "diverged" in (tmp_path / "colours/report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
-        ("backbone=path:nowhere", ["nowhere"]),
-        ("dataset.options.label=colour", ["colour", "text"]),
-        ("max_length=1000", ["max_length", "1000", "64"]),
-    ],
-)
+@pytest.mark.parametrize(("setting", "words"), [
+    ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
+    ("backbone=path:nowhere", ["nowhere"]),
+    ("dataset.options.label=colour", ["colour", "text"]),
+    ("max_length=1000", ["max_length", "1000", "64"]),
+])  # fmt: skip
 def test_what_cannot_be_had_is_one_sentence(
     finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Services that are silent or gone: bounded time, one sentence, results untouched. Each one's own tests have the rest.
 
-wandb: test_wandb.py, test_wandb_mode.py; the hub and wrong hashes: test_sources.py.
+wandb: test_wandb.py, test_trackers.py; the hub and wrong hashes: test_sources.py.
 """
 
 from __future__ import annotations
