@@ -98,8 +98,7 @@ def as_bash_does(script: str, before: str = "", **variables: str) -> subprocess.
 
 
 @pytest.mark.parametrize(
-    ("lines", "well"),
-    [(["no-such-module load cuda"], False), (["true", "false", "true"], False), (["true"], True)],
+    ("lines", "well"), [(["no-such-module load cuda"], False), (["true", "false", "true"], False), (["true"], True)]
 )
 def test_a_setup_line_that_fails_ends_the_job(lines: list[str], well: bool) -> None:
     """Else its runs would be done, and recorded as good, in an environment that nobody asked for."""
