@@ -10,8 +10,6 @@ import pytest
 from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
-from hpml_bench.system import heartbeat
-
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]
 ORDER = ("held", "lora")
@@ -20,14 +18,6 @@ ORDER = ("held", "lora")
 @pytest.fixture
 def over(disturbed: Make, shared_folder: Path) -> Disturbed:
     return disturbed(nodes=2, cpus_per_node=1, scratch=str(shared_folder / "s/$SLURMD_NODENAME"))
-
-
-def rank(room: Path, node: int) -> int:
-    """Return the process number of a node's rank, as the node counts them."""
-    folders = (room / f"s/n{node + 1}").glob("hpmlt-*/*/")
-    (beat,) = [beat for folder in folders for beat in heartbeat.read(folder)]
-    assert beat.rank == node
-    return beat.pid
 
 
 def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[str, Any]) -> None:
@@ -57,18 +47,18 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
 
 
 @pytest.mark.cluster_slow
-def test_a_killed_agent_on_the_second_node(over: Disturbed, shared_folder: Path, slurm_cluster: TwoNodes) -> None:
+def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report."""
     # Protection: the agent's fork server is started first, and dies with it.
-    over.begin(methods=("held",))
-    number = rank(shared_folder, 1)
+    host, pid = over.rank(over.begin(methods=("held",)), 1)
+    assert host == "n2"
     slurm_cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
     assert over.complete()
     record = over.record()
     assert record.status == "killed"
     assert "no report from node 1 (n2): its agent or the node was lost" in str(record.error)
     with pytest.raises(RuntimeError):
-        slurm_cluster.do("in", "n2", "kill", "-0", str(number))
+        slurm_cluster.do("in", "n2", "kill", "-0", pid)
 
 
 @pytest.mark.cluster_slow
