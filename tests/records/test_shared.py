@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,7 +18,6 @@ from hpml_bench.records.jobs import Job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 
-Rename = Callable[[Path, Path], None]
 rename = os.rename
 
 

@@ -30,6 +30,7 @@ from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
 from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
+QuickRuns = Callable[[dict[str, str]], list[str]]
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:
@@ -152,7 +153,7 @@ def test_what_cannot_be_had_is_one_sentence(
 
 
 @pytest.fixture
-def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> QuickRuns:
     return partial(arrange, monkeypatch)
 
 
@@ -160,9 +161,7 @@ def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))
 
 
-def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
-    quick_runs: Callable[[dict[str, str]], list[str]], tmp_path: Path
-) -> None:
+def test_a_sweep_in_which_nothing_could_be_done_is_no_success(quick_runs: QuickRuns, tmp_path: Path) -> None:
     """Status 1 where every method is unsupported; one that is, is none."""
     quick_runs({"x": "unsupported"})
     suite = tmp_path / "quick.yaml"
@@ -174,7 +173,7 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
 
 
 def test_a_record_that_is_lost_meanwhile_is_no_success(
-    quick_runs: Callable[[dict[str, str]], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_runs: QuickRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk may cut it after it was written: status 1, and the same command does that run again."""
     ran, keep = quick_runs({}), sweep.SweepQueue.keep
