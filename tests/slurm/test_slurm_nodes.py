@@ -1,14 +1,20 @@
-"""One run over both nodes of a real Slurm: gloo over their network, an agent on each, one cause when one breaks."""
+"""One run over both nodes of a real Slurm, by its engine or by torchrun: over their network, one cause of an end."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 from disturbed import Disturbed
-from two_nodes import TwoNodes, slurm, until
+from two_nodes import NODES, SCRIPT, TwoNodes, slurm, until
+
+from hpml_bench.records.load import load_records
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]
@@ -31,6 +37,31 @@ def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[s
     assert environment["where"]["hosts"] == ["n1", "n2"]
     assert environment["hardware"]["ranks_per_node"] == [1, 1]
     assert environment["hardware"]["interconnect"].startswith("eth0")
+
+
+def test_torchrun_over_both_nodes_computes_the_same(
+    held_suite: Path, local: Path, truth: dict[str, Any], shared_folder: Path, slurm_cluster: TwoNodes
+) -> None:
+    """`torchrun --nnodes 2`, whose nodes share no loopback; the record tells them apart from ranks on one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--nnodes", "2"]
+    run = ["-m", "hpml_bench", "run", "lora", str(held_suite), "--out", str(shared_folder)]
+    processes = [
+        subprocess.Popen(
+            [SCRIPT, "in", node, *command, "--master-addr", NODES[0], "--node-rank", str(number), *run], text=True,
+            env=os.environ | slurm_cluster._variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for number, node in enumerate(NODES)
+    ]  # fmt: skip
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    (over,) = load_records(shared_folder / "colours").records
+    assert faults.content(shared_folder / "colours") == {over.run_id: truth[over.run_id]}
+    hardware = over.environment["hardware"]
+    assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
+    assert hardware["interconnect"].startswith("eth0")
+    (one,) = [record.environment for record in load_records(local).records if record.run_id == over.run_id]
+    assert over.environment["fingerprint"] != one["fingerprint"] == over.environment["node_fingerprint"]
 
 
 @pytest.mark.cluster_slow
