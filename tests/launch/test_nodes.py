@@ -21,9 +21,8 @@ import pytest
 from helpers import tiny, warm
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.launch.agent import OverNodes
+from hpml_bench.launch.agent import CausePriority, OverNodes, Report, merged
 from hpml_bench.launch.meeting import Meeting
-from hpml_bench.launch.nodes import CausePriority, Report, merged
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions

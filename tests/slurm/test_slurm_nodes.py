@@ -118,7 +118,7 @@ def test_a_killed_rank_on_the_second_node_is_the_cause(
     over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
     """SIGKILL: the run is killed, by that rank on that node, though rank 0 saw only a lost connection."""
-    # Protection: a signal outranks what peers say of it (launch.nodes.merged).
+    # Protection: a signal outranks what peers say of it (launch.agent.merged).
     job = over_nodes.begin(methods=ORDER)
     host, pid = over_nodes.rank(job, 1)
     assert host != over_nodes.rank(job, 0)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import launcher
-from hpml_bench.launch.nodes import CausePriority, Report
+from hpml_bench.launch.agent import CausePriority, Report
 from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.system import pool
-from hpml_bench.system.pool import in_order
+from hpml_bench.system import child
+from hpml_bench.system.child import in_order
 
 HERE = os.getpid()
 
@@ -51,7 +51,7 @@ def test_work_goes_on_where_a_process_is_killed() -> None:
 
 @pytest.mark.parametrize(
     ("name", "owner"),
-    [("get_context", multiprocessing), ("ProcessPoolExecutor", pool), ("submit", ProcessPoolExecutor)],
+    [("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor)],
 )
 def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without fork or semaphores, or that starts no more processes."""
