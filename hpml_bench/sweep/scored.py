@@ -30,7 +30,6 @@ from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.served import Claim, examine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,6 +129,7 @@ class Scoring:
         Raises UserError: there is no such run, or one of the two has no answers.
         """
         from hpml_bench.data.prepare import prepare
+        from hpml_bench.training.served import Claim, examine
 
         of_suite = [(recorded.folder, record) for record in recorded.compared] if recorded else []
         runs = {
