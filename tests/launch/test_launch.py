@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,39 +64,33 @@ def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.Monk
         assert ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json()).status == expected
 
 
-@pytest.mark.parametrize(("kind", "status"), [("ValueError", "failed"), ("OutOfMemoryError", "oom_cuda")])
-def test_the_ranks_own_error_is_the_reason(
-    kind: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its exception tells more than the exit status; a torn error file doesn't hide another rank's."""
-    error = RunError(kind=kind, message="the reason", rank=1, traceback="Traceback ...")
-    files = {"error__rank0": '{"kind": "Val', "error__rank1": error.model_dump_json()}
-    record = ended(tmp_path, monkeypatch, died(1), **files)
-    assert (record.status, record.error) == (status, error)
+OWN = RunError(kind="ValueError", message="the reason", rank=1, traceback="Traceback ...")
+OF_GPU = OWN.model_copy(update={"kind": "OutOfMemoryError"})
+TORN = {"error__rank0": '{"kind": "Val'}
+ENDS: list[tuple[Any, dict[str, str], str, str | RunError]] = [
+    (died(1), TORN | {"error__rank1": OWN.model_dump_json()}, "failed", OWN),
+    (died(1), TORN | {"error__rank1": OF_GPU.model_dump_json()}, "oom_cuda", OF_GPU),
+    (died(-signal.SIGKILL), {}, "killed", "rank 1.*SIGKILL"),
+    (died(-signal.SIGSEGV), {}, "killed", "rank 1.*SIGSEGV"),
+    (died(3), {}, "failed", "rank 1.*status 3"),
+    *((None, {"outcome": text}, "failed", "without an outcome") for text in ("", '{"status": "splendid"}', "[" * 5000)),
+]
 
 
-@pytest.mark.parametrize(
-    ("exitcode", "status", "words"),
-    [(-signal.SIGKILL, "killed", "SIGKILL"), (-signal.SIGSEGV, "killed", "SIGSEGV"), (3, "failed", "status 3")],
-)
-def test_a_rank_that_left_no_word(
-    exitcode: int, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal, as from the kernel when memory runs out, is named, and so is a status; with the rank."""
-    record = ended(tmp_path, monkeypatch, died(exitcode))
+@pytest.mark.parametrize(("failure", "files", "status", "told"), ENDS)
+def test_how_ranks_ended_is_told(
+    failure: Any, files: dict[str, str], status: str, told: str | RunError, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By a rank's own error, whatever another one's torn file says; else by signal or status, with the rank.
+
+    Ranks that ended well but left nothing readable did not do the run.
+    """
+    record = ended(tmp_path, monkeypatch, failure, **files)
     assert record.status == status
-    assert words in record.error.message
-    assert "rank 1" in record.error.message
+    assert record.error == told if isinstance(told, RunError) else re.search(told, record.error.message)
     assert record.environment["hardware"]
     assert record.environment["hosts"] == [socket.gethostname()]
-
-
-@pytest.mark.parametrize("outcome", ["", '{"status": "splendid"}', "[" * 5000])
-def test_a_torn_outcome_is_a_failure(outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks that ended well but left nothing readable did not do the run."""
-    record = ended(tmp_path, monkeypatch, None, outcome=outcome)
-    assert record.status == "failed"
-    assert "outcome" in record.error.message
 
 
 @pytest.mark.parametrize("status", ["ok", "interrupted"])

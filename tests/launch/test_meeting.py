@@ -37,19 +37,15 @@ def stranger(meeting: Meeting) -> TCPStore:
     return TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=10))
 
 
-def test_the_store_of_a_run_on_one_machine_is_on_the_loopback_alone() -> None:
-    """No other address of the machine leads to it, so that nobody on its network does."""
-    found = KnownNodes("127.0.0.1", 0, 0, 1, "run", 30).next_rendezvous()
-    found.store.set("a", "b")
-    port = found.bootstrap_store_info.master_port
-    assert listening(port) == {"127.0.0.1"}
-
-
-def test_the_store_of_nodes_is_on_the_address_that_they_are_told() -> None:
-    """And on no other one of the machine, such as that of a network which leads elsewhere."""
-    meeting = Meeting("127.0.0.2", "key")
-    socket.create_connection(("127.0.0.2", meeting.port), timeout=5).close()
-    assert listening(meeting.port) == {"127.0.0.2"}
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_a_store_is_on_the_address_that_it_is_told(address: str) -> None:
+    """That of one machine's ranks, and that of nodes: nobody reaches it by another address of the machine."""
+    store = KnownNodes(address, 0, 0, 1, "run", 30).next_rendezvous()
+    store.store.set("a", "b")
+    meeting = Meeting(address, "key")
+    for port in (store.bootstrap_store_info.master_port, meeting.port):
+        socket.create_connection((address, port), timeout=5).close()
+        assert listening(port) == {address}
 
 
 def test_what_others_write_is_not_believed() -> None:

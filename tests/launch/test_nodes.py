@@ -116,22 +116,24 @@ def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, 
     assert "between_nodes_bytes_per_step" not in here.metrics
 
 
-def test_a_killed_rank_is_named_with_its_node(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
-    """Rank 0 loses its peer, which is no cause: the record has the rank that a signal ended, and its node."""
-    when_training(scratch, lambda ranks: ranks[1].kill())
+@pytest.mark.parametrize(
+    ("whom", "told"),
+    [
+        (lambda rank: rank, "killed: rank 1 was ended by SIGKILL"),
+        (lambda rank: rank.parent().parent(), "killed: no report from node 1 ("),
+    ],
+    ids=["rank", "agent"],
+)
+def test_who_was_killed_is_named_with_its_node(
+    whom: Callable[[psutil.Process], psutil.Process], told: str, prepared: Prepared, scratch: Path, tmp_path: Path
+) -> None:
+    """Rank 0 loses its peer, which is no cause; the ranks of an agent end with it, and its report is missing."""
+    killer = when_training(scratch, lambda ranks: whom(ranks[1]).kill())
     error = ended(prepared, tmp_path / "run", Limits(stall=60))
-    assert error.message.startswith("killed: rank 1 was ended by SIGKILL"), error
-    assert "on node 1" in error.message
-    assert error.rank == 1
-
-
-def test_a_killed_agent_is_a_missing_report(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
-    """Its ranks end with it, and what the other node loses by that is no cause."""
-    agent = when_training(scratch, lambda ranks: ranks[1].parent().parent().kill())
-    error = ended(prepared, tmp_path / "run", Limits(stall=60))
-    agent.join()
-    assert error.message.startswith("killed: no report from node 1 ("), error
-    assert "its agent or the node was lost" in error.message
+    killer.join()
+    assert error.message.startswith(told), error
+    assert ("on node 1" if error.rank == 1 else "its agent or the node was lost") in error.message
+    assert error.rank == (1 if "SIGKILL" in told else None)
 
 
 def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(

@@ -18,7 +18,6 @@ from hpml_bench.records.files import remove_temporary, write_atomically
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.jobs import write_once
 from hpml_bench.system import cache, temporary
-from hpml_bench.system.cache import locked
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redact_files
 
@@ -82,7 +81,7 @@ def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
     for path in (old / "entry" / "weights", left / "entry" / "weights", lock, kept / "entry", old / "entry",
                  left / "entry", kept, old, left):  # fmt: skip
         aged(path, DAY + 60)
-    with locked(target):
+    with cache.locked(target):
         assert {*tmp_path.iterdir()} == {kept, new_lock, tmp_path / "entry.lock"}
 
 

@@ -249,12 +249,13 @@ def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pyt
 TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
 
 
+@pytest.mark.usefixtures("known_machine")
 def test_the_fingerprint_of_one_node_is_of_its_hardware_alone() -> None:
     """The SHA-256 of the canonical JSON of the five parts, computed by hand: recorded runs keep theirs."""
     text = '{"architecture":"z80","cores":1,"cpu":"Z80","gpus":[],"memory_gb":1}'
@@ -264,6 +265,7 @@ def test_the_fingerprint_of_one_node_is_of_its_hardware_alone() -> None:
     assert "node_fingerprint" not in found
 
 
+@pytest.mark.usefixtures("known_machine")
 def test_two_ranks_on_one_node_are_not_one_on_each_of_two() -> None:
     """Their costs are not ranked together; neither are 2 + 2 ranks, another network, or nodes that are not alike."""
     kinds = [

@@ -394,12 +394,3 @@ def test_an_early_end_follows_evaluations_without_a_better_score(scores: dict[in
     made = make_task(TaskSpec(name="sequence_classification"), ("a", "b"))
     assert made.early_end(scores, 2) == end
     assert made.early_end(scores, None) is None
-
-
-def test_it_takes_evaluations() -> None:
-    """Of which a run has five by default, without answers of language models."""
-    with pytest.raises(ValueError, match="give eval_every"):
-        tiny.settings(select="best")
-    for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2}):
-        with pytest.raises(ValueError, match="go together"):
-            tiny.settings(eval_every=2, **changes)

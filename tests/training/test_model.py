@@ -1,4 +1,4 @@
-""""""
+"""The model of a run: what is loaded, in which types, what is put on it, and what is tried before a training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers import Gemma3TextConfig as GemmaConfig
 
-from helpers import families, language_models, tiny
+from helpers import language_models, tiny
 from helpers.classifiers import build, settings
 from helpers.loops import Recorder
 from hpml_bench.data.prepare import prepare
@@ -185,8 +185,8 @@ def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
 )
 def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: dict[str, Any], tmp_path: Path) -> None:
     """They are those of a pass over the whole text, and None where that fails."""
-    if kind in families.FAMILIES:
-        folder = families.save_family(kind, tmp_path / kind)
+    if kind in language_models.FAMILIES:
+        folder = language_models.save_family(kind, tmp_path / kind)
     elif kind in language_models.KINDS:
         folder = language_models.save_models(tmp_path)[kind]
     else:

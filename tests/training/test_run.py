@@ -24,7 +24,9 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, read_predictions
 from hpml_bench.records.run import Consumed, Point, RunRecord
 from hpml_bench.report.checks import RunFigures, self_checks
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec, TaskSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
 
@@ -183,6 +185,43 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     assert content["spec"]["settings"]["world_size"] == 2
     finalized = {file.name: file.read_text() for file in (tmp_path / "ranks").iterdir()}
     assert finalized.keys() == {"control"}, finalized
+
+
+# Settings
+
+OF_BF16 = {"trained_weights": "bfloat16"}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),
+    ({"weights": "bfloat16"}, "weights bfloat16 need precision bf16, not fp32"),
+    (OF_BF16, "trained_weights bfloat16 need precision bf16, not fp32"),
+    (OF_BF16 | {"precision": "auto", "weights": "float16"}, "trained_weights bfloat16 need precision bf16, not fp16"),
+    (OF_BF16 | {"precision": "bf16", "sharding": "fsdp"}, "sharding takes one type of trained weights"),
+    ({"precision": "fp16", "sharding": "fsdp"}, "take bf16"),  # ranks would skip different steps
+    ({"quantization": {"name": "int8", "compute_dtype": "bfloat16"}}, "options of nf4"),  # they would have no effect
+    ({"quantization": "fp4"}, "nf4"),
+    ({"select": "best"}, "give eval_every"),  # five evaluations by default, without answers of language models
+    *(
+        ({"eval_every": 2} | changes, "go together")
+        for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2})
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED)
+def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) -> None:
+    """One sentence each, when they are read."""
+    with pytest.raises(ValueError, match=said):
+        tiny.settings(**changes)
+
+
+def test_settings_that_a_machine_decides() -> None:
+    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU; `auto` is the precision that weights need."""
+    with pytest.raises(UserError, match="micro_batch 5 does not divide"):
+        resolve_devices(tiny.settings(micro_batch=5, world_size=None))
+    with pytest.raises(UserError, match="precision is tf32, which GPUs have from compute capability"):
+        resolve_devices(tiny.settings(precision="tf32"))
+    for weights, precision in (("bfloat16", "bf16"), ("float16", "fp16")):
+        assert resolve_devices(tiny.settings(weights=weights, precision="auto")).precision == precision
 
 
 # Runs whose step was selected: they are, to the bit, runs that ended there

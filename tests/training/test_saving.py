@@ -60,7 +60,10 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too."""
+    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too.
+
+    And as a system that others trained, in another suite.
+    """
     expected = saved(model_folders[kind], method, tmp_path)
     if method == "full":
         assert_close(language_models.logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
@@ -71,6 +74,8 @@ def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict
     model = load_trained(tmp_path)
     assert not any(part.training for part in model.modules())
     assert torch.equal(logits(model), expected)
+    system = language_models.trained(model_folders[kind], "trained", {"path": str(tmp_path)})[0]
+    assert torch.equal(logits(system), expected)
     assert (logits(language_models.trained(model_folders[kind], "none")[0]) - expected).abs().max() > 0.1
 
 
