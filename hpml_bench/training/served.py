@@ -188,9 +188,11 @@ class _Trial:
     def tokens_of(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def answers(self, rows: list[int], prompt: Prompt | None = None, model: LanguageModel | None = None) -> _Answers:
+    def answers(
+        self, rows: list[int], prompt: Prompt = lambda row: row.ids, model: LanguageModel | None = None
+    ) -> _Answers:
         """Return answers to rows, by prompts other than the run's, or of another model, where these are given."""
-        prompts = {row: list((prompt or _as_it_is)(self._claim.rows[row])) for row in rows}
+        prompts = {row: list(prompt(self._claim.rows[row])) for row in rows}
         model, made = model or self._trained, cast(dict[int, list[int]], {})
         device = next(model.parameters()).device
         with torch.no_grad(), autocast(self._claim.spec.settings):
@@ -283,7 +285,3 @@ def _doubled(model: LanguageModel) -> Iterator[bool]:
         yield bool(scales)
     finally:
         times(0.5)
-
-
-def _as_it_is(row: Asked) -> Sequence[int]:
-    return row.ids

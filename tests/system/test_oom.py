@@ -18,15 +18,26 @@ from hpml_bench.training.worker import run_error
 VERSION_1 = (
     "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
 )
-
-
 VERSION_2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-
-
 EVENTS = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"
-
-
 CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which control groups are mounted; `put` writes their files."""
+    for name in ("GROUPS", "MOUNTS", "MACHINE"):
+        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    return tmp_path
+
+
+def put(kernel: Path, mounts: str, groups: str, files: dict[str, str], root: str = "/") -> None:
+    (kernel / "MOUNTS").write_text(mounts.format(root=root, mount=kernel / "mount"))
+    (kernel / "GROUPS").write_text(groups)
+    for name, text in files.items():
+        path = kernel / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +57,11 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
     ],
 )
 def test_the_kernels_counters_are_read(
-    mounts: str, groups: str, root: str, counters: dict[str, str], count: int, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    mounts: str, groups: str, root: str, counters: dict[str, str], count: int, kernel: Path
+) -> None:
     """Of the process's own control group of version 2 or 1, wherever it is mounted; else of the machine."""
-    for name, text in counters.items():
-        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mount" / name).write_text(text)
-    places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
-    for name, text in places.items():
-        (tmp_path / name).write_text(text)
-        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    put(kernel, mounts, groups, counters, root)
+    (kernel / "MACHINE").write_text("oom_kill 7\n")
     assert cgroups.oom_kills() == count
 
 
@@ -122,14 +127,18 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     assert ("--shm-size" in told) is hinted
 
 
+def ended_by(number: int, **evidence: Any) -> launcher.ExitEvidence:
+    """Return the evidence of a run whose rank 1 a signal ended."""
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, SimpleNamespace(exitcode=-number)))
+    return launcher.ExitEvidence(failure, **evidence)
+
+
 @pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
 def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, tmp_path: Path) -> None:
     """For lack of memory, as its counter of such kills says; the ranks end with it, whatever they say then."""
     with subprocess.Popen(["true"]) as server:
         server.wait()
-    ended = SimpleNamespace(exitcode=-signal.SIGKILL)
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    found = launcher.cause(tmp_path, launcher.ExitEvidence(failure, oom_kill=oom_kill, server=server.pid))
+    found = launcher.cause(tmp_path, ended_by(signal.SIGKILL, oom_kill=oom_kill, server=server.pid))
     assert found[0] == status
     assert ("for lack of memory" in found[1].message) is oom_kill
     assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
@@ -141,9 +150,7 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
 )
 def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
     """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
-    ended = SimpleNamespace(exitcode=-getattr(signal, name))
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    found, error = launcher.cause(tmp_path, launcher.ExitEvidence(failure, peak_mb={1: 7.0}, oom_kill=oom_kill))
+    found, error = launcher.cause(tmp_path, ended_by(signal.Signals[name], peak_mb={1: 7.0}, oom_kill=oom_kill))
     assert (found, error.kind) == (status, name)
     assert words in error.message
 
@@ -157,23 +164,6 @@ V1 = "".join(
     for number, name in enumerate(["memory", "pids", "cpu"])
 )
 V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
-
-
-@pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which control groups are mounted; `put` writes their files."""
-    monkeypatch.setattr(cgroups, "GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cgroups, "MOUNTS", tmp_path / "mountinfo")
-    return tmp_path
-
-
-def put(kernel: Path, mounts: str, groups: str, files: dict[str, str]) -> None:
-    (kernel / "mountinfo").write_text(mounts.format(mount=kernel / "mount"))
-    (kernel / "cgroup").write_text(groups)
-    for name, text in files.items():
-        path = kernel / "mount" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 def test_version_2(kernel: Path) -> None:
@@ -228,5 +218,5 @@ def test_a_quota_wherever_it_is_makes_cores_fewer(
     monkeypatch.delenv("HPML_BENCH_CORES", raising=False)
     put(kernel, mounts, groups, file)
     assert environment.cores() == 1
-    (kernel / "cgroup").unlink()
+    (kernel / "GROUPS").unlink()
     assert environment.cores() == 8
