@@ -35,7 +35,7 @@ from hpml_bench.training.distributed import (
     is_sharded,
     leave_free,
     release,
-    whole,
+    unequal_passes,
     wrapping,
 )
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
@@ -100,8 +100,8 @@ class Evaluator:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
         generator = self.generator if scored else None
-        with whole(self.model):
-            evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
+        with unequal_passes(self.model, self.group) as group:
+            evaluation = evaluate(self.model, self.task, rows, self.settings, group, phase, step, generator)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation
@@ -263,7 +263,7 @@ class Trainer(Evaluator):
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with whole(self.model), explain_out_of_memory("evaluation batch", "eval_batch"):
+            with unequal_passes(self.model, group), explain_out_of_memory("evaluation batch", "eval_batch"):
                 rehearse_losses(self.assembly, self.assembly.validation)
                 rehearse_generation(self.assembly, self.assembly.validation)
             release(group.device)  # training reserves memory by its own needs

@@ -123,7 +123,7 @@ def test_no_attempt_begins_after_the_hours(
         began = time.monotonic()
         command(SweepRequest(suite_of("a", seeds=1), tmp_path / name, limits=limits))
         assert 1 <= len(ran) <= 5, name
-        assert 4 <= time.monotonic() - began < 30
+        assert 4 <= time.monotonic() - began < 40  # of 60 times 0.8 s
         (path,) = (tmp_path / name).rglob("run.json")
         record = load_record(path)
         assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)

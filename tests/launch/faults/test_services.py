@@ -53,7 +53,7 @@ def test_a_silent_package_index(silent: str, monkeypatch: pytest.MonkeyPatch) ->
     began = time.monotonic()
     with pytest.raises(UserError, match="longer than 4 s"):
         sources.fetch(f"wheel:silent==1.0/x#sha256={'0' * 64}")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 29  # pip by itself: twice 15
 
 
 @pytest.mark.parametrize("kind", ["silent", "closed"])
