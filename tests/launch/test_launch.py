@@ -1,4 +1,4 @@
-"""How a run ended, told from what its ranks left behind."""
+"""How a run ended, told from what its ranks left behind; what the fork server imports."""
 
 from __future__ import annotations
 

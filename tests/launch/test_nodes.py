@@ -1,4 +1,4 @@
-"""One run over two nodes, here two agents on one machine: the numbers of a local run, and one cause of its end."""
+"""One run over two nodes, here two agents on one machine: a local run's numbers, one cause of its end, its store."""
 
 from __future__ import annotations
 

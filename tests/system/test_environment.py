@@ -1,4 +1,4 @@
-"""Devices found without torch, settings made definite, and what a record says of the machine."""
+"""Devices found without torch, settings made definite, what a record says of the machine; packages; other kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Want of memory: the kernel's counters of what it killed, and errors that say it."""
+"""Want of memory: the kernel's counters of what it killed, errors that say it, and the limits of control groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes are ended by number and birth."""
+"""Processes are ended by number and birth; jobs, pools, requests to end, and signs of life."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temporary files and folders of several processes, hosts and containers: each is told from those that were left."""
+"""Temporary files and folders of several processes, hosts and containers, told from those that were left; locks."""
 
 from __future__ import annotations
 

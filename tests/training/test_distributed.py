@@ -1,4 +1,4 @@
-"""Process groups and GPUs: turns of ranks, who may connect, and whether torch can compute, in a sentence."""
+"""Process groups, GPUs and nodes: turns of ranks, who may connect, whether torch can compute, what a record says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is faster must compute the same: activations, dropout, attention, frozen weights."""
+"""What is faster must compute the same: activations, dropout, attention, frozen weights, casts."""
 
 from __future__ import annotations
 

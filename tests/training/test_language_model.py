@@ -1,4 +1,4 @@
-"""The causal language model: loss, gradient and logits are those of transformers and PEFT, computed on fewer places."""
+"""The causal language model computes what transformers and PEFT do, on fewer places; no batch is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop in one process: probes leave it alone, schedule and optimizer are the formula's."""
+"""The training loop in one process: probes leave it alone, schedule, optimizer and the selected step are as defined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run from launch to record: real ranks, real DDP."""
+"""One run from launch to record: real ranks, real DDP; settings that are refused, a selected step, self-checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits that users set: retries, hours, fail-fast; and that they change nothing of what is compared."""
+"""Limits that users set: retries, hours, fail-fast; they change nothing of what is compared; clocks that jump."""
 
 from __future__ import annotations
 
