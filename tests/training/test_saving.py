@@ -309,8 +309,8 @@ def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     assert_close(task.row_losses(everywhere[batch.labels[:, 1:] != -100], batch.labels), losses)
 
 
-def test_the_command_writes_a_card(by_command: Path) -> None:
-    """What was trained and how, its figures as recorded, and lines that load it."""
+def test_the_command_writes_a_card(by_command: Path, tmp_path: Path) -> None:
+    """What was trained and how, its figures as recorded, and lines that load it; a whole model by its file."""
     (path,) = by_command.glob("out/words/*/run.json")
     record, card = load_record(path), (by_command / "saved" / "README.md").read_text()
     assert card.startswith("# lora on path:")
@@ -323,6 +323,11 @@ def test_the_command_writes_a_card(by_command: Path) -> None:
     assert f"| exact match | {100 * score:.1f} % | " in card
     assert f"| test loss | {loss:.3f} nats/token | " in card
     assert "| test perplexity |" in card or "| perplexity |" in card
+    (tmp_path / "config.json").write_text("{}")
+    model_card.write_card(record, tmp_path)
+    whole = (tmp_path / "README.md").read_text()
+    assert 'AutoModel.from_pretrained("FOLDER")' in whole
+    assert "PeftModel" not in whole
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -391,16 +396,6 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0
     assert not (tmp_path / "saved").exists()
-
-
-def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path, tmp_path: Path) -> None:
-    """By the file that is there."""
-    (path,) = by_command.glob("out/words/*/run.json")
-    (tmp_path / "config.json").write_text("{}")
-    model_card.write_card(load_record(path), tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert 'AutoModel.from_pretrained("FOLDER")' in card
-    assert "PeftModel" not in card
 
 
 # Sizes
