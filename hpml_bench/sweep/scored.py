@@ -31,7 +31,6 @@ from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.served import Claim, examine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,6 +131,7 @@ class Scoring:
         Raises UserError: there is no such run, or one of the two has no answers.
         """
         from hpml_bench.data.prepare import prepare
+        from hpml_bench.training.served import Claim, examine
 
         runs = _runs(recorded, done)
         (own, folder), (record, answered) = self._run(name, claimed, runs), self._run(name, f"{name}-s0", runs)

@@ -25,7 +25,7 @@ from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
-from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.assembly import Assembly, Selection, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import (
@@ -41,7 +41,6 @@ from hpml_bench.training.distributed import (
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
-from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05
@@ -324,12 +323,7 @@ class Trainer(Evaluator):
             order=order.hexdigest()[:16],
             planned=self.steps if self.settings.select == "early" else None,
         )
-        return Trained(
-            consumed,
-            optimized=sum(p.numel() for p in self.parameters),
-            reached=reached,
-            steps=self.seen,
-        )
+        return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
     def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
         """Take the steps after those of a checkpoint; call `collect` between windows, which is not timed."""

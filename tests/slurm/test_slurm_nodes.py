@@ -121,7 +121,7 @@ def test_a_rank_that_breaks_on_the_second_node_is_the_cause(
 
     The same command then does the run.
     """
-    # Protection: a signal outranks what peers say of it (launch.nodes.merged); each node's watchdog reads the
+    # Protection: a signal outranks what peers say of it (launch.agent.merged); each node's watchdog reads the
     # heartbeats of its own ranks (launch.watchdog).
     sweep = disturbed(nodes=2, cpus_per_node=1, parallel=1)
     job = sweep.begin(methods=ORDER, stall=20 if signal == "STOP" else 300)
