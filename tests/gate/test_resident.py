@@ -93,7 +93,7 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
         check.kill()
     assert check.returncode == 130
     assert said.strip() == "hpml-bench: interrupted"
-    wait_for(lambda: all(gone(side.pid) for side in left), 10)
+    wait_for(lambda: all(gone(side.pid) for side in left))
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"begun.jsonl"}
 
 
@@ -110,7 +110,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     child.suspend()  # so that it can't see the end of its input
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    wait_for(lambda: gone(child.pid), 10)
+    wait_for(lambda: gone(child.pid))
 
 
 def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_an_answer_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None
         process = psutil.Process(resident.pid)
         with pytest.raises(OutOfTime, match="hung: did not"):
             resident.call("hang")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert not process.is_running()
 
 
@@ -170,7 +170,7 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
         process.call("describe")
         child = psutil.Process(int(note.read_text()))
         assert not gone(child.pid)
-    wait_for(lambda: gone(child.pid), 10)
+    wait_for(lambda: gone(child.pid))
 
 
 # The clock of timed work
