@@ -26,8 +26,8 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
+from hpml_bench.system.child import in_order
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.pool import in_order
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 

@@ -52,6 +52,8 @@ def test_what_passes_is_tried_again(status: int) -> None:
         with pytest.raises(UserError, match=rf"no answer in {server.TRIES} tries: HTTP {status}.*later"):
             client(served.url).ask(ROW, "", DECODING, 0)
         assert len(served.asked) == server.TRIES
+    with pytest.raises(UserError, match=r"no answer in 5 tries: .*refused"):  # it has ended
+        client(served.url).ask(ROW, "", DECODING, 0)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +71,6 @@ def test_what_does_not_pass(given: Any, said: str) -> None:
         with pytest.raises(UserError, match=said):
             client(served.url, key="abc").ask(ROW, "", DECODING, 0)
         assert len(served.asked) == 1
-
-
-def test_nobody_there() -> None:
-    """A server that has ended is a sentence, too."""
-    with serving(str) as served:
-        pass
-    with pytest.raises(UserError, match=r"no answer in 5 tries: .*refused"):
-        client(served.url).ask(ROW, "", DECODING, 0)
 
 
 def test_the_only_model_needs_no_name() -> None:

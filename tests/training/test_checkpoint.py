@@ -384,13 +384,19 @@ def _job(name: str) -> Job:
     return Job(engine="slurm", job=name, restart=0, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
 
 
+def _attempt(folder: Path, job: str, step: int) -> RunFolder:
+    """Begin a job's attempt, which has saved its state after a step."""
+    attempt = SharedResults(folder, _job(job)).begin(tiny.spec())
+    (attempt.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+    (attempt.path / "points.jsonl").write_text(f"points of {job}")
+    return attempt
+
+
 def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None:
     """The newest, with its points; only one attempt has it. A run that is done keeps none, nor do its attempts."""
     spec = tiny.spec()
     for job, step in (("1", 8), ("2", 16)):
-        attempt = SharedResults(tmp_path, _job(job)).begin(spec).path
-        (attempt / CHECKPOINTS / str(step)).mkdir(parents=True)
-        (attempt / "points.jsonl").write_text(f"points of {job}")
+        _attempt(tmp_path, job, step)
     own = SharedResults(tmp_path, _job("3")).begin(spec)
     assert own.saved == 16
     own.begin()
@@ -404,13 +410,6 @@ def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None
     zombie.mkdir(parents=True)  # its node was given up, and it has gone on
     SharedResults(tmp_path, _job("3")).publish(spec, record)
     assert not list(tmp_path.glob(f"attempts/*/{CHECKPOINTS}"))
-
-
-def _attempt(folder: Path, job: str, step: int) -> RunFolder:
-    attempt = SharedResults(folder, _job(job)).begin(tiny.spec())
-    (attempt.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
-    (attempt.path / "points.jsonl").write_text("")
-    return attempt
 
 
 def test_a_time_limit_ends_a_run_only_where_it_gets_no_further(tmp_path: Path) -> None:

@@ -280,14 +280,6 @@ def test_a_missing_package_is_named_before_the_sweep(
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_four_bits_are_refused_for_eight() -> None:
-    """They would have no effect."""
-    with pytest.raises(ValueError, match="options of nf4"):
-        tiny.settings(quantization={"name": "int8", "compute_dtype": "bfloat16"})
-    with pytest.raises(ValueError, match="nf4"):
-        tiny.settings(quantization="fp4")
-
-
 def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     """A name alone is spelled out first; and a run without quantisation keeps its id."""
     suite = tiny.local_suite(tmp_path, quantization="nf4")

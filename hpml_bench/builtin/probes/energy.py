@@ -7,7 +7,7 @@ from typing import Any
 
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.run import Metric
-from hpml_bench.system.energy import gpu_joules, rapl_joules
+from hpml_bench.system.gpus import gpu_joules, rapl_joules
 
 
 class EnergyProbe(Probe):
