@@ -130,15 +130,12 @@ def test_a_false_claim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibration.false_share(World(), 5, 100) > 0.5
 
 
-@pytest.mark.parametrize(
-    ("difference", "seeds", "least"),
-    [
-        ("score, 6 points apart", 3, 0.2),
-        ("score, 6 points apart", 5, 0.68),
-        ("cost, 35 % apart, noise 2 %", 3, 0.9),
-        ("cost, 35 % apart, noise 5 %", 3, 0.25),
-    ],
-)
+@pytest.mark.parametrize(("difference", "seeds", "least"), [
+    ("score, 6 points apart", 3, 0.2),
+    ("score, 6 points apart", 5, 0.68),
+    ("cost, 35 % apart, noise 2 %", 3, 0.9),
+    ("cost, 35 % apart, noise 5 %", 3, 0.25),
+])  # fmt: skip
 def test_few_seeds_find_differences(difference: str, seeds: int, least: float) -> None:
     """Three and five seeds find this share of the pairs that differ, more than each pair's own spread finds."""
     found = power.power(difference, seeds, 300)

@@ -160,15 +160,12 @@ SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endi
 UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "template", "contents", "says"),
-    [
-        (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
-        (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
-        (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
-        (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
-    ],
-)
+@pytest.mark.parametrize(("tokenizer", "template", "contents", "says"), [
+    (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
+    (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
+    (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+    (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
+])  # fmt: skip
 def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
     tokenizer: Callable[[], Any], template: str, contents: tuple[str, ...], says: str
 ) -> None:

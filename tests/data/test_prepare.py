@@ -152,16 +152,13 @@ def test_validation_rows_are_bounded(rows: int, own: int, found: int) -> None:
     assert len(draw(data, settings(validation_samples=None), most=6)["validation"]) == 6
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
-        ({"max_length": 65}, "reads at most 64 tokens"),
-        ({"dataset": "nothing"}, "there is no data set 'nothing'"),
-        ({"dataset": {"name": "text_files", "options": {"train": "path:x", "labl": ""}}}, "did you mean label"),
-        ({"backbone": "path:/no/such"}, "no such file or folder"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
+    ({"max_length": 65}, "reads at most 64 tokens"),
+    ({"dataset": "nothing"}, "there is no data set 'nothing'"),
+    ({"dataset": {"name": "text_files", "options": {"train": "path:x", "labl": ""}}}, "did you mean label"),
+    ({"backbone": "path:/no/such"}, "no such file or folder"),
+])  # fmt: skip
 def test_settings_that_the_data_cannot_meet_are_refused(
     make: Callable[..., Any], changes: dict[str, Any], says: str
 ) -> None:

@@ -175,15 +175,12 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     assert "Every text is taken to have 16 tokens: " in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
-        (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
-        (("--ranks", "3"), "is not a multiple of the 3 ranks"),
-        (("--methods", "nothing"), "has no method 'nothing'"),
-    ],
-)
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
+    (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
+    (("--ranks", "3"), "is not a multiple of the 3 ranks"),
+    (("--methods", "nothing"), "has no method 'nothing'"),
+])  # fmt: skip
 def test_a_mistake_is_one_sentence(
     suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,14 +192,11 @@ def test_a_mistake_is_one_sentence(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (("lora", "--set", "quantization=int8"), "its memory can't be predicted in int8; that in nf4 can"),
-        (("peft:EVA",), "it starts from a decomposition of values, which isn't traced"),
-        (("peft:SHIRA",), "it can't be built on tensors without values: PEFT: The SHiRA indices"),
-    ],
-)
+@pytest.mark.parametrize(("words", "why"), [
+    (("lora", "--set", "quantization=int8"), "its memory can't be predicted in int8; that in nf4 can"),
+    (("peft:EVA",), "it starts from a decomposition of values, which isn't traced"),
+    (("peft:SHIRA",), "it can't be built on tensors without values: PEFT: The SHiRA indices"),
+])  # fmt: skip
 def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, suite: Path) -> None:
     """No number stands where none is known, but a sentence; status 1."""
     done = fit(str(suite), "--methods", *words, "--json")
@@ -236,19 +230,16 @@ def test_the_largest_micro_batch_is_found(most: int) -> None:
     assert found == (max(fits) if fits else None)
 
 
-@pytest.mark.parametrize(
-    ("trace", "most", "installed", "changed"),
-    [
-        (made_up, 180, True, "micro_batch=4 eval_batch=64"),
-        (made_up, 145, True, "micro_batch=2 eval_batch=32"),
-        (made_up, 108, True, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
-        (made_up, 107, True, "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32"),
-        (made_up, 64, True, "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4"),
-        (trains_weights, 107, True, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
-        (made_up, 107, False, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
-        (made_up, 63, True, None),
-    ],
-)
+@pytest.mark.parametrize(("trace", "most", "installed", "changed"), [
+    (made_up, 180, True, "micro_batch=4 eval_batch=64"),
+    (made_up, 145, True, "micro_batch=2 eval_batch=32"),
+    (made_up, 108, True, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
+    (made_up, 107, True, "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32"),
+    (made_up, 64, True, "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4"),
+    (trains_weights, 107, True, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
+    (made_up, 107, False, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
+    (made_up, 63, True, None),
+])  # fmt: skip
 def test_the_cheapest_changes_come_first(
     trace: predict.Trace, most: int, installed: bool, changed: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

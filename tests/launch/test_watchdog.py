@@ -113,16 +113,13 @@ def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[byt
     assert done or watching.verdict == ("interrupted", RunError(kind="Interrupted", message=watchdog.INTERRUPTED))
 
 
-@pytest.mark.parametrize(
-    ("limits", "points", "age", "asked"),
-    [
-        (Limits(checkpoint_steps=5), "a point", 0, True),
-        (Limits(checkpoint_steps=5), "", 0, False),
-        (Limits(), "a point", 0, False),
-        (Limits(), "a point", 40, True),
-        (Limits(checkpoint_minutes=0), "a point", 100, False),
-    ],
-)
+@pytest.mark.parametrize(("limits", "points", "age", "asked"), [
+    (Limits(checkpoint_steps=5), "a point", 0, True),
+    (Limits(checkpoint_steps=5), "", 0, False),
+    (Limits(), "a point", 0, False),
+    (Limits(), "a point", 40, True),
+    (Limits(checkpoint_minutes=0), "a point", 100, False),
+])  # fmt: skip
 def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
     limits: Limits, points: str, age: int, asked: bool, rank: subprocess.Popen[bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

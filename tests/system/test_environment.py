@@ -41,16 +41,13 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-@pytest.mark.parametrize(
-    ("machine", "changes", "found"),
-    [
-        ({"cores": 16, "cards": 4}, {}, ("cuda", 4, 4, "bf16")),
-        ({"cores": 16, "cards": 4, "capability": "7.5"}, {}, ("cuda", 4, 4, "fp32")),
-        ({"cores": 8}, {}, ("cpu", 2, 4, "fp32")),
-        ({"cores": 1, "flags": "avx512f amx_bf16"}, {}, ("cpu", 1, 1, "fp32")),  # flags don't tell what is faster
-        ({"cores": 64, "cards": 8}, {"world_size": 16, "global_batch": 16}, ("cuda", 16, 8, "bf16")),  # 8 ranks here
-    ],
-)
+@pytest.mark.parametrize(("machine", "changes", "found"), [
+    ({"cores": 16, "cards": 4}, {}, ("cuda", 4, 4, "bf16")),
+    ({"cores": 16, "cards": 4, "capability": "7.5"}, {}, ("cuda", 4, 4, "fp32")),
+    ({"cores": 8}, {}, ("cpu", 2, 4, "fp32")),
+    ({"cores": 1, "flags": "avx512f amx_bf16"}, {}, ("cpu", 1, 1, "fp32")),  # flags don't tell what is faster
+    ({"cores": 64, "cards": 8}, {"world_size": 16, "global_batch": 16}, ("cuda", 16, 8, "bf16")),  # 8 ranks here
+])  # fmt: skip
 def test_what_is_left_open_is_the_machines(
     machine: dict[str, Any], changes: dict[str, Any], found: tuple[object, ...], make_machine: Any
 ) -> None:
@@ -70,20 +67,17 @@ def test_a_jobs_share_of_the_cores_counts(share: str, cores: int | None, monkeyp
     assert environment.cores() == (cores or all_here)
 
 
-@pytest.mark.parametrize(
-    ("cards", "here", "changes", "words"),
-    [
-        (0, None, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
-        (1, None, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
-        (5, None, {}, "global_batch 12 is not a multiple of the 5 ranks"),
-        (
-            8,
-            9,
-            {"world_size": 18, "global_batch": 18},
-            "9 of 18 ranks are on this machine, but 8 GPU.* visible",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("cards", "here", "changes", "words"), [
+    (0, None, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
+    (1, None, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
+    (5, None, {}, "global_batch 12 is not a multiple of the 5 ranks"),
+    (
+        8,
+        9,
+        {"world_size": 18, "global_batch": 18},
+        "9 of 18 ranks are on this machine, but 8 GPU.* visible",
+    ),
+])  # fmt: skip
 def test_what_the_machine_cannot_do_is_one_sentence(
     make_machine: Any, cards: int, here: int | None, changes: dict[str, Any], words: str
 ) -> None:
@@ -139,15 +133,12 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == environment.PROCESS_ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
 
 
-@pytest.mark.parametrize(
-    ("cards", "own", "expected"),
-    [
-        (1, {}, "expandable_segments:True"),
-        (1, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
-        (1, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),
-        (0, {}, None),
-    ],
-)
+@pytest.mark.parametrize(("cards", "own", "expected"), [
+    (1, {}, "expandable_segments:True"),
+    (1, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+    (1, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),
+    (0, {}, None),
+])  # fmt: skip
 def test_the_allocator_of_gpus_lets_segments_grow(
     cards: int, own: dict[str, str], expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,16 +239,13 @@ def test_a_sweep_needs_nothing_of_linux(tmp_path: Path) -> None:
     assert {record.status for record in tiny.records(tmp_path / "out").values()} == {"ok"}
 
 
-@pytest.mark.parametrize(
-    ("build", "machine", "words"),
-    [
-        ("2.13.0+rocm7.0", ("linux", "x86_64"), "AMD GPUs (ROCm)"),
-        ("2.13.0+xpu", ("linux", "x86_64"), "Intel GPUs (XPU)"),
-        ("2.13.0", ("darwin", "arm64"), "Apple GPUs (MPS)"),
-        ("2.13.0+cpu", ("linux", "x86_64"), ""),
-        ("2.13.0+cu130", ("linux", "x86_64"), ""),
-    ],
-)
+@pytest.mark.parametrize(("build", "machine", "words"), [
+    ("2.13.0+rocm7.0", ("linux", "x86_64"), "AMD GPUs (ROCm)"),
+    ("2.13.0+xpu", ("linux", "x86_64"), "Intel GPUs (XPU)"),
+    ("2.13.0", ("darwin", "arm64"), "Apple GPUs (MPS)"),
+    ("2.13.0+cpu", ("linux", "x86_64"), ""),
+    ("2.13.0+cu130", ("linux", "x86_64"), ""),
+])  # fmt: skip
 def test_other_gpus_are_told(
     build: str, machine: tuple[str, str], words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,22 +40,19 @@ def put(kernel: Path, mounts: str, groups: str, files: dict[str, str], root: str
         path.write_text(text)
 
 
-@pytest.mark.parametrize(
-    ("mounts", "groups", "root", "counters", "count"),
-    [
-        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
-        (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
-        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
-        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
-        (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_2 + VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS}, 3),
-        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        ("", "", "", {}, 7),
-    ],
-)
+@pytest.mark.parametrize(("mounts", "groups", "root", "counters", "count"), [
+    (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+    (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
+    (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
+    (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+    (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+    (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_2 + VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS}, 3),
+    (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    ("", "", "", {}, 7),
+])  # fmt: skip
 def test_the_kernels_counters_are_read(
     mounts: str, groups: str, root: str, counters: dict[str, str], count: int, kernel: Path
 ) -> None:
@@ -65,61 +62,52 @@ def test_the_kernels_counters_are_read(
     assert cgroups.oom_kills() == count
 
 
-@pytest.mark.parametrize(
-    ("kind", "message", "status"),
-    [
-        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
-        ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
-        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
-        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
-        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
-        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
-        ("DistBackendError", "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", "oom_cuda"),
-        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
-        ("MemoryError", "", "oom_host"),
-        ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
-        ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
-        ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
-        ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
-        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
-        ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
-        ("RuntimeError", "shapes can't be multiplied", "failed"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "message", "status"), [
+    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
+    ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
+    ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
+    ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", "oom_cuda"),
+    ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
+    ("MemoryError", "", "oom_host"),
+    ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
+    ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
+    ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
+    ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
+    ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
+    ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
+    ("RuntimeError", "shapes can't be multiplied", "failed"),
+])  # fmt: skip
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
     assert errors.status_of(kind, message) == status
 
 
-@pytest.mark.parametrize(
-    ("message", "lost"),
-    [
-        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
-        ("ncclRemoteError: A call failed possibly due to a network error or a remote process exiting.", True),
-        ("NCCL communicator was aborted on rank 1.", True),
-        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
-        ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
-        ("CUDA error: an illegal memory access was encountered", False),
-    ],
-)
+@pytest.mark.parametrize(("message", "lost"), [
+    ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
+    ("ncclRemoteError: A call failed possibly due to a network error or a remote process exiting.", True),
+    ("NCCL communicator was aborted on rank 1.", True),
+    ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
+    ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
+    ("CUDA error: an illegal memory access was encountered", False),
+])  # fmt: skip
 def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     """As gloo and NCCL put it; an error of its own is none of these."""
     assert errors.lost_peer(message) is lost
 
 
-@pytest.mark.parametrize(
-    ("message", "hinted"),
-    [
-        ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
-        ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
-        ("rank 1 was ended by SIGBUS", True),
-        ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
-        ("rank 1 was ended by SIGKILL", False),
-    ],
-)
+@pytest.mark.parametrize(("message", "hinted"), [
+    ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
+    ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
+    ("rank 1 was ended by SIGBUS", True),
+    ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
+    ("rank 1 was ended by SIGKILL", False),
+])  # fmt: skip
 def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     """With what a container needs, in the record of a rank that raises and of one that is ended."""
     told = run_error(RuntimeError(message), 0).message

@@ -97,14 +97,11 @@ def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert temporary.host_id() == here
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: write_atomically(path, "x"),
-        lambda path: write_once(path, "x"),
-        lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
-    ],
-)
+@pytest.mark.parametrize("write", [
+    lambda path: write_atomically(path, "x"),
+    lambda path: write_once(path, "x"),
+    lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
+])  # fmt: skip
 def test_no_two_writers_share_a_name(
     write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

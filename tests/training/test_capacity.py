@@ -405,13 +405,10 @@ def test_what_is_made_from_data_is_float32_too(task_folder: Path, group: Group) 
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    ("steps", "says"),
-    [
-        (6, r"overflowed in fp16 in each of the 6 steps; none was"),
-        (32, r".*: 31 steps in a row were skipped up to step 31"),
-    ],
-)
+@pytest.mark.parametrize(("steps", "says"), [
+    (6, r"overflowed in fp16 in each of the 6 steps; none was"),
+    (32, r".*: 31 steps in a row were skipped up to step 31"),
+])  # fmt: skip
 def test_a_gradient_that_always_overflows_has_diverged(
     steps: int, says: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,15 +435,12 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        torch.AcceleratorError("an illegal memory access was encountered", 700),
-        RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
-        RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
-    ],
-)
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("an illegal memory access was encountered", 700),
+    RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
+    RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
+])  # fmt: skip
 def test_an_error_of_the_machine_refuses_no_model(
     error: Exception, language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

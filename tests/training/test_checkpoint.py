@@ -76,15 +76,12 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     return faults.content_of(folder, record)
 
 
-@pytest.mark.parametrize(
-    ("method", "kills", "changes"),
-    [
-        ("lora", ((21, 1), (42, 0)), {}),
-        ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
-        ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
-        ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
-    ],
-)
+@pytest.mark.parametrize(("method", "kills", "changes"), [
+    ("lora", ((21, 1), (42, 0)), {}),
+    ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
+    ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
+    ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
+])  # fmt: skip
 def test_a_killed_run_goes_on(
     method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
 ) -> None:
@@ -141,22 +138,19 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
             return None
 
 
-@pytest.mark.parametrize(
-    ("method", "optimizer", "changes"),
-    [
-        ("lora", "adamw", {"micro_batch": 3}),
-        ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
-        ("full", "muon", {}),
-        ("full", "adamw_8bit", {}),
-        ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
-        ("adapter", "lion", {"gradient_checkpointing": True}),
-        ("head", "sgd", {"steps": None, "epochs": 4}),
-        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
-        ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
-        ("qlora", "adamw", {}),
-        ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("method", "optimizer", "changes"), [
+    ("lora", "adamw", {"micro_batch": 3}),
+    ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
+    ("full", "muon", {}),
+    ("full", "adamw_8bit", {}),
+    ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
+    ("adapter", "lion", {"gradient_checkpointing": True}),
+    ("head", "sgd", {"steps": None, "epochs": 4}),
+    ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
+    ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
+    ("qlora", "adamw", {}),
+    ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
+])  # fmt: skip
 def test_what_a_step_depends_on_is_saved(
     method: Any, optimizer: str, changes: dict[str, Any], rows: Prepared, tmp_path: Path
 ) -> None:

@@ -44,15 +44,12 @@ def sentence(ranks: int = 1, own: int | None = None) -> str:
 NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nCompile with ..."
 
 
-@pytest.mark.parametrize(
-    ("init", "second", "words"),
-    [
-        (AssertionError("Torch not compiled with CUDA enabled"), None, "Torch not compiled with CUDA enabled; install"),
-        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), None, "too old"),
-        (None, RuntimeError(NO_KERNEL), "no kernel image is available for execution on the device; install"),
-        (None, None, "torch sees 2 GPU(s), but there are 3 ranks"),
-    ],
-)
+@pytest.mark.parametrize(("init", "second", "words"), [
+    (AssertionError("Torch not compiled with CUDA enabled"), None, "Torch not compiled with CUDA enabled; install"),
+    (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), None, "too old"),
+    (None, RuntimeError(NO_KERNEL), "no kernel image is available for execution on the device; install"),
+    (None, None, "torch sees 2 GPU(s), but there are 3 ranks"),
+])  # fmt: skip
 def test_a_torch_that_cannot_compute_is_told(
     init: Exception | None, second: Exception | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

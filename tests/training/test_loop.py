@@ -68,16 +68,13 @@ def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
 WSD = {"schedule": "wsd"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "factors"),
-    [
-        ({"steps": 10, "lr_warmup": 0.2}, [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
-        ({"steps": 10, "lr_warmup": 0.2, "schedule": "constant"}, [0.5, *[1] * 9]),
-        ({"steps": 10, "lr_warmup": 0.2, "lr_decay": 0.4, **WSD}, [0.5, *[1] * 6, 3 / 4, 2 / 4, 1 / 4]),
-        ({"steps": 5, "lr_warmup": 0.2, "lr_decay": 0.8, **WSD}, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
-        ({"steps": 20, **WSD}, [1 / 2, *[1] * 16, 3 / 4, 2 / 4, 1 / 4]),
-    ],
-)
+@pytest.mark.parametrize(("changes", "factors"), [
+    ({"steps": 10, "lr_warmup": 0.2}, [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+    ({"steps": 10, "lr_warmup": 0.2, "schedule": "constant"}, [0.5, *[1] * 9]),
+    ({"steps": 10, "lr_warmup": 0.2, "lr_decay": 0.4, **WSD}, [0.5, *[1] * 6, 3 / 4, 2 / 4, 1 / 4]),
+    ({"steps": 5, "lr_warmup": 0.2, "lr_decay": 0.8, **WSD}, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
+    ({"steps": 20, **WSD}, [1 / 2, *[1] * 16, 3 / 4, 2 / 4, 1 / 4]),
+])  # fmt: skip
 def test_the_learning_rate_follows_its_schedule(changes: dict[str, Any], factors: list[float]) -> None:
     """Linear from a first small step to 1 over the warm-up; then, or over the last share, linear to a step above 0."""
     settings = tiny.settings(**changes)
@@ -372,16 +369,13 @@ def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
     assert make_task(TaskSpec(name=task), ("a", "b")).best_step({2: 0.5, 4: 0.7, 6: 0.7}) == best
 
 
-@pytest.mark.parametrize(
-    ("scores", "end"),
-    [
-        ({1: 0.1, 2: 0.2, 3: 0.3}, None),
-        ({1: 0.3, 2: 0.3, 3: 0.3, 4: 0.9}, 3),  # equals are no better
-        ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.1, 5: 0.1, 6: 0.9}, 5),
-        ({1: np.nan, 2: np.nan, 3: 0.1, 4: 0.1}, None),
-        ({1: np.nan, 2: 0.1, 3: np.nan, 4: np.nan}, 4),
-    ],
-)
+@pytest.mark.parametrize(("scores", "end"), [
+    ({1: 0.1, 2: 0.2, 3: 0.3}, None),
+    ({1: 0.3, 2: 0.3, 3: 0.3, 4: 0.9}, 3),  # equals are no better
+    ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.1, 5: 0.1, 6: 0.9}, 5),
+    ({1: np.nan, 2: np.nan, 3: 0.1, 4: 0.1}, None),
+    ({1: np.nan, 2: 0.1, 3: np.nan, 4: np.nan}, 4),
+])  # fmt: skip
 def test_an_early_end_follows_evaluations_without_a_better_score(scores: dict[int, float], end: int | None) -> None:
     """Two of them here, in a row; an undefined score is worse than any other."""
     made = make_task(TaskSpec(name="sequence_classification"), ("a", "b"))

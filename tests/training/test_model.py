@@ -170,19 +170,16 @@ def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
 # What is tried before a training
 
 
-@pytest.mark.parametrize(
-    ("kind", "method", "options"),
-    [
-        *((kind, "none", {}) for kind in language_models.KINDS),
-        ("GPT-2", "prompt_tuning", {"tokens": 5}),
-        ("Llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
-        ("GPT-2", "lora", {}),
-        ("GPT-J", "none", {}),
-        ("CTRL", "none", {}),
-        ("gpt_oss", "lora", {}),
-        ("mamba", "none", {}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "method", "options"), [
+    *((kind, "none", {}) for kind in language_models.KINDS),
+    ("GPT-2", "prompt_tuning", {"tokens": 5}),
+    ("Llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
+    ("GPT-2", "lora", {}),
+    ("GPT-J", "none", {}),
+    ("CTRL", "none", {}),
+    ("gpt_oss", "lora", {}),
+    ("mamba", "none", {}),
+])  # fmt: skip
 def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: dict[str, Any], tmp_path: Path) -> None:
     """They are those of a pass over the whole text, and None where that fails."""
     if kind in language_models.FAMILIES:
@@ -327,16 +324,13 @@ def with_one_of_float32(folder: Path) -> None:
     save_file(tensors | {name: tensors[name].float()}, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    ("options", "changes", "change_file"),
-    [
-        *(({"type": kind}, {}, None) for kind in ("PISSA", "DORA", "EVA", "LOHA")),
-        ({"type": "IA3"}, {"precision": "fp32"}, None),
-        ({"type": "IA3"}, {"precision": "fp16"}, None),
-        ({"type": "IA3"}, {"weights": "bfloat16"}, None),
-        ({"type": "IA3"}, {}, with_one_of_float32),
-    ],
-)
+@pytest.mark.parametrize(("options", "changes", "change_file"), [
+    *(({"type": kind}, {}, None) for kind in ("PISSA", "DORA", "EVA", "LOHA")),
+    ({"type": "IA3"}, {"precision": "fp32"}, None),
+    ({"type": "IA3"}, {"precision": "fp16"}, None),
+    ({"type": "IA3"}, {"weights": "bfloat16"}, None),
+    ({"type": "IA3"}, {}, with_one_of_float32),
+])  # fmt: skip
 def test_what_bf16_would_round_is_loaded_as_the_settings_say(
     options: dict[str, Any], changes: dict[str, Any], change_file: Any, folder: Path, tmp_path: Path
 ) -> None:

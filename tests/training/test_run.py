@@ -87,13 +87,10 @@ def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[Ru
     assert other.consumed == record[0].consumed
 
 
-@pytest.mark.parametrize(
-    ("spec", "status", "says"),
-    [
-        (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
-        (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "status", "says"), [
+    (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
+    (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
+])  # fmt: skip
 def test_a_run_that_cannot_end_well_has_a_status(
     spec: RunSpec, status: str, says: str, prepared_for_ranks: Prepared, tmp_path: Path
 ) -> None:

@@ -75,18 +75,15 @@ def _edit(file: Path, **values: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-@pytest.mark.parametrize(
-    ("edit", "said"),
-    [
-        (lambda folder: _drop(folder, "lora_B"), "the adapter lacks the tensor .*lora_B"),
-        (lambda folder: _edit(folder / "adapter_config.json", target_modules=["q_proj"]), "no place for the tensor"),
-        (lambda folder: _edit(folder / "adapter_config.json", target_modules=["query"]), "[Tt]arget modules"),
-        (lambda folder: _edit(folder / "adapter_config.json", r=3), "size mismatch"),
-        (lambda folder: _edit(folder / "adapter_config.json", task_type="SEQ_CLS"), "is an adapter for SEQ_CLS"),
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "is missing"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"), "PEFT can't put the adapter"),
-    ],
-)
+@pytest.mark.parametrize(("edit", "said"), [
+    (lambda folder: _drop(folder, "lora_B"), "the adapter lacks the tensor .*lora_B"),
+    (lambda folder: _edit(folder / "adapter_config.json", target_modules=["q_proj"]), "no place for the tensor"),
+    (lambda folder: _edit(folder / "adapter_config.json", target_modules=["query"]), "[Tt]arget modules"),
+    (lambda folder: _edit(folder / "adapter_config.json", r=3), "size mismatch"),
+    (lambda folder: _edit(folder / "adapter_config.json", task_type="SEQ_CLS"), "is an adapter for SEQ_CLS"),
+    (lambda folder: (folder / "adapter_model.safetensors").unlink(), "is missing"),
+    (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"), "PEFT can't put the adapter"),
+])  # fmt: skip
 def test_an_adapter_that_does_not_fit(edit: Any, said: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """A sentence says what is wrong, before anything is scored."""
     adapter(model_folders[KIND], tmp_path)

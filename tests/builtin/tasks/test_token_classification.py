@@ -87,16 +87,13 @@ def test_rows_weigh_by_their_entities() -> None:
 # Rows that can't be learnt from
 
 
-@pytest.mark.parametrize(
-    ("names", "label", "says"),
-    [
-        (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
-        (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
-        (NAMES, [-1, 0], "doesn't have one tag per word"),
-        (NAMES, [0], "doesn't have one tag per word"),
-        (NAMES, None, "doesn't have one tag per word"),
-    ],
-)
+@pytest.mark.parametrize(("names", "label", "says"), [
+    (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
+    (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
+    (NAMES, [-1, 0], "doesn't have one tag per word"),
+    (NAMES, [0], "doesn't have one tag per word"),
+    (NAMES, None, "doesn't have one tag per word"),
+])  # fmt: skip
 def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> None:
     """With its words."""
     rows = pa.table({"tags": pa.array([[0], label], pa.list_(pa.int64())), "words": [["fine"], ["two", "words"]]})

@@ -96,16 +96,13 @@ FULL += "folder on another disk"
 
 
 @pytest.mark.disks
-@pytest.mark.parametrize(
-    ("what", "told"),
-    [
-        ("too small", "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free some space, or "
-         "set HPML_BENCH_CACHE to a folder on another disk"),
-        ("read-only", "the cache CACHE can't be written to; set HPML_BENCH_CACHE to another folder"),
-        ("reading the rows", FULL), ("labelling the rows", FULL), ("tokenising the rows", FULL),
-        ("fetching a wheel", FULL),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("what", "told"), [
+    ("too small", "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free some space, or "
+     "set HPML_BENCH_CACHE to a folder on another disk"),
+    ("read-only", "the cache CACHE can't be written to; set HPML_BENCH_CACHE to another folder"),
+    ("reading the rows", FULL), ("labelling the rows", FULL), ("tokenising the rows", FULL),
+    ("fetching a wheel", FULL),
+])  # fmt: skip
 def test_a_cache_that_cannot_be_filled(what: str, told: str, cache_told: dict[str, tuple[int, str]]) -> None:
     """Status 2 and one sentence that names the cache and how to move it; nothing else is blamed, no traceback."""
     assert cache_told[what] == (2, f"hpml-bench: {told}\n")

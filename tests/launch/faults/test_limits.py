@@ -44,14 +44,11 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite_of(*methods, seeds=1), out, limits=chosen), Console(quiet=True))
 
 
-@pytest.mark.parametrize(
-    ("statuses", "retries", "attempts"),
-    [
-        *(([status] * 2, 2, 3) for status in ("failed", "killed", "timeout", "oom_host", "oom_cuda")),
-        (["failed"] * 9, 2, 3),
-        *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
-    ],
-)
+@pytest.mark.parametrize(("statuses", "retries", "attempts"), [
+    *(([status] * 2, 2, 3) for status in ("failed", "killed", "timeout", "oom_host", "oom_cuda")),
+    (["failed"] * 9, 2, 3),
+    *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
+])  # fmt: skip
 def test_a_run_is_tried_again(
     statuses: list[str], retries: int, attempts: int, tmp_path: Path, quick_attempts: Arrange
 ) -> None:
