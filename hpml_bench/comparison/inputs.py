@@ -96,12 +96,9 @@ class InputScores(Circumstances):
     score: ScoreDefinition
     costs: tuple[CostDefinition, ...] = ()
     failed: tuple[FailedRun, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """Sentences for the page: what a number of this input holds, what it lacks."""
-    source: str = ""
-    """Kind and path of the input, as of `source_of`."""
-    directed: bool = True
-    """Whether it says which scores are better."""
+    remarks: tuple[str, ...] = ()  # sentences for the page: what a number of this input holds, what it lacks
+    source: str = ""  # kind and path of the input, as of `source_of`
+    directed: bool = True  # whether it says which scores are better
 
 
 FOR = {

@@ -24,8 +24,7 @@ class Few(NamedTuple):
 
     least: int
     more: int
-    repetitions: int
-    """Further ones that the whole model has beyond `more`."""
+    repetitions: int  # further ones that the whole model has beyond `more`
 
 
 def cut(config: PretrainedConfig, blocks: int) -> None:

@@ -233,8 +233,7 @@ class Footprint:
     logits: int  # logits with all that is computed of their size, at the step's peak
     step: int
     """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
-    loading: int
-    """Peak of loading: until weights have the types that they have in training."""
+    loading: int  # peak of loading: until weights have the types that they have in training
     evaluation: int  # peak of an evaluation batch, with all that a training holds meanwhile
     generation: int  # peak of a batch of answers, likewise; 0 where none are generated
 

@@ -123,8 +123,7 @@ class Measurement:
     delay: float | None = None
     """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
     rng: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
-    deadline: float | None = None
-    """Of `time.monotonic`: every request to a resident ends with `OutOfTime` then."""
+    deadline: float | None = None  # of `time.monotonic`: every request to a resident ends with `OutOfTime` then
     steps: dict[str, int] = field(default_factory=dict)  # method -> steps of a piece
     turns: dict[str, int] | None = None  # method -> turns of busy work that make the delay
     delays: list[dict[str, float]] = field(default_factory=list)

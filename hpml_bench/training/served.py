@@ -62,8 +62,7 @@ class Claim:
 
     spec: RunSpec
     prepared: Prepared
-    parts: Path | None
-    """Folder of what was trained; None where it wasn't kept."""
+    parts: Path | None  # folder of what was trained; None where it wasn't kept
     rows: Sequence[Asked]
     ask: Callable[[Sequence[int], str | None], list[str]]
     """Asks the server some rows once more, by the API of the run, or by another one."""
@@ -75,10 +74,8 @@ class Agreement:
 
     rows: int
     differing: int
-    beyond: int
-    """Rows that differ beyond rounding."""
-    cause: str
-    """Name of the cause; empty where nothing differs beyond rounding, or no cause was found."""
+    beyond: int  # rows that differ beyond rounding
+    cause: str  # name of the cause; empty where nothing differs beyond rounding, or no cause was found
     sentence: str
 
 
