@@ -59,13 +59,8 @@ class Study:
         """Whether a cost ranks methods: by three seeds of two alone on one host each, and by factors of no 0."""
         found = [of for of in self.by_seed(metric).values() if of]
         shared = [len(one.keys() & other.keys()) for one, other in itertools.combinations(found, 2)]
-        alone = not self.over_hosts and not any(run.neighbours for run in self.home)
+        alone = len(one_host(self.home)) == len(self.home) and not any(run.neighbours for run in self.home)
         return alone and max(shared, default=0) >= 3 and all(value > 0 for of in found for value in of.values())
-
-    @property
-    def over_hosts(self) -> bool:
-        """Whether the runs of a seed that costs are of ran on several hosts."""
-        return len(one_host(self.home)) < len(self.home)
 
     @property
     def newest(self) -> Run:

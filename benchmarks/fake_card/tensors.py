@@ -65,15 +65,9 @@ class CardTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> CardTensor:
         """Return a tensor of the shape, strides and type of `held`."""
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            held.size(),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            layout=held.layout,
-            device=CUDA,
-        )
+        kind: dict[str, Any] = {"dtype": held.dtype, "layout": held.layout, "device": CUDA}
+        places: dict[str, Any] = {"strides": held.stride(), "storage_offset": held.storage_offset()}
+        made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **places, **kind)
         made.held = held
         return made
 

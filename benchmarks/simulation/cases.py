@@ -6,7 +6,6 @@ and few suites the worst world of a kind is found exactly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,12 +46,15 @@ def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
 # Scores
 
 
+Draw = Callable[..., Floats]
+"""random, methods, seeds, rows -> [methods, seeds, rows]"""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of methods whose true means are known."""
 
-    draw: Callable[[Random, int, int, int], Floats]
-    """random, methods, seeds, rows -> [methods, seeds, rows]"""
+    draw: Draw
     truth: tuple[float, float] = (0.0, 0.0)
     """True mean of the methods of the first half, and of the others."""
     span: float = 1.0
@@ -60,106 +62,77 @@ class Scores:
     """Of a row's score: 1 where rows are right or wrong."""
 
 
-def _smooth(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+def _smooth(random: Random, *shape: int) -> Floats:
     """Return real scores around 0.5 that rows share, with small differences of methods and of seeds."""
-    ease = 0.1 * random.standard_normal(rows)
-    own = 0.005 * random.standard_normal((methods, 1, rows)) + 0.005 * random.standard_normal((methods, seeds, rows))
-    return np.asarray(np.clip(0.5 + ease + own, 0.0, 1.0))
+    methods, _, rows = shape
+    own = 0.005 * (random.standard_normal((methods, 1, rows)) + random.standard_normal(shape))
+    return np.asarray(np.clip(0.5 + 0.1 * random.standard_normal(rows) + own, 0.0, 1.0))
 
 
-def _rare_failures(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    """Return scores of which the first method's are 0 in one row of a hundred, and the others' as much lower in all."""
-    return _failing(random, 0.2 + _smooth(random, methods, seeds, rows), 0.7)
+def _nearly_alike(random: Random, *shape: int) -> Floats:
+    """Return right and wrong answers, the same for all but for a run's own chance."""
+    return ((random.random(shape[-1]) < 0.8) ^ (random.random(shape) < 0.001)).astype(float)
 
 
-def _failures_at_the_top(random: Random, *shape: int) -> Floats:
-    """Return the same of scores near the best, 0.97, which are nearly equal in all other rows."""
-    return _failing(random, 0.97 + 0.005 * random.standard_normal(shape).clip(-5, 5), 0.97)
-
-
-def _failing(random: Random, scores: Floats, mean: float) -> Floats:
-    scores[0, :, random.random(scores.shape[-1]) < 0.01] = 0.0
+def _rare_failures(mean: float, random: Random, *shape: int) -> Floats:
+    """Return nearly equal scores, of which the first method's are 0 in one row of a hundred, the others' all lower."""
+    scores = mean + 0.005 * random.standard_normal(shape).clip(-5, 5)
+    scores[0, :, random.random(shape[-1]) < 0.01] = 0.0
     scores[1:] -= mean * 0.01
     return scores
 
 
-def _rare_rows(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    """Return scores that differ by the margin, which is that of one row of a hundred, by the whole range."""
-    scores = _smooth(random, methods, seeds, rows)
-    return _carried(scores, random.random((methods // 2, rows)) < MARGIN)
+LARGE = [50, *[1] * 9] * 160
+"""Rows of each group of test rows: a tenth of the groups have nearly all rows."""
 
 
-def _few_discordant(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    """Return right and wrong answers, the same for all but for rows that one method of the first half gets right."""
-    right = _nearly_alike(random, methods, seeds, rows)
-    return _carried(right, random.random((methods // 2, rows)) < MARGIN)
+def _rare_rows(alike: Draw, random: Random, *shape: int, sizes: Sequence[int] | None = None) -> Floats:
+    """Return scores that differ by the margin, by the whole range in rare rows, or in the largest groups of `sizes`.
 
-
-def _nearly_alike(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    flipped = random.random((methods, seeds, rows)) < 0.001  # by a run's own chance
-    return ((random.random(rows) < 0.8) ^ flipped).astype(float)
-
-
-def _carried(scores: Floats, rows: NDArray[np.bool_]) -> Floats:
-    """Return the scores where each method of the first half is right in rows of its own, [methods // 2, rows]."""
+    Each method of the first half is right in rows of its own, in which all others are wrong.
+    """
+    scores, weights = alike(random, *shape), np.array(sizes or [1] * shape[-1])
+    large = weights == weights.max()
+    rows = (random.random((shape[0] // 2, shape[-1])) < MARGIN * weights.sum() / weights[large].sum()) & large
     scores[:, :, rows.any(axis=0)] = 0.0
     for method, own in enumerate(rows):
         scores[method, :, own] = 1.0
-    return scores
+    mean = (scores * weights).sum(axis=-1, keepdims=True) / weights.sum()
+    return np.asarray(mean + weights / weights.mean() * (scores - mean))
 
 
-LARGE = np.where(np.arange(1600) % 10 == 0, 50, 1)
-"""Rows of each group of test rows: a tenth of the groups have nearly all rows."""
-HEAVIEST = float(LARGE.max() / LARGE.mean())
+def _errors(outlier: float, liking: float, own: float, random: Random, *shape: int) -> Floats:
+    """Return linearised errors, whose mean is the RMSE; the first method's are larger in five rows, the others' in all.
 
-
-def _large_groups(random: Random, methods: int, seeds: int, groups: int) -> Floats:
-    """Return scores of groups that differ by the margin, which is that of one large group in eighty."""
-    right = _nearly_alike(random, methods, seeds, groups)
-    share = MARGIN * LARGE.sum() / LARGE[LARGE > 1].sum()
-    right = _carried(right, (random.random((methods // 2, groups)) < share) & (LARGE > 1))
-    mean = (right * LARGE).sum(axis=-1, keepdims=True) / LARGE.sum()
-    return np.asarray(mean + LARGE / LARGE.mean() * (right - mean))
-
-
-def _errors(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    """Return linearised errors, whose mean is the RMSE."""
-    liking = 0.5 * random.standard_normal((methods, 1, rows))
-    return _linearised(random.standard_normal(rows) + liking + 0.3 * random.standard_normal((methods, seeds, rows)))
-
-
-def _outliers(random: Random, methods: int, seeds: int, rows: int) -> Floats:
-    """Return linearised errors; the first method's are 5 larger in five rows or so, the others' larger in all."""
-    errors = random.standard_normal(rows) + 0.05 * random.standard_normal((methods, 1, rows))
-    errors = errors + 0.05 * random.standard_normal((methods, seeds, rows))
-    share = 5 / rows
-    errors[0, :, random.random(rows) < share] += 5
-    errors[1:] *= math.sqrt(1 + share * 25 / 1.02)
-    return _linearised(errors)
-
-
-def _linearised(errors: Floats) -> Floats:
+    `liking` and `own` are the sd of a method's own errors, in all runs and in one.
+    """
+    methods, _, rows = shape
+    errors = random.standard_normal(rows) + liking * random.standard_normal((methods, 1, rows))
+    errors = errors + own * random.standard_normal(shape)
+    errors[0, :, random.random(rows) < 5 / rows] += outlier
     squares = errors**2
+    squares[1:] *= 1 + 5 / rows * outlier**2 / (1 + liking**2 + own**2)
     mse = squares.mean(axis=-1, keepdims=True)
     return np.asarray(np.sqrt(mse) + (squares - mse) / (2 * np.sqrt(mse)))
 
 
 AT_MARGIN = (MARGIN, 0.0)
-RARE = Scores(_few_discordant, AT_MARGIN, step=1.0)
-LARGE_GROUPS = Scores(_large_groups, AT_MARGIN, span=HEAVIEST)
-TOP = Scores(_failures_at_the_top)
+RARE = Scores(partial(_rare_rows, _nearly_alike), AT_MARGIN, step=1.0)
+LARGE_GROUPS = Scores(
+    partial(_rare_rows, _nearly_alike, sizes=LARGE), AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE)
+)
 SCORES: tuple[tuple[str, Scores, int, int], ...] = (
     ("real scores, equal", Scores(_smooth), 5, 500),
-    *(("real scores, rare failures of one method", Scores(_rare_failures), 5, n) for n in (48, 100, 200, 500)),
-    *(("real scores, the margin carried by rare rows", Scores(_rare_rows, AT_MARGIN), 5, n)
+    *(("real scores of 0.7, rare failures of one method", Scores(partial(_rare_failures, 0.7)), 5, n)
       for n in (48, 100, 200, 500)),
-    ("right and wrong, the margin carried by rare rows", RARE, 5, 500),
-    ("right and wrong, the margin carried by rare rows", RARE, 12, 500),
+    *(("real scores of 0.97, rare failures of one method", Scores(partial(_rare_failures, 0.97)), *of)
+      for of in ((2, 360), (5, 430))),
+    *(("real scores, the margin carried by rare rows", Scores(partial(_rare_rows, _smooth), AT_MARGIN), 5, n)
+      for n in (48, 100, 200, 500)),
+    *(("right and wrong, the margin carried by rare rows", RARE, k, 500) for k in (5, 12)),
     ("right and wrong in uneven groups, the margin carried by large ones", LARGE_GROUPS, 2, len(LARGE)),
-    *(("RMSE, equal", Scores(_errors, span=0.0), 5, n) for n in (100, 500)),
-    *(("RMSE, outliers", Scores(_outliers, span=0.0), 5, n) for n in (100, 500)),
-    ("real scores of 0.97, rare failures of one method", TOP, 2, 360),
-    ("real scores of 0.97, rare failures of one method", TOP, 5, 430),
+    *(("RMSE, equal", Scores(partial(_errors, 0, 0.5, 0.3), span=0.0), 5, n) for n in (100, 500)),
+    *(("RMSE, outliers", Scores(partial(_errors, 5, 0.05, 0.05), span=0.0), 5, n) for n in (100, 500)),
 )  # fmt: skip
 """Name, scores, methods and rows, or groups, of each case of scores."""
 
@@ -168,7 +141,8 @@ def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
     """Draw a page of scores over five seeds, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, 5, rows)
     scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step)
-    decided = _page(scored, *(equal_costs(random, methods, 5) for _ in range(2)))
+    costs = np.exp(COST_SD * random.standard_normal((2, methods, 5)))
+    decided = _page(scored, *(statistics.compare_costs(by_seed(of), MARGIN_COST) for of in costs))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
     false = [c for c in decided[: len(scored)] if _false(c, truth[c.a] - truth[c.b])]
     false += [c for c in decided[len(scored) :] if c.differs]
@@ -184,12 +158,6 @@ def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: i
 def _false(c: Comparison, difference: float) -> bool:
     wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
     return wrong_way or (c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9))
-
-
-def equal_costs(random: Random, methods: int, seeds: int) -> tuple[Comparison, ...]:
-    """Return the pairs of methods by a cost in which they are equal."""
-    costs = np.exp(COST_SD * random.standard_normal((methods, seeds)))
-    return statistics.compare_costs(by_seed(costs), MARGIN_COST)
 
 
 def looks_page(random: Random, methods: int = 5) -> bool:

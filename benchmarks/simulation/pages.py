@@ -1,6 +1,6 @@
 """Pages as arrays: the tests of `hpml_bench.statistics` written once more, for thousands of pages at a time.
 
-tests/benchmarks/test_calibration.py holds them to the package's own (`compared`): equal p to 1e-9 on 1,000 pages.
+tests/benchmarks/test_calibration.py holds them to the package's own: equal p to 1e-9 on 1,000 pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hpml_bench import statistics
 from hpml_bench.statistics.evidence import LEAST_FACTOR, PRIOR
 from hpml_bench.statistics.paired_tests import most_equal
 from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE
@@ -197,18 +196,3 @@ def false_pages(world: World, metrics: Sequence[Squares], rule: Rule = PACKAGE) 
     """Return the share of pages that hold a false claim."""
     different, near = ([p < 0.05 for p in of] for of in decided(metrics, rule))
     return float(wrong(world, different, near, [of.mean for of in metrics]).mean())
-
-
-def compared(
-    names: Sequence[str], right: NDArray[Any], logs: Sequence[Floats]
-) -> dict[str, tuple[statistics.Comparison, ...]]:
-    """Return the package's pairs on one page: answers [methods, seeds, rows], and a cost's logarithms [methods, seeds].
-
-    `decide_family` then decides them, the score's first.
-    """
-    rows = {name: dict(enumerate(of)) for name, of in zip(names, right, strict=True)}
-    found = {"score": statistics.compare_scores(rows, MARGIN)}
-    for number, cost in enumerate(logs):
-        values = {name: dict(enumerate(np.exp(of))) for name, of in zip(names, cost, strict=True)}
-        found[f"cost {number}"] = statistics.compare_costs(values, MARGIN_COST)
-    return found

@@ -139,35 +139,9 @@ def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
     return found
 
 
-def package(right: Bools, costs: Sequence[Floats], rounds: Sequence[int]) -> tuple[list[list[bool]], int]:
-    """Return the package's claims by metric, and the runs, of a race on answers and costs of one page."""
-    names = tuple(f"m{at}" for at in range(len(right)))
-
-    def compare(staying: tuple[str, ...], seeds: int) -> dict[str, tuple[statistics.Comparison, ...]]:
-        at = [names.index(name) for name in staying]
-        return pages.compared(staying, right[at, :seeds], [of[at, :seeds] for of in costs])
-
-    found, taken = statistics.race(
-        names, rounds, lambda *_: True, compare,
-        lambda family, look: statistics.decide_family(family, look, "score", declared=len(rounds)), "score", "higher",
-    )  # fmt: skip
-    return [[c.verdict != "undecided" for c in of] for of in found.values()], _runs(taken)
-
-
-def _runs(taken: Sequence[statistics.Round]) -> int:
+def runs_of(taken: Sequence[statistics.Round]) -> int:
+    """Return how many runs a race took by these rounds."""
     return sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
-
-
-def disagreements(name: str, count: int, schedules: Sequence[tuple[int, ...]] = SCHEDULES) -> int:
-    """Return how many of `count` pages of a world at each schedule the package races otherwise than the arrays."""
-    data, found = draw(name, schedules[0][-1], count, np.random.default_rng([7, *name.encode()])), 0
-    for rounds in schedules:
-        own = race(data, rounds)
-        for page in range(count):
-            claims = [list(d[page] | e[page]) for d, e in zip(own.different, own.near, strict=True)]
-            theirs = package(data.right[page], [of[page] for of in data.costs], rounds)
-            found += theirs != (claims, int(own.runs[page]))
-    return found
 
 
 def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
@@ -199,7 +173,7 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
     runs, other, named = 0, 0, 0
     for _ in range(orders):
         raced = _raced(_reordered(scores, random.permutation(count)), until)
-        runs += _runs(raced.rounds)
+        runs += runs_of(raced.rounds)
         other += _best(raced) != best
         named += _best(raced) is not None and best is not None and _best(raced) != best
     whole = orders * count * len(scores.means)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +127,3 @@ def representative(batches: list[np.ndarray], lengths: np.ndarray, count: int) -
         wanted -= longest_rows[nearest]
         chosen.append(batches[nearest])
     return [chosen[index] for index in np.random.default_rng(0).permutation(count)]
-
-
-def padded_to(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:
-    """Return the tokens a row has with padding to the longest of its batch, on average."""
-    return float(np.mean([lengths[indices].max() for indices in batches]))

@@ -96,9 +96,8 @@ def _described(
             f"{_named(raced[0])}: results of a sweep with --until are compared alone: its methods have other seeds"
         )
     failed = (failure for one in about for failure in one.failed)
-    return replace(
-        AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
-        dataset=name,
+    return AlignedScores(
+        name, "", score, (), (), {}, None, None, None, bool(score.binary), {},
         sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
         remarks=tuple(dict.fromkeys(remark for one in about for remark in one.remarks)),
         failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
@@ -108,7 +107,7 @@ def _described(
         race=first.race,
         facts=first.facts if len(inputs) == 1 else None,
         trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
-    )
+    )  # fmt: skip
 
 
 def _datasets(one: InputScores) -> set[str]:

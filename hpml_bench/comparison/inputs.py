@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison import readers
 from hpml_bench.report.numbers import count_of
-from hpml_bench.report.scores import CostDefinition, FailedRun, Race, ScoreDefinition, SuiteFacts
+from hpml_bench.report.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -88,7 +88,7 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @dataclass(frozen=True)
-class InputScores:
+class InputScores(Circumstances):
     """Content of one input: a line per row of a data set, or per run."""
 
     lines: pd.DataFrame
@@ -96,24 +96,9 @@ class InputScores:
     score: ScoreDefinition
     costs: tuple[CostDefinition, ...] = ()
     failed: tuple[FailedRun, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """Sentences for the page: what a number of this input holds, what it lacks."""
-    source: str = ""
-    """Kind and path of the input, as of `source_of`."""
-    directed: bool = True
-    """Whether it says which scores are better."""
-    look: int = 1
-    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
-    race: Race | None = None
-    """As of `AlignedScores`."""
-    block: str = ""
-    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
-    unranked: str = ""
-    """Why costs with noise rank nothing, as a clause; empty where they may."""
-    trained_on: Literal["these", "other", ""] = ""
-    """As of `AlignedScores`."""
-    facts: SuiteFacts | None = None
-    """What a suite's runs say beside; None for systems of other kinds."""
+    remarks: tuple[str, ...] = ()  # sentences for the page: what a number of this input holds, what it lacks
+    source: str = ""  # kind and path of the input, as of `source_of`
+    directed: bool = True  # whether it says which scores are better
 
 
 FOR = {

@@ -35,11 +35,9 @@ FORMATS = ("html", "md")
 class Written(NamedTuple):
     """Files that were written of a comparison."""
 
-    pages: list[Page]
-    """The page, or that over several data sets; the data sets' own where there is none over them."""
+    pages: list[Page]  # the page, or that over several data sets; the data sets' own where there is none over them
     files: list[Path]
-    apart: tuple[str, ...]
-    """What isn't ranked, and why, as sentences."""
+    apart: tuple[str, ...]  # what isn't ranked, and why, as sentences
 
 
 TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json", "looks.json"})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import Format, file_of, read_file
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.sources import fetch, hub_snapshot
+from hpml_bench.data.sources import fetch
 from hpml_bench.plugins.dataset import GROUP, LoadedData
 from hpml_bench.plugins.task import Task
 from hpml_bench.suite.settings import Settings
@@ -159,7 +159,7 @@ def _hub_file(source: str) -> Path:
     owner, name, inner = (*source.split("/", 2), "", "")[:3]
     if not inner:
         raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
-    file = hub_snapshot(f"{owner}/{name}", "dataset", [inner]).folder_or_file / inner
+    file = fetch(f"{owner}/{name}", "dataset", [inner]).folder_or_file / inner
     if not file.is_file():
         raise UserError(f"task.options.retention: {source}: the data set has no such file")
     return file

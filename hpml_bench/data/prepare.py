@@ -25,7 +25,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from hpml_bench.data.copies import Copies, find_copies
 from hpml_bench.data.draw import draw, retention_rows
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.sources import Resolved, resolve_model, weight_files
+from hpml_bench.data.sources import POSITIONS, Resolved, first_value, read_config, resolve_model, weight_files
 from hpml_bench.plugins.dataset import FEWER, GROUP, IGNORE_INDEX, IN_WORDS, PAIR, SEGMENTS, LoadedData, make_loader
 from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.rows import Rows, read_rows, write_rows
@@ -43,10 +43,10 @@ from hpml_bench.records.run import Digests
 from hpml_bench.suite.options import options_class
 from hpml_bench.suite.settings import Settings, identity
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
+from hpml_bench.system.child import in_order
 from hpml_bench.system.disk import explained
 from hpml_bench.system.environment import cores
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.pool import in_order
 from hpml_bench.system.text import digest
 
 FORMAT = 8  # version of cache entries, raised when the same rows are tokenised or saved differently
@@ -125,9 +125,8 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
 def encoder_of(settings: Settings, folder: Path) -> Encoder:
     """Return the encoder of a model's texts; a UserError where they may be longer than it reads."""
     tokenizer = load_tokenizer(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
-    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    config = read_config(folder / "config.json")
+    longest = first_value(config, POSITIONS)
     if isinstance(longest, int) and settings.max_length > longest:
         raise UserError(
             f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"

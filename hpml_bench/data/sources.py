@@ -15,11 +15,11 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hpml_bench.data.wheel import wheel_content
 from hpml_bench.suite.base import Frozen
@@ -42,6 +42,10 @@ MODEL_PATTERNS = (
 
 FLOAT = re.compile(r"B?F\d")  # types of weights in a safetensors file; others are of buffers, or quantised
 
+POSITIONS, WIDTH = ("n_positions", "max_position_embeddings"), ("hidden_size", "n_embd", "dim", "d_model")
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Keys of config.json, of which models have one each."""
+
 GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
 RepoType = Literal["model", "dataset"]
@@ -54,11 +58,13 @@ class Resolved(Frozen):
     revision: str | None = None  # commit of a hub repository; None for other sources
 
 
-def fetch(uri: str) -> Resolved:
+def fetch(uri: str, repo_type: RepoType = "model", patterns: Sequence[str] = MODEL_PATTERNS) -> Resolved:
     """Return the file or folder that `uri` names, fetched into the cache if necessary.
 
-    Raises UserError where it doesn't exist, can't be reached, or differs from the content whose SHA-256 the source
-    gives.
+    Of a hub repository of this type come files of these patterns, of a model none in sub-folders. The hub is asked
+    first, within `HUB_SECONDS`, so that an unreachable one is known at once; then its own cache is used (with
+    `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such source or revision, it can't be reached, or
+    differs from the content whose SHA-256 the source gives.
     """
     kind, _, rest = uri.partition(":")
     if kind == "embedded":
@@ -76,7 +82,7 @@ def fetch(uri: str) -> Resolved:
             raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
         return Resolved(folder_or_file=path)
     if kind == "hub":
-        return hub_snapshot(uri, "model", MODEL_PATTERNS)
+        return _snapshot(uri, repo_type, patterns, _unreachable(uri, repo_type))
     if kind == "wheel":
         return Resolved(folder_or_file=wheel_content(uri))
     raise UserError(
@@ -111,7 +117,7 @@ def resolve_model(uri: str) -> Resolved:
 def describe_model(uri: str) -> Resolved:
     """Return a model's folder with config.json and a tokenizer, if any; of a hub model without weights."""
     patterns = tuple(name for name in MODEL_PATTERNS if "safetensors" not in name)
-    source = hub_snapshot(uri, "model", patterns) if uri.startswith("hub:") else fetch(uri)
+    source = fetch(uri, patterns=patterns)
     if source.folder_or_file.joinpath("config.json").is_file():
         return source
     if uri.startswith("hub:"):
@@ -146,6 +152,22 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the values of a model's config.json, of a multimodal model those of its text model; or of such a file."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: holds no mapping; save the model anew")
+    return values | (values.get("text_config") or {})
+
+
+def first_value(config: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    """Return the first value of these keys that is there, and isn't 0; else None."""
+    return next((config[key] for key in keys if config.get(key)), None)
+
+
 def weight_types(folder: Path) -> Counter[str]:
     """Return the number of weights of each type, from the headers of the safetensors files."""
     from safetensors import SafetensorError, safe_open
@@ -163,16 +185,6 @@ def weight_types(folder: Path) -> Counter[str]:
 
 
 # The Hugging Face hub
-
-
-def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Resolved:
-    """Return the local snapshot of a hub repository: files of these patterns, of a model none in sub-folders.
-
-    The hub is asked first, within `HUB_SECONDS`, so that an unreachable one is known at once; then its own cache is
-    used (with `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such repository or revision, or
-    neither hub nor cache has it.
-    """
-    return _snapshot(uri, repo_type, patterns, _unreachable(uri, repo_type))
 
 
 def _hub_name(uri: str) -> tuple[str, str | None]:

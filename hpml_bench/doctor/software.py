@@ -152,13 +152,11 @@ def _report() -> dict[str, Any]:
     from hpml_bench.system import child
 
     command = [sys.executable, *child.module("hpml_bench.training.torch_report")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
-        try:
-            output, messages = process.communicate(timeout=TORCH_SECONDS)
-            status: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            (output, messages), status = process.communicate(), None
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TORCH_SECONDS, check=False)  # noqa: S603
+        status, output, messages = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:  # with what was printed until it was killed
+        status, output, messages = None, late.stdout or b"", late.stderr or b""
     last = messages.decode(errors="replace").strip().splitlines()[-1:]
     found: dict[str, Any] = {"status": status, "stderr": "".join(last)}
     for line in output.splitlines(keepends=True):

@@ -24,8 +24,7 @@ class Few(NamedTuple):
 
     least: int
     more: int
-    repetitions: int
-    """Further ones that the whole model has beyond `more`."""
+    repetitions: int  # further ones that the whole model has beyond `more`
 
 
 def cut(config: PretrainedConfig, blocks: int) -> None:
@@ -58,13 +57,9 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
         if int(parts[place]) >= count:
             return []
         parts[place], number = "", int(parts[place])
-        found[number].append((".".join(parts), type(module), _weights(module)))
+        own = [(key, of.shape, of.dtype, of.requires_grad) for key, of in module._parameters.items() if of is not None]
+        found[number].append((".".join(parts), type(module), tuple(own)))
     return [tuple(block) for block in found]
-
-
-def _weights(module: nn.Module) -> Hashable:
-    own = module._parameters.items()
-    return tuple((name, own.shape, own.dtype, own.requires_grad) for name, own in own if own is not None)
 
 
 def few(blocks: Sequence[Hashable], at_least: int = 2) -> Few | None:

@@ -29,7 +29,7 @@ from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import has_bf16
 from hpml_bench.system.errors import Unsupported, UserError
-from hpml_bench.training import kernels, peft, quantization, saving
+from hpml_bench.training import distributed, kernels, peft, quantization, saving
 from hpml_bench.training.distributed import is_sharded, mesh_of
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
@@ -354,6 +354,7 @@ def stand_ins(device: str) -> Iterator[None]:
         (peft, "start_eva", _start),
         (peft, "start_corda", _start),
         (Rows, "batch", batch),
+        (distributed, "largest_number", lambda own: lambda: own),  # fake tensors can't wait for the other ranks'
         # transformers leaves a mask out where no token is padding, which it sees by values, and so not while tracing
         (masking_utils, "is_tracing", lambda *_: padded or not torch.is_grad_enabled()),
     ]

@@ -5,7 +5,6 @@ All of it without torch: a sweep predicts nothing where sizes of files leave no 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from hpml_bench.data.sources import weight_files
+from hpml_bench.data.sources import LAYERS, WIDTH, first_value, read_config, weight_files
 from hpml_bench.suite.devices import default_ranks, with_decided
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import cgroups, environment, gpus
@@ -61,6 +60,10 @@ class Limit(NamedTuple):
     outside: int  # what it takes beside tensors
     where: str  # of what it is a part, in words
 
+    @property
+    def tensors(self) -> int:
+        return self.most - self.outside
+
 
 def read_bytes(text: str) -> int:
     """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
@@ -92,13 +95,11 @@ def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
 
 def limit_of(settings: Settings, memory: int | None) -> Limit:
     """Return the memory of a rank: its card's, or its share of the machine's, of `memory` bytes or of this machine."""
-    ranks = settings.world_size or 1
+    ranks, total = settings.world_size or 1, memory or machine(settings)
     if settings.device == "cpu":
-        total = memory or machine(settings)
         more, private = (WITH_CUDA, WITH_CUDA_PRIVATE) if _torch_has_cuda() else (0, 0)
         most = max(0, total - COMMAND - private) // ranks + SHARED + private
         return Limit(most, PROCESS + more, f"{ranks} ranks share the machine" if ranks > 1 else "")
-    total = memory or machine(settings)
     nccl = NCCL_BUFFERS if ranks > 1 else 0
     outside = CUDA_CONTEXT + CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE + nccl + int(FRAGMENTATION * total)
     return Limit(total, outside, "of each card" if ranks > 1 else "")
@@ -141,14 +142,12 @@ LAYER_BYTES = 68
 SCORE_BYTES = 0.4
 """Further such bytes per token that each token attends to: scores, softmax and dropout of heads of width 32."""
 LOGIT_BYTES = 12  # bytes per logit: the logit, its softmax and its gradient
-WIDTH, LAYERS = ("hidden_size", "n_embd", "dim", "d_model"), ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""Keys of config.json, of which models have one each."""
 
 
 def in_doubt(settings: Settings, folder: Path) -> bool:
     """Return whether runs of resolved settings might not fit; raises what `estimate` does."""
     limit = limit_of(settings, None)
-    return limit.most > 0 and estimate(settings, folder) > DOUBTFUL_SHARE * (limit.most - limit.outside)
+    return limit.most > 0 and estimate(settings, folder) > DOUBTFUL_SHARE * limit.tensors
 
 
 def estimate(settings: Settings, folder: Path) -> float:
@@ -156,9 +155,8 @@ def estimate(settings: Settings, folder: Path) -> float:
 
     Raises any Exception where config.json is strange, or files can't be read.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= config.get("text_config") or {}
-    width, layers = (next(int(config[key]) for key in keys if key in config) for keys in (WIDTH, LAYERS))
+    config = read_config(folder / "config.json")
+    width, layers = (int(first_value(config, keys)) for keys in (WIDTH, LAYERS))
     share = settings.global_batch // (settings.world_size or 1)
     rows = settings.micro_batch if isinstance(settings.micro_batch, int) else share
     tokens = max(rows, settings.eval_batch // 8) * settings.max_length  # evaluations keep no activations

@@ -9,7 +9,8 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -17,12 +18,12 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+import yaml
 from huggingface_hub import constants
 
 from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
-from hpml_bench.fit.advice import advise, differences, largest_micro_batch, with_changes
 from hpml_bench.fit.depth import Few
 from hpml_bench.fit.limits import FREEING, HEAP, Limit, fill_in_devices, keeps_freed, limit_of
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
@@ -44,6 +45,12 @@ from hpml_bench.training.distributed import is_sharded
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
+HOLDING = {"quantization", "sharding", "world_size"}
+"""Settings that change what a training holds throughout or takes to load, or how much it may."""
+SHARDABLE = {("none", precision) for precision in ("fp32", "tf32", "bf16")}
+SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
+
+Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
 
 
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
@@ -102,19 +109,15 @@ class Prediction(Frozen):
 
     settings: Settings
     """Settings of the prediction, with device, ranks and precision decided."""
-    memory: int
-    """Bytes that a rank may take."""
-    shared: str
-    """How ranks share the memory, in words."""
-    outside: int
-    """Bytes that a rank takes beside tensors."""
+    limit: Limit
+    """Memory of a rank."""
     made_up_rows: str
     """Why rows are made up, each of `max_length` tokens; empty where they are the suite's own."""
     needs: tuple[Need, ...]
 
     @property
     def here(self) -> str:
-        return f"{gigabytes(self.memory)} for each rank{f' ({self.shared})' if self.shared else ''}"
+        return f"{gigabytes(self.limit.most)} for each rank{f' ({self.limit.where})' if self.limit.where else ''}"
 
 
 class Predictor:
@@ -181,7 +184,7 @@ class Predictor:
         footprint_of = partial(self.trace, method)
 
         def most(settings: Settings) -> int:
-            return self.limit(settings).most - self.limit(settings).outside
+            return self.limit(settings).tensors
 
         try:
             found = footprint_of(self.settings)
@@ -228,15 +231,12 @@ def predict(
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' hints for authors of scripts
         predictor = Predictor(suite, memory, Path(name))
-        limit = predictor.limit(predictor.settings)
         for spec in specs:
             needs.append(predictor.need(spec, advised=advised))
             done(needs[-1])
         return Prediction(
             settings=predictor.settings,
-            memory=limit.most,
-            shared=limit.where,
-            outside=limit.outside,
+            limit=predictor.limit(predictor.settings),
             made_up_rows=predictor.made_up,
             needs=tuple(needs),
         )
@@ -254,3 +254,93 @@ def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str
 
 def gigabytes(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+# Advice: settings changed one after another, cheapest first, and traced again
+
+
+def sizes(settings: Settings) -> list[int]:
+    """Return the micro-batches that a rank's share of the global batch allows, smallest first."""
+    share = settings.global_batch // (settings.world_size or 1)
+    return [size for size in range(1, share + 1) if share % size == 0]
+
+
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with changes, checked as a suite's; a micro-batch of a rank's whole share is None."""
+    changed = Settings.model_validate({**settings.model_dump(), **changes})
+    whole = changed.micro_batch == sizes(changed)[-1]
+    return changed.model_copy(update={"micro_batch": None}) if whole else changed
+
+
+def _largest(ascending: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """Return the largest number that fits, None for none: of the largest, the smallest, and then by bisection."""
+    if fits(ascending[-1]):
+        return ascending[-1]
+    if len(ascending) == 1 or not fits(ascending[0]):
+        return None
+    return ascending[bisect_left(ascending, True, 1, len(ascending) - 1, key=lambda number: not fits(number)) - 1]
+
+
+def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | None:
+    """Return the largest micro-batch whose step takes at most `most` bytes of tensors; None for none."""
+    if trace(settings).least > most:
+        return None
+    return _largest(sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most)
+
+
+def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Settings | None:
+    """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
+
+    `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
+    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout, or its
+    loading, is too much, only changes of that are traced.
+    """
+    kept, least = settings, trace(settings).least
+    for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):
+        changed = with_changes(kept, **change)
+        try:
+            if not HOLDING.isdisjoint(change):
+                least = trace(changed).least
+            found = _fitting(changed, trace, most(changed)) if least <= most(changed) else None
+        except Unsupported:
+            continue
+        if found is not None:
+            return found
+        if "sharding" not in change or trace(changed).peak < trace(kept).peak:
+            kept = changed
+    return None
+
+
+def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
+    """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
+    if trains and not settings.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
+    if trains and (settings.sharding, settings.precision) in SHARDABLE and (settings.world_size or 1) > 1:
+        yield {"sharding": "fsdp"}
+    if settings.quantization is None and can_quantise():
+        yield {"quantization": "nf4", "sharding": "none"}
+    length = settings.max_length // 2
+    while length >= SHORTEST:
+        yield {"max_length": length}
+        length //= 2
+    if settings.device == "cpu" and (settings.world_size or 1) > 1:  # ranks share the machine's memory
+        yield {"world_size": 1, "sharding": "none"}
+
+
+def _fitting(settings: Settings, trace: Trace, most: int) -> Settings | None:
+    """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
+    least = with_changes(settings, micro_batch=1, eval_batch=1)
+    if trace(least).peak > most:
+        return None
+    fitting = with_changes(settings, micro_batch=largest_micro_batch(settings, trace, most))
+    halves = [settings.eval_batch >> shift for shift in range(settings.eval_batch.bit_length())][::-1]
+    size = _largest(halves, lambda size: trace(with_changes(fitting, eval_batch=size)).peak <= most)
+    return with_changes(fitting, eval_batch=size)
+
+
+def differences(before: Settings, after: Settings) -> list[str]:
+    old, new = before.model_dump(), after.model_dump()
+    changed = {key: value for key, value in new.items() if value != old[key]}
+    if isinstance(quantization := changed.get("quantization"), dict):
+        changed["quantization"] = quantization["name"]
+    return [f"--set {key}={yaml.safe_dump(value).split()[0]}" for key, value in changed.items()]

@@ -30,7 +30,7 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.distributed import is_sharded, local, whole
+from hpml_bench.training.distributed import end_sharding, is_sharded, local, unequal_passes
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
 from hpml_bench.training.trainer import Trainer
 
@@ -233,8 +233,7 @@ class Footprint:
     logits: int  # logits with all that is computed of their size, at the step's peak
     step: int
     """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
-    loading: int
-    """Peak of loading: until weights have the types that they have in training."""
+    loading: int  # peak of loading: until weights have the types that they have in training
     evaluation: int  # peak of an evaluation batch, with all that a training holds meanwhile
     generation: int  # peak of a batch of answers, likewise; 0 where none are generated
 
@@ -348,6 +347,11 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
         with tracker.phase() as peaks["step"]:
             for batch in batches:
                 trainer.step(1, batch)
+    if is_sharded(run.settings):  # test rows are evaluated with whole weights, without gradients and optimizer
+        end_sharding(run.model)
+        for phase, peak in _evaluated(run, tracker).items():
+            for place, live in peak.items():
+                peaks[phase].reach(place, live)
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}
@@ -357,9 +361,9 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
 def _evaluated(run: Assembly, tracker: Tracker) -> dict[str, Peak]:
     """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
-    with tracker.phase() as peaks["evaluation"], whole(run.model):
+    with tracker.phase() as peaks["evaluation"], unequal_passes(run.model, run.group):
         rehearse_losses(run, run.validation)
     if run.generator is not None:
-        with tracker.phase() as peaks["generation"], whole(run.model):
+        with tracker.phase() as peaks["generation"], unequal_passes(run.model, run.group):
             rehearse_generation(run, run.validation)
     return peaks

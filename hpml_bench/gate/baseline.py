@@ -19,9 +19,8 @@ from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
 from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.records.files import write_atomically
-from hpml_bench.suite import registry
+from hpml_bench.report.comparability import settings_of
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
@@ -87,16 +86,12 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     _refuse_other_work(request, before, file)
     wanted = len(before.runs) if request.time and same else 0
     counted, made = _runs(request, wanted, request.deadline(), say)
-    counts, lone = [], []
-    for name, now in counted.items():
-        found = verdicts.compare_counts(name, before.counts[name], now)
-        counts += [count for count in found if same or not count.tolerance]
-        lone += verdicts.one_sided(name, before.counts[name], now)
+    compared = [verdicts.compare_counts(name, before.counts[name], now, not same) for name, now in counted.items()]
     timed: tuple[Verdict, ...] = ()
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if request.time and not same:
         reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
-        timed = tuple(verdicts.incomparable(name, reason) for name in names)
+        timed = tuple(verdicts.untimed(name, reason) for name in names)
     elif request.time:
         then, now = (verdicts.run_effects(runs, names) for runs in (before.runs, made))
         timed = verdicts.of_runs(then, now, request.rules)
@@ -105,9 +100,10 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
         mode="baseline", suite=request.suite, methods=names, rules=request.rules,
         reference=Side(label=str(file), python=stored.get("python"), versions=versions(stored)),
         candidate=Side(label="installed", python=here["python"], versions=versions(here)),
-        environment=here, runs=tuple(made), reference_runs=before.runs, counts=tuple(counts),
-        verdicts=(*timed, *verdicts.of_counts(counts), *lone), notes=tuple(notes), started=started,
-        seconds=round(monotonic() - began, 1),
+        environment=here, runs=tuple(made), reference_runs=before.runs,
+        counts=tuple(count for counts, _ in compared for count in counts),
+        verdicts=(*timed, *(verdict for _, judged in compared for verdict in judged)), notes=tuple(notes),
+        started=started, seconds=round(monotonic() - began, 1),
     )  # fmt: skip
 
 
@@ -128,21 +124,12 @@ def _refuse_other_work(request: Request, before: Baseline, file: Path) -> None:
     missing = [name for name in request.names if name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
-    then, now = _dumped(before.settings), _dumped(request.settings)
+    then, now = settings_of(before.settings), settings_of(request.settings)
     changed = [] if before.suite == request.suite else [f"suite, {before.suite}"]
     changed += [method.name for method in request.methods if method != stored[method.name]]
     changed += [f"settings.{key}" for key in now if now[key] != then[key]]
     if changed:
         raise UserError(f"--baseline {file}: was made with another {changed[0]}; save a new one")
-
-
-def _dumped(settings: Settings) -> dict[str, Any]:
-    """Return settings in a form that is equal where they mean the same: options without those at their defaults."""
-    dumped = settings.model_dump(mode="json")
-    kinds: dict[registry.Kind, str] = {"tasks": "task", "datasets": "dataset", "optimizers": "optimizer"}
-    for kind, key in kinds.items():
-        dumped[key]["options"] = without_defaults(kind, dumped[key]["name"], dumped[key]["options"])
-    return dumped
 
 
 def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tuple[Counts, list[TimedRun]]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
@@ -101,8 +101,7 @@ def gate_digest() -> str:
     return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
 
 
-@dataclass
-class Prepared:
+class Prepared(NamedTuple):
     """What an installation's own code said and prepared, once for all checks of it."""
 
     described: dict[str, Any]  # its hardware and software
@@ -124,8 +123,7 @@ class Measurement:
     delay: float | None = None
     """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
     rng: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
-    deadline: float | None = None
-    """Of `time.monotonic`: every request to a resident ends with `OutOfTime` then."""
+    deadline: float | None = None  # of `time.monotonic`: every request to a resident ends with `OutOfTime` then
     steps: dict[str, int] = field(default_factory=dict)  # method -> steps of a piece
     turns: dict[str, int] | None = None  # method -> turns of busy work that make the delay
     delays: list[dict[str, float]] = field(default_factory=list)
@@ -133,8 +131,8 @@ class Measurement:
     notes: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     counts: list[MethodCount] = field(default_factory=list)
-    uncounted: list[Verdict] = field(default_factory=list)  # INCOMPARABLE for each quantity that only one side counts
-    verdicts: tuple[Verdict, ...] = ()
+    counted: list[Verdict] = field(default_factory=list)  # on counts
+    verdicts: tuple[Verdict, ...] = ()  # on step times
     pairs: int = 0
     late: str = ""  # reason why the time was up within a pair
 
@@ -212,8 +210,8 @@ class Measurement:
                 for side in pair:
                     side.send("counts", method=method)
                 reference, candidate = (side.receive() for side in pair)
-                self.counts += verdicts.compare_counts(method, reference, candidate)
-                self.uncounted += verdicts.one_sided(method, reference, candidate)
+                counts, judged = verdicts.compare_counts(method, reference, candidate)
+                self.counts, self.counted = self.counts + counts, self.counted + judged
 
     def time(self) -> None:
         """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
@@ -270,12 +268,14 @@ def check(
         if request.time:
             made.time()
     except Incomparable as reason:
-        made.verdicts = tuple(verdicts.incomparable(name, str(reason)) for name in request.names)
+        made.verdicts = tuple(verdicts.untimed(name, str(reason)) for name in request.names)
     if request.time and not made.verdicts:
         if not made.counts:
             why = made.late or "give --max-minutes more"
             raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
-        made.verdicts = tuple(map(verdicts.unmeasured, request.names))
+        made.verdicts = tuple(
+            verdicts.untimed(name, "no pairs were measured", "INCONCLUSIVE") for name in request.names
+        )
     own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": made.turns, "delay_seconds": made.delays}
     own["settings"] = request.settings.model_dump(mode="json")
     described = [made.prepared[side.key].described if side.key in made.prepared else {} for side in compared.both]
@@ -284,6 +284,6 @@ def check(
         mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
         reference=reference, candidate=candidate, environment=environment.describe() | own,
         blocks=tuple(made.blocks), counts=tuple(made.counts), pairs=made.pairs,
-        verdicts=(*made.verdicts, *verdicts.of_counts(made.counts), *made.uncounted),
+        verdicts=(*made.verdicts, *made.counted),
         notes=tuple(made.notes), started=started, seconds=round(monotonic() - began, 1),
     )  # fmt: skip

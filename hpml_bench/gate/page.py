@@ -152,8 +152,8 @@ def unchanged(report: CheckReport) -> str:
 
 def remarks(report: CheckReport) -> list[str]:
     """Return a sentence per verdict that isn't PASS, the gravest first, and the report's notes."""
-    order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
-    ordered = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
+    wrong = (verdict for verdict in report.verdicts if verdict.status != "PASS")
+    ordered = sorted(wrong, key=lambda verdict: verdicts.GRAVEST.index(verdict.status))
     details = [f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in ordered]
     return details + [sanitize(note, 600) for note in report.notes]
 

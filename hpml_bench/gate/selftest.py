@@ -5,6 +5,7 @@ A folder has a file for each trial, and a line for each that was started, so tha
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 import statistics
@@ -39,11 +40,7 @@ def slowed(number: int) -> bool:
 
 def total(same: int) -> int:
     """Return the number of all trials with this many A/A trials, and at least one slowed."""
-    number = done = 0
-    while done < same or number < 3:
-        number += 1
-        done += not slowed(number)
-    return number
+    return next(number for number in itertools.count(3) if number - (number + 3) // (PER_SLOWED + 1) >= same)
 
 
 def run(

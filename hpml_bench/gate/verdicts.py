@@ -17,6 +17,7 @@ from hpml_bench.system.text import sanitize
 
 STEP_TIME = "step_time"
 PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3  # exit statuses
+GRAVEST: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")  # the gravest first
 
 Effects = Mapping[str, Sequence[float]]
 """method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
@@ -146,17 +147,14 @@ def _judge(
     verdicts = {}
     for method, test in tests.items():
         if test is None:
-            verdicts[method] = unmeasured(method, unit)
+            verdicts[method] = untimed(method, f"no {unit} were measured", "INCONCLUSIVE")
             continue
         step = rejected.index(method) if method in rejected else len(rejected)
         lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)
-        status: Status = "INCONCLUSIVE"
-        if method in rejected:
-            status = "FAIL"
-        elif upper is not None and upper < target:
-            status = "PASS"
+        passed = upper is not None and upper < target
         verdict = Verdict(
-            method=method, metric=STEP_TIME, status=status, estimate=math.expm1(test.estimate),
+            method=method, metric=STEP_TIME, estimate=math.expm1(test.estimate),
+            status="FAIL" if method in rejected else "PASS" if passed else "INCONCLUSIVE",
             lower=None if lower is None else math.expm1(lower), upper=None if upper is None else math.expm1(upper),
             p=adjusted[method], mde=detectable(test, rules, alpha / len(tests)), pairs=test.size, detail="",
         )  # fmt: skip
@@ -178,12 +176,8 @@ def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
     return math.expm1(math.log1p(rules.null) + quantiles * test.error * math.sqrt(math.pi / 3))
 
 
-def incomparable(method: str, reason: str) -> Verdict:
-    return Verdict(method=method, metric=STEP_TIME, status="INCOMPARABLE", detail=reason)
-
-
-def unmeasured(method: str, unit: str = "pairs") -> Verdict:
-    return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
+def untimed(method: str, reason: str, status: Status = "INCOMPARABLE") -> Verdict:
+    return Verdict(method=method, metric=STEP_TIME, status=status, detail=reason)
 
 
 def settled(verdicts: Iterable[Verdict]) -> bool:
@@ -194,9 +188,7 @@ def settled(verdicts: Iterable[Verdict]) -> bool:
 
 def overall(verdicts: Iterable[Verdict]) -> Status:
     """Return the one status that a check has: the gravest of its verdicts."""
-    statuses = {verdict.status for verdict in verdicts}
-    gravest: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
-    return next((status for status in gravest if status in statuses), "INCONCLUSIVE")
+    return min((verdict.status for verdict in verdicts), key=GRAVEST.index, default="INCONCLUSIVE")
 
 
 def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
@@ -218,11 +210,17 @@ def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
     return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
-def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[MethodCount]:
-    """Return a `MethodCount` for each quantity that both sides count."""
+def compare_counts(
+    method: str, reference: dict[str, Any], candidate: dict[str, Any], exact_only: bool = False
+) -> tuple[list[MethodCount], list[Verdict]]:
+    """Return a `MethodCount` for each quantity that both sides count, and a verdict for each that any does.
+
+    A quantity that only one side counts is INCOMPARABLE: a removed count must not pass. `exact_only`: those with a
+    tolerance are left out.
+    """
     # Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them. The
     # smaller tolerance holds, so that a change can't raise its own.
-    return [
+    counts = [
         MethodCount(
             method=method, name=name, title=now["title"], unit=now["unit"], reference=then["value"],
             candidate=now["value"], tolerance=min(now["tolerance"], then["tolerance"]),
@@ -231,25 +229,20 @@ def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, 
         for name, now in candidate.items()
         if (then := reference.get(name))
     ]  # fmt: skip
+    counts = [count for count in counts if not (exact_only and count.tolerance)]
+    judged = [of_count(count) for count in counts]
+    for name in sorted(reference.keys() ^ candidate.keys()):
+        lone = f"only the {'reference' if name in reference else 'candidate'} counts {name}"
+        judged.append(Verdict(method=method, metric=name, status="INCOMPARABLE", detail=lone))
+    return counts, judged
 
 
-def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Verdict]:
-    """Return INCOMPARABLE for each quantity that only one side counts: a removed count must not pass."""
-    lone = {name: "reference" if name in reference else "candidate" for name in reference.keys() ^ candidate.keys()}
-    return [
-        Verdict(method=method, metric=name, status="INCOMPARABLE", detail=f"only the {side} counts {name}")
-        for name, side in sorted(lone.items())
-    ]
-
-
-def of_counts(counts: Iterable[MethodCount]) -> tuple[Verdict, ...]:
-    """Return a verdict per count: FAIL for any increase above its tolerance."""
-    return tuple(
-        Verdict(
-            method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
-            status="FAIL" if count.candidate - count.reference > abs(count.reference) * count.tolerance else "PASS",
-        )
-        for count in counts
+def of_count(count: MethodCount) -> Verdict:
+    """Return a count's verdict: FAIL for any increase above its tolerance."""
+    failed = count.candidate - count.reference > abs(count.reference) * count.tolerance
+    return Verdict(
+        method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
+        status="FAIL" if failed else "PASS",
     )  # fmt: skip
 
 
@@ -299,11 +292,8 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     """Return a relative change as `+1.3 %`."""
     if value is None or not math.isfinite(value):
         return MISSING
-    text = number(abs(value) * 100, ".2f" if abs(value) < 0.1 else ".0f")
-    if not text.strip("0."):
-        return f"{text} %"
-    before = MINUS if value < 0 else "+" if sign else ""
-    return f"{before}{text} %"
+    text = number(value * 100, ".2f" if abs(value) < 0.1 else ".0f")
+    return f"{'+' if sign and value > 0 and text.strip('0.') else ''}{text} %"
 
 
 def longer(value: float | None) -> str:

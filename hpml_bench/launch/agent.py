@@ -16,24 +16,29 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report, merged
+from hpml_bench.launch.launcher import Nodes
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME, absolute_keeping_links, read_model
-from hpml_bench.records.run import Outcome, RunError
+from hpml_bench.records.run import Outcome, RunError, Status
+from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child, job, network, processes, temporary
-from hpml_bench.system.errors import UserError
+from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from hpml_bench.launch.meeting import Meeting
 
+LOG = "agents.log"  # file for the output of a run's agents and their starter, in the run's folder, which all nodes see
+KEY = "HPML_BENCH_MEETING_KEY"
+"""Environment variable of a run's key for its agents; all users of a node could read an argument."""
 AGENT_POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
 """Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
@@ -57,7 +62,7 @@ class OverNodes:
 
         key, folder = secrets.token_hex(32), request.folder
         meeting = Meeting(network.own_address(), key)
-        meeting.give(request.model_copy(update={"folder": absolute_keeping_links(folder)}))
+        meeting.give(request.model_copy(update={"folder": absolute_keeping_links(folder)}).model_dump_json())
         try:
             self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:
@@ -66,7 +71,7 @@ class OverNodes:
         written = read_model(folder / OUTCOME, Outcome)
         if stop.requested and written is None:
             return launcher.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
-        cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
+        cause = merged(_reports(meeting, self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
         if written is not None and (cause is None or cause[0] != "timeout"):
             return written
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
@@ -92,7 +97,7 @@ class OverNodes:
         began, failed_at, asked_at = time.monotonic(), float("inf"), float("inf")
         while step.poll() is None:
             now = time.monotonic()
-            if failed_at > now and any(not report.well for report in meeting.reports(self.count)):
+            if failed_at > now and any(not report.well for report in _reports(meeting, self.count)):
                 failed_at = now
             late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
             if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
@@ -129,7 +134,7 @@ def main(address: str, count: int) -> int:
 
 
 def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
-    request, name = meeting.request(), socket.gethostname()
+    request, name = RunRequest.model_validate_json(meeting.request()), socket.gethostname()
     check_folder(request.folder)
     # until the fork server has imported everything, which takes longer than a launch and is no part of it
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
@@ -141,7 +146,7 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
         nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
         report = _ended(meeting, request, nodes, name, stop, Path(beats))
-    meeting.report(report)
+    meeting.report(number, report.model_dump_json())
     if not report.decisive:
         _wait(lambda: len(meeting.reports(count)) == count, REPORT_SECONDS)
     return report
@@ -183,6 +188,96 @@ def _wait(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(AGENT_POLL_SECONDS)
+
+
+# Reports of the agents, and the one cause of a failure
+
+
+class CausePriority(IntEnum):
+    """Priority of a node's failure as the run's cause, from the cause itself to mere consequences."""
+
+    KILLED = 0  # a rank, or the fork server, was ended by a signal
+    WATCHED = 1  # the watchdog ended it: a stall or a time limit
+    OWN = 2  # a rank failed by itself
+    LOST = 3  # there is no report
+    PEER = 4  # a rank, or the launcher, lost its peers
+    ASKED = 5  # the ranks were ended on request
+
+
+class Report(Frozen):
+    """End of a node's ranks."""
+
+    node: int
+    host: str
+    status: Status | None = None  # None: they ended well
+    error: RunError | None = None
+
+    @property
+    def well(self) -> bool:
+        return self.status is None
+
+    @property
+    def priority(self) -> CausePriority:
+        """Priority of the failure as the run's cause; meaningless for ranks that ended well."""
+        kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
+        if self.status == "interrupted":
+            return CausePriority.ASKED
+        if self.status == "killed" or kind in {"SIGKILL", "ForkServer"}:
+            return CausePriority.KILLED
+        if self.status == "timeout":
+            return CausePriority.WATCHED
+        return CausePriority.PEER if kind.startswith("Dist") or lost_peer(message) else CausePriority.OWN
+
+    @property
+    def decisive(self) -> bool:
+        """Whether no other node's report can show the cause better."""
+        return self.well or self.priority in {CausePriority.KILLED, CausePriority.OWN}
+
+
+def merged(
+    reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = ""
+) -> tuple[Status, RunError] | None:
+    """Return status and cause of a run from what its nodes reported; None where all ended well.
+
+    `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
+    """
+    bad = [report for report in reports if not report.well]
+    lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]
+    ordered = [(report.priority, report) for report in bad] + [(CausePriority.LOST, report) for report in lost]
+    if not ordered:
+        return None
+    priority, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
+    assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
+    if priority is CausePriority.ASKED:
+        message = "the agents on the nodes were asked to end, and not by this job"
+        return "killed", RunError(kind="Step", message=message)
+    if priority is CausePriority.WATCHED:
+        return first.status, _stalled([report for report in bad if report.priority is priority])
+    place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
+    return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
+
+
+def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
+    """Return a substitute for the report of a node that sent none."""
+    name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
+    message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
+    error = RunError(kind="NoReport", message=message)
+    return Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
+
+
+def _stalled(reports: Sequence[Report]) -> RunError:
+    """Return one error for the nodes whose watchdogs ended their ranks, with the stacks of all."""
+    errors = [(f"node {report.node} ({report.host})", report.error) for report in reports if report.error]
+    return RunError(
+        kind=errors[0][1].kind,
+        message="; ".join(f"{node}: {error.message}" for node, error in errors),
+        rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
+        traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
+    )
+
+
+def _reports(meeting: Meeting, count: int) -> list[Report]:
+    return [Report.model_validate_json(text) for text in meeting.reports(count)]
 
 
 if __name__ == "__main__":

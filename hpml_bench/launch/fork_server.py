@@ -1,4 +1,4 @@
-"""Fork server: the process from which the preparation and all ranks are forked; its start."""
+"""Fork server: the process from which the preparation and all ranks are forked; its start, and what they do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from unittest import mock
@@ -55,3 +56,31 @@ def preload() -> list[str]:
     # after CUDA was initialised can't use it. Each process then imports the rest itself.
     initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()
     return WITHOUT_PEFT if initialises else PRELOAD
+
+
+# What its children do: passed by name, so that the parent need not import what they import
+
+
+def prepare(settings_json: str, target: str) -> None:
+    from hpml_bench.training import worker
+
+    worker.prepare_to(settings_json, target)
+
+
+def measure(settings_json: str, target: str) -> None:
+    from hpml_bench.training import worker
+
+    worker.measure_to(settings_json, target)
+
+
+def predict(suite_json: str, methods: Sequence[str], memory: int, settings_json: str, target: str) -> None:  # noqa: ARG001 - as the others
+    from hpml_bench.fit.predict import predict_to
+
+    predict_to(suite_json, methods, memory, target)
+
+
+def start_rank(request_json: str, beats: str, launched: float) -> None:
+    from hpml_bench.training import worker
+
+    child.die_with_parent()  # by SIGKILL; torch's launcher asks for SIGINT, which ranks ignore
+    worker.start(request_json, beats, launched)

@@ -18,8 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from hpml_bench.launch import entry, fork_server
-from hpml_bench.launch.nodes import ALONE, Nodes
+from hpml_bench.launch import fork_server
 from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watchdog
 from hpml_bench.records.files import OUTCOME, read_model
 from hpml_bench.records.folder import RunFolder
@@ -35,6 +34,24 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 RunRanks = Callable[[RunRequest, Stop], Outcome]  # runs all ranks of a run until they have ended; returns the outcome
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a run as its launcher on one of them knows them; by default this machine alone."""
+
+    count: int = 1
+    number: int = 0  # number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`
+    host: str = network.LOOPBACK  # address of the store by which the nodes meet
+    port: int = 0  # 0: the store is this node's own, on a port that the kernel picks
+    run_id: str = ""  # prefix of the store's keys; empty where the store serves one launch alone
+
+    def ranks(self, world_size: int) -> range:
+        each = world_size // self.count
+        return range(self.number * each, (self.number + 1) * each)
+
+
+ALONE = Nodes()
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -109,7 +126,7 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
             monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs), **meeting.rendezvous(nodes), **signals,
         )  # fmt: skip
         try:
-            elastic_launch(config, entry.start)(request.model_dump_json(), str(beats), launched)
+            elastic_launch(config, fork_server.start_rank)(request.model_dump_json(), str(beats), launched)
         except ChildFailedError as error:
             return error
     return None

@@ -17,7 +17,7 @@ import socket
 import uuid
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
@@ -28,10 +28,11 @@ from torch.distributed.elastic.rendezvous import (
 )  # fmt: skip
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from hpml_bench.launch.nodes import Nodes, Report
 from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.request import RunRequest
+
+if TYPE_CHECKING:
+    from hpml_bench.launch.launcher import Nodes
 
 BACKEND = "hpml_bench"
 WAITING = 1024  # connections that may wait to be accepted: those of all ranks of a run at once
@@ -86,10 +87,10 @@ class Meeting:
         self._store = _store(host, port, CONNECT)
         self.port = int(self._store.port)
 
-    def give(self, request: RunRequest) -> None:
-        self._write("request", request.model_dump_json())
+    def give(self, request: str) -> None:
+        self._write("request", request)
 
-    def request(self) -> RunRequest:
+    def request(self) -> str:
         """Wait for the request and return it; raises UserError if somebody else has written it."""
         self._store.wait(["request"])
         text = self._read("request")
@@ -98,7 +99,7 @@ class Meeting:
                 f"{self.host}:{self.port}: the request there was not written by this run's job; see who else uses the "
                 "nodes' network"
             )
-        return RunRequest.model_validate_json(text)
+        return text
 
     def arrive(self, number: int, host: str) -> None:
         self._write(f"host/{number}", host)
@@ -118,14 +119,14 @@ class Meeting:
         except DistError:
             return True
 
-    def report(self, report: Report) -> None:
+    def report(self, number: int, report: str) -> None:
         """Report how a node's ranks ended; does nothing where the parent has ended."""
         with suppress(DistError):
-            self._write(f"report/{report.node}", report.model_dump_json())
+            self._write(f"report/{number}", report)
 
-    def reports(self, count: int) -> list[Report]:
-        texts = [self._read(f"report/{number}") for number in range(count)]
-        return [Report.model_validate_json(text) for text in texts if text is not None]
+    def reports(self, count: int) -> list[str]:
+        texts = (self._read(f"report/{number}") for number in range(count))
+        return [text for text in texts if text is not None]
 
     def end(self) -> None:
         self._store.set("end", "")

@@ -17,7 +17,7 @@ import psutil
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
-from hpml_bench.launch import entry, fork_server
+from hpml_bench.launch import fork_server
 from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
@@ -40,17 +40,17 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
 
     Raises UserError if a source isn't available, doesn't fit or takes too long, or the preparation was ended.
     """
-    return Prepared.model_validate(_done(settings, entry.prepare, max_seconds)["prepared"])
+    return Prepared.model_validate(_done(settings, fork_server.prepare, max_seconds)["prepared"])
 
 
 def products(settings: Settings, max_seconds: float | None = None) -> Products:
     """Time products of the backbone's shape, which is fetched, in a process of its own; errors as of `prepare`."""
-    return Products.model_validate(_done(settings, entry.measure, max_seconds)["products"])
+    return Products.model_validate(_done(settings, fork_server.measure, max_seconds)["products"])
 
 
 def predicted_memory(suite: Suite, methods: Sequence[str], memory: int) -> str | None:
     """Return a sentence on methods that won't fit into `memory` bytes; None where none is known not to."""
-    work = partial(entry.predict, suite.model_dump_json(), methods, memory)
+    work = partial(fork_server.predict, suite.model_dump_json(), methods, memory)
     try:
         return cast("str | None", _done(suite.settings, work, PREDICTION_SECONDS)["sentence"])
     except UserError:

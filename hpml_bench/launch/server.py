@@ -57,11 +57,9 @@ LONGEST_REPLY = 50_000_000
 class Access:
     """Keys and limits of requests to servers; not part of a run's identity."""
 
-    keys: Mapping[str, str]
-    """Method's name -> its key; never written anywhere."""
+    keys: Mapping[str, str]  # Method's name -> its key; never written anywhere
     concurrency: int = 8
-    timeout: float = 120.0
-    """Seconds for one answer."""
+    timeout: float = 120.0  # seconds for one answer
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class Reply:
 
     text: str
     tokens: int | None = None
-    cut: bool | None = None
-    """Whether it ended at the limit of tokens; None where the server doesn't say."""
+    cut: bool | None = None  # whether it ended at the limit of tokens; None where the server doesn't say
 
 
 class Refused(UserError):  # noqa: N818 - a sentence

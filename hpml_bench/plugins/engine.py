@@ -24,19 +24,13 @@ class JobBatch:
     """Jobs that are submitted together."""
 
     plan: JobPlan
-    folder: Path
-    """The results folder, absolute; every node sees it."""
-    units: tuple[int, ...]
-    """Numbers of the units, a job for each; empty for one job that prepares or reports."""
-    arguments: tuple[str, ...]
-    """Arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
+    folder: Path  # the results folder, absolute; every node sees it
+    units: tuple[int, ...]  # numbers of the units, a job for each; empty for one job that prepares or reports
+    arguments: tuple[str, ...]  # arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number
     kind: Kind = "units"
-    first: int = 0
-    """Unit from which the engine counts those of this batch."""
-    prepared: str | None = None
-    """Name of the job that must have succeeded before."""
-    ended: tuple[str, ...] = ()
-    """Names of the jobs that must have ended before, successfully or not."""
+    first: int = 0  # unit from which the engine counts those of this batch
+    prepared: str | None = None  # name of the job that must have succeeded before
+    ended: tuple[str, ...] = ()  # names of the jobs that must have ended before, successfully or not
 
 
 class Engine(ABC):
@@ -150,18 +144,13 @@ class EngineJob:
     """A job that has not ended."""
 
     name: str
-    unit: int | None
-    """None for a preparation or a report."""
-    state: str
-    """Its state in the engine's terms, such as RUNNING."""
+    unit: int | None  # None for a preparation or a report
+    state: str  # its state in the engine's terms, such as RUNNING
     running: bool
-    stuck: bool = False
-    """Whether the engine will never start it by itself."""
+    stuck: bool = False  # whether the engine will never start it by itself
     kind: Kind = "units"
-    group: str = ""
-    """The name that `submit` returned."""
-    reason: str = ""
-    """Why it waits, in the engine's terms."""
+    group: str = ""  # the name that `submit` returned
+    reason: str = ""  # why it waits, in the engine's terms
     refused: bool = False
     """Whether it is stuck because of what the profile requests, so that another job would be stuck too."""
 

@@ -168,14 +168,10 @@ def evaluated_again(prefix: str, titles: tuple[str, str, str, str], after: str, 
     return (
         metric(f"{prefix}_test_loss", loss, "nats/token", "lower", ".3f", f"The test loss {after}{more}."),
         metric(f"{prefix}_test_score", score, "", "higher", ".1%", f"The test score {after}."),
-        metric(
-            f"{prefix}_answers_changed", changed, "", "lower", ".1%",
-            f"Share of the test rows that are answered otherwise {after}.",
-        ),
-        metric(
-            f"{prefix}_evaluation_seconds", seconds, "s", "lower", ".2f",
-            f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True,
-        ),
+        metric(f"{prefix}_answers_changed", changed, "", "lower", ".1%",
+               f"Share of the test rows that are answered otherwise {after}."),
+        metric(f"{prefix}_evaluation_seconds", seconds, "s", "lower", ".2f",
+               f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True),
     )  # fmt: skip
 
 
@@ -249,3 +245,16 @@ class Probe:
         `hpml-bench verify` compares them with the recorded ones.
         """
         return {}
+
+
+class StepsProbe(Probe):
+    """Base class of probes that keep all steps of the run, as `steps`."""
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """All steps so far."""
+        return []
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        self.steps.extend(window)
+        return []

@@ -16,24 +16,8 @@ from typing import TypeVar
 
 from filelock import Timeout
 
-from hpml_bench.records import jobs
-from hpml_bench.records.files import (
-    CHECKPOINTS,
-    COMMAND,
-    KEPT,
-    MEASURED_SETTINGS,
-    NOT_SAVED,
-    POINTS,
-    RECORD,
-    SET_ASIDE,
-    SUITE,
-    is_plain_file,
-    read_json,
-    remove,
-    remove_temporary,
-    sync_folder,
-    write_atomically,
-)
+from hpml_bench.records import files, jobs
+from hpml_bench.records.files import is_plain_file, read_json, remove, remove_temporary, sync_folder, write_atomically
 from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
 from hpml_bench.records.plan import RETRIED, Plan, RunState
 from hpml_bench.records.run import FINAL, RunRecord
@@ -56,25 +40,25 @@ class RunFolder:
 
     def begin(self) -> None:
         """Create the folder empty, so that two attempts are never mixed; only checkpoints stay, with their points."""
-        if not self.saved or not is_plain_file(self.path / POINTS):
+        if not self.saved or not is_plain_file(self.path / files.POINTS):
             remove(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
-            if path.name not in {CHECKPOINTS, POINTS}:
+            if path.name not in {files.CHECKPOINTS, files.POINTS}:
                 remove(path) if path.is_dir() else path.unlink()
 
     def adopt(self, other: RunFolder) -> None:
         """Take the checkpoints of another attempt at the run, and the points that they need."""
         self.path.mkdir(exist_ok=True)
         with suppress(OSError):  # its process may live: then this attempt begins anew
-            shutil.copyfile(other.path / POINTS, self.path / POINTS)
-            remove(self.path / CHECKPOINTS)
-            (other.path / CHECKPOINTS).rename(self.path / CHECKPOINTS)
+            shutil.copyfile(other.path / files.POINTS, self.path / files.POINTS)
+            remove(self.path / files.CHECKPOINTS)
+            (other.path / files.CHECKPOINTS).rename(self.path / files.CHECKPOINTS)
 
     @property
     def saved(self) -> int:
         """Step of the newest checkpoint, 0 where there is none."""
-        folder = self.path / CHECKPOINTS
+        folder = self.path / files.CHECKPOINTS
         if self.path.is_symlink() or folder.is_symlink():
             return 0
         return max((int(path.name) for path in folder.glob("*/") if path.name.isdecimal()), default=0)
@@ -84,19 +68,19 @@ class RunFolder:
         """Last line of rank 0's log that says why a state wasn't saved; empty where none does."""
         log = self.path / "rank0.log"
         lines = log.read_text(errors="replace").splitlines() if is_plain_file(log) else []
-        return next((line for line in reversed(lines) if line.startswith(NOT_SAVED)), "")
+        return next((line for line in reversed(lines) if line.startswith(files.NOT_SAVED)), "")
 
     def commit(self, record: RunRecord) -> RunRecord:
         """Write run.json with the digests of the files that belong to it; return the record as written."""
         redact_files(*self.path.glob("rank*.log"))
-        remove(self.path / COMMAND)
+        remove(self.path / files.COMMAND)
         if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
-            remove(self.path / CHECKPOINTS)
+            remove(self.path / files.CHECKPOINTS)
         if record.status != "ok":
-            remove(self.path / KEPT)  # a part of it, on a full disk
+            remove(self.path / files.KEPT)  # a part of it, on a full disk
         changes = {"files": digests_of(self.path), "kept": record.kept or kept_digests(self.path), "saved": self.saved}
         record = record.model_copy(update=changes)
-        write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_atomically(self.path / files.RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
     def record(self) -> RunRecord | None:
@@ -110,16 +94,16 @@ class RunFolder:
 
     def give(self, folder: Path) -> None:
         if not any(folder.iterdir()):
-            shutil.copytree(self.path / KEPT, folder, dirs_exist_ok=True)
+            shutil.copytree(self.path / files.KEPT, folder, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""
-        if not (self.path / RECORD).exists():
+        if not (self.path / files.RECORD).exists():
             return None
         try:
-            record = load_record(self.path / RECORD)
+            record = load_record(self.path / files.RECORD)
         except ValueError as error:
-            return f"{RECORD} is {error}"
+            return f"{files.RECORD} is {error}"
         return changed(self.path, record)
 
     def set_aside(self, results: Path | None = None, mark: str = "damaged") -> Path:
@@ -127,14 +111,14 @@ class RunFolder:
 
         A link in the place of `SET_ASIDE` is removed, and none is followed.
         """
-        parent = (results or self.path.parent) / SET_ASIDE
+        parent = (results or self.path.parent) / files.SET_ASIDE
         if parent.is_symlink():
             parent.unlink()
         parent.mkdir(exist_ok=True)
         free = (parent / f"{self.path.name}.{number}" for number in count(1))
         target = self.path.rename(next(path for path in free if not os.path.lexists(path)))
-        if not target.is_symlink() and (target / RECORD).exists():
-            (target / RECORD).replace(target / f"{RECORD}.{mark}")
+        if not target.is_symlink() and (target / files.RECORD).exists():
+            (target / files.RECORD).replace(target / f"{files.RECORD}.{mark}")
         return target
 
 
@@ -158,12 +142,12 @@ class ResultsFolder:
                 remove_temporary(folder)
             for run in (*path.glob("*/"), *jobs.left_attempts(path)):
                 # Logs of runs with a record were redacted before the commit.
-                if not run.is_symlink() and not (run / RECORD).exists():
+                if not run.is_symlink() and not (run / files.RECORD).exists():
                     redact_files(*run.glob("rank*.log"))
             yield cls(path)
 
     def write_suite(self, content: str) -> None:
-        write_atomically(self.path / SUITE, content)
+        write_atomically(self.path / files.SUITE, content)
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(self.path / spec.run_id)
@@ -181,7 +165,7 @@ class ResultsFolder:
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
         """Set runs aside unconditionally, so that they are done again."""
         for run in map(self.run_folder, specs):
-            if (run.path / RECORD).exists():
+            if (run.path / files.RECORD).exists():
                 _set_aside(run, say)
 
     def begin(self, spec: RunSpec) -> RunFolder:
@@ -197,12 +181,12 @@ class ResultsFolder:
         return tuple(map(RunState.of, self.records(specs)))
 
     def forget_measured(self) -> None:
-        (self.path / MEASURED_SETTINGS).unlink(missing_ok=True)
+        (self.path / files.MEASURED_SETTINGS).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
         for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
-            if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
+            if (path / files.RECORD).exists() or (path / files.POINTS).exists() or (path / "rank0.log").exists():
                 remove(path)
         if specs is None:
             jobs.clear(self.path)
@@ -247,7 +231,7 @@ class SharedResults(ResultsFolder):
             while True:
                 if retry_stale_handle(lambda: _renamed(attempt, own, record)):
                     retry_stale_handle(lambda: sync_folder(self.path))
-                    for saved in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{CHECKPOINTS}"):
+                    for saved in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{files.CHECKPOINTS}"):
                         with suppress(OSError):  # such as on a node that was given up, whose process may live
                             remove(saved)
                     return record
@@ -271,7 +255,7 @@ class SharedResults(ResultsFolder):
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
     moved = run.set_aside()
-    say(f"{run.path.name}{why} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+    say(f"{run.path.name}{why} is kept as {files.SET_ASIDE}/{moved.name}, and the run is done again")
 
 
 def make_folder(folder: Path) -> None:

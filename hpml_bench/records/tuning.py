@@ -23,22 +23,16 @@ NEAR = 3.0  # scores at rates within this factor of the best one show how much t
 class Trial(Frozen):
     """One run of a tuning."""
 
-    number: int
-    """Position among the method's trials, from 0; trial 0 has the suite's rate."""
+    number: int  # position among the method's trials, from 0; trial 0 has the suite's rate
     lr: float
-    seed: int
-    """The same for all methods at the same number, and never a seed of the comparison."""
+    seed: int  # the same for all methods at the same number, and never a seed of the comparison
     status: Status
     score: float | None
     """The task's headline metric on the validation rows after the last step; empty where the run did not end well."""
-    loss: float | None
-    """Mean loss over the same rows, in the task's unit."""
-    seconds: float
-    """Wall time of the whole run, start-up included."""
-    samples: int | None
-    """Training samples consumed: the budget, equal over methods but for early ends."""
-    parameters: int | None
-    """Parameters trained at this rate: 0 for `head`, whose trials differ by their seeds alone."""
+    loss: float | None  # mean loss over the same rows, in the task's unit
+    seconds: float  # wall time of the whole run, start-up included
+    samples: int | None  # training samples consumed: the budget, equal over methods but for early ends
+    parameters: int | None  # parameters trained at this rate: 0 for `head`, whose trials differ by their seeds alone
     run_id: str
 
     @property
@@ -49,14 +43,11 @@ class Trial(Frozen):
 class TunedMethod(Frozen):
     """The trials of one method."""
 
-    spec: MethodSpec
-    """The method as in the suite, with its rate before tuning."""
+    spec: MethodSpec  # the method as in the suite, with its rate before tuning
     low: float
-    high: float
-    """Bounds of the range that rates were drawn from, evenly in log."""
+    high: float  # rates were drawn from `low` to `high`, evenly in log
     trials: tuple[Trial, ...]
-    better: Literal["higher", "lower"]
-    """Which scores are better."""
+    better: Literal["higher", "lower"]  # which scores are better
 
     @property
     def name(self) -> str:
@@ -109,17 +100,13 @@ class TuningRecord(Frozen):
     schema_version: int = Field(default=SCHEMA_VERSION, ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     suite: str
     sampler: Sampler
-    factor: float
-    """The range reaches from the suite's rate divided by this to the rate times this, for every method."""
+    factor: float  # the range reaches from the suite's rate divided by this to the rate times this, for every method
     settings: Settings
     """The suite's settings; trials skip only intermediate evaluations and latencies, which train nothing."""
-    validation_rows: int
-    """Number of validation rows on which trials were compared."""
-    digests: dict[str, str]
-    """SHA-256 of weights, tokenizer and data, as in the comparison's records."""
+    validation_rows: int  # number of validation rows on which trials were compared
+    digests: dict[str, str]  # SHA-256 of weights, tokenizer and data, as in the comparison's records
     environment: dict[str, Any] = Field(default_factory=dict)
-    headline: Metric
-    """The task's metric by which trials are ranked, on the validation rows."""
+    headline: Metric  # the task's metric by which trials are ranked, on the validation rows
     methods: tuple[TunedMethod, ...]
 
     def in_words(self, score: float) -> str:

@@ -110,8 +110,26 @@ class Race:
     """Number of looks at further seeds that were not declared then."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """Circumstances of runs that decide what verdicts may be taken on their scores and costs."""
+
+    unranked: str = ""
+    """Why costs with noise rank nothing, as a clause; empty where they may."""
+    facts: SuiteFacts | None = None
+    """What a suite's runs say beside; None for systems of other kinds, or of several inputs."""
+    trained_on: Literal["these", "other", ""] = ""
+    """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
+    look: int = 1
+    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    race: Race | None = None
+    """The declared looks of methods that race; None where all have the same seeds."""
+    block: str = ""
+    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
+
+
 @dataclass(frozen=True)
-class AlignedScores:
+class AlignedScores(Circumstances):
     """Systems on one data set: runs by number, rows in the same order for all."""
 
     dataset: str
@@ -135,22 +153,10 @@ class AlignedScores:
     """Whether rows are right or wrong."""
     costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]
     """cost -> system -> run -> value; systems without it are absent."""
-    unranked: str = ""
-    """Why costs with noise rank nothing, as a clause; empty where they may."""
-    facts: SuiteFacts | None = None
-    """What a suite's runs say beside; None for systems of other kinds, or of several inputs."""
-    trained_on: Literal["these", "other", ""] = ""
-    """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
-    look: int = 1
-    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
-    race: Race | None = None
-    """The declared looks of methods that race; None where all have the same seeds."""
     failed: tuple[FailedRun, ...] = ()
     remarks: tuple[str, ...] = ()
     """Sentences for the page: what a number of the inputs holds, what they lack."""
     sources: tuple[str, ...] = ()
-    block: str = ""
-    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
     unshared: int = 0
     """Rows that some system lacks, with `shared`; left out."""
     lacking: Mapping[str, int] = field(default_factory=dict)

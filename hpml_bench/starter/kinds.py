@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
@@ -269,7 +269,8 @@ def _template(view: View) -> Entry:
 
 def _scorer(view: View) -> Entry:
     """Return the scorer that suits the expected answers."""
-    answers = list(_answers(view))
+    rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
+    answers = [of[-1] for roles, of in zip(rows["roles"], rows["contents"], strict=True) if len(roles) > 1]
     if any(view.loaded.train["choices"][:1]):
         return Entry("scorer", "choice", ("rows have choices, whose likelihoods are compared; nothing is generated",))
     if not answers:
@@ -290,13 +291,6 @@ def _scorer(view: View) -> Entry:
         )
     more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
     return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
-
-
-def _answers(view: View) -> Iterator[str]:
-    rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
-    for roles, contents in zip(rows["roles"], rows["contents"], strict=True):
-        if len(roles) > 1:
-            yield contents[-1]
 
 
 def _too_long(view: View, lengths: Lengths) -> Entry:

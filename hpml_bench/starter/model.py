@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.data.sources import resolve_model, weight_types
+from hpml_bench.data.sources import LAYERS, POSITIONS, WIDTH, first_value, read_config, resolve_model, weight_types
 from hpml_bench.system.errors import UserError
 
 KINDS = ("embedded:", "path:", "hub:", "wheel:")  # beginnings of sources
@@ -37,17 +36,16 @@ class Model:
     @property
     def positions(self) -> int | None:
         """Most tokens that it reads; None where nothing limits them."""
-        longest = self.config.get("n_positions") or self.config.get("max_position_embeddings")
+        longest = first_value(self.config, POSITIONS)
         return longest if isinstance(longest, int) else None
 
     @property
     def width(self) -> int:
-        return next((int(self.config[k]) for k in ("hidden_size", "n_embd", "dim", "d_model") if self.config.get(k)), 1)
+        return int(first_value(self.config, WIDTH) or 1)
 
     @property
     def layers(self) -> int:
-        keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-        return next((int(self.config[k]) for k in keys if self.config.get(k)), 1)
+        return int(first_value(self.config, LAYERS) or 1)
 
     @property
     def vocabulary(self) -> int:
@@ -64,8 +62,7 @@ def look_at_model(source: str) -> Model:
     """
     uri = source_of(source)
     folder = resolve_model(uri).folder_or_file
-    config = _read(folder / "config.json")
-    config |= config.get("text_config") or {}
+    config = read_config(folder / "config.json")
     kinds = [str(name) for name in config.get("architectures") or ()]
     family = str(config.get("model_type", ""))
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
@@ -103,20 +100,9 @@ def in_millions(count: float) -> str:
     return f"{count:g}"
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return the mapping in a file of a model, which is a link in the hub's cache."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: holds no mapping; save the model anew")
-    return value
-
-
 def _pooling(folder: Path) -> str | None:
     for file in sorted(folder.glob(POOLING)):
-        flags = _read(file)
+        flags = read_config(file)
         if flags.get("pooling_mode_mean_tokens"):
             return "mean"
         if flags.get("pooling_mode_cls_token"):

@@ -22,8 +22,7 @@ from hpml_bench.data.columns import (
     short,
 )
 from hpml_bench.data.conversations import Shape, find_shape
-from hpml_bench.data.files import file_of, read_file, read_repository
-from hpml_bench.data.sentences import sentences_of
+from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
 from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of

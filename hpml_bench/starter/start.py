@@ -15,18 +15,8 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
+from hpml_bench.starter import estimates
 from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
-from hpml_bench.starter.estimates import (
-    EVALUATIONS,
-    SEEDS,
-    Budget,
-    Memory,
-    Work,
-    choose_budget,
-    least_difference,
-    predict_memory,
-    time_in_words,
-)
 from hpml_bench.starter.kinds import (
     KINDS,
     MOST_TOKENS,
@@ -39,7 +29,6 @@ from hpml_bench.starter.kinds import (
     measure,
 )
 from hpml_bench.starter.model import Model, look_at_model
-from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
 from hpml_bench.suite.options import explain
@@ -65,15 +54,15 @@ class SuiteDraft:
     lengths: Lengths
     limit: int  # `max_length`
     most: int  # largest one that is chosen
-    budget: Budget
+    budget: estimates.Budget
     prepared: Prepared
     task: Task
-    memory: Memory
+    memory: estimates.Memory
     file: str  # name of the suite file
     given: Mapping[str, Any]  # settings that were given
 
     @property
-    def compared(self) -> tuple[Published, ...]:
+    def compared(self) -> tuple[estimates.Published, ...]:
         return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
 
 
@@ -152,12 +141,12 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     lengths = measure(loaded.train, task, encoder)
     most = MOST_TOKENS[task.model_kind]
     limit = given.get("max_length") or choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
-    recipe = language_recipe if task.model_kind == "language_model" else encoder_recipe
-    budget = choose_budget(view, task, recipe(model.parameters), given)
+    recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
+    budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
     chosen = {**as_values(budget.entries), "max_length": limit}
     settings = drafted(as_values(options), {**as_values(columns), **as_values(names)}, **chosen)
     prepared = prepare(settings)
-    memory = predict_memory(settings, budget.methods, file)
+    memory = estimates.predict_memory(settings, budget.methods, file)
     found = SuiteDraft(
         view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
     )
@@ -207,7 +196,7 @@ def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
     yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
     yield (
         f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test. "
-        f"{least_difference(found.task, rows['test'])}".rstrip()
+        f"{estimates.least_difference(found.task, rows['test'])}".rstrip()
     )
     yield from cost
     yield from found.kind.cautions(view)
@@ -217,7 +206,7 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
     """Return the file's text."""
     parts = [
         _head(found, cost),
-        written([Entry("seeds", SEEDS, (
+        written([Entry("seeds", estimates.SEEDS, (
             "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
             "--until decided adds seeds in rounds until the best is known",
         ))]),
@@ -247,12 +236,14 @@ def _cost(found: SuiteDraft) -> Iterator[str]:
     mean = float(found.lengths.tokens.clip(max=found.limit).mean())
     new = as_values(found.options).get("max_new_tokens", 0)
     epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
-    work = Work(
+    work = estimates.Work(
         train_tokens=rows["train"] * epochs * mean,
-        eval_tokens=(rows["test"] + EVALUATIONS * rows["validation"]) * mean,
+        eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
         new_tokens=(rows["test"] + rows["validation"]) * new if found.task.decoding is not None else 0,
     )
-    yield time_in_words(found.view.model, found.compared, work, int(found.budget.micro_batch * mean), SEEDS)
+    yield estimates.time_in_words(
+        found.view.model, found.compared, work, int(found.budget.micro_batch * mean), estimates.SEEDS
+    )
     yield found.memory.sentence
 
 
@@ -331,7 +322,7 @@ def _on_methods(found: SuiteDraft) -> Iterator[str]:
     yield "Further methods stand as comments: take the # before a name away to compare it too."
 
 
-def _method(method: Published, found: SuiteDraft) -> Entry:
+def _method(method: estimates.Published, found: SuiteDraft) -> Entry:
     value: dict[str, Any] = {"method": method.method} if method.method else {}
     value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
     value |= {"options": dict(method.options)} if method.options else {}

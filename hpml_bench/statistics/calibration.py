@@ -14,12 +14,9 @@ BINS, LEAST = 10, 20
 class Reliability(NamedTuple):
     """Bins of as many rows each, by rising probability of the answer."""
 
-    probability: NDArray[np.float64]
-    """[bins], mean probability of the answers."""
-    right: NDArray[np.float64]
-    """[bins], share of right answers."""
-    rows: int
-    """Rows of a bin, one more in some."""
+    probability: NDArray[np.float64]  # [bins], mean probability of the answers
+    right: NDArray[np.float64]  # [bins], share of right answers
+    rows: int  # rows of a bin, one more in some
 
     @property
     def error(self) -> float:

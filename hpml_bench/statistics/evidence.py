@@ -149,8 +149,7 @@ class OverSeedsAndRows(Evidence):
     n: int
     m: int
     mean: float
-    squares: tuple[float, float, float]
-    """Mean squares of seeds, rows and interaction."""
+    squares: tuple[float, float, float]  # mean squares of seeds, rows and interaction
     span: float = 1.0
     opposed: int = 0
     prior: float = 0.0

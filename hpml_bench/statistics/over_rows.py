@@ -12,13 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpml_bench.statistics.evidence import (
-    Evidence,
-    OverSeeds,
-    OverSeedsAndRows,
-    opposed_to,
-    widest,
-)
+from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, opposed_to, widest
 from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, t_quantile
 from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs, tested_by
 
@@ -216,11 +210,11 @@ def compare_rows(
             return RightAndWrong.of_rows(scores[a], scores[b], span)
         return OverRows.of(scores[a].astype(float) - scores[b], span)
 
-    def marked(a: str, b: str) -> bool:
-        return not bounded and carried_by_few(scores[a].astype(float) - scores[b])
-
     n = len(next(iter(scores.values()), ()))
-    return _compare(tuple(scores), n, margin, lambda name: float(scores[name].mean()), evidence, marked)
+    pairs = _compare({name: float(of.mean()) for name, of in scores.items()}, n, margin, evidence)
+    if bounded:
+        return pairs
+    return tuple(replace(c, skewed=carried_by_few(scores[c.a].astype(float) - scores[c.b])) for c in pairs)
 
 
 def _has_two_ends(scores: Iterable[NDArray[Any]], span: float) -> bool:
@@ -250,28 +244,25 @@ def compare_shares(
         of_a, of_b = ((means[name] - low) / (high - low) for name in (a, b))
         return TwoShares(n, means[a] - means[b], of_a, of_b, high - low)
 
-    return _compare(tuple(means), n, margin, means.__getitem__, evidence, lambda *_: False)
+    return _compare(means, n, margin, evidence)
 
 
 def untested(means: Mapping[str, float], n: int) -> tuple[Comparison, ...]:
     """Return every pair of systems with its difference and no test, of n rows each."""
-    return tuple(
-        Comparison(a, b, Interval(n, means[a] - means[b], None, None, None), None, None, None)
-        for a, b in itertools.combinations(means, 2)
-    )
+    return _compare(means, n, None, None)
 
 
 def _compare(
-    names: tuple[str, ...], n: int, margin: float | None, mean: Callable[[str], float],
-    evidence: Callable[[str, str], Evidence | None], marked: Callable[[str, str], bool],
-) -> tuple[Comparison, ...]:  # fmt: skip
-    enough = n >= LEAST_ROWS
+    means: Mapping[str, float], n: int, margin: float | None, evidence: Callable[[str, str], Evidence | None] | None
+) -> tuple[Comparison, ...]:
+    """Return every pair of systems by their means of n rows and a pair's evidence, None where all rows are equal."""
     found = []
-    for a, b in itertools.combinations(names, 2):
-        one = evidence(a, b) if enough else None
-        gap = Interval(n, mean(a) - mean(b), None, None, None)
-        plain = Comparison(a, b, gap, 1.0 if enough else None, None, margin, skewed=marked(a, b))  # 1: all are the same
-        found.append(tested_by(plain, (one,) if one else ()))
+    for a, b in itertools.combinations(means, 2):
+        plain = Comparison(a, b, Interval(n, means[a] - means[b], None, None, None), None, None, margin)
+        if evidence is not None and n >= LEAST_ROWS:
+            one = evidence(a, b)
+            plain = tested_by(replace(plain, p=1.0), (one,) if one else ())
+        found.append(plain)
     return tuple(found)
 
 

@@ -31,10 +31,8 @@ class RankPair(NamedTuple):
 
     a: str
     b: str
-    difference: float
-    """Mean rank of a less that of b; below 0, a is the better."""
-    p: float
-    """Two-sided p, as of `p_of_ranks`."""
+    difference: float  # mean rank of a less that of b; below 0, a is the better
+    p: float  # two-sided p, as of `p_of_ranks`
     p_adjusted: float
     """p after Holm over the pairs, no less than Friedman's, over the look's share of the 5 %; below 5 % is a claim."""
 
@@ -49,15 +47,12 @@ class RankPair(NamedTuple):
 class OverSuites(NamedTuple):
     """Ranks of methods over suites."""
 
-    ranks: Mapping[str, float]
-    """Mean rank of each method, from 1."""
+    ranks: Mapping[str, float]  # mean rank of each method, from 1
     intervals: Mapping[str, tuple[float, float]]
     """95 % interval of each mean rank over suites like these, by `mean_of_rows` with ranks from 1 to k."""
-    p: float
-    """p of no difference among the methods, by Friedman's test as Iman and Davenport correct it."""
+    p: float  # p of no difference among the methods, by Friedman's test as Iman and Davenport correct it
     pairs: tuple[RankPair, ...]
-    by_suite: Mapping[str, tuple[float, ...]]
-    """Rank of each method in each suite, or block of suites."""
+    by_suite: Mapping[str, tuple[float, ...]]  # rank of each method in each suite, or block of suites
 
 
 def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] = (), look: int = 1) -> OverSuites:

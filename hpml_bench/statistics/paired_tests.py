@@ -17,21 +17,16 @@ def sign_flip(differences: ArrayLike) -> float:
     # Fisher 1935, The Design of Experiments, §21. Above 16 differences 20,000 patterns are drawn (seeded), and the
     # observed one is counted in (Phipson and Smyth 2010).
     data = finite(differences)
-    observed = abs(data.sum()) * (1 - 1e-12)
-    if data.size <= 16:
-        return float(np.mean(np.abs(_all_patterns(data.size) @ data) >= observed))
+    observed, drawn = abs(data.sum()) * (1 - 1e-12), data.size > 16
     parts = np.array_split(_patterns(data.size), max(1, data.size // 50))  # as floats they take eight times the memory
     larger = sum(int(np.sum(np.abs(part.astype(float) @ data) >= observed)) for part in parts)
-    return (larger + 1) / 20_001
+    return (larger + 1) / 20_001 if drawn else larger / 2**data.size
 
 
 @lru_cache(maxsize=4)
-def _all_patterns(n: int) -> NDArray[np.float64]:
-    return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-
-
-@lru_cache(maxsize=2)
 def _patterns(n: int) -> NDArray[np.int8]:
+    if n <= 16:
+        return np.array(list(itertools.product((1, -1), repeat=n)), dtype=np.int8)
     return np.random.default_rng(0).choice(np.array([1, -1], dtype=np.int8), size=(20_000, n))
 
 

@@ -17,12 +17,9 @@ Family = Mapping[Metric, tuple[Comparison, ...]]
 class Round(NamedTuple):
     """A look at the seeds of all systems that were in the race."""
 
-    seeds: int
-    """Seeds of each of them."""
-    systems: tuple[str, ...]
-    """Those in the race."""
-    left: Mapping[str, str]
-    """System that left -> the best one that is shown to beat it."""
+    seeds: int  # seeds of each of them
+    systems: tuple[str, ...]  # those in the race
+    left: Mapping[str, str]  # system that left -> the best one that is shown to beat it
 
     @property
     def staying(self) -> tuple[str, ...]:

@@ -59,30 +59,23 @@ class Comparison:
 
     a: str
     b: str
-    difference: Interval
-    """Mean of the differences within a seed and its own 95 % interval, of logarithms where `ratio`."""
-    p: float | None
-    """Two-sided p of no difference. None under three seeds."""
+    difference: Interval  # mean of the differences within a seed and its own 95 % interval, of logarithms where `ratio`
+    p: float | None  # two-sided p of no difference. None under three seeds
     p_equivalent: float | None
     """p of a difference of the margin or more: the larger of two one-sided tests. None also without a margin."""
     margin: float | None
-    ratio: bool = False
-    """Whether differences are of natural logarithms: the costs are compared by their factor a / b."""
+    ratio: bool = False  # whether differences are of natural logarithms: the costs are compared by their factor a / b
     exact: bool = False
     """Whether the values are counts that are the same in every seed: they decide themselves, without a test."""
-    p_sign_flip: float | None = None
-    """Exact sign-flip permutation test over seeds, which assumes symmetry only."""
-    sign_flip_floor: float | None = None
-    """The least p that the sign-flip test can reach with so many seeds: 2 / 2^n."""
-    superiority: float | None = None
-    """Share of seeds in which a > b, ties counted half."""
+    p_sign_flip: float | None = None  # exact sign-flip permutation test over seeds, which assumes symmetry only
+    sign_flip_floor: float | None = None  # the least p that the sign-flip test can reach with so many seeds: 2 / 2^n
+    superiority: float | None = None  # share of seeds in which a > b, ties counted half
     skewed: bool = False
     """The seeds look like skewed noise of unequal spread, or few rows of a score without a range carry the difference;
     tests claim too much there."""
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)
     """Evidence for p, interval and plans; where there are several, a claim needs each. Empty: spread unknown."""
-    p_adjusted: float | None = None
-    """p adjusted over its family; a claim where it is below 5 %."""
+    p_adjusted: float | None = None  # p adjusted over its family; a claim where it is below 5 %
     p_equivalent_adjusted: float | None = None  # `p_equivalent` likewise
     first_levels: tuple[float, float] | None = None
     """Levels of the first step in its family: of differences, of equivalences."""

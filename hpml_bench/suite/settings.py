@@ -142,7 +142,7 @@ class Settings(Growing):
     """Device of the run; `auto` takes all visible GPUs, else the CPU."""
     sharding: Literal["none", "fsdp"] = "none"
     """Sharding of weights, gradients and optimizer states over several ranks: `fsdp` is torch's FSDP2, with which each
-    rank keeps its share of them while training, and all weights while the model is loaded and evaluated."""
+    rank keeps its share of them while training, and all weights when the model is loaded and after training."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; empty for the cores shared out."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"

@@ -91,18 +91,11 @@ class SweepProgress:
         self._total, self._done = total, 0
         self._began, self._ended = 0.0, 0
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            Remaining(),
-            console=console,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(), TextColumn("left"), Remaining(), console=console, disable=not console.is_terminal,
             speed_estimate_period=86_400,  # the overall bar moves once per run, and runs may last minutes
             refresh_per_second=2,  # drawing must not take the cores that are being measured
-            disable=not console.is_terminal,
-        )
+        )  # fmt: skip
         self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
 
     def __enter__(self) -> SweepProgress:
@@ -114,10 +107,13 @@ class SweepProgress:
         with suppress(OSError, SystemExit):  # the terminal is gone
             self._bars.stop()
 
-    def skip(self, runs: int) -> None:
-        """Count and print the number of runs that are recorded already."""
+    def _count(self, runs: int) -> None:
         self._done += runs
         self._bars.update(self._overall, completed=self._done)
+
+    def skip(self, runs: int) -> None:
+        """Count and print the number of runs that are recorded already."""
+        self._count(runs)
         if runs:
             self.say(f"{runs} of {self._total} runs are recorded already")
 
@@ -139,8 +135,7 @@ class SweepProgress:
             ended.set()
             follower.join()
             self._bars.remove_task(bar)
-            self._done += 1
-            self._bars.update(self._overall, completed=self._done)
+            self._count(1)
 
     def finished(self, record: RunRecord) -> None:
         rate, step = (record.metrics.get(name) for name in ("samples_per_second", "selected_step"))
@@ -158,12 +153,11 @@ class SweepProgress:
         return f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
 
     def finished_elsewhere(self, record: RunRecord) -> None:
-        self._done += 1
-        self._bars.update(self._overall, completed=self._done)
+        self._count(1)
         self.finished(record)
 
     def again(self, number: int, most: int, saved: int) -> None:
-        self._done -= 1
+        self._count(-1)
         where = f" after step {saved}, whose state was saved" if saved else ""
         self.say(f"trying it again{where} ({number} of {most} without progress)")
 

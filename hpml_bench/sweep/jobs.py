@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,9 +134,8 @@ class JobSweep:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
             units = self.watch.without_job(self.watch.left(again), live)
             units &= units if only is None else set(only)
-            preparing = next(
-                iter([*(job.group for job in live if job.kind == "prepare"), *self.watch.recent("prepare")]), None
-            )
+            prepare = [*(job.group for job in live if job.kind == "prepare"), *self.watch.recent("prepare")]
+            preparing = next(iter(prepare), None)
             return _give(self._batches(sorted(units), preparing), self._submit, preparing, self.say)
 
     def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
@@ -240,11 +239,9 @@ class JobSweep:
             reasons.append(f"no job began its work; the last line of {logs[-1].name} is: {redacted(words)}")
         return list(dict.fromkeys([*self.watch.refused, *reasons]))
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Lock the folder while the body runs, if jobs end with this process; UserError if another one holds it."""
-        with nullcontext() if self.engine.outlives else locked(self.folder):
-            yield
+        return nullcontext() if self.engine.outlives else locked(self.folder)
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:

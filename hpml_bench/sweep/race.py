@@ -24,18 +24,12 @@ from hpml_bench.system.errors import UserError
 class Standing:
     """State of a race."""
 
-    until: Until
-    """The looks that count: those that its first run declares."""
-    number: int
-    """Number, from 1, of the round under way or next; of the last one where the race has ended."""
-    staying: tuple[str, ...]
-    """Methods in the race."""
-    done: int = 0
-    """Seeds of the last complete round."""
-    left: tuple[str, ...] = ()
-    """Methods that have left, in order."""
-    end: str = ""
-    """Why the race has ended, as a sentence without its end; empty while it goes on."""
+    until: Until  # the looks that count: those that its first run declares
+    number: int  # number, from 1, of the round under way or next; of the last one where the race has ended
+    staying: tuple[str, ...]  # methods in the race
+    done: int = 0  # seeds of the last complete round
+    left: tuple[str, ...] = ()  # methods that have left, in order
+    end: str = ""  # why the race has ended, as a sentence without its end; empty while it goes on
     stuck: str = "its runs aren't all done; the same command goes on from here"
     """Why its round isn't complete once it was run, as the end of a sentence."""
 

@@ -81,10 +81,9 @@ def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
     def fits(spec: RunSpec) -> bool:
         with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
             folder = Path(name) / spec.run_id
+            request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
             try:
-                record = launcher.run(
-                    RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
-                )
+                record = launcher.run(request)
             except launcher.Interrupted:
                 raise KeyboardInterrupt from None
         if record.status not in {*FINAL, "oom_cuda"}:

@@ -23,6 +23,7 @@ from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import differences, protocol_difference, settings_of, short
 from hpml_bench.report.results import Results
 from hpml_bench.suite.devices import decided_as
@@ -30,7 +31,6 @@ from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.served import Claim, examine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +45,7 @@ class Scoring:
     suite: Suite
     systems: Sequence[tuple[str, Mapping[str, Any]]]
     """Name and the method, as a suite writes it, of each; of one name the seeds 0, 1, ..."""
-    out: Path
-    """Folder of the suite's results folder."""
+    out: Path  # folder of the suite's results folder
     access: Access
     limits: Limits
     fresh: bool = False
@@ -115,14 +114,16 @@ class Scoring:
                 break
         return done
 
+    def _run(self, name: str, run: str, runs: Mapping[str, tuple[RunRecord, Path]]) -> tuple[RunRecord, Path]:
+        if run not in runs:
+            there = ", ".join(runs) or f"none in {self.folder}"
+            raise UserError(f"--system {name}: there is no run {run} that ended well; there are {there}")
+        return runs[run]
+
     def check_claim(self, name: str, claimed: str, recorded: Results | None) -> None:
         """Raise UserError where a system claims to be a run, METHOD-sSEED, that is neither recorded nor a system's."""
-        of_suite = [record.spec for record in recorded.compared] if recorded else []
-        runs = [f"{spec.method.name}-s{spec.seed}" for spec in of_suite]
-        systems = {system for system, _ in self.systems}
-        if claimed not in runs and claimed.rpartition("-s")[0] not in systems:
-            there = ", ".join(runs) or f"none in {self.folder}"
-            raise UserError(f"--system {name}: there is no run {claimed} that ended well; there are {there}")
+        if claimed.rpartition("-s")[0] not in {system for system, _ in self.systems}:
+            self._run(name, claimed, _runs(recorded))
 
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
         """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence.
@@ -130,17 +131,10 @@ class Scoring:
         Raises UserError: there is no such run, or one of the two has no answers.
         """
         from hpml_bench.data.prepare import prepare
+        from hpml_bench.training.served import Claim, examine
 
-        of_suite = [(recorded.folder, record) for record in recorded.compared] if recorded else []
-        runs = {
-            f"{record.spec.method.name}-s{record.spec.seed}": (record, folder / record.run_id)
-            for folder, record in [*of_suite, *((one.folder, record) for one in done for record in one.records)]
-            if record.status == "ok"
-        }
-        if claimed not in runs or f"{name}-s0" not in runs:
-            lacking = claimed if claimed not in runs else f"{name}-s0"
-            raise UserError(f"--system {name}: there is no run {lacking} that ended well; there are {', '.join(runs)}")
-        (own, folder), (record, answered) = runs[claimed], runs[f"{name}-s0"]
+        runs = _runs(recorded, done)
+        (own, folder), (record, answered) = self._run(name, claimed, runs), self._run(name, f"{name}-s0", runs)
         ours, theirs = read_predictions(folder), read_predictions(answered)
         if ours is None or theirs is None:
             raise UserError(f"--system {name}: the predictions of {claimed} or its own can't be read")
@@ -152,6 +146,13 @@ class Scoring:
         found = examine(claim, ours, theirs)
         write_atomically(answered / AGREEMENT, json.dumps({"run": claimed, **asdict(found)}, indent=2) + "\n")
         return f"{name} as {claimed}: {found.sentence}."
+
+
+def _runs(recorded: Results | None, done: Sequence[SweepResult] = ()) -> dict[str, tuple[RunRecord, Path]]:
+    """Return METHOD-sSEED -> record and folder of the runs that ended well."""
+    made = [(recorded.folder, record) for record in recorded.compared] if recorded else []
+    made += [(one.folder, record) for one in done for record in one.records if record.status == "ok"]
+    return {f"{one.spec.method.name}-s{one.spec.seed}": (one, folder / one.run_id) for folder, one in made}
 
 
 def _set_aside_others(request: SweepRequest, console: Console) -> None:

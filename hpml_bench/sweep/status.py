@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, read_jobs
-from hpml_bench.records.load import Headline, headlines
+from hpml_bench.records.load import headlines
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import FAILED, FINAL, Point
 from hpml_bench.suite.settings import RunSpec
@@ -77,27 +76,27 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     now = standing(measured(folder), suite.until, tuple(suite.methods)) if suite.until else None
     specs = suite.runs(now.staying, range(now.seeds)) if now else suite.runs()
     recorded = {headline.run_id: headline for headline in headlines(folder)}
-    left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in FINAL]
+    status = {spec.run_id: recorded[spec.run_id].status if spec.run_id in recorded else None for spec in specs}
+    left = [spec for spec in specs if status[spec.run_id] not in FINAL]
     at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
-    rows = [LOCAL_HEAD, *_by_method(specs, recorded, at_work)]
-    failed = {spec.run_id for spec in left if spec.run_id in recorded and recorded[spec.run_id].status in FAILED}
-    sums = f"{len(specs) - len(left)} of {len(specs)} runs are done" + (f", {len(failed)} failed" if failed else "")
+    rows, pace = [LOCAL_HEAD], dict[str, float]()
+    for name in dict.fromkeys(spec.method.name for spec in specs):
+        own = [spec for spec in specs if spec.method.name == name]
+        if seconds := [recorded[spec.run_id].seconds for spec in own if status[spec.run_id] in FINAL]:
+            pace[name] = fmean(seconds)
+        failed = sum(status[spec.run_id] in FAILED for spec in own)
+        working = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)
+        shown = f"{pace[name]:.1f}" if seconds else "-"
+        rows.append((name, f"{len(seconds)} of {len(own)}", str(failed), shown, working))
+    failed = sum(status[spec.run_id] in FAILED for spec in left)
+    sums = f"{len(specs) - len(left)} of {len(specs)} runs are done" + (f", {failed} failed" if failed else "")
     if left and not at_work:
         sums += "; none is under way, and the same run-all goes on"
-    elif seconds := _seconds_left([s for s in left if s.run_id not in failed or s.run_id in at_work], recorded, specs):
-        sums += f"; about {in_words(seconds)} left" + (", failed runs aside" if failed else "")
+    elif left and pace:  # a remaining run takes as long as its method's so far, or the others'
+        asked = [spec for spec in left if status[spec.run_id] not in FAILED or spec.run_id in at_work]
+        total = sum(pace.get(spec.method.name, fmean(pace.values())) for spec in asked)
+        sums += f"; about {in_words(total)} left" + (", failed runs aside" if failed else "")
     return f"{now}; {sums}" if now else sums, rows
-
-
-def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work: dict[str, str]) -> Iterator[Row]:
-    for method in dict.fromkeys(spec.method.name for spec in specs):
-        own = [spec for spec in specs if spec.method.name == method]
-        records = [recorded[spec.run_id] for spec in own if spec.run_id in recorded]
-        ended = [record for record in records if record.status in FINAL]
-        seconds = f"{sum(record.seconds for record in ended) / len(ended):.1f}" if ended else "-"
-        now = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)
-        failed = sum(record.status in FAILED for record in records)
-        yield method, f"{len(ended)} of {len(own)}", str(failed), seconds, now
 
 
 def _under_way(folder: Path, spec: RunSpec) -> str:
@@ -117,13 +116,3 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
     steps, seconds = steps_of(spec), next((p.value for p in reversed(points) if p.metric == STEP_SECONDS), None)
     rate = f", {spec.settings.global_batch / seconds:,.0f} samples/s" if seconds else ""
     return f"step {max(point.step for point in points)}" + (f" of {steps}" if steps else "") + rate
-
-
-def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs: Sequence[RunSpec]) -> float | None:
-    """Return the seconds of remaining runs, each as long as its method's so far, or the others'; None before one."""
-    seconds: dict[str, list[float]] = {}
-    for spec in specs:
-        if spec.run_id in recorded and recorded[spec.run_id].status in FINAL:
-            seconds.setdefault(spec.method.name, []).append(recorded[spec.run_id].seconds)
-    means = {name: fmean(of) for name, of in seconds.items()}
-    return sum(means.get(spec.method.name, fmean(means.values())) for spec in left) if means else None

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FIRST_SEED = 10_000  # trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)
 FACTOR = 10.0  # the range: a tenth to ten times a method's rate, two decades for all
-UNBOUNDED = 1e30  # value beyond any score, finite as samplers require
+WORST = 1e30  # value beyond any score, finite as samplers require
 END_ONLY = 10**9  # steps between evaluations, so that there is none before the last step
 
 
@@ -235,12 +235,8 @@ def next_rate(record: TuningRecord, spec: MethodSpec, trials: Sequence[Trial]) -
 def _estimated(metric: Metric, low: float, high: float, trials: Sequence[Trial]) -> float:
     """Return the rate that Optuna's estimator draws; a trial that did not end well counts with the worst value."""
     optuna = _optuna()
-    least, most = metric.bounds
-    bound, beyond = (least, -UNBOUNDED) if metric.better == "higher" else (most, UNBOUNDED)
-    worst, scale = (
-        beyond if bound is None else bound,
-        {"lr": optuna.distributions.FloatDistribution(low, high, log=True)},
-    )
+    worst = -WORST if metric.better == "higher" else WORST
+    scale = {"lr": optuna.distributions.FloatDistribution(low, high, log=True)}
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4),
         direction="maximize" if metric.better == "higher" else "minimize",

@@ -26,8 +26,7 @@ class Group(NamedTuple):
     """A mounted control group."""
 
     version: int
-    name: str
-    """As in /proc/self/cgroup; `/` is the root group."""
+    name: str  # as in /proc/self/cgroup; `/` is the root group
     folder: Path
     mount: Path
 

@@ -19,8 +19,7 @@ LEAST_TEXT = 20
 class CheckResult(Generic[S]):
     """Finding of a check, and what to do about it."""
 
-    name: str = field(default="", kw_only=True)
-    """Of the check; it is set when all results are collected."""
+    name: str = field(default="", kw_only=True)  # of the check; it is set when all results are collected
     state: S
     finding: str
     advice: str = ""

@@ -70,8 +70,7 @@ EQUAL, SHOWN, IGNORED = ({"check": check} for check in ("equal", "shown", "ignor
 class Environment:
     """The environment of a run, by name, type, unit and check of each part, as `describe` makes it for a record."""
 
-    hardware: dict[str, Any] = field(default_factory=dict, metadata=SHOWN)
-    """Compared by its fingerprint."""
+    hardware: dict[str, Any] = field(default_factory=dict, metadata=SHOWN)  # compared by its fingerprint
     fingerprint: str = field(default="", metadata=EQUAL)
     node_fingerprint: str = field(default="", metadata=SHOWN)
     packages: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
@@ -79,14 +78,11 @@ class Environment:
     system: str = field(default="", metadata=EQUAL)
     kernel: str = field(default="", metadata=EQUAL)
     driver: str = field(default="", metadata=EQUAL)
-    libraries: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
-    """CUDA's libraries that torch uses."""
+    libraries: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)  # CUDA's libraries that torch uses
     power_limits_w: list[Any] = field(default_factory=list, metadata={**EQUAL, "unit": "W"})
-    process: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
-    """Variables of allocator and threads."""
+    process: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)  # variables of allocator and threads
     threads: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
-    where: dict[str, Any] = field(default_factory=dict, metadata=IGNORED)
-    """The job, and its hosts."""
+    where: dict[str, Any] = field(default_factory=dict, metadata=IGNORED)  # the job, and its hosts
     hosts: list[Any] = field(default_factory=list, metadata=IGNORED)
     cards: list[Any] = field(default_factory=list, metadata=IGNORED)
     """The GPUs' clocks, what slows them, and their processes, at the end of the run."""
@@ -158,10 +154,8 @@ class NodeLayout(NamedTuple):
 
     hosts: tuple[str, ...]
     ranks_per_node: tuple[int, ...]
-    interconnect: str
-    """Network between them, with its rate if known."""
-    unlike: tuple[str, ...] = ()
-    """Digests of the nodes' hardware if they differ."""
+    interconnect: str  # network between them, with its rate if known
+    unlike: tuple[str, ...] = ()  # digests of the nodes' hardware if they differ
 
     def parts(self) -> dict[str, Any]:
         """Return the parts on which a run's costs depend beside the first node's hardware."""

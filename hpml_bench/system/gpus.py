@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's driver (NVML) shows them, found without torch and without CUDA; any call of the driver may fail."""
+"""GPUs as NVIDIA's driver (NVML) shows them, found without torch and CUDA; any call may fail. Energy counters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hpml_bench.system.errors import UserError
@@ -18,6 +19,8 @@ from hpml_bench.system.errors import UserError
 MIG_ENABLED = 1
 SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
+RAPL = Path("/sys/class/powercap")
+"""Folder of the energy counters of CPUs."""
 MIG = "MIG-"
 """Prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
 
@@ -74,6 +77,22 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
             return float(read(library, handle))
         except library.NVMLError:
             return math.nan
+
+
+def gpu_joules(uuid: str) -> float:
+    """Return a GPU's joules since the driver was loaded; NaN without a counter (before Volta, in MIG mode)."""
+    return reading(uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+
+
+def rapl_joules(folder: Path = RAPL) -> float:
+    """Return the joules of all CPU packages; NaN where counters are missing or readable by root alone."""
+    try:
+        # Packages only: a `psys` zone, where there is one, contains them.
+        zones = [zone for zone in folder.glob("intel-rapl:?") if (zone / "name").read_text().startswith("package")]
+        counters = [int((zone / "energy_uj").read_text()) for zone in zones]
+    except (OSError, ValueError):
+        return math.nan
+    return sum(counters) / 1e6 if counters else math.nan
 
 
 def states() -> list[dict[str, Any]]:

@@ -30,11 +30,9 @@ class Beat:
 
     rank: int
     pid: int
-    count: int
-    """Rises with every beat; compared instead of a time, so that no clock matters."""
+    count: int  # rises with every beat; compared instead of a time, so that no clock matters
     where: str
-    at: float
-    """Time of the file's last change, in seconds since 1970."""
+    at: float  # time of the file's last change, in seconds since 1970
 
 
 class _Heart:

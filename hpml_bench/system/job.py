@@ -24,17 +24,13 @@ class ThisJob:
     """Job of this process."""
 
     engine: str
-    job: str
-    """With letters, digits, - and _ only; equal after a requeue."""
+    job: str  # with letters, digits, - and _ only; equal after a requeue
     restart: int
     host: str
     pid: int
-    exclusive: bool
-    """Whether it has its nodes to itself, according to its engine."""
-    queued: str | None
-    """When it was submitted; UTC, ISO 8601."""
-    until: float | None
-    """End of its time limit, in seconds since 1970."""
+    exclusive: bool  # whether it has its nodes to itself, according to its engine
+    queued: str | None  # when it was submitted; UTC, ISO 8601
+    until: float | None  # end of its time limit, in seconds since 1970
 
 
 def this_job() -> ThisJob:

@@ -1,19 +1,27 @@
-"""Processes of a run: the fork server and its descendants, ended and reaped when the run is over."""
+"""Processes of a run: the fork server and its descendants, ended and reaped when the run is over; a program's guard.
+
+`python -m hpml_bench.system.processes PARENT REPORT FOLDER COMMAND...` is the guard.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
-from hpml_bench.system.child import prctl
+from hpml_bench.system.child import PR_SET_PDEATHSIG, prctl
 
 PR_SET_CHILD_SUBREAPER = 36
 """From <sys/prctl.h>."""
@@ -21,6 +29,8 @@ PF_EXITING = 4
 """From <linux/sched.h>: flag of a process that is exiting and no zombie yet."""
 LAST_SECONDS = 5.0
 """Seconds to wait for a killed process."""
+LINGER_SECONDS = 5.0
+"""Seconds within which processes that a guarded program started may end after it."""
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
@@ -205,3 +215,59 @@ def subreaper() -> Iterator[None]:
         yield
     finally:
         prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+# The guard of a program
+
+
+def guard(parent: str, report: str, folder: str, *command: str) -> None:
+    """Run a program that isn't ours in a folder until all its processes have ended, and write a report as JSON.
+
+    It has a process of its own: where the one that waits for the program is killed, the kernel asks the guard to end.
+    Orphans of the program become the guard's children, whatever session they moved to.
+
+    That is `error`, why the program can't be started; or its `status` (negative: a signal), `seconds`, `largest_mb`
+    (peak memory of its largest process), and `left` (names of the processes that it left behind).
+    """
+    signal.signal(signal.SIGTERM, _end)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    with subreaper():
+        if os.getppid() != int(parent):  # it ended before the call
+            return
+        began = time.monotonic()
+        try:
+            program = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL)  # noqa: S603 - its user allowed it
+        except OSError as error:
+            Path(report).write_text(json.dumps({"error": str(error)}))
+            return
+        ended = {"status": program.wait(), "seconds": time.monotonic() - began}
+        until = time.monotonic() + LINGER_SECONDS
+        while (left := _children()) and time.monotonic() < until:
+            time.sleep(0.05)
+        names = sorted(process.name() for process in left if alive(process))
+        _end_all()
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+        Path(report).write_text(json.dumps(ended | {"largest_mb": largest, "left": names}))
+
+
+def _children() -> list[psutil.Process]:
+    """Return all descendants of this process that run; children that have ended are reaped."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return [process for process in psutil.Process().children(recursive=True) if alive(process)]
+
+
+def _end(*_: object) -> NoReturn:
+    _end_all()
+    os._exit(1)
+
+
+def _end_all() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while left := _children():
+        terminate(left)
+
+
+if __name__ == "__main__":
+    guard(*sys.argv[1:])

@@ -165,10 +165,8 @@ def set_generators(state: dict[str, Any], device: torch.device) -> None:
 class State(NamedTuple):
     """State of a training after a step, as trees that `write` takes."""
 
-    shared: dict[str, Any]
-    """The same on all ranks; rank 0 saves it."""
-    own: dict[str, Any]
-    """This rank's."""
+    shared: dict[str, Any]  # the same on all ranks; rank 0 saves it
+    own: dict[str, Any]  # this rank's
 
 
 @dataclass(frozen=True)

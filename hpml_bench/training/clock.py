@@ -119,8 +119,7 @@ class StepLog:
 
     group: Group
     clock: CpuClock
-    steps: int = 0
-    """Number of the last one that was reduced."""
+    steps: int = 0  # number of the last one that was reduced
     _entries: list[StepEntry] = field(default_factory=list)
 
     def begin_window(self) -> None:

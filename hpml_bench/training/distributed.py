@@ -14,8 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -259,32 +260,80 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
         yield from child.children() if inner else blocks(child)
 
 
-# Whole weights of a sharded model
+# Passes and weights of a sharded model
+
+
+@dataclass(frozen=True)
+class Joining(Group):
+    """The group of a sharded model's ranks, which do unequal numbers of passes between its collective operations.
+
+    Before one, a rank that has come to it joins in gathering the blocks' weights for those that haven't.
+    """
+
+    blocks: Sequence[Any] = ()
+
+    def gather(self, local: Tensor) -> Tensor:
+        self.join()
+        return super().gather(local)
+
+    def barrier(self) -> None:
+        self.join()
+        super().barrier()
+
+    def join(self) -> None:
+        """Gather the weights of each block that another rank passes through, until all ranks have come."""
+        while (number := largest_number(-1)()) >= 0:
+            self.blocks[number].unshard()
+            self.blocks[number].reshard()
+
+
+def largest_number(own: int) -> Callable[[], int]:
+    """Send a number to the other ranks, and return what waits for the largest of all."""
+    found = torch.tensor(own)  # on the CPU: no GPU waits
+    work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
+
+    def wait() -> int:
+        work.wait()
+        return int(found)
+
+    return wait
 
 
 def _parts(model: nn.Module) -> list[Any]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
-def _keep_whole(model: nn.Module, *, whole: bool) -> None:
-    for part in _parts(model):
-        part.set_reshard_after_forward(not whole and part is not model, recurse=False)
-        part.unshard() if whole else part.reshard()
-
-
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Keep all weights whole on each rank in the body, where ranks may do unequal numbers of passes; all call it."""
-    _keep_whole(model, whole=True)
-    try:
-        yield
-    finally:
-        _keep_whole(model, whole=False)
+def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
+    """Let the ranks of a model, sharded or not, do unequal numbers of forward passes in the body; all call it.
+
+    Yields the group for the body's collective operations. What is in no block is whole on each rank meanwhile.
+    """
+    if not isinstance(model, FSDPModule):
+        yield group
+        return
+    joining = Joining(**vars(group), blocks=[part for part in _parts(model) if part is not model])
+    hooks = [
+        block.register_forward_pre_hook(partial(_announce, number), prepend=True)
+        for number, block in enumerate(joining.blocks)
+    ]
+    model.unshard()
+    yield joining
+    joining.join()
+    model.reshard()
+    for hook in hooks:
+        hook.remove()
+
+
+def _announce(number: int, *_: object) -> None:
+    largest_number(number)
 
 
 def end_sharding(model: nn.Module) -> None:
     """Make a sharded model an ordinary one again, with whole weights on each rank; all call it."""
-    _keep_whole(model, whole=True)
+    for part in _parts(model):
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
     for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
         for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
             del hooks[key]

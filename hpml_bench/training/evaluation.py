@@ -24,13 +24,7 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.clock import clock, one_at_a_time
-from hpml_bench.training.generation import (
-    answer_all,
-    choose,
-    rehearse_answers,
-    rehearse_choices,
-    seconds_since,
-)
+from hpml_bench.training.generation import answer_all, choose, rehearse_answers, rehearse_choices, seconds_since
 from hpml_bench.training.kernels import autocast
 
 OUTPUTS = 2**28

@@ -23,7 +23,6 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import read_json
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.system import cgroups, child, gpus, heartbeat, processes
-from hpml_bench.system.energy import gpu_joules, rapl_joules
 from hpml_bench.system.errors import ProgramFailed, ProgramMemoryError
 from hpml_bench.system.text import sanitize
 from hpml_bench.training.request import RunRequest
@@ -93,7 +92,7 @@ def run_program(words: Sequence[str], folder: Path, log: Path, device: str, thre
     environment = {name: value for name, value in os.environ.items() if not LAUNCH.match(name)}
     environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     environment |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    guard = child.module("hpml_bench.system.guard", str(os.getpid()), str(report), str(folder), *words)
+    guard = child.module("hpml_bench.system.processes", str(os.getpid()), str(report), str(folder), *words)
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 - the suite's user allowed it
             [sys.executable, *guard], env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
@@ -137,7 +136,7 @@ def _problem(ended: dict[str, Any], out: Path) -> str:
 
 
 def _joules(device: str) -> float:
-    return sum(gpu_joules(gpu["uuid"]) for gpu in gpus.visible_gpus()) if device == "cuda" else rapl_joules()
+    return sum(gpus.gpu_joules(gpu["uuid"]) for gpu in gpus.visible_gpus()) if device == "cuda" else gpus.rapl_joules()
 
 
 class Usage:

@@ -13,20 +13,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import Asked, make_task
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system.errors import UserError
-
-if TYPE_CHECKING:
-    from hpml_bench.plugins.decoding import Generator
-    from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.generation import generate, make_generator, padded, text_of
+from hpml_bench.training.kernels import autocast, set_float32_products
+from hpml_bench.training.model import build_model
 
 Prompt = Callable[[Asked], Sequence[int]]
 """Function from a row to the token ids of its prompt."""
@@ -59,8 +62,7 @@ class Claim:
 
     spec: RunSpec
     prepared: Prepared
-    parts: Path | None
-    """Folder of what was trained; None where it wasn't kept."""
+    parts: Path | None  # folder of what was trained; None where it wasn't kept
     rows: Sequence[Asked]
     ask: Callable[[Sequence[int], str | None], list[str]]
     """Asks the server some rows once more, by the API of the run, or by another one."""
@@ -72,10 +74,8 @@ class Agreement:
 
     rows: int
     differing: int
-    beyond: int
-    """Rows that differ beyond rounding."""
-    cause: str
-    """Name of the cause; empty where nothing differs beyond rounding, or no cause was found."""
+    beyond: int  # rows that differ beyond rounding
+    cause: str  # name of the cause; empty where nothing differs beyond rounding, or no cause was found
     sentence: str
 
 
@@ -97,11 +97,8 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
     if texts.cut is not None and texts.tokens is not None and limits is not None:
         own_cut = cast(Any, ours.texts).cut
-        early = (
-            texts.cut
-            & (texts.tokens < limits.max_new_tokens)
-            & ~(np.zeros(len(pairs), bool) if own_cut is None else own_cut)
-        )
+        own_cut = np.zeros(len(pairs), bool) if own_cut is None else own_cut
+        early = texts.cut & (texts.tokens < limits.max_new_tokens) & ~own_cut
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
             return Agreement(len(pairs), len(differing), len(beyond), "lengths cut", f"{start}: {why}")
@@ -164,30 +161,22 @@ class _Trial:
     """The run's model, which answers rows as in the run, and as it would under faults of a server."""
 
     def __init__(self, claim: Claim) -> None:
-        from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
-        from hpml_bench.training import kernels
-        from hpml_bench.training.generation import make_generator
-
         self._claim, settings, prepared = claim, claim.spec.settings, claim.prepared
-        kernels.set_float32_products(settings)
+        set_float32_products(settings)
         self._task = make_task(settings.task, prepared.label_names, prepared.facts)
-        self.generator = cast("Generator", make_generator(self._task, prepared, settings, claim.spec.seed))
+        self.generator = cast(Generator, make_generator(self._task, prepared, settings, claim.spec.seed))
         self._tokenizer = load_tokenizer(Path(prepared.backbone))
         encoder = Encoder(self._tokenizer, settings.max_length, None, settings.backbone)
         self._template = self._task.chat_template(encoder)
         self._trained = self._model("trained", {"path": str(claim.parts)})
 
     def _model(self, method: str, options: dict[str, Any]) -> LanguageModel:
-        import torch
-
-        from hpml_bench.training.model import build_model
-
         chosen = MethodSpec(name=method, method=method, options=options, lr=1.0)
         spec = self._claim.spec.model_copy(update={"method": chosen})
         device = torch.device("cuda" if spec.settings.device == "cuda" else "cpu")
         folder = Path(self._claim.prepared.backbone)
         built = build_model(folder, spec, make_method(chosen), self._task, device=device)
-        return cast("LanguageModel", built.to(device).eval())
+        return cast(LanguageModel, built.to(device).eval())
 
     @property
     def settings(self) -> Settings:
@@ -196,14 +185,11 @@ class _Trial:
     def tokens_of(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def answers(self, rows: list[int], prompt: Prompt | None = None, model: LanguageModel | None = None) -> _Answers:
+    def answers(
+        self, rows: list[int], prompt: Prompt = lambda row: row.ids, model: LanguageModel | None = None
+    ) -> _Answers:
         """Return answers to rows, by prompts other than the run's, or of another model, where these are given."""
-        import torch
-
-        from hpml_bench.training.generation import generate
-        from hpml_bench.training.kernels import autocast
-
-        prompts = {row: list((prompt or _as_it_is)(self._claim.rows[row])) for row in rows}
+        prompts = {row: list(prompt(self._claim.rows[row])) for row in rows}
         model, made = model or self._trained, cast(dict[int, list[int]], {})
         device = next(model.parameters()).device
         with torch.no_grad(), autocast(self._claim.spec.settings):
@@ -215,11 +201,8 @@ class _Trial:
 
     def hypotheses(self, rows: list[int]) -> Iterator[tuple[str, str, _Answers]]:
         """Yield name, clause and answers of each fault that can be tried."""
-        yield (
-            "adapter not applied",
-            "the base model without what was trained",
-            self.answers(rows, model=self._model("none", {})),
-        )
+        untrained = self.answers(rows, model=self._model("none", {}))
+        yield "adapter not applied", "the base model without what was trained", untrained
         with _doubled(self._trained) as doubled:
             if doubled:
                 yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
@@ -259,8 +242,6 @@ class _Answers:
 
     def gives(self, row: int, told: str) -> bool:
         """Whether a row's answer is what was told, or was nearly so: each token told is almost the likeliest."""
-        from hpml_bench.training.generation import text_of
-
         own, told = text_of(self.tokens[row], self.trial.generator).strip(), told.strip()
         return own == told or self._gap(row, told) <= UNDECIDED
 
@@ -274,11 +255,6 @@ class _Answers:
         return min((self._far(row, ids) for ids in ways if decode(ids).strip() == told), default=math.inf)
 
     def _far(self, row: int, ids: list[int]) -> float:
-        import torch
-
-        from hpml_bench.training.generation import padded
-        from hpml_bench.training.kernels import autocast
-
         generator, device = self.trial.generator, next(self.model.parameters()).device
         limits, ends = generator.decoding, list(generator.stop_ids)
         with torch.no_grad(), autocast(self.trial.settings):
@@ -306,7 +282,3 @@ def _doubled(model: LanguageModel) -> Iterator[bool]:
         yield bool(scales)
     finally:
         times(0.5)
-
-
-def _as_it_is(row: Asked) -> Sequence[int]:
-    return row.ids

@@ -25,7 +25,7 @@ from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
-from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.assembly import Assembly, Selection, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import (
@@ -35,13 +35,12 @@ from hpml_bench.training.distributed import (
     is_sharded,
     leave_free,
     release,
-    whole,
+    unequal_passes,
     wrapping,
 )
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
-from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05
@@ -101,8 +100,8 @@ class Evaluator:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
         generator = self.generator if scored else None
-        with whole(self.model):
-            evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
+        with unequal_passes(self.model, self.group) as group:
+            evaluation = evaluate(self.model, self.task, rows, self.settings, group, phase, step, generator)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation
@@ -264,7 +263,7 @@ class Trainer(Evaluator):
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with whole(self.model), explain_out_of_memory("evaluation batch", "eval_batch"):
+            with unequal_passes(self.model, group), explain_out_of_memory("evaluation batch", "eval_batch"):
                 rehearse_losses(self.assembly, self.assembly.validation)
                 rehearse_generation(self.assembly, self.assembly.validation)
             release(group.device)  # training reserves memory by its own needs
@@ -324,12 +323,7 @@ class Trainer(Evaluator):
             order=order.hexdigest()[:16],
             planned=self.steps if self.settings.select == "early" else None,
         )
-        return Trained(
-            consumed,
-            optimized=sum(p.numel() for p in self.parameters),
-            reached=reached,
-            steps=self.seen,
-        )
+        return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
     def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
         """Take the steps after those of a checkpoint; call `collect` between windows, which is not timed."""

@@ -103,14 +103,10 @@ class RunFiles:
 class Trace(NamedTuple):
     """Digests of a run's steps and test rows, to be compared with other runs'."""
 
-    tokens: str
-    """Tokens of each step that all runs of the seed took, with padding and without."""
-    varied: bool
-    """Whether so many steps have other numbers of tokens that two orders of samples don't agree by chance."""
-    losses: str
-    """Training loss of each step."""
-    predicted: str
-    """Answers and losses of the test rows."""
+    tokens: str  # tokens of each step that all runs of the seed took, with padding and without
+    varied: bool  # whether so many steps have other numbers of tokens that two orders of samples don't agree by chance
+    losses: str  # training loss of each step
+    predicted: str  # answers and losses of the test rows
 
     @classmethod
     def of(cls, run: RunFiles, steps: float) -> Trace:
@@ -129,10 +125,8 @@ class Evidence:
 
     folder: Path
     loaded: LoadedRuns
-    selection: Selection | None
-    """None where no record can be read."""
-    suite: Suite | None
-    """The suite beside the runs; None where it is missing or no suite."""
+    selection: Selection | None  # None where no record can be read
+    suite: Suite | None  # the suite beside the runs; None where it is missing or no suite
     traces: dict[str, Trace] = field(default_factory=dict)
     """run_id -> what its steps and test rows were, of the records that enter a report and whose files were read."""
 

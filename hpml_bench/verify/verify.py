@@ -40,12 +40,10 @@ class Verified:
 
     folder: Path
     suite: str
-    runs: int
-    """Number of records that can be read."""
+    runs: int  # number of records that can be read
     checks: tuple[Finding, ...]
     """The findings, worst first; one for each thing that is wrong, and one for each check that holds."""
-    files: dict[str, str]
-    """Path within the folder -> SHA-256, of all regular files but verified.json and locks."""
+    files: dict[str, str]  # path within the folder -> SHA-256, of all regular files but verified.json and locks
 
     @property
     def consistent(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import calibration
 import numpy as np
 import pytest
 from simulation import cases, compare, pages, power, races
-from simulation.worlds import ROWS, World, answers, cost_logs
+from simulation.worlds import MARGIN, MARGIN_COST, ROWS, World, answers, cost_logs
 
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval, evidence, verdicts
@@ -30,6 +30,16 @@ def most(count: int, rate: float = 0.05) -> float:
 
 
 # Pages as arrays
+
+
+def compared(names: Sequence[str], right: Any, logs: Sequence[Any]) -> dict[str, tuple[Comparison, ...]]:
+    """Return the package's pairs on a page: answers [methods, seeds, rows], costs' logarithms [methods, seeds]."""
+
+    def by_seed(values: Any) -> dict[str, dict[int, Any]]:
+        return {name: dict(enumerate(of)) for name, of in zip(names, values, strict=True)}
+
+    costs = {f"cost {n}": statistics.compare_costs(by_seed(np.exp(of)), MARGIN_COST) for n, of in enumerate(logs)}
+    return {"score": statistics.compare_scores(by_seed(right), MARGIN)} | costs
 
 
 @pytest.mark.parametrize(("rule", "batches"), [(pages.PACKAGE, 100), (pages.ALONE, 20)], ids=["package", "alone"])
@@ -48,7 +58,7 @@ def test_simulated_pages_have_the_packages_p(rule: pages.Rule, batches: int, mon
         plain = [pages.p_values(of, rule.prior) for of in metrics]
         different, near = pages.decided(metrics, rule)
         for page in range(10):
-            family = pages.compared([f"m{at}" for at in range(k)], right[page], [logs[page]])
+            family = compared([f"m{at}" for at in range(k)], right[page], [logs[page]])
             for metric, ours in enumerate(statistics.decide_family(family, score="score").values()):
                 expected = {"p": plain[metric][0], "p_equivalent": plain[metric][1]}
                 if rule is pages.PACKAGE:
@@ -60,7 +70,20 @@ def test_simulated_pages_have_the_packages_p(rule: pages.Rule, batches: int, mon
 @pytest.mark.parametrize("world", ["all equal", "two groups", "two groups (a tenfold spread)"])
 def test_simulated_races_are_the_packages(world: str) -> None:
     """Every claim and every number of runs of 20 pages of each world."""
-    assert races.disagreements(world, 20, [(3, 4, 6, 8)]) == 0
+    rounds, random = (3, 4, 6, 8), np.random.default_rng([7, *world.encode()])
+    data = races.draw(world, rounds[-1], 20, random)
+    own, names = races.race(data, rounds), [f"m{at}" for at in range(data.right.shape[1])]
+    for page in range(20):
+
+        def compare(staying: tuple[str, ...], seeds: int, page: int = page) -> dict[str, tuple[Comparison, ...]]:
+            at = [names.index(name) for name in staying]
+            return compared(staying, data.right[page, at, :seeds], [of[page, at, :seeds] for of in data.costs])
+
+        decide = partial(statistics.decide_family, score="score", declared=len(rounds))
+        found, taken = statistics.race(names, rounds, lambda *_: True, compare, decide, "score", "higher")
+        theirs = [[c.verdict != "undecided" for c in of] for of in found.values()]
+        assert theirs == [list(d[page] | e[page]) for d, e in zip(own.different, own.near, strict=True)]
+        assert races.runs_of(taken) == own.runs[page]
 
 
 def test_false_ranks_and_fronts_take_a_false_claim() -> None:
@@ -107,15 +130,12 @@ def test_a_false_claim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibration.false_share(World(), 5, 100) > 0.5
 
 
-@pytest.mark.parametrize(
-    ("difference", "seeds", "least"),
-    [
-        ("score, 6 points apart", 3, 0.2),
-        ("score, 6 points apart", 5, 0.68),
-        ("cost, 35 % apart, noise 2 %", 3, 0.9),
-        ("cost, 35 % apart, noise 5 %", 3, 0.25),
-    ],
-)
+@pytest.mark.parametrize(("difference", "seeds", "least"), [
+    ("score, 6 points apart", 3, 0.2),
+    ("score, 6 points apart", 5, 0.68),
+    ("cost, 35 % apart, noise 2 %", 3, 0.9),
+    ("cost, 35 % apart, noise 5 %", 3, 0.25),
+])  # fmt: skip
 def test_few_seeds_find_differences(difference: str, seeds: int, least: float) -> None:
     """Three and five seeds find this share of the pairs that differ, more than each pair's own spread finds."""
     found = power.power(difference, seeds, 300)
@@ -210,7 +230,7 @@ def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patch:
         patch.setattr(statistics, "compare_scores", partial(_spanless, statistics.compare_scores))
         assert wrong("real scores, the margin carried by rare rows, 100 rows, 5 methods") > 0.2
-        assert wrong("real scores, rare failures of one method, 100 rows, 5 methods") > 0.1
+        assert wrong("real scores of 0.7, rare failures of one method, 100 rows, 5 methods") > 0.1
     with monkeypatch.context() as patch:
         patch.setattr(verdicts, "ROW_SKEW", math.inf)
         assert wrong("RMSE, outliers, 500 rows, 5 methods", 80) > 0.06

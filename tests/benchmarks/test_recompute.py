@@ -182,23 +182,13 @@ def test_made_pages_are_of_the_kind_that_they_are_named(name: str, tmp_path: Pat
     assert_recomputed(folder)
 
 
-def of_task(task: str, seeds: int) -> Callable[[Path], Path]:
-    """Return what makes the page of a task that is no classification, of schema-2 records."""
-
-    def made(place: Path) -> Path:
-        folder = made_task_records.write(place / task, task, seeds=seeds)
-        suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
-        (folder / "suite.json").write_text(json.dumps(suite))
-        return report(folder)
-
-    return made
-
-
+TASKS = {"errors": ("regression", 5), "entities": ("token_classification", 5), "errors over rows": ("regression", 2)}
+"""Pages of tasks that are no classification, of schema-2 records: task and seeds."""
 OTHERS: dict[str, Callable[[Path], Path]] = {
     **{name: lambda place, made=made: page_of(made(place / "page")) for name, made in golden.MADE.items()},
     **{name: lambda _, name=name: REFERENCE.parent / name for name in ("chat", "tagging", "regression", "trainers")},
-    "errors": of_task("regression", 5), "entities": of_task("token_classification", 5),
-    "errors over rows": of_task("regression", 2),
+    **{name: lambda place, task=task, seeds=seeds: page_of(made_task_records.write(place / task, task, seeds=seeds))
+       for name, (task, seeds) in TASKS.items()},
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_families import (
+
+from helpers.chat_families import (
     FAMILIES,
     ONE,
     SYSTEM,
@@ -27,7 +28,6 @@ from chat_families import (
     roles,
     runs,
 )
-
 from hpml_bench.data.chat_template import PLAIN, chat_template, standing_template
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
@@ -42,7 +42,7 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
     """Those of `apply_chat_template`, also of the prompt, and an end token only where the template writes none."""
     family, writer = FAMILIES[name], of(name)
     first = "system" if contents is SYSTEM else "user"
-    if (first == "system" and not family.system) or (len(contents) > 2 and not family.turns):
+    if (first == "system" and not family.system) or (len(contents) > 2 and not family.several):
         return
     found = example(writer, *contents, first=first)
     tokenizer = family.tokenizer()
@@ -160,15 +160,12 @@ SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endi
 UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "template", "contents", "says"),
-    [
-        (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
-        (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
-        (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
-        (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
-    ],
-)
+@pytest.mark.parametrize(("tokenizer", "template", "contents", "says"), [
+    (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
+    (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
+    (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+    (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
+])  # fmt: skip
 def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
     tokenizer: Callable[[], Any], template: str, contents: tuple[str, ...], says: str
 ) -> None:
@@ -374,7 +371,7 @@ def test_bytes_are_those_of_the_learnt_text(name: str) -> None:
     """The same for all tokenizers: the answers' own in UTF-8, the end of a turn left out."""
     family, writer = FAMILIES[name], of(name)
     answers = ["É is <s> so\u05d0", " the\x00 2+2\n😀."]
-    contents = ["What?", answers[0], "So?", answers[1]] if family.turns else ["What?", answers[1]]
+    contents = ["What?", answers[0], "So?", answers[1]] if family.several else ["What?", answers[1]]
     found = example(writer, *contents)
     trims = family.template in {T.LLAMA_3, T.GEMMA}
     expected = sum(len((text.strip() if trims else text).encode()) for text in contents[1::2])

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chat_families import FAMILIES, ONE, TWO, T, chatml, example, messages, mistral, of, roles
 
+from helpers.chat_families import FAMILIES, ONE, TWO, T, chatml, example, messages, mistral, of, roles
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder

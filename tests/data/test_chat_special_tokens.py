@@ -7,7 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chat_families import (
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from helpers.chat_families import (
     FAMILIES,
     ONE,
     T,
@@ -26,11 +31,6 @@ from chat_families import (
     runs,
     unigram,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import PLAIN, STAND_INS
 from hpml_bench.plugins.tokenizer import Encoder
@@ -98,7 +98,7 @@ def test_no_text_adds_a_control_token_or_is_lost(name: str, contents: list[str])
     A text that doesn't come back as it was (a template trims it, a tokenizer composes letters) is counted.
     """
     family, writer = FAMILIES[name], of(name)
-    contents = contents if family.turns else contents[:2]
+    contents = contents if family.several else contents[:2]
     found = example(writer, *contents)
     neutral = of(name)
     assert skeleton(writer, found) == skeleton(neutral, example(neutral, *["a"] * len(contents)))

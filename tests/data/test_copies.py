@@ -124,17 +124,14 @@ def test_short_texts_are_copies_where_they_are_equal() -> None:
     assert counted.within["test"] == CopyCount(near=2, equal=0)
 
 
-@pytest.mark.parametrize(
-    ("target", "one", "other"),
-    [
-        ("tags", {"words": ["a", "b"], "tags": [0, 1]}, {"words": ["a", "c"], "tags": [0, 1]}),
-        (
-            "answer",
-            {"roles": ["system", "user", "assistant"], "contents": ["s", "a b", "x"], "choices": ["x", "y"]},
-            {"roles": ["system", "user", "assistant"], "contents": ["s", "a b", "x"], "choices": ["x", "z"]},
-        ),
-    ],
-)
+@pytest.mark.parametrize(("target", "one", "other"), [
+    ("tags", {"words": ["a", "b"], "tags": [0, 1]}, {"words": ["a", "c"], "tags": [0, 1]}),
+    (
+        "answer",
+        {"roles": ["system", "user", "assistant"], "contents": ["s", "a b", "x"], "choices": ["x", "y"]},
+        {"roles": ["system", "user", "assistant"], "contents": ["s", "a b", "x"], "choices": ["x", "z"]},
+    ),
+])  # fmt: skip
 def test_every_target_has_texts(target: Target, one: dict[str, object], other: dict[str, object]) -> None:
     """Words; and what is asked with its choices, whatever the answer and the system prompt."""
     rows = {"train": [other], "validation": [other], "test": [one, one, other]}

@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_families import FAMILIES, PUBLISHED, Published, chatml, llama_3, messages, mistral, published_tokenizer
 
+from helpers.chat_families import (
+    FAMILIES,
+    PUBLISHED,
+    Family,
+    chatml,
+    llama_3,
+    messages,
+    mistral,
+)
 from hpml_bench.data.chat_template import TODAY
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.rows import Rows, write_rows
@@ -43,9 +51,9 @@ def shown_before(
 
 @pytest.mark.parametrize("family", [of for of in PUBLISHED if of.several and of.system], ids=lambda of: of.models)
 @pytest.mark.parametrize("system", [None, "You are a helpful assistant."])
-def test_examples_are_earlier_turns_of_the_conversation(family: Published, system: str | None, tmp_path: Path) -> None:
+def test_examples_are_earlier_turns_of_the_conversation(family: Family, system: str | None, tmp_path: Path) -> None:
     """Token by token what `apply_chat_template` gives for them: one system prompt, one BOS; examples aren't learnt."""
-    tokenizer = published_tokenizer(family)
+    tokenizer = family.tokenizer()
     rows, columns, _ = shown_before(tokenizer, tmp_path, system=system, template=family.template)
     front = [{"role": "system", "content": system}] if system else []
     dated = TODAY if "strftime_now" in family.template else ""

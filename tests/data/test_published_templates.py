@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_families import FOLDER, ONE, PUBLISHED, SYSTEM, TWO, Published, end_ids, messages, published_tokenizer, roles
 
+from helpers import chat_families
+from helpers.chat_families import FOLDER, ONE, PUBLISHED, SYSTEM, TABLE, TWO, Family, example, messages
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import TODAY
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.scorer import make_scorer
-from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import decoder, text_of
 
@@ -22,14 +22,14 @@ CASES = {"one": ONE, "one system": (SYSTEM[0], *ONE), "two": TWO, "two system": 
 conversations = pytest.mark.parametrize("case", CASES)
 
 
-def writer_of(family: Published, **rules: Any) -> Conversations:
+def writer_of(family: Family, **rules: Any) -> Conversations:
     """Return the conversations of a family, as the preparation makes them."""
-    encoder = Encoder(published_tokenizer(family), 100_000, None, f"hub:{family.models}", ends=end_ids(family))
-    return Conversations(encoder, family.template, **rules)
+    ends = tuple(family.tokenizer().convert_tokens_to_ids([family.end, *family.ends]))
+    return chat_families.conversations(family.tokenizer(), family.template, ends=ends, **rules)
 
 
-def example(writer: Conversations, case: str) -> Example:
-    return writer.example(roles(*CASES[case], first="system" if "system" in case else "user"), CASES[case])
+def first(case: str) -> str:
+    return "system" if "system" in case else "user"
 
 
 def generator(writer: Conversations) -> Generator:
@@ -48,23 +48,23 @@ def answered(writer: Conversations, found: Example) -> str:
 def test_the_table_names_every_file_and_at_least_thirty_families() -> None:
     """Each file is in the table, and its source and licence in the folder's README."""
     told = (FOLDER / "README.md").read_text()
-    assert sorted(path.stem for path in FOLDER.glob("*.jinja")) == sorted(family.file for family in PUBLISHED)
+    assert sorted(path.stem for path in FOLDER.glob("*.jinja")) == sorted(row["file"] for row in TABLE["published"])
     assert len({family.models for family in PUBLISHED}) >= 30
-    assert all(f"`{family.file}`" in told for family in PUBLISHED)
+    assert all(f"`{row['file']}`" in told for row in TABLE["published"])
 
 
 @families
 @conversations
-def test_a_gold_answer_gets_the_full_score(family: Published, case: str) -> None:
+def test_a_gold_answer_gets_the_full_score(family: Family, case: str) -> None:
     """In first and later turns, with and without a system prompt, whether all answers are learnt or the last."""
     several = family.several and not (family.system_last and "system" in case)
     for loss_on in ("last", *(["answers"] if several or "one" in case else [])):
         writer = writer_of(family, loss_on=loss_on)
         if "system" in case and not family.system:
             with pytest.raises(UserError, match=r"refuses a conversation: .*[Ss]ystem"):
-                example(writer, case)
+                example(writer, *CASES[case], first=first(case))
             return
-        found = example(writer, case)
+        found = example(writer, *CASES[case], first=first(case))
         answer = answered(writer, found)
         assert answer.strip() == found.expected == CASES[case][-1]
         assert all(make_scorer(name).score(answer, found.expected) == 1 for name in ("exact", "f1"))
@@ -72,31 +72,31 @@ def test_a_gold_answer_gets_the_full_score(family: Published, case: str) -> None
 
 @families
 @conversations
-def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Published, case: str) -> None:
+def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Family, case: str) -> None:
     """Token by token what `apply_chat_template` gives a user of the model, and of the prompt nothing is learnt."""
     if "system" in case and not family.system:
         return
-    found = example(writer_of(family, loss_on="last"), case)
-    turns = messages(*CASES[case], first="system" if "system" in case else "user")[:-1]
+    found = example(writer_of(family, loss_on="last"), *CASES[case], first=first(case))
+    turns = messages(*CASES[case], first=first(case))[:-1]
     dated = TODAY if "strftime_now" in family.template else ""
-    asked = published_tokenizer(family).apply_chat_template(
+    asked = family.tokenizer().apply_chat_template(
         turns, chat_template=dated + family.template, add_generation_prompt=True, tokenize=False
     )
-    ids = published_tokenizer(family)(asked, add_special_tokens=False)["input_ids"]
+    ids = family.tokenizer()(asked, add_special_tokens=False)["input_ids"]
     assert list(found.ids[: found.prompt]) == ids
     assert set(found.labels[: found.prompt]) == {IGNORE_INDEX}
 
 
 @families
-def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Published) -> None:
+def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Family) -> None:
     """With their ends, if a token ends them there; a family that writes them otherwise is refused in one sentence."""
     writer = writer_of(family)
     if not family.several:
         with pytest.raises(UserError, match=r"writes answer 1 differently .*loss_on to each") as raised:
-            example(writer, "two")
+            example(writer, *TWO)
         assert "\n" not in str(raised.value)
         return
-    found = example(writer, "two")
+    found = example(writer, *TWO)
     learnt = [token for token in found.labels if token != IGNORE_INDEX]
     text = writer.encoder.tokenizer.decode(learnt, clean_up_tokenization_spaces=False)
     assert TWO[1] in text
@@ -135,9 +135,9 @@ def test_reasoning_of_a_model_is_not_scored(models: str) -> None:
     family = next(family for family in PUBLISHED if family.models == models)
     writer = writer_of(family)
     text, how = REASONED[models].format("It is 4."), generator(writer)
-    ids = published_tokenizer(family)(text, add_special_tokens=False)["input_ids"]
+    ids = family.tokenizer()(text, add_special_tokens=False)["input_ids"]
     assert text_of(ids, how) == "It is 4."
-    unfinished = published_tokenizer(family)(text[: text.index("5.")], add_special_tokens=False)["input_ids"]
+    unfinished = family.tokenizer()(text[: text.index("5.")], add_special_tokens=False)["input_ids"]
     assert text_of(unfinished, how) == ""
 
 
@@ -146,6 +146,6 @@ def test_a_stop_text_ends_the_answer_and_not_its_reasoning(models: str) -> None:
     """Nor what the template begins an answer with."""
     family = next(family for family in PUBLISHED if family.models == models)
     writer = writer_of(family, loss_on="last")
-    found = example(writer, "two")
+    found = example(writer, *TWO)
     how = replace(generator(writer), decoding=Decoding(100, stop=("\n", "final")))
     assert text_of(list(found.ids[found.prompt :]), how) == "Paris is"

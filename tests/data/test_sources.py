@@ -13,10 +13,10 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from chat_families import T
-from chat_families import gpt2 as byte_gpt2
 from huggingface_hub import constants, errors
 
+from helpers.chat_families import T
+from helpers.chat_families import gpt2 as byte_gpt2
 from helpers.fake_hub import COMMIT, Hub
 from helpers.llama import write_gguf
 from helpers.tiny import gpt2
@@ -83,18 +83,15 @@ def test_a_remembered_hash_follows_the_file(tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "cache" / "hashes").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    ("uri", "says"),
-    [
-        ("embedded:nothing", "holds no such model"),
-        ("path:/no/such/folder", "no such file or folder"),
-        ("ftp:there", "isn't a source"),
-        ("hub:gpt2", "write hub:OWNER/NAME"),
-        ("hub:o/n", r"HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
-        ("wheel:x==1/y", "write wheel:NAME==VERSION"),
-        (f"wheel:x==1/../y#sha256={'0' * 64}", "must be relative, without '..'"),
-    ],
-)
+@pytest.mark.parametrize(("uri", "says"), [
+    ("embedded:nothing", "holds no such model"),
+    ("path:/no/such/folder", "no such file or folder"),
+    ("ftp:there", "isn't a source"),
+    ("hub:gpt2", "write hub:OWNER/NAME"),
+    ("hub:o/n", r"HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
+    ("wheel:x==1/y", "write wheel:NAME==VERSION"),
+    (f"wheel:x==1/../y#sha256={'0' * 64}", "must be relative, without '..'"),
+])  # fmt: skip
 def test_a_wrong_source_says_what_is_wrong(uri: str, says: str) -> None:
     """One sentence with the source and what to write instead."""
     with pytest.raises(UserError, match=says):
@@ -268,15 +265,12 @@ def test_a_wheels_folder_is_extracted_once(local_wheel: Wheel, monkeypatch: pyte
     assert sources.fetch(uri.replace("data#", "code.py#")).folder_or_file.read_text() == "x"
 
 
-@pytest.mark.parametrize(
-    ("source", "pinned", "says"),
-    [
-        ("pack==1.0/pack/data/train.tab", "0" * 64, "another SHA-256"),
-        ("pack==2.0/pack/data", None, "no wheel of version 2.0"),
-        ("other==1.0/pack/data", None, "has no wheel 'other'"),
-        ("pack==1.0/pack/data/tran.tab", None, r"it holds .*, pack/data/test\.tab, pack/data/train\.tab"),
-    ],
-)
+@pytest.mark.parametrize(("source", "pinned", "says"), [
+    ("pack==1.0/pack/data/train.tab", "0" * 64, "another SHA-256"),
+    ("pack==2.0/pack/data", None, "no wheel of version 2.0"),
+    ("other==1.0/pack/data", None, "has no wheel 'other'"),
+    ("pack==1.0/pack/data/tran.tab", None, r"it holds .*, pack/data/test\.tab, pack/data/train\.tab"),
+])  # fmt: skip
 def test_a_wheel_that_is_not_there_is_named(local_wheel: Wheel, source: str, pinned: str | None, says: str) -> None:
     """Another content than the pinned one, a version or package that the index lacks, a path and what is beside it."""
     sha256 = local_wheel({"pack/data/train.tab": "x", "pack/data/test.tab": "x"})

@@ -93,14 +93,11 @@ def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
     assert not set(pool["train"]["text"]) & set(pool["validation"]["text"])
 
 
-@pytest.mark.parametrize(
-    ("samples", "says"),
-    [
-        (None, "vary_data needs train_samples"),
-        (27, "of 52 rows all would draw nearly the same"),
-        (53, "draws 53 .* but of 52"),
-    ],
-)
+@pytest.mark.parametrize(("samples", "says"), [
+    (None, "vary_data needs train_samples"),
+    (27, "of 52 rows all would draw nearly the same"),
+    (53, "draws 53 .* but of 52"),
+])  # fmt: skip
 def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) -> None:
     """Without a number of rows, or with more than half of those there are."""
     with pytest.raises(UserError, match=says) as raised:

@@ -1,31 +1,42 @@
-"""Checks side by side: whatever one does, each has a line, without secrets."""
+"""Checks side by side, and `hpml-bench doctor`: whatever a check does, it has a line; the list, the status; nobody."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+from click import testing
 
+from helpers import skips
+from hpml_bench.cli import main
 from hpml_bench.doctor import checks
-from hpml_bench.doctor.checks import run_checks
-from hpml_bench.doctor.machine import Result
+from hpml_bench.doctor.checks import SECONDS, run_checks
+from hpml_bench.doctor.machine import Check, Result
 from hpml_bench.system.errors import UserError
 
-
-def fine_one() -> Result:
-    return Result("ok", "fine")
+NOBODY = 65534
 
 
-def named(name: str, error: Exception) -> Callable[[], Result]:
-    """Return a check of this name that raises an error."""
+def named(name: str, found: Result | Exception) -> Check:
+    """Return a check of this name that finds this, or raises it."""
 
     def check() -> Result:
-        raise error
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     check.__name__ = name
     return check
+
+
+FINE = named("memory", Result("ok", "12 GB free"))
+LESS = named("package_index", Result("warn", "offline: " + "no answer " * 12, "see pip config list " * 5))
+STOPS = named("results_folder", Result("fail", "it can't be written to", "take another"))
 
 
 def test_each_check_has_a_line_whatever_it_raises() -> None:
@@ -34,7 +45,8 @@ def test_each_check_has_a_line_whatever_it_raises() -> None:
         "broken": OSError(5, "Input/output error"), "refused": UserError("the disk is full; free some space; soon"),
         "unimportable": ModuleNotFoundError("no_such_library"), "uninstalled": PackageNotFoundError("hpml-bench"),
     }  # fmt: skip
-    lines = list(run_checks((fine_one, *(named(name, error) for name, error in errors.items()))))
+    fine = named("fine_one", Result("ok", "fine"))
+    lines = list(run_checks((fine, *(named(name, error) for name, error in errors.items()))))
     states = ["ok", "warn", "fail", "fail", "warn"]
     assert [(line.name, line.state) for line in lines] == list(zip(["fine one", *errors], states, strict=True))
     assert lines[0] == Result("ok", "fine", name="fine one")
@@ -54,10 +66,7 @@ def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         return Result("ok", "")
 
     try:
-        assert [(line.name, line.state) for line in run_checks((hung, fine_one))] == [
-            ("hung", "warn"),
-            ("fine one", "ok"),
-        ]
+        assert [(line.name, line.state) for line in run_checks((hung, FINE))] == [("hung", "warn"), ("memory", "ok")]
     finally:
         never.set()
 
@@ -65,15 +74,71 @@ def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """In findings, advice and texts of errors: values of keys and tokens, passwords in addresses, escapes."""
     monkeypatch.setenv("WANDB_API_KEY", "local-0123456789")
-
-    def talks() -> Result:
-        return Result("warn", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
-
-    def fails() -> Result:
-        raise RuntimeError("no local-0123456789\nsecond line")
-
-    for line in run_checks((talks, fails)):
+    talks = Result("warn", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
+    for found in (talks, RuntimeError("no local-0123456789\nsecond line")):
+        (line,) = run_checks((named("talks", found),))
         text = line.finding + line.advice
         assert "0123456789" not in text
         assert "pass-word" not in text
         assert text.isprintable()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Check, ...], width: int = 80) -> testing.Result:
+    monkeypatch.setattr(checks, "CHECKS", of)
+    return testing.CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["doctor", *options])
+
+
+@pytest.mark.parametrize(("of", "status", "words"), [
+    ((FINE, LESS), 0, "quickstart can run here: hpml-bench run-all"),
+    ((FINE, STOPS, LESS), 1, "quickstart can't run here: see results folder"),
+])  # fmt: skip
+def test_the_status_says_whether_quickstart_can_run(
+    of: tuple[Check, ...], status: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 if and only if a check failed; the last line says it too."""
+    done = call(monkeypatch, of=of)
+    assert done.exit_code == status
+    assert done.stdout.splitlines()[-1] == words
+    assert call(monkeypatch, "--json", of=of).exit_code == status
+
+
+def test_json_is_a_list_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else is on standard output."""
+    found = json.loads(call(monkeypatch, "--json", of=(FINE, STOPS)).stdout)
+    assert found == [
+        {"name": "memory", "state": "ok", "finding": "12 GB free", "advice": ""},
+        {"name": "results folder", "state": "fail", "finding": "it can't be written to", "advice": "take another"},
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_lines_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer texts go on beneath their beginning, the advice on a line of its own."""
+    lines = call(monkeypatch, of=(FINE, LESS, STOPS), width=width).stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    column = lines[0].index("12 GB")
+    assert lines[0] == f"ok    memory{' ' * (column - 12)}12 GB free"
+    assert all(line[:column].strip() == "" for line in lines[1:-1] if line[:4].strip() not in {"warn", "fail"})
+    assert f"{' ' * column}-> take another" in lines
+
+
+def test_a_user_who_owns_nothing_gets_an_answer() -> None:
+    """Not root, without home, variables and a folder of its own: no traceback, and every check has its line."""
+    # Without a folder for results and for the cache quickstart can't run; the advice says what to set.
+    if os.geteuid():
+        skips.only_as_root("the user can't be changed")
+    variables = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/", "text": True, "capture_output": True}
+    nobody["env"] = variables | {"HOME": "/nonexistent", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "hpml_bench", "doctor", "--json"]
+    try:
+        subprocess.run([*command[:-2], "--help"], check=True, **nobody)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip(skips.CLOSED)
+    done = subprocess.run(command, timeout=SECONDS + 60, check=False, **nobody)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert {name for name, check in found.items() if check["state"] == "fail"} == {"results folder", "cache"}
+    assert "HPML_BENCH_CACHE" in found["cache"]["advice"]
+    assert found["torch"]["state"] in {"ok", "warn"}

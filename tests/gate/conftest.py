@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from residents import QUIET
 
 from hpml_bench.gate import baseline, check
-
-QUIET = {"steal": 0.0, "load": 0.0, "disturbed": None}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.suite.suite import load_suite
 
 PACKAGE = Path(hpml_bench.__path__[0])
+QUIET = {"steal": 0.0, "load": 0.0, "disturbed": None}
 REDUCED = ("train_samples=64", "validation_samples=16", "test_samples=16")
 
 FAKE = """

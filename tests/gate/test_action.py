@@ -188,14 +188,11 @@ def test_a_ref_that_cannot_be_fetched_is_told(tmp_path: Path, clone: Path, given
     assert (tmp_path / "output").read_text() == "status=2\n"
 
 
-@pytest.mark.parametrize(
-    ("given", "lines"),
-    [
-        ("", []),
-        ("list.txt", ["from-a-file"]),
-        ("a>=1; python_version > '3'\n$(b) c", ["a>=1; python_version > '3'", "$(b) c"]),
-    ],
-)
+@pytest.mark.parametrize(("given", "lines"), [
+    ("", []),
+    ("list.txt", ["from-a-file"]),
+    ("a>=1; python_version > '3'\n$(b) c", ["a>=1; python_version > '3'", "$(b) c"]),
+])  # fmt: skip
 def test_requirements_are_installed_with_it(runner: Path, given: str, lines: list[str]) -> None:
     """A file's or the input's own lines are pip's to read, and no shell's; without any nothing more is installed."""
     (runner / "list.txt").write_text("from-a-file\n")

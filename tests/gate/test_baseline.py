@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from residents import asked, fake
+from residents import QUIET, asked, fake
 
 from hpml_bench.gate import baseline, page, verdicts
 from hpml_bench.gate.records import CheckReport, TimedRun
@@ -47,7 +47,7 @@ def statuses(report: CheckReport) -> list[str]:
 def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.0, "load": 0.0, "disturbed": None})
+        patch.setattr(baseline, "disturbance", lambda *_: QUIET)
         installed(patch, folder / "then")
         baseline.save(asked(), folder / "base.json", 10, lambda _: None)
     return folder / "base.json"
@@ -110,14 +110,11 @@ def test_a_count_with_a_tolerance_is_of_its_hardware(
     assert len(report.counts) == (not moved)
 
 
-@pytest.mark.parametrize(
-    ("stored", "here", "moved", "sentence"),
-    [
-        ({}, {"global_batch": 8}, False, "another settings.global_batch"),
-        ({"precision": "bf16"}, {"precision": "fp32"}, False, "another settings.precision"),
-        ({"precision": "bf16"}, {"precision": "fp32"}, True, "another settings.precision"),
-    ],
-)
+@pytest.mark.parametrize(("stored", "here", "moved", "sentence"), [
+    ({}, {"global_batch": 8}, False, "another settings.global_batch"),
+    ({"precision": "bf16"}, {"precision": "fp32"}, False, "another settings.precision"),
+    ({"precision": "bf16"}, {"precision": "fp32"}, True, "another settings.precision"),
+])  # fmt: skip
 def test_other_work_is_refused(
     stored: dict[str, Any], here: dict[str, Any], moved: bool, sentence: str, saved: Path
 ) -> None:

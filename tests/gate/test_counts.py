@@ -17,7 +17,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import global_batches
 from hpml_bench.gate.records import MethodCount
 from hpml_bench.gate.sides import Installation, ResidentProcess
-from hpml_bench.gate.verdicts import compare_counts, of_counts
+from hpml_bench.gate.verdicts import compare_counts
 from hpml_bench.gate.workload import waits
 from hpml_bench.plugins.rows import Rows
 
@@ -55,8 +55,8 @@ def reference() -> dict[str, dict[str, Any]]:
 
 def failures(reference: dict[str, Any], installation: Installation) -> dict[str, MethodCount]:
     """Return the counts of lora in which an installation fails against the installed version."""
-    found = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
-    failed = {verdict.metric for verdict in of_counts(found) if verdict.status == "FAIL"}
+    found, judged = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
+    failed = {verdict.metric for verdict in judged if verdict.status == "FAIL"}
     return {count.name: count for count in found if count.name in failed}
 
 
@@ -104,7 +104,7 @@ def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp
 def test_counts_have_no_noise(reference: dict[str, Any]) -> None:
     """Another process counts the same: nothing is even different."""
     again = counts(Installation("again", sys.executable), "lora")["lora"]
-    found = compare_counts("lora", reference["lora"], again)
+    found, _ = compare_counts("lora", reference["lora"], again)
     assert [count.name for count in found if count.reference != count.candidate] == []
     assert len(found) == 8
 
@@ -113,20 +113,17 @@ def on(device: str) -> Any:
     return SimpleNamespace(device=torch.device(device))
 
 
-@pytest.mark.parametrize(
-    ("name", "args", "kwargs", "expected"),
-    [
-        ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu")}, True),
-        ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu"), "non_blocking": True}, False),
-        ("aten::_to_copy", (on("cuda:0"),), {"dtype": torch.float64}, False),
-        ("aten::_to_copy", (on("cpu"),), {"device": torch.device("cuda", 0)}, False),
-        ("aten::_to_copy", (on("cpu"),), {"device": None}, False),
-        ("aten::copy_", (on("cpu"), on("cuda:0")), {}, True),
-        ("aten::copy_", (on("cpu"), on("cuda:0"), True), {}, False),
-        ("aten::copy_", (on("cuda:0"), on("cuda:0")), {}, False),
-        ("aten::add", (on("cuda:0"), on("cuda:0")), {}, False),
-    ],
-)
+@pytest.mark.parametrize(("name", "args", "kwargs", "expected"), [
+    ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu")}, True),
+    ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu"), "non_blocking": True}, False),
+    ("aten::_to_copy", (on("cuda:0"),), {"dtype": torch.float64}, False),
+    ("aten::_to_copy", (on("cpu"),), {"device": torch.device("cuda", 0)}, False),
+    ("aten::_to_copy", (on("cpu"),), {"device": None}, False),
+    ("aten::copy_", (on("cpu"), on("cuda:0")), {}, True),
+    ("aten::copy_", (on("cpu"), on("cuda:0"), True), {}, False),
+    ("aten::copy_", (on("cuda:0"), on("cuda:0")), {}, False),
+    ("aten::add", (on("cuda:0"), on("cuda:0")), {}, False),
+])  # fmt: skip
 def test_the_host_waits_for_what_it_copies_from_a_device(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], expected: bool
 ) -> None:

@@ -54,7 +54,7 @@ def report(
     rules = Rules()
     measured = blocks(slowdowns)
     counted = tuple(count for index, method in enumerate(slowdowns) for count in counts(method, 0 if index else grown))
-    found = verdicts.verdicts_at(verdicts.pair_effects(measured), rules, 1) + verdicts.of_counts(counted)
+    found = verdicts.verdicts_at(verdicts.pair_effects(measured), rules, 1) + tuple(map(verdicts.of_count, counted))
     fields: dict[str, Any] = {
         "mode": "revision",
         "suite": "quickstart",

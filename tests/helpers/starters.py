@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.starter import start
+from hpml_bench.starter import estimates
 from hpml_bench.starter.estimates import Memory
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def llama(folder: Path, template: str | None = CHAT) -> Path:
 
 def leave_out_estimates(patch: pytest.MonkeyPatch) -> None:
     """Let `init` predict no memory and time no product, which take most of its time."""
-    patch.setattr(start, "predict_memory", lambda *_: Memory("Memory: not predicted."))
-    patch.setattr(start, "time_in_words", lambda *_: "Time: not estimated.")
+    patch.setattr(estimates, "predict_memory", lambda *_: Memory("Memory: not predicted."))
+    patch.setattr(estimates, "time_in_words", lambda *_: "Time: not estimated.")
 
 
 def texts(count: int, seed: int = 0) -> list[str]:

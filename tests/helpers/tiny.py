@@ -68,21 +68,10 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
 def settings(**changes: Any) -> Settings:
     """Return settings of a run of seconds."""
     values: dict[str, Any] = {
-        "backbone": "path:tiny",
-        "dataset": "text_files",
-        "steps": 6,
-        "global_batch": 12,
-        "eval_batch": 16,
-        "log_every": 2,
-        "warmup_steps": 1,
-        "latency_samples": 3,
-        "device": "cpu",
-        "world_size": 2,
-        "threads": 1,
-        "precision": "fp32",
-        "dropout": 0.0,
-        "max_length": 32,
-    }
+        "backbone": "path:tiny", "dataset": "text_files", "steps": 6, "global_batch": 12, "eval_batch": 16,
+        "log_every": 2, "warmup_steps": 1, "latency_samples": 3, "device": "cpu", "world_size": 2, "threads": 1,
+        "precision": "fp32", "dropout": 0.0, "max_length": 32,
+    }  # fmt: skip
     return Settings.model_validate(values | changes)
 
 

@@ -334,7 +334,7 @@ def address() -> str:
             _started.append(Server())
             atexit.register(_started[0].end)
         os.environ[ADDRESS] = _started[0].address
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not Path(os.environ[ADDRESS]).exists():
         assert time.monotonic() < deadline, "the warm server has not come up; see what it printed"
         time.sleep(0.02)

@@ -43,12 +43,12 @@ def attack(site: str = "http://203.0.113.1") -> str:
 
 def records(evil: str) -> list[RunRecord]:
     """Return sound, failed and set-apart runs in which every text field attacks."""
+    titled = {"title": evil, "definition": evil}
     definitions = tuple(
-        metric.model_copy(
-            update={"title": evil, "definition": evil, "unit": evil if metric.unit == "MB" else metric.unit}
-        )
+        metric.model_copy(update=titled | ({"unit": evil} if metric.unit == "MB" else {}))
         for metric in made_records.DEFINITIONS
     )
+    dataset = DatasetSpec(name=evil, options={evil: evil})
     odd: dict[str, Any] = {
         "suite": evil,
         "definitions": definitions,
@@ -59,9 +59,7 @@ def records(evil: str) -> list[RunRecord]:
         "digests": Digests(weights=evil, tokenizer=evil, data=evil, revision=evil),
         "checks": (Check(name=evil, passed=True, detail=evil),),
         "started": evil[:12] + "\x1b[31m\u202e",
-        "settings": made_records.SETTINGS.model_copy(
-            update={"backbone": f"path:{evil}", "dataset": DatasetSpec(name=evil, options={evil: evil})}
-        ),
+        "settings": made_records.SETTINGS.model_copy(update={"backbone": f"path:{evil}", "dataset": dataset}),
     }
     made = made_records.sweep(["lora", "full", "head"], 3, **odd)
     for seed in (0, 1):  # one name, two specifications: its options become part of what the report calls it

@@ -28,11 +28,7 @@ from hpml_bench.system.errors import UserError
 @pytest.fixture(autouse=True)
 def at_once() -> Iterator[None]:
     """Break off what waits for a pipe that nobody writes to, or reads a device without end."""
-
-    def late(*_: object) -> None:
-        pytest.fail("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
     signal.alarm(20)
     yield
     signal.alarm(0)

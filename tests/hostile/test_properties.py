@@ -33,9 +33,8 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal, sanitize
 
 settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
-settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "tests")
-)  # the same few each time, or many others (tox -e soak)
+# the same few each time, or many others (tox -e soak)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 EXAMPLES = settings.default.max_examples
 TESTS = settings.get_profile("tests").max_examples
 
@@ -95,8 +94,7 @@ SUITE = {
     "seeds": 2,
     "settings": {
         "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {"own_share": 0.5}},
-        "steps": 4,
-        "betas": [0.9, 0.99], "global_batch": 8, "device": "cpu", "clip_norm": None,
+        "steps": 4, "betas": [0.9, 0.99], "global_batch": 8, "device": "cpu", "clip_norm": None,
     },
     "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "second": {"method": "head"}, "peft:IA3": {}},
 }  # fmt: skip
@@ -133,13 +131,11 @@ def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: b
 written = values.map(json.dumps).map(str.encode) | st.binary(max_size=80)
 
 
-@given(
-    key=st.text("abc.settingsmethodslora", max_size=20)
-    | st.sampled_from(
-        ["steps", "name", "methods", "methods.lora", "methods.lora.options.r", "task.options", "dataset.options", "a.b"]
-    ),
-    value=st.text(max_size=20) | values.map(json.dumps),
-)
+KEYS = "steps name methods methods.lora methods.lora.options.r task.options dataset.options a.b"
+keys = st.text("abc.settingsmethodslora", max_size=20) | st.sampled_from(KEYS.split())
+
+
+@given(key=keys, value=st.text(max_size=20) | values.map(json.dumps))
 def test_any_override(key: str, value: str) -> None:
     """`--set` with any key and any value: refused, or a suite like others."""
     suite = use("quickstart", (f"{key}={value}",))
@@ -256,20 +252,10 @@ def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> Non
 
 # Predictions
 
-cells = st.one_of(
-    st.integers(-3, 60),
-    st.sampled_from([2**31, 2**40, 2**63 - 1, -(2**62)]),
-    st.floats(),
-    st.none(),
-    st.booleans(),
-    texts,
-)
-columns = st.fixed_dictionaries(
-    {},
-    optional={
-        name: cells | st.lists(cells, min_size=50, max_size=50) for name in ("index", "reference", "prediction", "loss")
-    },
-)
+large = st.sampled_from([2**31, 2**40, 2**63 - 1, -(2**62)])
+cells = st.integers(-3, 60) | large | st.floats() | st.none() | st.booleans() | texts
+column = cells | st.lists(cells, min_size=50, max_size=50)
+columns = st.fixed_dictionaries({}, optional=dict.fromkeys(("index", "reference", "prediction", "loss"), column))
 
 
 @settings(within_a_test, max_examples=examples(0.25))

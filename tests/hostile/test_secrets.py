@@ -68,9 +68,8 @@ class Leaky(Method):
 def leaks(*texts: bytes) -> list[str]:
     """Return the planted values in texts, also as JSON and YAML write them, and each line of those of several."""
     forms = {form for value in VALUES for form in (value, json.dumps(value)[1:-1], value.replace("\n", " "))}
-    forms |= {
-        line.strip() for value in VALUES for line in value.splitlines() if len(line.strip()) >= redaction.SHORTEST
-    }
+    lines = {line.strip() for value in VALUES for line in value.splitlines()}
+    forms |= {line for line in lines if len(line) >= redaction.SHORTEST}
     return [form for form in forms for text in texts if form.encode() in text]
 
 
@@ -126,34 +125,25 @@ def test_what_a_secret_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables named like keys and logins in addresses are; short values, and other variables', are not."""
     for name in list(os.environ):
         monkeypatch.delenv(name)
-    for name, value in {
-        **SECRETS,
-        "SOME_KEY": "short",
-        "OTHER": "not-a-secret-at-all",
-        "GIT_URL": "ssh://git@host",
-    }.items():
+    others = {"SOME_KEY": "short", "OTHER": "not-a-secret-at-all", "GIT_URL": "ssh://git@host"}
+    for name, value in (SECRETS | others).items():
         monkeypatch.setenv(name, value)
     assert set(redaction.secrets()) >= {*VALUES} - {"someone:"}
     assert redaction.redacted("short not-a-secret-at-all ssh://git@host") == "short not-a-secret-at-all ssh://host"
-    assert redaction.redacted({"sk-planted-planted-planted": ["a hf_PlantedPlantedPlanted"]}) == {
-        "[redacted]": ["a [redacted]"]
-    }
+    nested = redaction.redacted({"sk-planted-planted-planted": ["a hf_PlantedPlantedPlanted"]})
+    assert nested == {"[redacted]": ["a [redacted]"]}
 
 
-@pytest.mark.parametrize(
-    ("names", "secret"),
-    [
-        ("DB_PASS MYSQL_PWD GITHUB_PAT HF_TOKEN_2 HF_TOKEN2 AWS_ACCESS_KEY_ID PGPASSWORD PASS api_keys SECRET_OF_MINE "
-         "GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN", True),
-        ("PWD OLDPWD PATH PYTHONPATH LD_LIBRARY_PATH TOKENIZERS_PARALLELISM KEYBOARD SSH_ASKPASS PATTERN_MAP COMPASS "
-         "PATCH_LEVEL", False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("names", "secret"), [
+    ("DB_PASS MYSQL_PWD GITHUB_PAT HF_TOKEN_2 HF_TOKEN2 AWS_ACCESS_KEY_ID PGPASSWORD PASS api_keys SECRET_OF_MINE "
+     "GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN", True),
+    ("PWD OLDPWD PATH PYTHONPATH LD_LIBRARY_PATH TOKENIZERS_PARALLELISM KEYBOARD SSH_ASKPASS PATTERN_MAP COMPASS "
+     "PATCH_LEVEL", False),
+])  # fmt: skip
 def test_a_word_of_a_name_makes_a_secret(names: str, secret: bool) -> None:
     """Wherever it stands between underscores, numbered or not; folders would be taken out of every message."""
-    assert {name: bool(redaction.SECRET_VARIABLE.match(name)) for name in names.split()} == dict.fromkeys(
-        names.split(), secret
-    )
+    found = {name: bool(redaction.SECRET_VARIABLE.match(name)) for name in names.split()}
+    assert found == dict.fromkeys(names.split(), secret)
 
 
 def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,34 +182,28 @@ def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start takes secrets out of the logs of runs without a record; it follows no link to a folder."""
+    """The next start takes secrets out of the logs of runs without a record, and of attempts of jobs that have gone.
+
+    Those of a job that holds its unit are left to it, and no link to a folder is followed.
+    """
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     folder, outside = tmp_path / "sweep", tmp_path / "outside"
-    for run in (folder / "killed", folder / "done", outside):
-        run.mkdir(parents=True)
-        for rank in range(2):
-            (run / f"rank{rank}.log").write_text(f"token {SECRETS['HF_TOKEN']}\n")
+    gone, works = (folder / ATTEMPTS / f"lora-0-abc.{job}.0" for job in ("12_0", "12_1"))
+    logs = [run / f"rank{rank}.log" for run in (folder / "killed", folder / "done", outside, gone, works)
+            for rank in range(2)]  # fmt: skip
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"token {SECRETS['HF_TOKEN']}\n")
     (folder / "done" / "run.json").write_text("{}")  # a run with a record was redacted before it: not read again
     (folder / "linked").symlink_to(outside)
+    owner = Job(engine="slurm", job="12_1", restart=0, unit=1, host="n1", pid=7, began="2026-01-02T03:04:05+00:00")
+    (folder / CLAIMS / "1").mkdir(parents=True)
+    (folder / CLAIMS / "1" / OWNER).write_text(owner.model_dump_json())
     with ResultsFolder.open(folder):
         pass
-    assert [path.read_text() for path in (folder / "killed").iterdir()] == ["token [redacted]\n"] * 2
-    assert all("hf_" in path.read_text() for path in [*outside.iterdir(), *(folder / "done").glob("*.log")])
-
-
-def test_what_a_killed_job_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are the logs of its attempts; those of a job that holds its unit are left to it."""
-    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
-    logs = [tmp_path / ATTEMPTS / f"lora-0-abc.{job}.0" / "rank0.log" for job in ("12_0", "12_1")]
-    for log in logs:
-        log.parent.mkdir(parents=True)
-        log.write_text(f"token {SECRETS['HF_TOKEN']}\n")
-    owner = Job(engine="slurm", job="12_1", restart=0, unit=1, host="n1", pid=7, began="2026-01-02T03:04:05+00:00")
-    (tmp_path / CLAIMS / "1").mkdir(parents=True)
-    (tmp_path / CLAIMS / "1" / OWNER).write_text(owner.model_dump_json())
-    with ResultsFolder.open(tmp_path):
-        pass
-    assert [SECRETS["HF_TOKEN"] in log.read_text() for log in logs] == [False, True]
+    mended = {log.parent for log in logs if log.read_text() == "token [redacted]\n"}
+    assert mended == {folder / "killed", gone}
+    assert all("hf_" in log.read_text() for log in logs if log.parent not in mended)
 
 
 def test_a_log_shown_live_holds_no_secret(

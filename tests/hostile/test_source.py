@@ -36,34 +36,23 @@ def keyword(call: ast.Call, name: str) -> object:
 def dangers(source: str) -> Iterator[str]:
     """Yield what in a source could run or unpickle what others wrote."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in MODULES:
-            yield str(node.module)
-        if isinstance(node, ast.ImportFrom):
-            imported = {f"{node.module}.{alias.name}" for alias in node.names}
-            yield from imported & (CALLS | YAML | LOADS)
-        if isinstance(node, ast.Import):
-            yield from (f"{a.name} as {a.asname}" for a in node.names if a.asname and a.name in RENAMED)
-        if isinstance(node, ast.Attribute | ast.Name):
-            name = dotted(node)
-            if name in CALLS | YAML or name.endswith(("_object", "_object_list", "_objects", ".read_pickle")):
-                yield name
-        if isinstance(node, ast.keyword) and node.arg == "shell" and not is_false(node.value):
-            yield "shell=True"
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg in {"trust_remote_code", "allow_pickle"}
-            and not is_false(node.value)
-        ):
-            yield str(node.arg)
-        if isinstance(node, ast.Call):
-            yield from of_call(node, dotted(node.func))
-
-
-def is_false(node: ast.AST) -> bool:
-    """Tell whether an expression is the constant False."""
-    return isinstance(node, ast.Constant) and node.value is False
+        match node:
+            case ast.Import(names=names):
+                yield from (of.name for of in names if of.name.partition(".")[0] in MODULES)
+                yield from (f"{of.name} as {of.asname}" for of in names if of.asname and of.name in RENAMED)
+            case ast.ImportFrom(module=module, names=names):
+                if str(module).partition(".")[0] in MODULES:
+                    yield str(module)
+                yield from {f"{module}.{of.name}" for of in names} & (CALLS | YAML | LOADS)
+            case ast.Attribute() | ast.Name():
+                name = dotted(node)
+                if name in CALLS | YAML or name.endswith(("_object", "_object_list", "_objects", ".read_pickle")):
+                    yield name
+            case ast.keyword(arg="shell" | "trust_remote_code" | "allow_pickle", value=value):
+                if not isinstance(value, ast.Constant) or value.value is not False:
+                    yield str(node.arg)
+            case ast.Call():
+                yield from of_call(node, dotted(node.func))
 
 
 def of_call(node: ast.Call, name: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""How a run ended, told from what its ranks left behind."""
+"""How a run ended, told from what its ranks left behind; what the fork server imports."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ from typing import Any
 
 import pytest
 
+import hpml_bench
 from helpers import tiny
-from hpml_bench.launch import launcher, watchdog
+from hpml_bench.launch import fork_server, launcher, watchdog
 from hpml_bench.records.load import read_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Check, Outcome, RunError, RunRecord
+from hpml_bench.system import gpus
 from hpml_bench.system.signals import Stop
 from hpml_bench.training.request import Place, RunRequest
 
@@ -61,39 +64,33 @@ def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.Monk
         assert ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json()).status == expected
 
 
-@pytest.mark.parametrize(("kind", "status"), [("ValueError", "failed"), ("OutOfMemoryError", "oom_cuda")])
-def test_the_ranks_own_error_is_the_reason(
-    kind: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its exception tells more than the exit status; a torn error file doesn't hide another rank's."""
-    error = RunError(kind=kind, message="the reason", rank=1, traceback="Traceback ...")
-    files = {"error__rank0": '{"kind": "Val', "error__rank1": error.model_dump_json()}
-    record = ended(tmp_path, monkeypatch, died(1), **files)
-    assert (record.status, record.error) == (status, error)
+OWN = RunError(kind="ValueError", message="the reason", rank=1, traceback="Traceback ...")
+OF_GPU = OWN.model_copy(update={"kind": "OutOfMemoryError"})
+TORN = {"error__rank0": '{"kind": "Val'}
+ENDS: list[tuple[Any, dict[str, str], str, str | RunError]] = [
+    (died(1), TORN | {"error__rank1": OWN.model_dump_json()}, "failed", OWN),
+    (died(1), TORN | {"error__rank1": OF_GPU.model_dump_json()}, "oom_cuda", OF_GPU),
+    (died(-signal.SIGKILL), {}, "killed", "rank 1.*SIGKILL"),
+    (died(-signal.SIGSEGV), {}, "killed", "rank 1.*SIGSEGV"),
+    (died(3), {}, "failed", "rank 1.*status 3"),
+    *((None, {"outcome": text}, "failed", "without an outcome") for text in ("", '{"status": "splendid"}', "[" * 5000)),
+]
 
 
-@pytest.mark.parametrize(
-    ("exitcode", "status", "words"),
-    [(-signal.SIGKILL, "killed", "SIGKILL"), (-signal.SIGSEGV, "killed", "SIGSEGV"), (3, "failed", "status 3")],
-)
-def test_a_rank_that_left_no_word(
-    exitcode: int, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal, as from the kernel when memory runs out, is named, and so is a status; with the rank."""
-    record = ended(tmp_path, monkeypatch, died(exitcode))
+@pytest.mark.parametrize(("failure", "files", "status", "told"), ENDS)
+def test_how_ranks_ended_is_told(
+    failure: Any, files: dict[str, str], status: str, told: str | RunError, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By a rank's own error, whatever another one's torn file says; else by signal or status, with the rank.
+
+    Ranks that ended well but left nothing readable did not do the run.
+    """
+    record = ended(tmp_path, monkeypatch, failure, **files)
     assert record.status == status
-    assert words in record.error.message
-    assert "rank 1" in record.error.message
+    assert record.error == told if isinstance(told, RunError) else re.search(told, record.error.message)
     assert record.environment["hardware"]
     assert record.environment["hosts"] == [socket.gethostname()]
-
-
-@pytest.mark.parametrize("outcome", ["", '{"status": "splendid"}', "[" * 5000])
-def test_a_torn_outcome_is_a_failure(outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks that ended well but left nothing readable did not do the run."""
-    record = ended(tmp_path, monkeypatch, None, outcome=outcome)
-    assert record.status == "failed"
-    assert "outcome" in record.error.message
 
 
 @pytest.mark.parametrize("status", ["ok", "interrupted"])
@@ -139,3 +136,95 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
     failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
     ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence(failure))
     assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")
+
+
+# The fork server imports the libraries once, unless one of them would initialise CUDA
+
+
+STAND_IN = """
+import torch
+
+torch.cuda.init = lambda: None  # stands for the start of CUDA, which the real one causes by a question about GPUs
+torch.cuda.is_initialized = lambda: True
+"""
+START = """
+import multiprocessing
+import sys
+
+from hpml_bench.launch import fork_server
+from hpml_bench.system import gpus
+
+gpus.visible_gpus = lambda: ({"name": "GPU"},)
+
+
+def child_main() -> None:
+    print("transformers.modeling_utils" in sys.modules, sys.modules["torch"].cuda.is_initialized())
+    import bitsandbytes
+    print(sys.modules["torch"].cuda.is_initialized(), flush=True)
+
+
+if __name__ == "__main__":
+    fork_server.start_fork_server()
+    child = multiprocessing.get_context("forkserver").Process(target=child_main)
+    child.start()
+    child.join()
+"""
+"""Says whether a fork of the server has the libraries, and CUDA before and after it imports bitsandbytes."""
+
+
+def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too, imports it if it is there."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: None)
+    assert fork_server.preload() == fork_server.PRELOAD
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: object())
+    _, *libraries = fork_server.preload()
+    assert libraries == ["torch", "transformers.modeling_utils"]
+    (tmp_path / "bitsandbytes.py").write_text(STAND_IN)
+    (tmp_path / "start.py").write_text(START)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "True False\nTrue\n", done.stderr
+
+
+SHADOW = """
+import gc
+import multiprocessing
+
+import os
+
+from hpml_bench.launch import fork_server
+
+
+def child_main() -> None:
+    assert gc.get_freeze_count() > 1000  # collections of a rank don't go through what the server imported
+
+
+fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]
+if __name__ == "__main__":
+    fork_server.start_fork_server()
+    child = multiprocessing.get_context("forkserver").Process(target=child_main)
+    child.start()
+    child.join()
+    print(child.exitcode, fork_server.SAFE_PATH in os.environ)
+"""
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) -> None:
+    """A `datasets.py` in the working folder is no library, unless this process looks for its modules there too."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "start.py").write_text(SHADOW)
+    (tmp_path / "work" / "shadow.py").write_text("from pathlib import Path; Path('imported').touch()")
+    path = [str(Path(hpml_bench.__path__[0]).parent), *([str(tmp_path / "work")] if seen else [])]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        cwd=tmp_path / "work", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "0 False\n", done.stderr
+    assert (tmp_path / "work" / "imported").exists() is seen

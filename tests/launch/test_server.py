@@ -52,31 +52,22 @@ def test_what_passes_is_tried_again(status: int) -> None:
         with pytest.raises(UserError, match=rf"no answer in {server.TRIES} tries: HTTP {status}.*later"):
             client(served.url).ask(ROW, "", DECODING, 0)
         assert len(served.asked) == server.TRIES
+    with pytest.raises(UserError, match=r"no answer in 5 tries: .*refused"):  # it has ended
+        client(served.url).ask(ROW, "", DECODING, 0)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ((401, {"error": "no such key"}), "HTTP 401 Unauthorized: .*no such key"),
-        ((302, {"location": "http://127.0.0.1:9/other"}), "HTTP 302"),
-        ({"object": "error", "message": "no model"}, "isn't one of OpenAI's protocol: .*no model"),
-        ({"choices": []}, "isn't one of OpenAI's protocol"),
-    ],
-)
+@pytest.mark.parametrize(("given", "said"), [
+    ((401, {"error": "no such key"}), "HTTP 401 Unauthorized: .*no such key"),
+    ((302, {"location": "http://127.0.0.1:9/other"}), "HTTP 302"),
+    ({"object": "error", "message": "no model"}, "isn't one of OpenAI's protocol: .*no model"),
+    ({"choices": []}, "isn't one of OpenAI's protocol"),
+])  # fmt: skip
 def test_what_does_not_pass(given: Any, said: str) -> None:
     """A sentence at once; a redirect is not followed, since it would carry the key elsewhere."""
     with serving(lambda _: given) as served:
         with pytest.raises(UserError, match=said):
             client(served.url, key="abc").ask(ROW, "", DECODING, 0)
         assert len(served.asked) == 1
-
-
-def test_nobody_there() -> None:
-    """A server that has ended is a sentence, too."""
-    with serving(str) as served:
-        pass
-    with pytest.raises(UserError, match=r"no answer in 5 tries: .*refused"):
-        client(served.url).ask(ROW, "", DECODING, 0)
 
 
 def test_the_only_model_needs_no_name() -> None:
@@ -89,16 +80,13 @@ def test_the_only_model_needs_no_name() -> None:
         only_model({"url": served.url, "model": "", "api": "chat"}, None, 5.0)
 
 
-@pytest.mark.parametrize(
-    ("text", "scaffold", "content"),
-    [
-        ("It is 4.\nNext", Scaffold(), "It is 4."),
-        ("<think>2+2</think> It is 4.", Scaffold(), "It is 4."),
-        ("It is 4.", Scaffold(before="</think>"), "It is 4."),
-        ("2+2</think> It is 4.", Scaffold(before="</think>"), "It is 4."),
-        ("It is 4.</answer>", Scaffold(after="</answer>"), "It is 4."),
-    ],
-)
+@pytest.mark.parametrize(("text", "scaffold", "content"), [
+    ("It is 4.\nNext", Scaffold(), "It is 4."),
+    ("<think>2+2</think> It is 4.", Scaffold(), "It is 4."),
+    ("It is 4.", Scaffold(before="</think>"), "It is 4."),
+    ("2+2</think> It is 4.", Scaffold(before="</think>"), "It is 4."),
+    ("It is 4.</answer>", Scaffold(after="</answer>"), "It is 4."),
+])  # fmt: skip
 def test_what_of_a_reply_is_scored(text: str, scaffold: Scaffold, content: str) -> None:
     """Not the reasoning, whether a server sends it or not, nor what the template writes, nor what follows a stop."""
     assert content_of(text, scaffold, DECODING) == content

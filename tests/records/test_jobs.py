@@ -16,22 +16,9 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
+from hpml_bench.records import jobs
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
-from hpml_bench.records.jobs import (
-    ATTEMPTS,
-    CLAIMS,
-    JOBS,
-    LOGS,
-    OWNER,
-    RESOLVED,
-    RUNNING,
-    Job,
-    claims,
-    read_jobs,
-    refuse_if_worked_on,
-    write_job,
-    write_once,
-)
+from hpml_bench.records.jobs import Job, claims, read_jobs, refuse_if_worked_on, write_job, write_once
 from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
@@ -55,9 +42,9 @@ def job(unit: int, host: str, pid: int) -> Job:
 
 
 def claim(folder: Path, owner: Job) -> Path:
-    place = folder / CLAIMS / str(owner.unit)
+    place = folder / jobs.CLAIMS / str(owner.unit)
     place.mkdir(parents=True)
-    (place / OWNER).write_text(owner.model_dump_json())
+    (place / jobs.OWNER).write_text(owner.model_dump_json())
     return place
 
 
@@ -65,13 +52,13 @@ def worked_on(folder: Path) -> Path:
     """Write a results folder with three runs, and with all that jobs leave of another one."""
     made_records.write(folder, made_records.sweep(("lora", "full", "head"), 1))
     attempt = made_records.record("adapter", 0)
-    made_records.write(folder / ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
+    made_records.write(folder / jobs.ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
     write_job(folder, job(0, ELSEWHERE, 7))
-    (folder / RUNNING).mkdir()
-    (folder / RUNNING / "adapter.12_0.0.json").write_text("{}")
-    (folder / LOGS).mkdir()
-    (folder / LOGS / "12_0.log").write_text("text")
-    (folder / RESOLVED).write_text("{}")
+    (folder / jobs.RUNNING).mkdir()
+    (folder / jobs.RUNNING / "adapter.12_0.0.json").write_text("{}")
+    (folder / jobs.LOGS).mkdir()
+    (folder / jobs.LOGS / "12_0.log").write_text("text")
+    (folder / jobs.RESOLVED).write_text("{}")
     return folder
 
 
@@ -144,9 +131,9 @@ def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:
     kept = claim(folder, job(2, ELSEWHERE, 7))
     results = ResultsFolder(folder)
     results.clear([record.spec for record in load_records(folder).records[:1]])
-    assert (folder / ATTEMPTS).exists(), "of some runs alone nothing else goes"
+    assert (folder / jobs.ATTEMPTS).exists(), "of some runs alone nothing else goes"
     results.clear()
-    assert sorted(path.name for path in folder.iterdir()) == [CLAIMS, LOGS]
+    assert sorted(path.name for path in folder.iterdir()) == [jobs.CLAIMS, jobs.LOGS]
     assert [owner.unit for owner in claims(folder)] == [2]
     assert kept.exists()
 
@@ -154,7 +141,7 @@ def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:
 def test_temporary_files_beside_jobs_are_removed(tmp_path: Path) -> None:
     """What a killed job left of the file in which it says what it does goes when the folder is opened."""
     folder = worked_on(tmp_path)
-    left = temporary.beside(folder / JOBS / "0.json")
+    left = temporary.beside(folder / jobs.JOBS / "0.json")
     left = left.with_name(left.name.replace(f".{os.getpid()}.", f".{dead()}."))
     left.touch()
     with ResultsFolder.open(folder):

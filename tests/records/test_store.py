@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from hpml_bench.records import files
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.load import headlines, load_records, read_record
@@ -38,23 +37,17 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch:
 
 
 def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is synced while it still has its temporary name, so that a crash can't leave an empty run.json."""
-    seen: list[bool] = []
-    sync, path = os.fsync, tmp_path / "run.json"
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
-    write_atomically(path, "text")
-    assert seen[0] is False
+    """The file is synced under its temporary name, its folder then: a crash can't leave an empty run.json.
 
-
-def test_the_new_name_is_synced_and_the_old_file_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder is synced once the new file has its name; who has the old one open still reads that."""
-    path, synced = tmp_path / "run.json", list[str]()
+    Who has the old file open still reads that.
+    """
+    path, seen, sync = tmp_path / "run.json", list[str](), os.fsync
     path.write_text("old")
-    monkeypatch.setattr(files, "sync_folder", lambda folder: synced.append((folder / path.name).read_text()))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.read_text()), sync(descriptor)))
     with path.open() as old:
         write_atomically(path, "new")
         assert old.read() == "old"
-    assert synced == ["new"]
+    assert seen == ["old", "new"]
 
 
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
@@ -107,19 +100,16 @@ def test_points_are_cut(tmp_path: Path) -> None:
     assert (tmp_path / POINTS).read_bytes() == b""
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda text: text[: len(text) // 2], "not readable"),
-        (lambda text: "", "not readable"),
-        (lambda text: "[" * 100_000, "not readable"),
-        (lambda text: "null", "schema version"),
-        (lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "schema version 99"),
-        (lambda text: text.replace('"schema_version"', '"version"'), "schema version None"),
-        (lambda text: text.replace('"status": "ok"', '"status": "splendid"'), "not a run record: status"),
-        (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda text: text[: len(text) // 2], "not readable"),
+    (lambda text: "", "not readable"),
+    (lambda text: "[" * 100_000, "not readable"),
+    (lambda text: "null", "schema version"),
+    (lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "schema version 99"),
+    (lambda text: text.replace('"schema_version"', '"version"'), "schema version None"),
+    (lambda text: text.replace('"status": "ok"', '"status": "splendid"'), "not a run record: status"),
+    (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
+])  # fmt: skip
 def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:
     """One sentence names the file and the reason; the other records are there, and nothing is averaged in."""
     folder = folder_with(tmp_path, "lora", "head")

@@ -113,31 +113,26 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_
     assert len(sweep.attempts()) == len(sweep.starts()) - 1
 
 
-def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
-    """`scancel`, then the same command: what was done is kept, the rest is done by a new job."""
-    # Protection: what is missing is known from records (Sweep.missing), not from jobs.
-    sweep = disturbed()
-    job = sweep.begin()
-    slurm("scancel", job)
-    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job is cancelled")
-    sweep.pass_on()
-    assert len(sweep.open().submit(again=True)) == 1
-    equal(sweep, truth)
-    first_run_was_kept(sweep, job)
-    assert [how for _, how in sweep.starts()] == ["interrupted", "done"]
-
-
-def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody."""
-    # Protection: the submitter removes the claims of jobs that Slurm knows to have ended (watch.holders); the nodes
-    # have no command of Slurm's here to ask.
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_a_job_that_ended_is_submitted_again(
+    how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what was done is kept."""
+    # Protection: what is missing is known from records (Plan.remaining), not from jobs. The submitter removes the
+    # claims of jobs that Slurm knows to have ended (watch.holders); the nodes have no command of Slurm's here to ask.
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
-    slurm_cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
+    if how == "cancelled":
+        slurm("scancel", job)
+    else:
+        slurm_cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
-    assert [claim.job for claim in sweep.left()] == [job]
     sweep.pass_on()
+    if how == "cancelled":
+        assert len(sweep.open().submit(again=True)) == 1
+    else:
+        assert [claim.job for claim in sweep.left()] == [job]
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
-    assert [how for _, how in sweep.starts()] == [None, "done"]
+    assert [how for _, how in sweep.starts()] == ["interrupted" if how == "cancelled" else None, "done"]

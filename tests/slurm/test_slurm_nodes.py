@@ -1,17 +1,20 @@
-"""One run over both nodes of a real Slurm: gloo over their network, an agent on each, one cause when one breaks."""
+"""One run over both nodes of a real Slurm, by its engine or by torchrun: over their network, one cause of an end."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 from disturbed import Disturbed
-from two_nodes import TwoNodes, slurm, until
+from two_nodes import NODES, SCRIPT, TwoNodes, slurm, until
 
-from hpml_bench.records.run import RunRecord
-from hpml_bench.system import heartbeat
+from hpml_bench.records.load import load_records
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]
@@ -21,14 +24,6 @@ ORDER = ("held", "lora")
 @pytest.fixture
 def over(disturbed: Make, shared_folder: Path) -> Disturbed:
     return disturbed(nodes=2, cpus_per_node=1, scratch=str(shared_folder / "s/$SLURMD_NODENAME"))
-
-
-def rank(room: Path, node: int) -> int:
-    """Return the process number of a node's rank, as the node counts them."""
-    folders = (room / f"s/n{node + 1}").glob("hpmlt-*/*/")
-    (beat,) = [beat for folder in folders for beat in heartbeat.read(folder)]
-    assert beat.rank == node
-    return beat.pid
 
 
 def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[str, Any]) -> None:
@@ -42,6 +37,31 @@ def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[s
     assert environment["where"]["hosts"] == ["n1", "n2"]
     assert environment["hardware"]["ranks_per_node"] == [1, 1]
     assert environment["hardware"]["interconnect"].startswith("eth0")
+
+
+def test_torchrun_over_both_nodes_computes_the_same(
+    held_suite: Path, local: Path, truth: dict[str, Any], shared_folder: Path, slurm_cluster: TwoNodes
+) -> None:
+    """`torchrun --nnodes 2`, whose nodes share no loopback; the record tells them apart from ranks on one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--nnodes", "2"]
+    run = ["-m", "hpml_bench", "run", "lora", str(held_suite), "--out", str(shared_folder)]
+    processes = [
+        subprocess.Popen(
+            [SCRIPT, "in", node, *command, "--master-addr", NODES[0], "--node-rank", str(number), *run], text=True,
+            env=os.environ | slurm_cluster._variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for number, node in enumerate(NODES)
+    ]  # fmt: skip
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    (over,) = load_records(shared_folder / "colours").records
+    assert faults.content(shared_folder / "colours") == {over.run_id: truth[over.run_id]}
+    hardware = over.environment["hardware"]
+    assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
+    assert hardware["interconnect"].startswith("eth0")
+    (one,) = [record.environment for record in load_records(local).records if record.run_id == over.run_id]
+    assert over.environment["fingerprint"] != one["fingerprint"] == over.environment["node_fingerprint"]
 
 
 @pytest.mark.cluster_slow
@@ -58,18 +78,18 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
 
 
 @pytest.mark.cluster_slow
-def test_a_killed_agent_on_the_second_node(over: Disturbed, shared_folder: Path, slurm_cluster: TwoNodes) -> None:
+def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report."""
     # Protection: the agent's fork server is started first, and dies with it.
-    over.begin(methods=("held",))
-    number = rank(shared_folder, 1)
+    host, pid = over.rank(over.begin(methods=("held",)), 1)
+    assert host == "n2"
     slurm_cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
     assert over.complete()
     record = over.record()
     assert record.status == "killed"
     assert "no report from node 1 (n2): its agent or the node was lost" in str(record.error)
     with pytest.raises(RuntimeError):
-        slurm_cluster.do("in", "n2", "kill", "-0", str(number))
+        slurm_cluster.do("in", "n2", "kill", "-0", pid)
 
 
 @pytest.mark.cluster_slow
@@ -89,19 +109,30 @@ def _there(cluster: TwoNodes, node: str) -> bool:
         return False
 
 
-# Runs of which a rank on the second node is killed or stopped
+@pytest.mark.cluster_slow
+@pytest.mark.parametrize(("signal", "status", "named"), [
+    ("KILL", "killed", "(on node 1, {host})"),  # though rank 0 saw only a lost connection
+    ("STOP", "timeout", "node 1 ({host})"),  # nothing moves, and no node sees an error
+])  # fmt: skip
+def test_a_rank_that_breaks_on_the_second_node_is_the_cause(
+    signal: str, status: str, named: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """The run is killed, or a timeout, by that rank on that node; the other run is done, and both nodes end.
 
-
-@pytest.fixture
-def over_nodes(disturbed: Make) -> Disturbed:
-    """A sweep of one job whose runs have a rank on each node; the first run stays at its gate."""
-    return disturbed(nodes=2, cpus_per_node=1, parallel=1)
-
-
-def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
-    """Check that the unit's other run was done; give the same command again, and return the record of before it."""
+    The same command then does the run.
+    """
+    # Protection: a signal outranks what peers say of it (launch.agent.merged); each node's watchdog reads the
+    # heartbeats of its own ranks (launch.watchdog).
+    sweep = disturbed(nodes=2, cpus_per_node=1, parallel=1)
+    job = sweep.begin(methods=ORDER, stall=20 if signal == "STOP" else 300)
+    host, pid = sweep.rank(job, 1)
+    assert host != sweep.rank(job, 0)[0]
+    slurm_cluster.do("in", host, "kill", f"-{signal}", pid)
+    sweep.pass_on()
     assert sweep.complete()
-    before = sweep.record()
+    record = sweep.record()
+    assert record.status == status
+    assert named.format(host=host) in record.error.message
     assert sweep.record("lora").status == "ok"
     assert [how for _, how in sweep.starts()] == ["done"]
     assert len(sweep.open(methods=ORDER).submit(again=True)) == 1
@@ -110,35 +141,3 @@ def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
     hardware = sweep.record().environment["hardware"]
     assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
     assert not sweep.left()
-    return before
-
-
-@pytest.mark.cluster_slow
-def test_a_killed_rank_on_the_second_node_is_the_cause(
-    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
-    """SIGKILL: the run is killed, by that rank on that node, though rank 0 saw only a lost connection."""
-    # Protection: a signal outranks what peers say of it (launch.nodes.merged).
-    job = over_nodes.begin(methods=ORDER)
-    host, pid = over_nodes.rank(job, 1)
-    assert host != over_nodes.rank(job, 0)[0]
-    slurm_cluster.do("in", host, "kill", "-KILL", pid)
-    over_nodes.pass_on()
-    record = mended(over_nodes, truth)
-    assert record.status == "killed"
-    assert f"(on node 1, {host})" in record.error.message
-
-
-@pytest.mark.cluster_slow
-def test_a_stopped_rank_on_the_second_node_is_a_stall(
-    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
-    """SIGSTOP: nothing moves, and no node sees an error; a timeout that names the rank, and both nodes end."""
-    # Protection: each node's watchdog reads the heartbeats of its own ranks (launch.watchdog).
-    job = over_nodes.begin(methods=ORDER, stall=20)
-    host, pid = over_nodes.rank(job, 1)
-    slurm_cluster.do("in", host, "kill", "-STOP", pid)
-    over_nodes.pass_on()
-    record = mended(over_nodes, truth)
-    assert record.status == "timeout"
-    assert f"node 1 ({host})" in record.error.message

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from helpers import starters
 from hpml_bench.cli import main
 from hpml_bench.fit import predict
+from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
-from hpml_bench.starter.estimates import Work, in_words, seconds_of
+from hpml_bench.starter.estimates import Published, Work, encoder_recipe, in_words, language_recipe, seconds_of
 from hpml_bench.starter.model import Model, look_at_model, source_of
-from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
@@ -43,9 +43,7 @@ def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
     def predicted(suite: Suite, advised: bool) -> Prediction:
         asked.append(suite)
         needs = tuple(predict.Need(method=name, fits=fits, peak=10**9) for name in suite.methods)
-        return Prediction(
-            settings=suite.settings, memory=80 * 10**9, shared="", outside=0, made_up_rows="", needs=needs
-        )
+        return Prediction(settings=suite.settings, limit=Limit(80 * 10**9, 0, ""), made_up_rows="", needs=needs)
 
     return predicted
 

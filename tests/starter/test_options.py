@@ -1,4 +1,4 @@
-"""`hpml-bench init` with choices of the user's own, and files that need none; what the terminal says."""
+"""`hpml-bench init` with choices of the user's own, files that need none, and files that are broken or strange."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ class Case(NamedTuple):
     """What the terminal says."""
     model: str = "bert"
     settings: Mapping[str, Any] = MappingProxyType({})
+    of_task: Mapping[str, Any] = MappingProxyType({})
+    """Options of the task, where they matter."""
 
 
 CASES = {
@@ -110,7 +112,7 @@ CASES = {
         ("--text", "a", "--text", "b", "--label", "kind", "--group", "book", "--set", "epochs=2", "--set",
          "max_length=16", "--set", "task.options.pooling=first", "--set", "dataset.options.separator=' | '", "--set",
          "data_seed=3"),
-        settings={"epochs": 2, "max_length": 16, "data_seed": 3},
+        settings={"epochs": 2, "max_length": 16, "data_seed": 3}, of_task={"pooling": "first"},
     ),
     "names of a scale": Case(
         csv("text,stars", TEXTS, [1 + row % 3 for row in range(60)]), "sequence_classification",
@@ -123,6 +125,13 @@ CASES = {
     "words a row, for a class": Case(
         KAGGLE, "sequence_classification", {"text": ["Word"], "label": "Tag"},
         ("--task", "sequence_classification", "--text", "Word", "--label", "Tag"),
+    ),
+    "texts beside a number of the row, which is never learnt": Case(
+        csv("id,text", range(60), TEXTS), "causal_lm", {"text": "text"}, model="llama", of_task={"scorer": None}
+    ),
+    "columns without names": Case(
+        "".join(f'"{1 + row % 3}","the goal {row}","{text}"\n' for row, text in enumerate(TEXTS)),
+        "sequence_classification", {"header": False, "text": [2, 3], "label": 1, "label_names": ["1", "2", "3"]},
     ),
     "steps": Case(
         csv("text,label", TEXTS, LABELS), "sequence_classification", {"text": "text", "label": "label"},
@@ -152,35 +161,80 @@ def test_a_suite_says_what_is_given_or_found(name: str, bert: Path, llama: Path,
     assert (found.task.name, options) == (case.task, case.options)
     assert re.search(case.said, result.stderr), result.stderr
     assert {key: getattr(found, key) for key in case.settings} == case.settings
-    assert name != "everything given" or found.task.options["pooling"] == "first"
+    assert {key: found.task.options[key] for key in case.of_task} == case.of_task
 
 
-REFUSED = {
-    "numbers of tags": (lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in of] for of in TAGS]), ".jsonl", (),
-                        "the tag '0' .* give their names in order with --label-names"),
-    "no such setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epoch=2"), "did you mean epochs"),
-    "no setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "seeds=2"), "seeds: is no setting; change it"),
-    "no such column": (csv("text,label", TEXTS, LABELS), ".csv", ("--label", "kind"), "no label column 'kind'; the"),
-    "no number": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epochs=x"), "--set epochs is 'x': .*integer"),
-    "no such encoding": (csv("text,label", TEXTS, LABELS), ".csv", ("--encoding", "utf-99"), "unknown encoding: ut"),
-    "no such task": (csv("text,label", TEXTS, LABELS), ".csv", ("--task", "classify"), "no task 'classify'"),
-    "no such option": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "dataset.options.quot=x"), "mean quote"),
-    "one column": (csv("text~label", TEXTS, LABELS, sep="~"), ".csv", (), "separated otherwise, say how with --sep"),
-    "missing labels": (csv("text,label", TEXTS, ["", "", *LABELS[2:]]), ".csv", (),
+PAIRS = [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)]
+NUMBERED = lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in of] for of in TAGS])
+PLAIN = csv("text,label", TEXTS, LABELS)
+GIVEN: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "no such setting": (PLAIN, ("--set", "epoch=2"), "did you mean epochs"),
+    "no setting": (PLAIN, ("--set", "seeds=2"), "seeds: is no setting; change it"),
+    "no such column": (PLAIN, ("--label", "kind"), "no label column 'kind'; the"),
+    "no number": (PLAIN, ("--set", "epochs=x"), "--set epochs is 'x': .*integer"),
+    "no such encoding": (PLAIN, ("--encoding", "utf-99"), "unknown encoding: ut"),
+    "no such task": (PLAIN, ("--task", "classify"), "no task 'classify'"),
+    "no such option": (PLAIN, ("--set", "dataset.options.quot=x"), "mean quote"),
+}
+STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
+    "numbers of tags": ("bert", ".jsonl", NUMBERED, "the tag '0' .* give their names in order with --label-names"),
+    "one column": ("bert", ".csv", csv("text~label", TEXTS, LABELS, sep="~"), "separated otherwise, say how with --s"),
+    "missing labels": ("bert", ".csv", csv("text,label", TEXTS, ["", "", *LABELS[2:]]),
                        r"row 1 has no label .*\(1 more of 60 rows are bad\); --set task\.options\.bad_rows=drop"),
+    "ids and texts": ("bert", ".csv", csv("id,text", range(60), TEXTS), "nothing to learn is found"),
+    "no row": ("llama", ".csv", "text,label\n", "has no rows; give a file with some"),
+    "one row": ("llama", ".csv", "text,label\nthe bank,ham\n", "has 1 row, of which some .* give at least 8"),
+    "one class": ("llama", ".csv", csv("text,label", TEXTS, ["ham"] * 60), "all training rows .*; give"),
+    "latin-1": ("llama", ".csv", PLAIN.replace("\n", "\ncaf\xe9 ", 1).encode("latin-1"), "isn't UTF-8 .*encoding, "),
+    "nested json": ("llama", ".json", json.dumps({"data": {"rows": PAIRS}}),
+                    r"'data' \(which holds mappings\); give a column"),
+    "nested cells": ("llama", ".json", json.dumps([{"a": of} for of in PAIRS]), r"'a' \(which holds mappings\); give"),
+    "no answers": ("llama", ".jsonl", lines(messages=[[{"role": "user", "content": "the bank"}]]) + "\n" * 9,
+                   "has 1 row, of which"),
+    "ids only": ("llama", ".csv", csv("id", range(60)), r"\(which counts the rows\); give"),
+    "as many texts as rows": ("llama", ".csv", csv("source,target,why", TEXTS, [f"{t} w1" for t in TEXTS], TEXTS),
+                              "60 different labels .* causal_lm"),
+    "texts in mappings": ("llama", ".jsonl", lines(text=[{"en": text} for text in TEXTS], label=LABELS),
+                          "'text' holds lists or mappings; give plain cells"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
+def refused(model: Path, file: Path, content: str | bytes, *words: str) -> str:
+    """Return the one sentence with which the command ends, after it has read this file."""
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = init(model, file, *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", GIVEN)
 def test_a_refusal_names_the_option_that_helps(name: str, bert: Path, tmp_path: Path) -> None:
     """One sentence, with the option of this command."""
-    content, suffix, words, says = REFUSED[name]
+    content, words, says = GIVEN[name]
+    sentence = refused(bert, tmp_path / "rows.csv", content, *words)
+    assert re.search(says, sentence), sentence
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_file_that_cannot_be_used_is_one_sentence(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+    """It names the file and says what to do; status 2 and no traceback."""
+    model, suffix, content, says = STRANGE[name]
     file = tmp_path / f"rows{suffix}"
-    file.write_text(content)
-    result = init(bert, file, *words)
-    assert result.exit_code == 2
-    assert isinstance(result.exception, SystemExit)
-    assert re.search(says, result.stderr.splitlines()[-1]), result.stderr
+    sentence = refused(bert if model == "bert" else llama, file, content)
+    assert sentence.startswith(f"hpml-bench: {file}")
+    assert re.search(says, sentence), sentence
+
+
+def test_of_many_rows_some_are_drawn(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more rows than a comparison needs."""
+    monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TRAINING", 300)
+    monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TEST", 40)
+    made = tmp_path / "made.yaml"
+    init(bert, starters.classes(tmp_path / "large.csv", 600), "--out", str(made))
+    settings = load_suite(str(made)).settings
+    assert (settings.train_samples, settings.test_samples) == (300, 40)
+    assert "# drawn from 540: as many as PEFT" in made.read_text()
 
 
 def test_tools_take_a_template_that_is_given(llama: Path, tmp_path: Path) -> None:
@@ -203,7 +257,7 @@ def test_the_terminal_says_what_a_comparison_takes_and_can_show(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours, memory, test rows with the least difference that they show, and classes that accuracy hides."""
-    monkeypatch.setattr("hpml_bench.starter.start.time_in_words", lambda *_: "Time here: 4.9 h.")
+    monkeypatch.setattr("hpml_bench.starter.estimates.time_in_words", lambda *_: "Time here: 4.9 h.")
     file = tmp_path / "rows.csv"
     file.write_text(csv("text,label", starters.texts(600), ["ham" if row % 100 else "spam" for row in range(600)]))
     said = init(bert, file).stderr

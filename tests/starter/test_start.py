@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -152,21 +153,6 @@ def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp
         assert says in result.stderr
 
 
-@pytest.mark.parametrize(("answers", "scorer", "tokens"), [
-    (["bank", "goal"], "exact", 8),
-    (["rates #### 7", "goal #### 1,000"], "number", 8),
-    (["the bank rose " * 5, "the goal won " * 5], "rouge_l", 16),
-])  # fmt: skip
-def test_the_scorer_suits_the_answers(
-    answers: list[str], scorer: str, tokens: int, llama: Path, tmp_path: Path
-) -> None:
-    """Numbers are compared as such, short answers as a whole, long ones by words; their length limits generation."""
-    rows = [{"prompt": text, "completion": answers[row % 2].strip()} for row, text in enumerate(starters.texts(60))]
-    file = tmp_path / "made.yaml"
-    options = suite(init(llama, starters.jsonl(tmp_path / "a.jsonl", rows), out=file), file).settings.task.options
-    assert (options["scorer"], options["max_new_tokens"]) == (scorer, tokens)
-
-
 def test_without_its_package_a_scorer_is_only_named(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,69 +164,11 @@ def test_without_its_package_a_scorer_is_only_named(
     assert "pip install 'rouge-score" in text
 
 
-def test_a_template_that_changes_earlier_answers_learns_each_by_itself(tmp_path: Path) -> None:
-    """As `run-all` would refuse all answers of such a template together: the suite says each, and why."""
-    dropping = starters.CHAT.replace(
-        "{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else 'share' }}"
-    )
-    model = starters.llama(tmp_path / "model", dropping)
-    text = text_of(model, starters.messages(tmp_path / "a.jsonl"))
-    assert "loss_on: each" in text
-    assert "writes earlier answers differently" in text
-
-
-@pytest.mark.parametrize(
-    ("answer", "thinks"), [({}, "false"), ({"reasoning_content": "so"}, "true"), ({"content": "so </think> b"}, "true")]
-)
-def test_a_model_that_can_think_does_where_rows_have_reasoning(
-    answer: dict[str, str], thinks: str, tmp_path: Path
-) -> None:
-    """As an option of the template, with what it means; templates without it get none."""
-    think = starters.CHAT.replace("<|assistant|>{%", "<|assistant|>{{ 'won' if not enable_thinking else '' }}{%")
-    rows = [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b", **answer}]}
-        for text in starters.texts(40)
-    ]
-    file = starters.jsonl(tmp_path / "a.jsonl", rows)
-    text = text_of(starters.llama(tmp_path / "model", think), file)
-    assert f"template_options: {{enable_thinking: {thinks}}}" in text
-    assert "needs a larger max_new_tokens" in text
-    assert "template_options" not in text_of(starters.llama(tmp_path / "plain"), file)
-
-
 def test_an_encoder_cannot_answer(bert: Path, tmp_path: Path) -> None:
     """Conversations with a model that reads both ways are refused, with what to give instead."""
     result = init(bert, starters.messages(tmp_path / "a.jsonl"))
     assert result.exit_code == 2
     assert "reads both ways and can't answer; give a model that generates" in result.stderr
-
-
-def test_a_column_of_prompts_beside_a_label_is_a_matter_of_the_model(bert: Path, llama: Path, tmp_path: Path) -> None:
-    """A language model learns to answer and the suite names the other choice; an encoder learns the label."""
-    rows = [
-        {"question": text, "answer": "bank", "topic": ("a", "b")[row % 2]}
-        for row, text in enumerate(starters.texts(60))
-    ]
-    file = starters.jsonl(tmp_path / "a.jsonl", rows)
-    assert "Column 'topic' could be learnt instead" in " ".join(text_of(llama, file).split())
-    assert "name: sequence_classification" in text_of(bert, file)
-
-
-@pytest.mark.parametrize(("name", "values", "task"), [
-    ("label", [1, 2, 3], "sequence_classification"),
-    ("stars", [1, 2, 3], "regression"),
-    ("label", [0.5, 1.5, 2], "regression"),
-    ("label", list(range(30)), "regression"),
-    ("kind", ["x", "y"], "sequence_classification"),
-])  # fmt: skip
-def test_numbers_are_classes_or_a_scale(name: str, values: list[object], task: str, bert: Path, tmp_path: Path) -> None:
-    """Few whole numbers are classes, unless the column's name is that of a scale; the comment names the other."""
-    rows = [{"text": text, name: values[row % len(values)]} for row, text in enumerate(starters.texts(90))]
-    text = text_of(bert, starters.jsonl(tmp_path / "a.jsonl", rows))
-    assert f"name: {task}" in text
-    if isinstance(values[0], int | float):
-        other = {"regression": "sequence_classification", "sequence_classification": "regression"}[task]
-        assert f"task: {other}" in " ".join(text.split())
 
 
 def test_sources_of_models(tmp_path: Path) -> None:
@@ -278,10 +206,70 @@ def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
     assert (tmp_path / "there.yaml").read_text() == "mine"
 
 
-def test_prompts_are_cut_where_many_rows_are_too_long(llama: Path, tmp_path: Path) -> None:
-    """More rows than a tenth would be left out: a model of 256 positions still learns their answers."""
-    rows = [{"prompt": " ".join([text] * 60), "completion": "bank goal"} for text in starters.texts(60)]
-    text = " ".join(text_of(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
-    assert "too_long: cut_prompt" in text
-    assert "60 (1e+02 %)" not in text
-    assert re.search(r"\(100 %\) are longer than 224, and their prompts are cut at the front", text)
+TEXTS = starters.texts(60)
+DROPPING = starters.CHAT.replace(
+    "{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else 'share' }}"
+)
+THINKING = starters.CHAT.replace("<|assistant|>{%", "<|assistant|>{{ 'won' if not enable_thinking else '' }}{%")
+
+
+def asked(*answers: str, times: int = 1) -> list[dict[str, Any]]:
+    return [{"prompt": " ".join([t] * times), "completion": answers[n % len(answers)]} for n, t in enumerate(TEXTS)]
+
+
+def chats(answer: Mapping[str, str], turns: int = 1) -> list[dict[str, Any]]:
+    return [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b", **answer}] * turns}
+            for text in TEXTS]  # fmt: skip
+
+
+def labelled(name: str, *values: Any) -> list[dict[str, Any]]:
+    return [{"text": text, name: values[row % len(values)]} for row, text in enumerate(TEXTS)]
+
+
+TOPICS = [row | {"topic": "ab"[n % 2]} for n, row in enumerate(asked("bank"))]
+CLASSES = ("name: sequence_classification", "task: regression")
+NUMBERS = ("name: regression", "task: sequence_classification")
+WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
+    "short answers, compared as a whole": (starters.CHAT, asked("bank", "goal"), ("scorer: exact", "new_tokens: 8")),
+    "numbers": (starters.CHAT, asked("rates #### 7", "goal #### 1,000"), ("scorer: number", "max_new_tokens: 8")),
+    "long answers, compared by words": (
+        starters.CHAT, asked(("the bank rose " * 5).strip(), ("the goal won " * 5).strip()),
+        ("scorer: rouge_l", "max_new_tokens: 16"),
+    ),
+    "prompts of which more than a tenth would be left out": (
+        starters.CHAT, asked("bank goal", times=60),
+        ("too_long: cut_prompt", "(100 %) are longer than 224, and their prompts are cut at the front"),
+    ),
+    "a template that changes earlier answers, which are then learnt each by itself": (
+        DROPPING, chats({}, 2), ("loss_on: each", "writes earlier answers differently")
+    ),
+    **{f"a model that can think, {what}": (
+        THINKING, chats(answer), (f"template_options: {{enable_thinking: {thinks}}}", "needs a larger max_new_tokens")
+    ) for what, answer, thinks in (
+        ("of no reasoning", {}, "false"), ("of reasoning in a key", {"reasoning_content": "so"}, "true"),
+        ("of reasoning in the answer", {"content": "so </think> b"}, "true"),
+    )},
+    "prompts beside a label, which a language model answers": (
+        starters.CHAT, TOPICS, ("Column 'topic' could be learnt instead",)
+    ),
+    "prompts beside a label, which an encoder learns": (None, TOPICS, CLASSES[:1]),
+    "few whole numbers": (None, labelled("label", 1, 2, 3), CLASSES),
+    "few whole numbers of a scale": (None, labelled("stars", 1, 2, 3), NUMBERS),
+    "numbers with decimals": (None, labelled("label", 0.5, 1.5, 2), NUMBERS),
+    "many whole numbers": (None, labelled("label", *range(30)), NUMBERS),
+    "texts": (None, labelled("kind", "x", "y"), CLASSES[:1]),
+}  # fmt: skip
+"""Chat template of a language model, or none for an encoder; rows; and what the suite then says."""
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_rows_hold_decides_what_is_written(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+    """The task, how answers are learnt and scored, and the choice that there would be instead."""
+    template, rows, says = WRITTEN[name]
+    model = bert if template is None else llama
+    if template in {DROPPING, THINKING}:
+        model = starters.llama(tmp_path / "model", template)
+    text = " ".join(text_of(model, starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
+    assert all(said in text for said in says), text
+    assert ("template_options" in text) == (template == THINKING)
+    assert "(1e+02 %)" not in text

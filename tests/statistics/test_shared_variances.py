@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hpml_bench.statistics import (
-    Comparison,
-    Interval,
-    compare_costs,
-    compare_pairs,
-    compare_scores,
-    decide,
-    decide_family,
-    holm,
-    levels,
-)
+from hpml_bench import statistics
+from hpml_bench.statistics import Comparison, Interval
 from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows, share_variances
 from hpml_bench.statistics.paired_tests import most_equal, shaffer
 
@@ -59,7 +50,7 @@ def test_p_is_limmas() -> None:
             for a, b in itertools.combinations(values, 2)
         }
         theirs = limma(differences, 2.4 * min(1, (k - 2) / 3))
-        ours = {(c.a, c.b): c.p for c in compare_pairs(values)}
+        ours = {(c.a, c.b): c.p for c in statistics.compare_pairs(values)}
         assert ours == {pair: pytest.approx(p, rel=1e-9) for pair, p in theirs.items()}
 
 
@@ -67,7 +58,7 @@ def test_two_methods_share_nothing() -> None:
     """Two methods have Student's t, as scipy has it; the weight of equal noise grows with the methods up to five."""
     random = np.random.default_rng(2)
     a, b = np.exp(random.standard_normal((2, 6)))
-    (pair,) = compare_costs({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, 0.05)
+    (pair,) = statistics.compare_costs({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, 0.05)
     assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
     alike = {
         k: {(f"m{a}", f"m{b}"): (OverSeeds(3, 0.0, 1.0),) for a, b in itertools.combinations(range(k), 2)}
@@ -98,7 +89,7 @@ def test_a_score_shares_both_variances() -> None:
         for a, b in itertools.combinations(range(4), 2)
     }
     grid = (1 / 50) ** 2 / 12
-    for c in compare_scores(scores, 0.05):
+    for c in statistics.compare_scores(scores, 0.05):
         both, alone = c.evidence
         assert isinstance(both, OverSeedsAndRows)
         assert isinstance(alone, OverSeeds)
@@ -130,7 +121,7 @@ def test_the_most_pairs_that_can_be_equal(methods: int) -> None:
 @given(st.lists(st.floats(0, 1), min_size=10, max_size=10))
 def test_shaffer_is_between_holm_and_no_adjustment(p: list[float]) -> None:
     """Shaffer's p are no more than Holm's, no less than p, and in p's order; the smallest is Holm's."""
-    ours, theirs = shaffer(p, 5), holm(p)
+    ours, theirs = shaffer(p, 5), statistics.holm(p)
     assert all(one <= other + 1e-12 for one, other in zip(ours, theirs, strict=True))
     assert all(one >= other or one == 1 for one, other in zip(ours, p, strict=True))
     first = p.index(min(p))
@@ -145,7 +136,7 @@ def test_shared_variances_keep_the_level_of_many_pairs() -> None:
     assert shaffer(p, 5)[-1] == pytest.approx(0.004)
     assert shaffer(p, 5, 2 / 3)[-1] == pytest.approx(0.004 * 10 * 2 / 3)
     values = {f"m{m}": {seed: 10.0 * m + seed * (m + 1) % 3 for seed in range(4)} for m in range(5)}
-    family = decide(compare_pairs(values))
+    family = statistics.decide(statistics.compare_pairs(values))
     theirs = shaffer([c.p for c in family if c.p is not None], 5, 2 / 3)
     assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.855) for one in theirs])
 
@@ -161,11 +152,13 @@ def test_metrics_have_shares_of_the_level() -> None:
     """Of three methods the score has 60 % of the differences' level and each of two costs 20 %; alone it has all."""
     three = pairs_of("abc", 0.01)
     family = {"score": three, "time": three, "memory": three}
-    assert [levels(family, 1, "score")[m][0] for m in family] == pytest.approx([0.0216 / 3, 0.0072 / 3, 0.0072 / 3])
-    assert levels({"score": three}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
-    assert levels({"time": three, "memory": three}, 1, "score")["time"][0] == pytest.approx(0.018 / 3)
-    assert levels({"score": three, "time": []}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
-    decided = decide_family(family, 1, "score")
+    assert [statistics.levels(family, 1, "score")[m][0] for m in family] == pytest.approx(
+        [0.0216 / 3, 0.0072 / 3, 0.0072 / 3]
+    )
+    assert statistics.levels({"score": three}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
+    assert statistics.levels({"time": three, "memory": three}, 1, "score")["time"][0] == pytest.approx(0.018 / 3)
+    assert statistics.levels({"score": three, "time": []}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
+    decided = statistics.decide_family(family, 1, "score")
     assert [c.p_adjusted for c in decided["score"]] == pytest.approx([0.01 * 3 / (0.72 * 0.6)] * 3)
     assert [c.p_adjusted for c in decided["memory"]] == pytest.approx([0.01 * 3 / (0.72 * 0.2)] * 3)
 
@@ -173,14 +166,14 @@ def test_metrics_have_shares_of_the_level() -> None:
 def test_two_methods_are_holms_over_all_metrics() -> None:
     """Of two methods each metric has one pair, and Holm takes them together at the whole level."""
     p = {"score": 0.001, "time": 0.02, "memory": 0.4}
-    decided = decide_family({metric: pairs_of("ab", one) for metric, one in p.items()}, 1, "score")
+    decided = statistics.decide_family({metric: pairs_of("ab", one) for metric, one in p.items()}, 1, "score")
     assert [of[0].p_adjusted for of in decided.values()] == pytest.approx(
-        [min(1, one / 0.72) for one in holm([*p.values()])]
+        [min(1, one / 0.72) for one in statistics.holm([*p.values()])]
     )
 
 
 def test_looks_leave_less() -> None:
     """A second look has a twentieth of the level, and says what the third would have."""
-    (first,), (second,) = decide(pairs_of("ab", 0.001), 1), decide(pairs_of("ab", 0.001), 2)
+    (first,), (second,) = statistics.decide(pairs_of("ab", 0.001), 1), statistics.decide(pairs_of("ab", 0.001), 2)
     assert second.p_adjusted == pytest.approx(18 * (first.p_adjusted or 0))
     assert first.next_levels == second.first_levels

@@ -9,37 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from hpml_bench.statistics import (
-    Comparison,
-    Interval,
-    Membership,
-    OverSeeds,
-    clopper_pearson,
-    compare_costs,
-    compare_pairs,
-    compare_scores,
-    crossed_evidence,
-    crossed_interval,
-    decide,
-    detectable,
-    group_scores,
-    holm,
-    levels,
-    looks_skewed,
-    mcnemar,
-    mean_interval,
-    pareto_membership,
-    rank_intervals,
-    sd_upper_bound,
-    seeds_to_find,
-    seeds_to_show,
-    share_interval,
-)
+from hpml_bench import statistics
+from hpml_bench.statistics import Comparison, Interval, Membership, OverSeeds
 from hpml_bench.statistics.evidence import OverSeedsAndRows, p_equivalent, seeds_to_decide
 from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.paired_tests import sign_flip
@@ -55,7 +30,7 @@ def by_seed(*values: float) -> dict[int, float]:
 @pytest.mark.parametrize(("data", "grid"), [([1, 2, 4, 8], None), ([1, 1.3, 1.6], 0.3), ([1, 1, 1], 0.3)])
 def test_interval_is_students(data: list[float], grid: float | None) -> None:
     """Scipy's Student-t interval; the variance of rounding to a known grid is in it, and not in the sd."""
-    interval, sd = mean_interval(data, grid), np.std(data, ddof=1)
+    interval, sd = statistics.mean_interval(data, grid), np.std(data, ddof=1)
     error = math.sqrt((sd**2 + (grid or 0) ** 2 / 12) / len(data))
     low, high = stats.t.interval(0.95, len(data) - 1, loc=np.mean(data), scale=error)
     found = [interval.n, interval.mean, interval.sd, interval.low, interval.high]
@@ -64,11 +39,11 @@ def test_interval_is_students(data: list[float], grid: float | None) -> None:
 
 def test_equal_values_have_a_point_and_one_has_no_interval() -> None:
     """Exactly at the value, not NaN; with one seed nothing is said of its spread; missing values are refused."""
-    assert mean_interval([0.1, 0.1, 0.1]) == Interval(3, 0.1, 0.0, 0.1, 0.1)
-    assert mean_interval([7.0]) == Interval(1, 7.0, None, None, None)
+    assert statistics.mean_interval([0.1, 0.1, 0.1]) == Interval(3, 0.1, 0.0, 0.1, 0.1)
+    assert statistics.mean_interval([7.0]) == Interval(1, 7.0, None, None, None)
     for bad in ([], [1.0, math.nan], [math.inf]):
         with pytest.raises(ValueError, match="finite"):
-            mean_interval(bad)
+            statistics.mean_interval(bad)
 
 
 # Paired tests
@@ -112,8 +87,8 @@ def test_a_mean_of_nothing_is_judged_alike_from_both_sides(made: Any) -> None:
 def test_holm_is_statsmodels() -> None:
     """Holm's adjusted p values are statsmodels', ties and order included."""
     p_values = [0.04, 0.001, 0.04, 0.5, 0.011, 1.0]
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
-    assert holm([]) == []
+    assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert statistics.holm([]) == []
 
 
 # Evidence over seeds
@@ -135,9 +110,9 @@ def test_evidence_over_seeds_is_scipys_and_statsmodels(n: int) -> None:
 def test_caution_raises_the_spread_alone() -> None:
     """A cautious evidence has the upper bound of the spread over seeds; mean, rows and interaction stay."""
     over_seeds = OverSeeds(5, 0.1, 2.0).cautious()
-    assert (over_seeds.n, over_seeds.mean, over_seeds.sd) == (5, 0.1, pytest.approx(sd_upper_bound(2.0, 5)))
+    assert (over_seeds.n, over_seeds.mean, over_seeds.sd) == (5, 0.1, pytest.approx(statistics.sd_upper_bound(2.0, 5)))
     over_rows = OverSeedsAndRows(5, 100, 0.1, (3.0, 2.0, 1.0)).cautious()
-    assert over_rows.squares == (pytest.approx(3.0 * sd_upper_bound(1.0, 5) ** 2), 2.0, 1.0)
+    assert over_rows.squares == (pytest.approx(3.0 * statistics.sd_upper_bound(1.0, 5) ** 2), 2.0, 1.0)
 
 
 # Evidence over seeds and rows
@@ -178,7 +153,7 @@ def test_an_interaction_above_a_main_effect_is_chance() -> None:
 
 def test_rows_that_never_differ_leave_a_row_of_doubt() -> None:
     """Where every run gets every row right the interval is of the least unit, a row, and not a point."""
-    interval = crossed_interval(np.ones((3, 9)))
+    interval = statistics.crossed_interval(np.ones((3, 9)))
     half = stats.t.ppf(0.975, 2) / 9
     assert (interval.n, interval.sd, interval.low, interval.high) == pytest.approx((3, 0, 1 - half, 1 + half))
 
@@ -189,8 +164,8 @@ def test_more_seeds_do_not_make_up_for_few_rows() -> None:
     for n in (5, 10, 1000):
         by_hand = 0.02 / n + 0.2 / 100 + 1 / (n * 100)
         assert evidence.error(n) == pytest.approx(math.sqrt(by_hand))
-    assert seeds_to_find([evidence], 0.05, 0.05) is None
-    assert seeds_to_find([evidence], 0.15, 0.05)
+    assert statistics.seeds_to_find([evidence], 0.05, 0.05) is None
+    assert statistics.seeds_to_find([evidence], 0.15, 0.05)
 
 
 def test_a_claim_needs_both_evidences() -> None:
@@ -200,8 +175,8 @@ def test_a_claim_needs_both_evidences() -> None:
         right = {
             name: {seed: random.random(rows) < share for seed in range(4)} for name, share in (("a", 0.7), ("b", 0.6))
         }
-        (pair,) = compare_scores(right, 0.01)
-        both = crossed_evidence([right["a"][seed].astype(float) - right["b"][seed] for seed in range(4)])
+        (pair,) = statistics.compare_scores(right, 0.01)
+        both = statistics.crossed_evidence([right["a"][seed].astype(float) - right["b"][seed] for seed in range(4)])
         assert pair.p == max(one.p() for one in both)
         assert pair.p_equivalent == max(p_equivalent(one, 0.01) for one in both)
         alone = OverSeeds.of([right["a"][s].mean() - right["b"][s].mean() for s in range(4)], grid=1 / rows)
@@ -220,15 +195,17 @@ def test_group_scores_mean_what_the_rows_do() -> None:
     groups = np.repeat(random.permutation(60) * 3, sizes)
     order = random.permutation(len(groups))
     rows = random.normal(random.normal(0.4, 1, 60).repeat(sizes), 0.5)[order]
-    found = group_scores(rows, groups[order])
+    found = statistics.group_scores(rows, groups[order])
     assert found.shape == (60,)
     assert found.mean() == pytest.approx(rows.mean(), abs=1e-12)
     of = [rows[groups[order] == group] for group in np.unique(groups)]
     residuals = [float(one.sum()) - rows.mean() * len(one) for one in of]
     ratio = math.sqrt(sum(value**2 for value in residuals) / 59 / 60) / sizes.mean()
     assert found.std(ddof=1) / math.sqrt(60) == pytest.approx(ratio)
-    assert group_scores([0.2, 0.9, 0.4], [7, 9, 8]) == pytest.approx([0.2, 0.4, 0.9]), "in the order of the groups"
-    assert group_scores(np.array([True, False, True, True]), [1, 1, 0, 0]) == pytest.approx([1.0, 0.5])
+    assert statistics.group_scores([0.2, 0.9, 0.4], [7, 9, 8]) == pytest.approx([0.2, 0.4, 0.9]), (
+        "in the order of the groups"
+    )
+    assert statistics.group_scores(np.array([True, False, True, True]), [1, 1, 0, 0]) == pytest.approx([1.0, 0.5])
 
 
 # Power
@@ -239,7 +216,7 @@ def test_what_is_detectable_over_seeds_and_rows_is_found_in_simulations(n: int) 
     """Of 1,500 tables from known effects of seeds, rows and both, four in five show the detectable difference."""
     m, alpha, (s_seeds, s_rows, s_rest) = 80, 0.01, (0.05, 0.3, 1.0)
     squares = (s_rest**2 + m * s_seeds**2, s_rest**2 + n * s_rows**2, s_rest**2)  # what they are expected to be
-    size = detectable(OverSeedsAndRows(n, m, 0.0, squares), n, alpha)
+    size = statistics.detectable(OverSeedsAndRows(n, m, 0.0, squares), n, alpha)
     random = np.random.default_rng(n)
 
     def p() -> float:
@@ -268,7 +245,7 @@ def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float)
     assert evidence.p() >= evidence.p_rare()
     size = evidence.least_rare(0.01)
     assert replace(evidence, mean=size).p_rare() == pytest.approx(0.01)
-    assert detectable(evidence, n, 0.01) >= size
+    assert statistics.detectable(evidence, n, 0.01) >= size
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.04 / 30])
@@ -276,15 +253,17 @@ def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float)
 def test_seeds_to_find_are_the_least_that_detect(size: float, alpha: float) -> None:
     """So many seeds detect it by every evidence, and one seed fewer does not, however many the pilot had."""
     evidence = [OverSeedsAndRows(5, 2000, 0.0, (1.2, 0.3, 0.2)), OverSeeds(5, 0.0, 0.03)]
-    n = seeds_to_find(evidence, size, alpha)
-    assert max(detectable(one, n, alpha) for one in evidence) <= size
-    assert n == 3 or max(detectable(one, n - 1, alpha) for one in evidence) > size
-    assert seeds_to_find([OverSeeds(50, 0.0, 0.03)], size, alpha) == seeds_to_find([evidence[1]], size, alpha)
+    n = statistics.seeds_to_find(evidence, size, alpha)
+    assert max(statistics.detectable(one, n, alpha) for one in evidence) <= size
+    assert n == 3 or max(statistics.detectable(one, n - 1, alpha) for one in evidence) > size
+    assert statistics.seeds_to_find([OverSeeds(50, 0.0, 0.03)], size, alpha) == statistics.seeds_to_find(
+        [evidence[1]], size, alpha
+    )
 
 
 def test_seeds_that_show_equivalence_do_so_in_simulations() -> None:
     """Of 3,000 samples of two equal methods with so many seeds, four in five or more are within the margin."""
-    n = seeds_to_show([OverSeeds(3, 0.0, 1.0)], 1.5, 0.01)
+    n = statistics.seeds_to_show([OverSeeds(3, 0.0, 1.0)], 1.5, 0.01)
     random = np.random.default_rng(0)
 
     def share(seeds: int) -> float:
@@ -298,7 +277,7 @@ def test_seeds_that_show_equivalence_do_so_in_simulations() -> None:
 def test_seeds_to_decide_take_the_nearer_verdict() -> None:
     """Fewest of both verdicts: a difference near 0 is shown to be none, a large one to be one, 0 never to be one."""
     evidence = [OverSeeds(5, 0.2, 1.0)]
-    found, shown = seeds_to_find(evidence, 0.2, 0.04), seeds_to_show(evidence, 0.8, 0.01)
+    found, shown = statistics.seeds_to_find(evidence, 0.2, 0.04), statistics.seeds_to_show(evidence, 0.8, 0.01)
     assert shown < found
     assert seeds_to_decide(evidence, 1.0, 0.04, 0.01) == shown
     assert seeds_to_decide(evidence, None, 0.04, 0.01) == found
@@ -313,19 +292,19 @@ def test_seeds_to_decide_take_the_nearer_verdict() -> None:
 def test_pairs_use_shared_seeds_only() -> None:
     """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
     values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
-    (only,) = compare_pairs(values)
+    (only,) = statistics.compare_pairs(values)
     assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
 
 
 def test_under_three_shared_seeds_there_is_no_verdict() -> None:
     """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have."""
     values = {"a": by_seed(1, 2), "b": by_seed(2, 3.1), "c": by_seed(5, 6, 7)}
-    two = decide(compare_pairs(values, margin=10))
+    two = statistics.decide(statistics.compare_pairs(values, margin=10))
     assert {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two} == {
         (None, None, "untested", None, None)
     }
     assert [c.p_sign_flip for c in two] == [0.5, 0.5, 0.5]
-    (three,) = decide(compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
+    (three,) = statistics.decide(statistics.compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
     assert three.verdict == "different"
 
 
@@ -336,7 +315,7 @@ def test_under_three_shared_seeds_there_is_no_verdict() -> None:
 def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
     """On no known grid, differences that are all equal tell no spread: no interval, nothing detectable, no verdict."""
     b = [0.0] * 5 if a[0] == 1 else [0.8, 0.81, 0.82, 0.83, 0.84]
-    (pair,) = decide(compare_pairs({"a": by_seed(*a), "b": by_seed(*b)}, margin=5.0))
+    (pair,) = statistics.decide(statistics.compare_pairs({"a": by_seed(*a), "b": by_seed(*b)}, margin=5.0))
     assert (pair.difference.low, pair.detectable, pair.seeds_needed, pair.p_equivalent) == (None, None, None, None)
     assert pair.p == p
     assert pair.verdict == "undecided"
@@ -345,7 +324,7 @@ def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
 def test_costs_are_compared_by_their_factor() -> None:
     """A factor's mean, interval and p are those of the logarithms; a margin of 5 % is as wide upwards as downwards."""
     a, b = [2.0, 4.4, 8.1], [1.0, 2.1, 4.2]
-    (pair,) = compare_costs({"a": by_seed(*a), "b": by_seed(*b)}, 0.05)
+    (pair,) = statistics.compare_costs({"a": by_seed(*a), "b": by_seed(*b)}, 0.05)
     logs = np.log(a) - np.log(b)
     assert pair.ratio
     assert pair.difference.mean == pytest.approx(logs.mean())
@@ -354,24 +333,24 @@ def test_costs_are_compared_by_their_factor() -> None:
     )
     assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
     assert pair.p_equivalent == pytest.approx(ttost_paired(np.log(a), np.log(b), -math.log(1.05), math.log(1.05))[0])
-    (mirrored,) = compare_costs({"b": by_seed(*b), "a": by_seed(*a)}, 0.05)
+    (mirrored,) = statistics.compare_costs({"b": by_seed(*b), "a": by_seed(*a)}, 0.05)
     assert (mirrored.p, mirrored.p_equivalent) == pytest.approx((pair.p, pair.p_equivalent))
 
 
 def test_a_grid_of_costs_counts_at_the_smaller_cost() -> None:
     """Of values on a known grid, a factor's grid is that share of the smallest of them."""
-    (pair,) = compare_costs({"a": by_seed(200, 200, 200), "b": by_seed(100, 100, 100)}, 0.05, grid=4.0)
+    (pair,) = statistics.compare_costs({"a": by_seed(200, 200, 200), "b": by_seed(100, 100, 100)}, 0.05, grid=4.0)
     (evidence,) = pair.evidence
     assert isinstance(evidence, OverSeeds)
     assert evidence.sd == pytest.approx(0.04 / math.sqrt(12))
-    assert decide([pair])[0].verdict == "different"
+    assert statistics.decide([pair])[0].verdict == "different"
 
 
 def test_exactness_is_a_pairs_own() -> None:
     """Of counts any difference is real, equality is equality; a method that jitters, or has one seed, proves none."""
     values = {"a": by_seed(500, 500), "b": by_seed(400, 400), "c": by_seed(450, 451), "d": by_seed(300),
               "e": by_seed(500, 500)}  # fmt: skip
-    compared = {f"{c.a}{c.b}": c for c in decide(compare_pairs(values, exact=True))}
+    compared = {f"{c.a}{c.b}": c for c in statistics.decide(statistics.compare_pairs(values, exact=True))}
     exact = {pair: c.verdict for pair, c in compared.items() if c.exact}
     assert exact == {"ab": "different", "ae": "equivalent", "be": "different"}
     assert not compared["ad"].differs
@@ -379,13 +358,13 @@ def test_exactness_is_a_pairs_own() -> None:
 
 def test_superiority_counts_ties_half() -> None:
     """P(A > B) is the share of seeds in which A is higher, ties half."""
-    (pair,) = compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
+    (pair,) = statistics.compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
     assert pair.superiority == 2.5 / 4
 
 
 def test_winners_follow_the_good_direction() -> None:
     """The winner is the higher or the lower one, as the metric has it; no one wins by a metric of no direction."""
-    (pair,) = decide(compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
+    (pair,) = statistics.decide(statistics.compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
     assert [pair.winner(better) for better in ("higher", "lower", "neither")] == ["b", "a", None]
     assert (pair.other("a"), pair.other("b")) == ("b", "a")
 
@@ -403,16 +382,16 @@ def test_a_family_shares_five_percent_between_its_two_claims() -> None:
     """Adjusted p are Holm's over all pairs, 4 % of differences and 1 % of equivalences scaled to 5 %."""
     p = [0.0001, 0.02, 0.004, 0.7, 0.0061, 0.039]
     near = [0.3, None, 0.00001, 0.0024, None, 0.9]
-    family = decide(made(p=one, p_equivalent=other, margin=0.1) for one, other in zip(p, near, strict=True))
-    theirs = holm(p)
+    family = statistics.decide(made(p=one, p_equivalent=other, margin=0.1) for one, other in zip(p, near, strict=True))
+    theirs = statistics.holm(p)
     assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.72) for one in theirs])
     bounded = [one for one in near if one is not None]
-    equivalent = iter(min(1, one / 0.135) for one in holm(bounded))
+    equivalent = iter(min(1, one / 0.135) for one in statistics.holm(bounded))
     assert [c.p_equivalent_adjusted for c in family] == [
         None if one is None else pytest.approx(next(equivalent)) for one in near
     ]
-    assert levels({"score": family}) == {"score": pytest.approx((0.036 / 6, 0.00675 / 4))}
-    assert {c.first_levels for c in family} == {levels({"score": family})["score"]}
+    assert statistics.levels({"score": family}) == {"score": pytest.approx((0.036 / 6, 0.00675 / 4))}
+    assert {c.first_levels for c in family} == {statistics.levels({"score": family})["score"]}
 
 
 def test_the_shares_are_borders() -> None:
@@ -421,22 +400,22 @@ def test_the_shares_are_borders() -> None:
     Nothing can be shown equal without a margin, so that differences are claimed at 4.275 % then.
     """
     verdicts = [
-        decide([made(p=p, p_equivalent=q, margin=0.1)])[0].verdict
+        statistics.decide([made(p=p, p_equivalent=q, margin=0.1)])[0].verdict
         for p, q in ((0.0359, 1.0), (0.0361, 0.0067), (0.0361, 0.0068))
     ]
     assert verdicts == ["different", "equivalent", "undecided"]
-    (both,) = decide([made(p=0.001, p_equivalent=0.001, margin=0.1)])
+    (both,) = statistics.decide([made(p=0.001, p_equivalent=0.001, margin=0.1)])
     assert (both.verdict, both.equivalent) == ("different", True)
-    assert [decide([made(p=p)])[0].verdict for p in (0.0427, 0.0428)] == ["different", "undecided"]
+    assert [statistics.decide([made(p=p)])[0].verdict for p in (0.0427, 0.0428)] == ["different", "undecided"]
 
 
 def test_untested_and_exact_pairs_cost_a_family_nothing() -> None:
     """Pairs without a p, and counts that decide themselves, are not among the pairs that Holm adjusts for."""
-    family = decide([made(p=0.03, margin=0.1), made(), made(p=0.0, exact=True), made(p=1.0, exact=True)])
+    family = statistics.decide([made(p=0.03, margin=0.1), made(), made(p=0.0, exact=True), made(p=1.0, exact=True)])
     assert [c.p_adjusted for c in family] == [pytest.approx(0.03 / 0.72), None, 0.0, 1.0]
     assert [c.verdict for c in family] == ["different", "untested", "different", "equivalent"]
-    assert levels({"score": family})["score"][0] == pytest.approx(0.036)
-    assert decide([]) == ()
+    assert statistics.levels({"score": family})["score"][0] == pytest.approx(0.036)
+    assert statistics.decide([]) == ()
 
 
 def test_ranks_are_intervals() -> None:
@@ -447,12 +426,15 @@ def test_ranks_are_intervals() -> None:
         "middle": by_seed(*(1.0 + 1.5 * noise)),
         "high": by_seed(*(2.0 + 0.01 * noise)),
     }
-    family = decide(compare_pairs(values))
-    ranks = rank_intervals(family, list(values), "higher")
-    assert ranks == {"low": (2, 3), "middle": (1, 3), "high": (1, 2)}
-    assert rank_intervals(family, list(values), "lower")["low"] == (1, 2)
-    assert set(rank_intervals(family, list(values), "neither").values()) == {(1, 3)}
-    assert set(rank_intervals(compare_pairs(values), list(values), "higher").values()) == {(1, 3)}, "none is decided"
+    undecided = statistics.compare_pairs(values)
+    family = statistics.decide(undecided)
+
+    def ranks(better: Any, pairs: Any = family) -> dict[str, tuple[int, int]]:
+        return statistics.rank_intervals(pairs, list(values), better)
+
+    assert ranks("higher") == {"low": (2, 3), "middle": (1, 3), "high": (1, 2)}
+    assert ranks("lower")["low"] == (1, 2)
+    assert {*ranks("neither").values(), *ranks("higher", undecided).values()} == {(1, 3)}
 
 
 # The Pareto front
@@ -484,7 +466,7 @@ HIGHER_AND_LOWER: Any = {"score": "higher", "cost": "lower"}
 def test_places_of_two_methods(score: str, cost: str, first: Membership, second: Membership) -> None:
     """On the front who wins somewhere, off it who only loses or matches, undecided who neither wins nor is matched."""
     family = {"score": shown({("a", "b"): score}), "cost": shown({("a", "b"): cost})}
-    assert pareto_membership(("a", "b"), family, HIGHER_AND_LOWER) == {"a": first, "b": second}
+    assert statistics.pareto_membership(("a", "b"), family, HIGHER_AND_LOWER) == {"a": first, "b": second}
 
 
 def test_places_of_three_methods() -> None:
@@ -495,13 +477,13 @@ def test_places_of_three_methods() -> None:
     score = {("a", "b"): "?", ("a", "c"): ">", ("b", "c"): ">"}
     cost = {("a", "b"): "?", ("a", "c"): "<", ("b", "c"): "="}
     on, open_ = Membership("on"), Membership("undecided")
-    found = pareto_membership("abc", {"score": shown(score), "cost": shown(cost)}, HIGHER_AND_LOWER)
+    found = statistics.pareto_membership("abc", {"score": shown(score), "cost": shown(cost)}, HIGHER_AND_LOWER)
     assert found == {"a": open_, "b": open_, "c": Membership("off", ("a", "b"))}
     better = shown({("a", "b"): ">"})
-    assert pareto_membership("ab", {"score": better, "cost": []}, HIGHER_AND_LOWER) == {"a": on, "b": open_}
-    assert pareto_membership("a", {"score": []}, HIGHER_AND_LOWER) == {"a": on}
+    assert statistics.pareto_membership("ab", {"score": better, "cost": []}, HIGHER_AND_LOWER) == {"a": on, "b": open_}
+    assert statistics.pareto_membership("a", {"score": []}, HIGHER_AND_LOWER) == {"a": on}
     little = [made("a", "b", p=0.0, p_adjusted=0.0, p_equivalent_adjusted=0.0)]
-    assert pareto_membership("ab", {"score": little, "cost": better}, HIGHER_AND_LOWER) == {"a": on, "b": on}
+    assert statistics.pareto_membership("ab", {"score": little, "cost": better}, HIGHER_AND_LOWER) == {"a": on, "b": on}
 
 
 # Skew
@@ -510,25 +492,23 @@ def test_places_of_three_methods() -> None:
 def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     """One far outlier of the noisier method is marked; equal spreads, symmetry and three seeds are not."""
     outlier, calm = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1])
-    assert looks_skewed(outlier, calm)
-    assert looks_skewed(calm, outlier)
-    assert looks_skewed(outlier, np.zeros(5))
-    assert not looks_skewed(outlier, outlier[::-1])
-    assert not looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
-    assert not looks_skewed(outlier[2:], calm[2:])
-    assert not looks_skewed(np.zeros(5), np.zeros(5))
+    assert statistics.looks_skewed(outlier, calm)
+    assert statistics.looks_skewed(calm, outlier)
+    assert statistics.looks_skewed(outlier, np.zeros(5))
+    assert not statistics.looks_skewed(outlier, outlier[::-1])
+    assert not statistics.looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
+    assert not statistics.looks_skewed(outlier[2:], calm[2:])
+    assert not statistics.looks_skewed(np.zeros(5), np.zeros(5))
 
 
 # One seed
 
 
 def test_single_seed_tools_are_statsmodels() -> None:
-    """Wilson's and Clopper and Pearson's intervals and exact McNemar agree with statsmodels."""
-    assert share_interval(0.87, 1000) == pytest.approx(proportion_confint(870, 1000, method="wilson"))
+    """Wilson's and Clopper and Pearson's intervals are those of statsmodels."""
+    assert statistics.share_interval(0.87, 1000) == pytest.approx(proportion_confint(870, 1000, method="wilson"))
     for k, n in ((0, 299), (3, 40), (59, 59)):
-        assert clopper_pearson(k, n, 0.1) == pytest.approx(proportion_confint(k, n, 0.1, method="beta"))
-    assert mcnemar(5, 14) == pytest.approx(their_mcnemar([[100, 5], [14, 100]], exact=True).pvalue)
-    assert mcnemar(0, 0) == 1.0
+        assert statistics.clopper_pearson(k, n, 0.1) == pytest.approx(proportion_confint(k, n, 0.1, method="beta"))
 
 
 @pytest.mark.parametrize("rows", [48, 100, 500])
@@ -536,7 +516,7 @@ def test_few_rows_show_no_equivalence(rows: int) -> None:
     """Scores that agree in every row may differ by a point in rows that aren't there: p is the score test's or more."""
     for scores in (np.ones((3, rows), dtype=bool), np.full((3, rows), 0.4)):
         both = {name: dict(enumerate(scores)) for name in ("a", "b")}
-        (pair,) = compare_scores(both, 0.01)
+        (pair,) = statistics.compare_scores(both, 0.01)
         z = 0.01 / math.sqrt(0.01 * 0.99 / rows)
         assert pair.p_equivalent >= stats.norm.sf(z) - 1e-12
         assert pair.p_equivalent > 0.00675, "even alone on a page the pair isn't called equivalent"
@@ -550,5 +530,5 @@ def test_few_rows_that_carry_a_difference_are_marked() -> None:
     few[:, :2] += 40
     for rows, marked in ((even, False), (few, True)):
         scores = {"a": dict(enumerate(rows)), "b": dict(enumerate(np.zeros((3, 300))))}
-        assert compare_scores(scores, 0.01, span=0.0)[0].skewed is marked
-        assert compare_scores(scores, 0.01, span=1.0)[0].skewed is False
+        assert statistics.compare_scores(scores, 0.01, span=0.0)[0].skewed is marked
+        assert statistics.compare_scores(scores, 0.01, span=1.0)[0].skewed is False

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,22 +28,19 @@ def figures(fp32: float, bf16: float) -> Products:
 
 
 def suite_of(folder: Path, **changes: object) -> Suite:
-    return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
+    return load_suite(str(tiny.local_suite(folder, **{"precision": "auto", **changes})))
 
 
-def resolve(suite: Suite, folder: Path, measure: Any = None, fits: Any = None) -> ResolvedSuite:
-    """Resolve a suite with these results of measurements; what isn't given is measured."""
+def resolve(
+    suite: Suite, folder: Path, measure: Any = None, fits: Any = None, known: bool = False, here: int | None = None
+) -> ResolvedSuite:
+    """Resolve a suite with these results of measurements; what isn't given is measured, or `known` from the folder."""
     with pytest.MonkeyPatch.context() as patch:
         if measure:
             patch.setattr(preparation, "products", lambda settings, _: measure(settings))
         if fits:
             patch.setattr(resolving, "tried_out", lambda *_: fits)
-        return resolving.resolve(suite, MeasuredSettings(folder, UNLIMITED))
-
-
-def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> ResolvedSuite:
-    """Resolve a suite by what a folder holds alone."""
-    return resolving.resolve(suite, MeasuredSettings(folder), here)
+        return resolving.resolve(suite, MeasuredSettings(folder, None if known else UNLIMITED), here)
 
 
 ON_TWO = {"micro_batch": "auto", "device": "cuda", "world_size": 2, "global_batch": 24}
@@ -76,13 +74,12 @@ def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     with_flags("amx_bf16", monkeypatch)
     suite = suite_of(tmp_path)
     first = resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
-
     assert resolve(suite, tmp_path, measure=never) == first
     again = resolve(suite, tmp_path, measure=never).suite
     assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
-    assert resolve_as_known(suite, tmp_path, here=2) == first
+    assert resolve(suite, tmp_path, known=True, here=2) == first
     monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
-    assert resolve_as_known(suite, tmp_path, here=2).suite.settings.precision == "fp32"
+    assert resolve(suite, tmp_path, known=True, here=2).suite.settings.precision == "fp32"
     assert resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
     assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
 
@@ -95,11 +92,7 @@ def test_nothing_is_measured_where_nothing_is_open(
 ) -> None:
     """A processor without bfloat16 takes fp32, and what was asked for stands."""
     with_flags(flags, monkeypatch)
-    suite = suite_of(tmp_path)
-    suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=changes)})
-
-    (tmp_path / "definite.json").unlink(missing_ok=True)
-    found, notes = resolve(suite, tmp_path, measure=never)
+    found, notes = resolve(suite_of(tmp_path, **changes), tmp_path, measure=never)
     assert found.settings.precision == ("bf16" if changes else "fp32")
     assert notes == {}
     assert not (tmp_path / "definite.json").exists()
@@ -116,15 +109,12 @@ def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monk
     assert suite.settings.precision == found.precision
 
 
-@pytest.mark.parametrize(
-    ("config", "shape"),
-    [
-        ({"n_embd": 768}, (512, 768, 2543)),
-        ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
-        ({"hidden_size": 4096, "intermediate_size": 14336}, (512, 4096, 476)),
-        ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
-    ],
-)
+@pytest.mark.parametrize(("config", "shape"), [
+    ({"n_embd": 768}, (512, 768, 2543)),
+    ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
+    ({"hidden_size": 4096, "intermediate_size": 14336}, (512, 4096, 476)),
+    ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
+])  # fmt: skip
 def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
     """By the names that configurations have; rows as the batch has tokens, and columns as the time allows."""
     assert products.shape_of(config, tokens=4000) == shape
@@ -177,7 +167,7 @@ def test_a_method_that_fits_with_no_size_is_left_out(
     )
     assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
     assert resolve(suite, tmp_path, fits=lambda _: False) == first
-    assert resolve_as_known(suite, tmp_path).suite == first.suite
+    assert resolve(suite, tmp_path, known=True).suite == first.suite
 
 
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
@@ -188,36 +178,23 @@ def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "predictions.parquet").exists()
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError)],
-)
+@pytest.mark.parametrize(("ended", "expected"), [
+    ("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError),
+    (launcher.Interrupted(), KeyboardInterrupt),
+])  # fmt: skip
 def test_only_a_lack_of_memory_makes_micro_batches_smaller(
-    status: str, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ended: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A try-out that ended for another reason decides nothing: it is told, and nothing is kept."""
+    """A try-out that ended for another reason decides nothing: it is told, Ctrl-C is Ctrl-C, and nothing is kept."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
-    ended = SimpleNamespace(status=status, error=SimpleNamespace(message="no reason"))
+    record = SimpleNamespace(status=ended, error=SimpleNamespace(message="no reason"))
     monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
-    monkeypatch.setattr(launcher, "run", lambda *_: ended)
-    if expected is UserError:
-        with pytest.raises(UserError, match=f"micro_batch auto: head with 8 ended as {status}: no reason; give micro_"):
-            resolve(suite, tmp_path)
-        assert not (tmp_path / "definite.json").exists()
-    else:
+    monkeypatch.setattr(launcher, "run", Mock(side_effect=[record] * 9 if isinstance(ended, str) else ended))
+    if isinstance(expected, int):
         assert resolve(suite, tmp_path).suite.settings.micro_batch == expected
-
-
-def test_a_try_out_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As any run: Ctrl-C is Ctrl-C."""
-    on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
-
-    def interrupted(*_: Any) -> None:
-        raise launcher.Interrupted
-
-    monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
-    monkeypatch.setattr(launcher, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+        return
+    told = f"^micro_batch auto: head with 8 ended as {ended}: no reason; give micro_" if expected is UserError else "^$"
+    with pytest.raises(expected, match=told):
         resolve(suite, tmp_path)
+    assert not (tmp_path / "definite.json").exists()

@@ -68,13 +68,10 @@ def test_a_new_pod_is_the_same_job_begun_anew(
 # PBS and HTCondor
 
 
-@pytest.mark.parametrize(
-    ("words", "given", "name", "unit"),
-    [
-        ([], {"PBS_JOBID": "1234[3].server", "PBS_ARRAY_INDEX": "3"}, ("pbs", "1234-3-server"), "3"),
-        (["4"], {"HPML_BENCH_ENGINE": "htcondor", "HPML_BENCH_JOB": "77-4"}, ("htcondor", "77-4"), "4"),
-    ],
-)
+@pytest.mark.parametrize(("words", "given", "name", "unit"), [
+    ([], {"PBS_JOBID": "1234[3].server", "PBS_ARRAY_INDEX": "3"}, ("pbs", "1234-3-server"), "3"),
+    (["4"], {"HPML_BENCH_ENGINE": "htcondor", "HPML_BENCH_JOB": "77-4"}, ("htcondor", "77-4"), "4"),
+])  # fmt: skip
 def test_the_script_of_the_docs_names_its_job(
     words: list[str],
     given: dict[str, str],

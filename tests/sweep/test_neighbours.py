@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
     return Neighbours(SharedResults(folder, job), record.spec, hosts)
 
 
-def told(folder: Path, run: Neighbours, record: RunRecord) -> tuple[str, ...]:
+def told(folder: Path, run: Neighbours, record: RunRecord, do: bool = True) -> tuple[str, ...]:
+    """Return the neighbours in a run's record; `do`: the run isn't done yet."""
+    with run if do else nullcontext():
+        pass
     SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
     return run.commit(record).neighbours
 
@@ -42,9 +46,9 @@ def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
     elsewhere = under_way(tmp_path, third, "n3")
     with over, beside, elsewhere:
         pass
-    assert told(tmp_path, over, both) == (second.spec.run_id,)
-    assert told(tmp_path, beside, second) == (both.spec.run_id,)
-    assert told(tmp_path, elsewhere, third) == ()
+    assert told(tmp_path, over, both, do=False) == (second.spec.run_id,)
+    assert told(tmp_path, beside, second, do=False) == (both.spec.run_id,)
+    assert told(tmp_path, elsewhere, third, do=False) == ()
 
 
 @pytest.mark.parametrize("where", ["gone", "a later process has its number", "its job holds no unit"])
@@ -58,10 +62,8 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     home = processes.home()
     owner = JOB.model_copy(update={"job": "k", "host": host, "pid": pid, "process": f"{home}:{processes.boot()}:3"})
     left.write_text(json.dumps({"run": killed.spec.run_id, "hosts": ["n2", HERE], "owner": owner.model_dump()}))
-    run = under_way(tmp_path, first, HERE)
-    with run:
-        assert not left.exists()
-    assert told(tmp_path, run, first) == ()
+    assert told(tmp_path, under_way(tmp_path, first, HERE), first) == ()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"run": 3}', '{"run": "x", "hosts": 7}', "x"])
@@ -69,10 +71,7 @@ def test_a_run_of_another_shape_is_no_neighbour(content: str, tmp_path: Path) ->
     """As whoever writes to the folder may leave it."""
     (tmp_path / RUNNING).mkdir()
     (tmp_path / RUNNING / "x.json").write_text(content)
-    run = under_way(tmp_path, RECORDS[0], HERE)
-    with run:
-        pass
-    assert told(tmp_path, run, RECORDS[0]) == ()
+    assert told(tmp_path, under_way(tmp_path, RECORDS[0], HERE), RECORDS[0]) == ()
 
 
 def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +81,6 @@ def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, m
         there.setattr(socket, "gethostname", lambda: "n2")
         over = under_way(tmp_path, first, "n2", HERE)
         over.__enter__()
-    run = under_way(tmp_path, second, HERE)
-    with run:
-        pass
-    assert told(tmp_path, run, second) == (first.spec.run_id,)
+    assert told(tmp_path, under_way(tmp_path, second, HERE), second) == (first.spec.run_id,)
     Claim(tmp_path, over._results.job).release()
-    later = under_way(tmp_path, third, HERE)
-    with later:
-        pass
-    assert told(tmp_path, later, third) == ()
+    assert told(tmp_path, under_way(tmp_path, third, HERE), third) == ()

@@ -61,11 +61,8 @@ def run_of(out: Path, method: str) -> tuple[RunRecord, Path]:
 
 def answers_of(out: Path, method: str) -> Callable[[dict[str, Any]], str]:
     """Return a server's function that gives the answers of a recorded run."""
-    stored = read_predictions(run_of(out, method)[1])
-    assert stored is not None
-    assert stored.texts is not None
-    assert stored.texts.answer is not None
-    told = dict(zip(stored.texts.question, stored.texts.answer, strict=True))
+    texts = read_predictions(run_of(out, method)[1]).texts
+    told = dict(zip(texts.question, texts.answer, strict=True))
     return lambda asked: told[asked["messages"][-1]["content"]]
 
 
@@ -150,7 +147,6 @@ def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
         done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
         assert done.exit_code == 1, "and nothing is said of a run that it claims to be"
         error = scored(out, "there").error
-        assert error is not None
         assert error.message.startswith(f"row 15: {served.url}/chat/completions: HTTP 400 Bad Request")
         count = iter([0] * 10**3)
         assert score(out, f"there={served.url}").exit_code == 0
@@ -188,15 +184,12 @@ def test_killed(out: Path) -> None:
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda own, base, _: base, "adapter not applied"),
-        (lambda own, base, _: own[:3], "cuts them short"),
-        (lambda own, base, _: own + own, "doesn't stop at the end token"),
-        (lambda own, base, times: own if times % 2 else f"{own}x", "it samples"),
-    ],
-)
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda own, base, _: base, "adapter not applied"),
+    (lambda own, base, _: own[:3], "cuts them short"),
+    (lambda own, base, _: own + own, "doesn't stop at the end token"),
+    (lambda own, base, times: own if times % 2 else f"{own}x", "it samples"),
+])  # fmt: skip
 def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], str], said: str, out: Path) -> None:
     """By trial of the run's own model, by the texts, or by asking again."""
     own, base, times = answers_of(out, "lora"), answers_of(out, "none"), iter(range(10**6))
@@ -207,19 +200,16 @@ def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], s
     assert said in told or (said == "adapter not applied" and "the base model without what was trained" in told)
 
 
-@pytest.mark.parametrize(
-    ("system", "more", "said"),
-    [
-        ("lora=/tmp", (), "the suite has a method of this name"),
-        ("theirs=/tmp,as=lora-s0", (), "as are for servers"),
-        ("theirs", (), "write NAME=WHERE"),
-        ("theirs=http://127.0.0.1:9/v1#small,as=lora-s9", (), "no run lora-s9 that ended well; there are"),
-        ("theirs=nowhere", (), "nowhere: there is no such folder or file"),
-        ("theirs=http://127.0.0.1:9/v1#small,keys=NAME", (), "keys is unknown; known are as, api, key"),
-        ("theirs=http://user:word@127.0.0.1/v1", (), "keep the login out of the address"),
-        ("theirs=/tmp", ("--set", "max_length=90"), "another protocol: now max_length 90 instead of 96"),
-    ],
-)
+@pytest.mark.parametrize(("system", "more", "said"), [
+    ("lora=/tmp", (), "the suite has a method of this name"),
+    ("theirs=/tmp,as=lora-s0", (), "as are for servers"),
+    ("theirs", (), "write NAME=WHERE"),
+    ("theirs=http://127.0.0.1:9/v1#small,as=lora-s9", (), "no run lora-s9 that ended well; there are"),
+    ("theirs=nowhere", (), "nowhere: there is no such folder or file"),
+    ("theirs=http://127.0.0.1:9/v1#small,keys=NAME", (), "keys is unknown; known are as, api, key"),
+    ("theirs=http://user:word@127.0.0.1/v1", (), "keep the login out of the address"),
+    ("theirs=/tmp", ("--set", "max_length=90"), "another protocol: now max_length 90 instead of 96"),
+])  # fmt: skip
 def test_what_is_refused(system: str, more: tuple[str, ...], said: str, recorded: Path) -> None:
     """In a sentence, before anything is run."""
     done = score(recorded, system, more=more)

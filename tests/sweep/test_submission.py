@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -40,32 +43,24 @@ def record(status: Status, call: int | None) -> RunRecord:
     return made.model_copy(update={"status": status, "environment": environment})
 
 
-def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
-    runs = sweep.watch.refresh()
-    return runs.units
-
-
 @pytest.fixture
 def one_run(tmp_path: Path) -> tuple[JobSweep, RunSpec]:
     """A sweep of one run by hand whose settings are resolved, and the run."""
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
     resolved(sweep)
-    ((spec,),) = observed_units(sweep)
+    (spec,) = sweep.watch.refresh().runs
     return sweep, spec
 
 
-@pytest.mark.parametrize(
-    ("status", "call", "again", "settled"),
-    [
-        ("ok", 1, False, True),
-        ("ok", 1, True, True),
-        ("failed", 1, False, False),  # before it was asked for again
-        ("failed", None, False, False),
-        ("failed", 2, False, True),
-        ("failed", 2, True, False),
-        ("timeout", 2, False, True),
-    ],
-)
+@pytest.mark.parametrize(("status", "call", "again", "settled"), [
+    ("ok", 1, False, True),
+    ("ok", 1, True, True),
+    ("failed", 1, False, False),  # before it was asked for again
+    ("failed", None, False, False),
+    ("failed", 2, False, True),
+    ("failed", 2, True, False),
+    ("timeout", 2, False, True),
+])  # fmt: skip
 def test_a_failed_run_is_done_again_once_a_call(
     status: Status, call: int | None, again: bool, settled: bool, tmp_path: Path
 ) -> None:
@@ -108,10 +103,8 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
 
 def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slurm: Path) -> None:
     """Slurm holds it, and would never begin it; a sweep that gets nowhere this way ends."""
-    (slurm / "squeue").write_text(
-        f"#!/bin/bash\ncd {slurm}\n"
-        "[ $(ls given* 2>/dev/null | wc -l) -le $(cat cancelled 2>/dev/null | wc -l) ] || cat held\n"
-    )
+    submitted, cancelled = "$(ls given* 2>/dev/null | wc -l)", "$(cat cancelled 2>/dev/null | wc -l)"
+    (slurm / "squeue").write_text(f"#!/bin/bash\ncd {slurm}\n[ {submitted} -le {cancelled} ] || cat held\n")
     sweep = opened(tmp_path)
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert len(sweep.submit(again=True)) == 1
@@ -146,14 +139,8 @@ def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
     sweep = opened(tmp_path)
     queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "None", "Resources", "Priority")]
-    queue.append(line(sweep, "7_0"))
-    (slurm / "squeue").write_text(
-        f"#!/bin/bash\ncd {slurm}\nnext=$(ls queue? 2>/dev/null | head -1)\n"
-        "[ -z $next ] || { cat $next; rm $next; }\n"
-    )
     find(sweep.folder, print).stop()  # so that it ends when the queue is empty
-    for number, text in enumerate(queue):
-        (slurm / f"queue{number}").write_text(text)
+    in_turn(slurm, *queue, line(sweep, "7_0"), "")
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert sweep.said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
 
@@ -178,14 +165,11 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
     assert f" {real}/reports/quickstart/plan.json " in shown.output
 
 
-@pytest.mark.parametrize(
-    ("status", "cut", "ended", "said"),
-    [
-        ("ok", False, 0, ""),
-        ("ok", True, 1, "1 of 1 runs did not end well; see the report's failures\n"),
-        ("unsupported", False, 1, "all 1 runs are unsupported; see the report's failures\n"),
-    ],
-)
+@pytest.mark.parametrize(("status", "cut", "ended", "said"), [
+    ("ok", False, 0, ""),
+    ("ok", True, 1, "1 of 1 runs did not end well; see the report's failures\n"),
+    ("unsupported", False, 1, "all 1 runs are unsupported; see the report's failures\n"),
+])  # fmt: skip
 def test_a_sweep_without_a_good_record_is_no_success(
     status: Status, cut: bool, ended: int, said: str, one_run: tuple[JobSweep, RunSpec],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -275,9 +259,8 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
     sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
     printed = sweep.script()
     assert sweep.submit(again=True) == (0,)
-    given = "\n".join((slurm / name).read_text() for name in ("given7", "given8")).replace(
-        "afterok:7", "afterok:PREPARE"
-    )
+    given = "\n".join((slurm / name).read_text() for name in ("given7", "given8"))
+    given = given.replace("afterok:7", "afterok:PREPARE")
     first, second = (re.sub("(?m)^export HPML_BENCH_QUEUED=.*$", "", text).split() for text in (printed, given))
     assert first == second, "the very scripts, but for the time at which they are submitted"
     (slurm / "queue").write_text(line(sweep, "8_0"))
@@ -324,7 +307,7 @@ def publish(sweep: JobSweep, record: RunRecord) -> Path:
 
 
 def publish_ok(sweep: JobSweep, number: int) -> None:
-    for spec in observed_units(sweep)[number]:
+    for spec in sweep.watch.refresh().units[number]:
         publish(sweep, record_of(spec))
 
 
@@ -360,6 +343,13 @@ def in_turn(slurm: Path, *answers: str) -> None:
         (slurm / f"answer{number}").write_text(text)
 
 
+def at_each_look(sweep: Any, work: Callable[[int], object], patch: pytest.MonkeyPatch) -> None:
+    """Let `work` be done with the number of each look in place of the wait after it; units without a job are due."""
+    looks = count()
+    patch.setattr(sweep.engine, "wait", lambda _: work(next(looks)))
+    patch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
+
+
 def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
     sweep = opened(tmp_path, lag=60)
@@ -367,8 +357,7 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: p
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
     assert JobSweep.open(*on_slurm(lag=60), sweep.folder, print).submit(again=True) == ()
-    looks = iter(range(100))
-    monkeypatch.setattr(sweep.engine, "wait", lambda _: publish_ok(sweep, 0) if next(looks) == 6 else None)
+    at_each_look(sweep, lambda look: publish_ok(sweep, 0) if look == 6 else None, monkeypatch)
     assert sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
     assert not any("no job" in text for text in sweep.said)
@@ -428,21 +417,18 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
     resolved(sweep)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.0)
-    monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0,)
     (slurm / "queue").write_text(line(sweep, "7_0"))
-    looks = iter(range(100))
 
-    def work(_: float) -> None:
-        number = next(looks)
-        if number == 5:
+    def work(look: int) -> None:
+        if look == 5:
             publish_ok(sweep, 0)
             (slurm / "most").write_text("9")
             (slurm / "queue").unlink()
         elif (slurm / "given8").exists():
             publish_ok(sweep, 1)
 
-    monkeypatch.setattr(sweep.engine, "wait", work)
+    at_each_look(sweep, work, monkeypatch)
     assert sweep.wait(lambda _: None)
     assert "sbatch: too many jobs; trying again" in sweep.said
     assert len(list(slurm.glob("given*"))) == 2
@@ -452,17 +438,15 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
     """Each has so many submissions in a row that bring no new run, whatever becomes of the others."""
     sweep = opened(tmp_path, seeds=2)
     resolved(sweep)
-    monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0, 1)
     (slurm / "queue").write_text(line(sweep, "7_0"))
-    looks = iter(range(100))
 
-    def work(_: float) -> None:
-        if next(looks) == 9:
+    def work(look: int) -> None:
+        if look == 9:
             publish_ok(sweep, 0)
             (slurm / "queue").unlink()
 
-    monkeypatch.setattr(sweep.engine, "wait", work)
+    at_each_look(sweep, work, monkeypatch)
     assert not sweep.wait(lambda _: None)
     assert len(list(slurm.glob("given*"))) == 1 + FRUITLESS_LIMIT
 
@@ -480,14 +464,11 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
     assert find(sweep.folder, print).stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        ("ok", "1 of 1 runs are done; units: 1 ended"),
-        ("failed", "0 of 1 runs are done, 1 failed; units: 1 ended"),
-        ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
-    ],
-)
+@pytest.mark.parametrize(("status", "said"), [
+    ("ok", "1 of 1 runs are done; units: 1 ended"),
+    ("failed", "0 of 1 runs are done, 1 failed; units: 1 ended"),
+    ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
+])  # fmt: skip
 def test_an_interrupted_run_ends_no_unit(status: Status, said: str, one_run: tuple[JobSweep, RunSpec]) -> None:
     """A run that its user ended is left, and didn't fail."""
     sweep, spec = one_run

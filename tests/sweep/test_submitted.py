@@ -105,15 +105,12 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     assert opened(moved.parent).plan.id != sweep.plan.id
 
 
-@pytest.mark.parametrize(
-    ("changes", "wrong"),
-    [
-        ({"steps": 3}, "steps is 3, and 100 in the suite"),
-        ({"global_batch": 4}, "global_batch is 4, and 16 in the suite"),
-        ({"backbone": 3}, "can't be read"),
-        (None, "can't be read"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "wrong"), [
+    ({"steps": 3}, "steps is 3, and 100 in the suite"),
+    ({"global_batch": 4}, "global_batch is 4, and 16 in the suite"),
+    ({"backbone": 3}, "can't be read"),
+    (None, "can't be read"),
+])  # fmt: skip
 def test_settings_that_are_not_the_suites_are_resolved_anew(
     changes: dict[str, Any] | None, wrong: str, tmp_path: Path, slurm: Path
 ) -> None:
@@ -157,13 +154,10 @@ def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> 
     assert sweep.plan.profile.env["OUR_KEY"] == "$no-variable"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"launcher": ["apptainer", "exec", "--env", "WANDB_API_KEY=abc", "image"]},
-        {"options": {"sbatch": {"export": "ALL,HF_TOKEN=abc"}}},
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    {"launcher": ["apptainer", "exec", "--env", "WANDB_API_KEY=abc", "image"]},
+    {"options": {"sbatch": {"export": "ALL,HF_TOKEN=abc"}}},
+])  # fmt: skip
 def test_secrets_where_a_plan_would_hold_them_are_refused(changes: dict[str, Any]) -> None:
     """The sentence says where they belong."""
     with pytest.raises(UserError, match="is written down and has the value of a secret variable; give it under env"):

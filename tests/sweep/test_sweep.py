@@ -30,6 +30,7 @@ from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
 from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
+QuickRuns = Callable[[dict[str, str]], list[str]]
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:
@@ -128,15 +129,12 @@ def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_pat
     assert "diverged" in (tmp_path / "colours/report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
-        ("backbone=path:nowhere", ["nowhere"]),
-        ("dataset.options.label=colour", ["colour", "text"]),
-        ("max_length=1000", ["max_length", "1000", "64"]),
-    ],
-)
+@pytest.mark.parametrize(("setting", "words"), [
+    ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
+    ("backbone=path:nowhere", ["nowhere"]),
+    ("dataset.options.label=colour", ["colour", "text"]),
+    ("max_length=1000", ["max_length", "1000", "64"]),
+])  # fmt: skip
 def test_what_cannot_be_had_is_one_sentence(
     finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path
 ) -> None:
@@ -155,7 +153,7 @@ def test_what_cannot_be_had_is_one_sentence(
 
 
 @pytest.fixture
-def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> QuickRuns:
     return partial(arrange, monkeypatch)
 
 
@@ -163,9 +161,7 @@ def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))
 
 
-def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
-    quick_runs: Callable[[dict[str, str]], list[str]], tmp_path: Path
-) -> None:
+def test_a_sweep_in_which_nothing_could_be_done_is_no_success(quick_runs: QuickRuns, tmp_path: Path) -> None:
     """Status 1 where every method is unsupported; one that is, is none."""
     quick_runs({"x": "unsupported"})
     suite = tmp_path / "quick.yaml"
@@ -177,7 +173,7 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
 
 
 def test_a_record_that_is_lost_meanwhile_is_no_success(
-    quick_runs: Callable[[dict[str, str]], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_runs: QuickRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk may cut it after it was written: status 1, and the same command does that run again."""
     ran, keep = quick_runs({}), sweep.SweepQueue.keep

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from helpers import made_records, tiny
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
 from hpml_bench.records.plan import Limits
@@ -37,19 +36,16 @@ def work(folder: Path, plan: JobPlan, name: str = "j") -> JobWork:
     return JobWork(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
 
 
-@pytest.mark.parametrize(
-    ("left", "profile", "longest", "begun"),
-    [
-        (3600, {}, 300, (True, True)),
-        (3600, {}, 3500, (True, False)),  # no job has more for its first run
-        (600, {}, 600, (True, False)),
-        (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
-        (3600, {"time": "1:00:00"}, 3500, (True, False)),
-        (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
-        (None, {"time": "1:00:00"}, 3500, (True, False)),
-        (None, {}, 10**9, (True, True)),
-    ],
-)
+@pytest.mark.parametrize(("left", "profile", "longest", "begun"), [
+    (3600, {}, 300, (True, True)),
+    (3600, {}, 3500, (True, False)),  # no job has more for its first run
+    (600, {}, 600, (True, False)),
+    (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
+    (3600, {"time": "1:00:00"}, 3500, (True, False)),
+    (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
+    (None, {"time": "1:00:00"}, 3500, (True, False)),
+    (None, {}, 10**9, (True, True)),
+])  # fmt: skip
 def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
     left: int | None, profile: dict[str, str], longest: float, begun: tuple[bool, bool], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -71,7 +67,6 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     """After more time a run has two attempts again; the limit is named, and why no state was saved."""
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
-    prepared = Prepared(backbone="b", data="d", digests=made_records.DIGESTS, pad_id=0)
 
     def late(name: str, call: int) -> RunRecord | None:
         record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
@@ -80,7 +75,7 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
         folder = found.results.begin(record.spec)
         folder.begin()
         (folder.path / "rank0.log").write_text("no checkpoint: a plug-in\nthe end\n")
-        request = tiny.request(record.spec, prepared, folder.path)
+        request = tiny.request(record.spec, tiny.NOTHING, folder.path)
         assert found.interrupted(request, record) == Ending("time")
         return found.results.run_folder(record.spec).record()
 

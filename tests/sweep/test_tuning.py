@@ -16,7 +16,6 @@ from rich.console import Console
 from helpers import made_records, tiny
 from hpml_bench.cli import main
 from hpml_bench.cli.commands.tune import hints
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import tuning as records
@@ -33,13 +32,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.plan import SweepRequest
-from hpml_bench.sweep.tune import (
-    FIRST_SEED,
-    TuningRequest,
-    next_rate,
-    run_tuning,
-    validation_for_test,
-)
+from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, next_rate, run_tuning, validation_for_test
 from hpml_bench.training.request import RunRequest
 
 Tuned = tuple[Path, Path, Result]
@@ -98,9 +91,7 @@ class Launcher:
         self.specs: list[RunSpec] = []
         self.interrupt_at: int | None = None
         self.diverging: set[str] = set()
-        prepared = Prepared(
-            backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=made_records.DIGESTS, pad_id=0
-        )
+        prepared = tiny.NOTHING.model_copy(update={"data": str(tmp_path), "digests": made_records.DIGESTS})
         patch.setattr(fork_server, "start_fork_server", lambda: None)
         patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
@@ -286,19 +277,18 @@ def test_a_best_rate_at_the_edge_is_told(best: float, edge: bool) -> None:
     assert not edge or ("below 0.0001" if best == 1e-4 else "above 0.01") in told[0]
 
 
-def test_without_optuna_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 2 and no traceback; the usual sampler needs none."""
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("--sampler", "tpe", "pip install 'optuna"),
+    ("--write", "my best!.yaml", "--write my best!.yaml: the file's name becomes the suite's"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_at_once(
+    option: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything runs: a sampler whose library is missing, and a name that no suite can have."""
     monkeypatch.setitem(sys.modules, "optuna", None)
-    result = tune(Path("quickstart"), tmp_path, "--sampler", "tpe")
+    result = tune(Path("quickstart"), tmp_path, option, value)
     assert result.exit_code == 2
-    assert "pip install 'optuna" in result.stderr
-
-
-def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
-    """Before anything runs: the file's name becomes the suite's."""
-    result = tune(Path("quickstart"), tmp_path, "--write", str(tmp_path / "my best!.yaml"))
-    assert result.exit_code == 2
-    assert "--write" in result.stderr
+    assert said in result.stderr
 
 
 def sentences(folder: Path, **changes: Any) -> str:
@@ -325,16 +315,13 @@ NEVER = "never on the test rows"
 OTHER_DATA = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
 
 
-@pytest.mark.parametrize(
-    ("changes", "said", "unsaid"),
-    [
-        (pooled("last"), NEVER, "differ"),  # a default that is written out
-        (pooled("mean"), "The tuning's settings were not those of these runs: task differ.", " rows of other data"),
-        ({"digests": OTHER_DATA}, "validation rows of other data, which may hold test rows of these runs", NEVER),
-        ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
-        (ranked(64), "These runs had other options than the tuning's trials: lora (r).", " rows of other data"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said", "unsaid"), [
+    (pooled("last"), NEVER, "differ"),  # a default that is written out
+    (pooled("mean"), "The tuning's settings were not those of these runs: task differ.", " rows of other data"),
+    ({"digests": OTHER_DATA}, "validation rows of other data, which may hold test rows of these runs", NEVER),
+    ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
+    (ranked(64), "These runs had other options than the tuning's trials: lora (r).", " rows of other data"),
+])  # fmt: skip
 def test_differences_between_a_tuning_and_its_runs_are_named(
     changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path
 ) -> None:
@@ -344,16 +331,13 @@ def test_differences_between_a_tuning_and_its_runs_are_named(
     assert unsaid not in text
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "learning rates tuned alike, 1 trials each"),
-        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
-         "learning rates tuned alike, 1 trials each"),
-        ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
-         "learning rates tuned in other settings, 1 trials each"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "said"), [
+    ({}, "learning rates tuned alike, 1 trials each"),
+    ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
+     "learning rates tuned alike, 1 trials each"),
+    ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
+     "learning rates tuned in other settings, 1 trials each"),
+])  # fmt: skip
 def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
     changes: dict[str, Any], said: str, tmp_path: Path
 ) -> None:

@@ -10,18 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
-from hpml_bench.records.jobs import (
-    CLAIMS,
-    OWNER,
-    Job,
-    JobPlan,
-    claims,
-    ended_here,
-    holder,
-    left_attempts,
-    refuse_if_worked_on,
-)  # fmt: skip
+from hpml_bench.builtin.engines.manual import Manual
+from hpml_bench.records.jobs import Job, claims, ended_here, holder, left_attempts, refuse_if_worked_on
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep import watch
 from hpml_bench.sweep.watch import Claim, claimed, discard, holders
@@ -29,17 +19,10 @@ from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 
 
-class Knowing(Engine):
+class Knowing(Manual):
     """An engine that knows which jobs are dead."""
 
-    title = "stand-in"
     gone: tuple[str, ...] = ()
-
-    def submit(self, batch: JobBatch) -> str:
-        return ""
-
-    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        return ()
 
     def dead(self, owner: Job) -> bool:
         return owner.job in self.gone
@@ -120,7 +103,7 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
     """As a full disk may leave it."""
     claim = Claim(tmp_path, job("a"))
     claim.take()
-    (claim.path / OWNER).write_text("{")
+    (claim.path / "owner.json").write_text("{")
     with claimed(tmp_path, job("b"), engine()):
         assert held(tmp_path) == ["b.0"]
 
@@ -137,7 +120,7 @@ def test_a_second_process_of_a_job_is_no_restart_of_it(tmp_path: Path) -> None:
         Claim(tmp_path, first).take()
         with pytest.raises(UserError, match="unit 0 is held by job a on "), claimed(tmp_path, other, engine()):
             pass
-        discard(tmp_path / CLAIMS / "0", first)
+        discard(tmp_path / "claims" / "0", first)
     Claim(tmp_path, here("a", alive=False)).take()
     with claimed(tmp_path, here("a", alive=True), engine()) as claim:
         assert claim.held
@@ -149,14 +132,14 @@ def test_a_second_process_of_a_job_is_no_restart_of_it(tmp_path: Path) -> None:
 def test_a_claim_that_cant_be_read_is_somebodys(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A colleague's, made with umask 077, or on a disk that fails: no job takes the unit, and no sweep the folder."""
     assert Claim(tmp_path, job("a")).take()
-    place, read = tmp_path / CLAIMS / "0", Path.read_bytes
+    record, read = tmp_path / "claims/0/owner.json", Path.read_bytes
 
     def failing(path: Path) -> bytes:
-        if path.name == OWNER:
+        if path.name == "owner.json":
             raise OSError(number, os.strerror(number), str(path))
         return read(path)
 
-    told = f"{place / OWNER}: {os.strerror(number)}, so it isn't known whether a job works there"
+    told = f"{record}: {os.strerror(number)}, so it isn't known whether a job works there"
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(UserError, match=re.escape(told)), claimed(tmp_path, job("b"), engine("a")):
         pass

@@ -151,16 +151,13 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("plan.json", "--unit", "7"), "the plan has units 0 to 1, and no 7"),
-        (("plan.json",), "give either --unit K or --prepare"),
-        (("plan.json", "--unit", "0", "--prepare"), "give either --unit K or --prepare"),
-        (("nowhere", "--unit", "0"), "there is no plan; run-all SUITE --on PROFILE makes one"),
-        (("suite.json", "--unit", "0"), "can't be read as a plan"),
-    ],
-)
+@pytest.mark.parametrize(("words", "told"), [
+    (("plan.json", "--unit", "7"), "the plan has units 0 to 1, and no 7"),
+    (("plan.json",), "give either --unit K or --prepare"),
+    (("plan.json", "--unit", "0", "--prepare"), "give either --unit K or --prepare"),
+    (("nowhere", "--unit", "0"), "there is no plan; run-all SUITE --on PROFILE makes one"),
+    (("suite.json", "--unit", "0"), "can't be read as a plan"),
+])  # fmt: skip
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit, room: Path) -> None:
     """With status 2."""
     found = CliRunner().invoke(main, ["work", str(room / "colours" / words[0]), *words[1:]])

@@ -1,19 +1,24 @@
-"""Devices found without torch, settings made definite, and what a record says of the machine."""
+"""Devices found without torch, settings made definite, what a record says of the machine; packages; other kernels."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hpml_bench
 from helpers import tiny
+from hpml_bench.suite import devices
 from hpml_bench.suite.devices import resolve_devices
-from hpml_bench.system import environment, gpus
+from hpml_bench.system import environment, gpus, packages
 from hpml_bench.system.errors import UserError
 
 
@@ -36,23 +41,21 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_all_gpus_are_taken(make_machine: Any) -> None:
-    """A rank a GPU, the cores shared out, bf16 where every GPU has it (from compute capability 8)."""
-    make_machine(cores=16, cards=4)
-    found = resolve_devices(open_settings())
-    assert (found.device, found.world_size, found.threads, found.precision) == ("cuda", 4, 4, "bf16")
-    make_machine(cores=16, cards=4, capability="7.5")
-    assert resolve_devices(open_settings()).precision == "fp32"
-
-
-def test_without_gpus_two_ranks_share_the_cpu(make_machine: Any) -> None:
-    """Two, or one on a single core; fp32, as flags don't tell what is faster."""
-    make_machine(cores=8)
-    found = resolve_devices(open_settings())
-    assert (found.device, found.world_size, found.threads, found.precision) == ("cpu", 2, 4, "fp32")
-    make_machine(cores=1, flags="avx512f amx_bf16")
-    found = resolve_devices(open_settings())
-    assert (found.world_size, found.threads, found.precision) == (1, 1, "fp32")
+@pytest.mark.parametrize(("machine", "changes", "found"), [
+    ({"cores": 16, "cards": 4}, {}, ("cuda", 4, 4, "bf16")),
+    ({"cores": 16, "cards": 4, "capability": "7.5"}, {}, ("cuda", 4, 4, "fp32")),
+    ({"cores": 8}, {}, ("cpu", 2, 4, "fp32")),
+    ({"cores": 1, "flags": "avx512f amx_bf16"}, {}, ("cpu", 1, 1, "fp32")),  # flags don't tell what is faster
+    ({"cores": 64, "cards": 8}, {"world_size": 16, "global_batch": 16}, ("cuda", 16, 8, "bf16")),  # 8 ranks here
+])  # fmt: skip
+def test_what_is_left_open_is_the_machines(
+    machine: dict[str, Any], changes: dict[str, Any], found: tuple[object, ...], make_machine: Any
+) -> None:
+    """A rank a GPU, the cores shared out, bf16 where every GPU has it; without GPUs two ranks, or one on one core."""
+    make_machine(**machine)
+    own = resolve_devices(open_settings(**changes), here=8 if changes else None)
+    assert (own.device, own.world_size, own.threads, own.precision) == found
+    assert resolve_devices(tiny.settings()) == tiny.settings(), "what is asked for stands"
 
 
 @pytest.mark.parametrize(("share", "cores"), [("1", 1), ("0", 1), ("999999", None), ("", None), ("x", None)])
@@ -64,27 +67,24 @@ def test_a_jobs_share_of_the_cores_counts(share: str, cores: int | None, monkeyp
     assert environment.cores() == (cores or all_here)
 
 
-def test_what_is_asked_for_stands(make_machine: Any) -> None:
-    """Definite settings are not changed."""
-    make_machine(cores=8, cards=2)
-    assert resolve_devices(tiny.settings()) == tiny.settings()
-
-
-@pytest.mark.parametrize(
-    ("cards", "changes", "words"),
-    [
-        (0, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
-        (1, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
-        (5, {}, "global_batch 12 is not a multiple of the 5 ranks"),
-    ],
-)
+@pytest.mark.parametrize(("cards", "here", "changes", "words"), [
+    (0, None, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
+    (1, None, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
+    (5, None, {}, "global_batch 12 is not a multiple of the 5 ranks"),
+    (
+        8,
+        9,
+        {"world_size": 18, "global_batch": 18},
+        "9 of 18 ranks are on this machine, but 8 GPU.* visible",
+    ),
+])  # fmt: skip
 def test_what_the_machine_cannot_do_is_one_sentence(
-    make_machine: Any, cards: int, changes: dict[str, Any], words: str
+    make_machine: Any, cards: int, here: int | None, changes: dict[str, Any], words: str
 ) -> None:
     """With what is there, and what to do."""
     make_machine(cores=8, cards=cards)
     with pytest.raises(UserError, match=words) as caught:
-        resolve_devices(open_settings(**changes))
+        resolve_devices(open_settings(**changes), here=here)
     assert "\n" not in str(caught.value)
 
 
@@ -123,15 +123,6 @@ def test_threads_are_as_they_are_in_the_process() -> None:
         torch.set_num_threads(before)
 
 
-def test_the_fingerprint_is_of_the_hardware(make_machine: Any) -> None:
-    """The same parts give the same, other parts another."""
-    prints = []
-    for cores in (4, 4, 8):
-        make_machine(cores=cores)
-        prints.append(environment.describe()["fingerprint"])
-    assert prints[0] == prints[1] != prints[2]
-
-
 def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Process settings fill gaps only."""
     for key in environment.PROCESS_ENVIRONMENT:
@@ -142,15 +133,12 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == environment.PROCESS_ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
 
 
-@pytest.mark.parametrize(
-    ("cards", "own", "expected"),
-    [
-        (1, {}, "expandable_segments:True"),
-        (1, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
-        (1, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),
-        (0, {}, None),
-    ],
-)
+@pytest.mark.parametrize(("cards", "own", "expected"), [
+    (1, {}, "expandable_segments:True"),
+    (1, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+    (1, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),
+    (0, {}, None),
+])  # fmt: skip
 def test_the_allocator_of_gpus_lets_segments_grow(
     cards: int, own: dict[str, str], expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,18 +166,100 @@ def test_devices_are_found_without_torch() -> None:
     assert done.stdout.strip() == "False {None}"
 
 
-def test_ranks_on_several_machines_share_each_machine(make_machine: Any) -> None:
-    """Of 16 ranks 8 are here: the 8 cards suffice, and the cores are shared by 8; 9 here are refused."""
-    make_machine(cores=64, cards=8)
-    found = resolve_devices(open_settings(world_size=16, global_batch=16), here=8)
-    assert (found.device, found.world_size, found.threads) == ("cuda", 16, 8)
-    with pytest.raises(UserError, match=r"9 of 18 ranks are on this machine, but 8 GPU\(s\) are visible"):
-        resolve_devices(open_settings(world_size=18, global_batch=18), here=9)
-
-
 def test_a_run_names_its_hosts() -> None:
     """A record says on which hosts its run was, between which costs aren't compared; what the gate compares doesn't."""
     assert environment.of_run()["hosts"] == [socket.gethostname()]
     over = environment.NodeLayout(("n1", "n2"), (1, 1), "eth0")
     assert environment.of_run(over)["hosts"] == ["n1", "n2"]
     assert "hosts" not in environment.describe()
+
+
+# Commands that install missing packages name the packages themselves
+
+
+def test_an_extra_is_installed_by_the_names_and_lower_bounds_of_its_packages() -> None:
+    """The command is right in a clone and for a wheel, and names nothing that a stranger could publish."""
+    assert re.fullmatch(r"pip install 'gguf>=[\d.]+' 'optuna>=[\d.]+'", packages.install_extras("gguf", "tune"))
+
+
+def test_without_metadata_the_command_is_for_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that runs from a clone which pip hasn't installed knows no packages of an extra."""
+
+    def missing() -> None:
+        raise PackageNotFoundError(packages.PACKAGE)
+
+    monkeypatch.setattr(packages, "requirements", missing)
+    assert packages.install_extras("quant") == "pip install '.[quant]' in the clone"
+
+
+def test_no_text_of_the_package_installs_a_name_that_no_index_has() -> None:
+    """`pip install hpml-bench[...]` would install whatever a stranger publishes under that name."""
+    sources = Path(hpml_bench.__file__).parent.rglob("*.py")
+    assert not [source for source in sources if re.search(r"pip install '?hpml-bench", source.read_text())]
+
+
+# A sweep where the kernel lacks what only Linux has: prctl, the cores that a process may use, and /proc
+
+
+TAKEN_AWAY = """
+import ctypes, os, pathlib, sys
+
+print("taken away", file=sys.stderr)
+for name in ("sched_getaffinity", "sched_setaffinity", "waitid"):
+    delattr(os, name)
+for call in ("read_text", "write_text", "stat"):
+    def refused(path, *of, own=getattr(pathlib.Path, call), **how):
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(str(path))
+        return own(path, *of, **how)
+
+    setattr(pathlib.Path, call, refused)
+find = ctypes.CDLL.__getattr__
+
+def without(library, name):
+    if name in {"prctl", "adjtimex", "malloc_trim"}:
+        raise AttributeError(name)
+    return find(library, name)
+
+ctypes.CDLL.__getattr__ = without
+"""
+"""Runs at the start of every process of the sweep."""
+
+
+def test_a_sweep_needs_nothing_of_linux(tmp_path: Path) -> None:
+    """A run of two ranks, by a job in its part of the machine, ends well."""
+    (tmp_path / "sitecustomize.py").write_text(TAKEN_AWAY)
+    suite = tiny.local_suite(tmp_path)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    words = ["run-all", str(suite), "--seeds", "1", "--methods", "head", "--parallel", "2"]
+    command = [sys.executable, "-m", "hpml_bench", *words, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "taken away" in done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {record.status for record in tiny.records(tmp_path / "out").values()} == {"ok"}
+
+
+@pytest.mark.parametrize(("build", "machine", "words"), [
+    ("2.13.0+rocm7.0", ("linux", "x86_64"), "AMD GPUs (ROCm)"),
+    ("2.13.0+xpu", ("linux", "x86_64"), "Intel GPUs (XPU)"),
+    ("2.13.0", ("darwin", "arm64"), "Apple GPUs (MPS)"),
+    ("2.13.0+cpu", ("linux", "x86_64"), ""),
+    ("2.13.0+cu130", ("linux", "x86_64"), ""),
+])  # fmt: skip
+def test_other_gpus_are_told(
+    build: str, machine: tuple[str, str], words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the installed torch: runs are on the CPU, as one sentence says, once; and where a GPU was asked for."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
+    monkeypatch.setattr(gpus, "version", lambda _: build)
+    monkeypatch.setattr(gpus.sys, "platform", machine[0])
+    monkeypatch.setattr(gpus.platform, "machine", lambda: machine[1])
+    devices._tell_once.cache_clear()
+    for _ in range(2):
+        assert devices.resolve_devices(tiny.settings(device="auto", precision="fp32")).device == "cpu"
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == bool(words)
+    assert all(words in line and "CPU" in line for line in told)
+    with pytest.raises(UserError) as caught:
+        devices.resolve_devices(tiny.settings(device="cuda", precision="fp32"))
+    assert words in str(caught.value)

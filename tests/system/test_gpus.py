@@ -104,27 +104,38 @@ def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     gpus.visible_gpus.cache_clear()
 
 
-def uuids() -> list[str]:
-    return [gpu["uuid"] for gpu in gpus.visible_gpus()]
+MIG = card("GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9)))
+ABC = tuple(card(f"GPU-{letter}") for letter in "abc")
+CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
+    *((ABC, *case) for case in (
+        (None, "GPU-a GPU-b GPU-c"), ("", ""), ("2,0", "GPU-c GPU-a"), ("GPU-b", "GPU-b"), ("-1", ""), (" 1 ", "GPU-b"),
+        ("0,0", "GPU-a"), ("GPU-a,0", "GPU-a"), ("0,7,1", "GPU-a"), ("0,-1,1", "GPU-a"), ("MIG-none", ""),
+    )),
+    ((card("GPU-a", forbidden=True), *ABC[1:]), "0", "GPU-b"),  # as in a control group of Slurm's
+    *(((MIG,), *case) for case in (
+        (None, "MIG-p MIG-q"), ("MIG-q", "MIG-q"), ("MIG-q,MIG-p", "MIG-q MIG-p"), ("0", "MIG-p"), ("MIG-none", ""),
+    )),
+    ((MIG, *ABC[1:]), None, "GPU-b GPU-c"),
+]  # fmt: skip
+"""Cards, CUDA_VISIBLE_DEVICES, and the devices that processes can share."""
 
 
-@pytest.mark.parametrize(
-    ("visible", "chosen"),
-    [
-        (None, "abc"), ("", ""), ("2,0", "ca"), ("GPU-b", "b"), ("-1", ""), (" 1 ", "b"), ("0,0", "a"),
-        ("GPU-a,0", "a"), ("0,7,1", "a"), ("0,-1,1", "a"), ("MIG-none", ""),
-    ],
-)  # fmt: skip
-def test_cuda_visible_devices_is_heeded(visible: str | None, chosen: str, install_cards: Machine) -> None:
-    """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does."""
-    install_cards(*(card(f"GPU-{letter}") for letter in "abc"), visible=visible)
-    assert uuids() == [f"GPU-{letter}" for letter in chosen]
+@pytest.mark.parametrize(("cards", "visible", "shared"), CHOSEN)
+def test_cuda_visible_devices_is_heeded(
+    cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
+) -> None:
+    """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does.
 
-
-def test_a_forbidden_card_is_not_counted(install_cards: Machine) -> None:
-    """As in a control group of Slurm's: CUDA counts the others from 0."""
-    install_cards(card("GPU-a", forbidden=True), card("GPU-b"), card("GPU-c"), visible="0")
-    assert uuids() == ["GPU-b"]
+    A process has one instance of a card in MIG mode at most, with its own memory and the card's capability; cards
+    beside it come first.
+    """
+    install_cards(*cards, visible=visible)
+    assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == shared.split()
+    found = gpus.visible_gpus()
+    assert [gpu["uuid"] for gpu in found] == shared.split()[: 1 if "MIG" in shared else None]
+    assert all(gpu["capability"] == "9.0" for gpu in found)
+    memory = {"MIG-p": 10_000, "MIG-q": 20_000}
+    assert all(gpu["memory_mb"] == memory.get(gpu["uuid"], 80_000) for gpu in found)
 
 
 def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
@@ -154,35 +165,6 @@ def test_a_driver_that_answers_nothing_has_no_gpu(install_cards: Machine) -> Non
     assert gpus.visible_gpus() == ()
     assert environment.describe()["driver"] is None
     assert math.isnan(energy.gpu_joules("a"))
-
-
-MIG = card("GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9)))
-
-
-@pytest.mark.parametrize(
-    ("visible", "chosen"),
-    [(None, ["MIG-p"]), ("MIG-q", ["MIG-q"]), ("MIG-q,MIG-p", ["MIG-q"]), ("0", ["MIG-p"]), ("MIG-none", [])],
-)
-def test_an_instance_is_a_gpu(visible: str | None, chosen: list[str], install_cards: Machine) -> None:
-    """In MIG mode, one instance at most, with its own memory and the card's capability."""
-    install_cards(MIG, visible=visible)
-    assert uuids() == chosen
-    for gpu in gpus.visible_gpus():
-        assert gpu["memory_mb"] in {10_000, 20_000}
-        assert gpu["capability"] == "9.0"
-
-
-@pytest.mark.parametrize(
-    ("visible", "chosen"),
-    [(None, ["MIG-p", "MIG-q"]), ("MIG-q", ["MIG-q"]), ("MIG-q,MIG-p", ["MIG-q", "MIG-p"]), ("MIG-none", [])],
-)
-def test_instances_can_be_shared_out(visible: str | None, chosen: list[str], install_cards: Machine) -> None:
-    """A process sees one, but several processes can have one each; cards beside them come first, as for CUDA."""
-    install_cards(MIG, visible=visible)
-    assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == chosen
-    assert uuids() == chosen[:1]
-    install_cards(MIG, card("GPU-b"), card("GPU-c"))
-    assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == uuids() == ["GPU-b", "GPU-c"]
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:

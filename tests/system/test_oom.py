@@ -1,4 +1,4 @@
-"""Want of memory: the kernel's counters of what it killed, and errors that say it."""
+"""Want of memory: the kernel's counters of what it killed, errors that say it, and the limits of control groups."""
 
 from __future__ import annotations
 
@@ -11,122 +11,103 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import launcher
-from hpml_bench.launch.nodes import CausePriority, Report
-from hpml_bench.system import cgroups, errors
+from hpml_bench.launch.agent import CausePriority, Report
+from hpml_bench.system import cgroups, environment, errors
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
     "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
 )
-
-
 VERSION_2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-
-
 EVENTS = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"
-
-
 CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
 
 
-@pytest.mark.parametrize(
-    ("mounts", "groups", "root", "counters", "count"),
-    [
-        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
-        (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
-        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
-        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
-        (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_2 + VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS}, 3),
-        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        ("", "", "", {}, 7),
-    ],
-)
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which control groups are mounted; `put` writes their files."""
+    for name in ("GROUPS", "MOUNTS", "MACHINE"):
+        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    return tmp_path
+
+
+def put(kernel: Path, mounts: str, groups: str, files: dict[str, str], root: str = "/") -> None:
+    (kernel / "MOUNTS").write_text(mounts.format(root=root, mount=kernel / "mount"))
+    (kernel / "GROUPS").write_text(groups)
+    for name, text in files.items():
+        path = kernel / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(("mounts", "groups", "root", "counters", "count"), [
+    (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+    (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
+    (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
+    (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+    (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+    (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_2 + VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS}, 3),
+    (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    ("", "", "", {}, 7),
+])  # fmt: skip
 def test_the_kernels_counters_are_read(
-    mounts: str,
-    groups: str,
-    root: str,
-    counters: dict[str, str],
-    count: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    mounts: str, groups: str, root: str, counters: dict[str, str], count: int, kernel: Path
 ) -> None:
     """Of the process's own control group of version 2 or 1, wherever it is mounted; else of the machine."""
-    for name, text in counters.items():
-        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mount" / name).write_text(text)
-    places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
-    for name, text in places.items():
-        (tmp_path / name).write_text(text)
-        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    put(kernel, mounts, groups, counters, root)
+    (kernel / "MACHINE").write_text("oom_kill 7\n")
     assert cgroups.oom_kills() == count
 
 
-@pytest.mark.parametrize(
-    ("kind", "message", "status"),
-    [
-        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
-        ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
-        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
-        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
-        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
-        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
-        (
-            "DistBackendError",
-            "NCCL error in: ProcessGroupNCCL.cpp:94, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
-            "oom_cuda",
-        ),
-        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
-        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
-        ("MemoryError", "", "oom_host"),
-        ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
-        ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
-        ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
-        ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
-        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
-        ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
-        ("RuntimeError", "shapes can't be multiplied", "failed"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "message", "status"), [
+    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
+    ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
+    ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
+    ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
+    ("DistBackendError", "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", "oom_cuda"),
+    ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
+    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
+    ("MemoryError", "", "oom_host"),
+    ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
+    ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
+    ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
+    ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
+    ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
+    ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
+    ("RuntimeError", "shapes can't be multiplied", "failed"),
+])  # fmt: skip
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
     assert errors.status_of(kind, message) == status
 
 
-@pytest.mark.parametrize(
-    ("message", "lost"),
-    [
-        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
-        (
-            "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
-            True,
-        ),
-        ("NCCL communicator was aborted on rank 1.", True),
-        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
-        ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
-        ("CUDA error: an illegal memory access was encountered", False),
-    ],
-)
+@pytest.mark.parametrize(("message", "lost"), [
+    ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
+    ("ncclRemoteError: A call failed possibly due to a network error or a remote process exiting.", True),
+    ("NCCL communicator was aborted on rank 1.", True),
+    ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
+    ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
+    ("CUDA error: an illegal memory access was encountered", False),
+])  # fmt: skip
 def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     """As gloo and NCCL put it; an error of its own is none of these."""
     assert errors.lost_peer(message) is lost
 
 
-@pytest.mark.parametrize(
-    ("message", "hinted"),
-    [
-        ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
-        ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
-        ("rank 1 was ended by SIGBUS", True),
-        ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
-        ("rank 1 was ended by SIGKILL", False),
-    ],
-)
+@pytest.mark.parametrize(("message", "hinted"), [
+    ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
+    ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
+    ("rank 1 was ended by SIGBUS", True),
+    ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
+    ("rank 1 was ended by SIGKILL", False),
+])  # fmt: skip
 def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     """With what a container needs, in the record of a rank that raises and of one that is ended."""
     told = run_error(RuntimeError(message), 0).message
@@ -134,14 +115,18 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     assert ("--shm-size" in told) is hinted
 
 
+def ended_by(number: int, **evidence: Any) -> launcher.ExitEvidence:
+    """Return the evidence of a run whose rank 1 a signal ended."""
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, SimpleNamespace(exitcode=-number)))
+    return launcher.ExitEvidence(failure, **evidence)
+
+
 @pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
 def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, tmp_path: Path) -> None:
     """For lack of memory, as its counter of such kills says; the ranks end with it, whatever they say then."""
     with subprocess.Popen(["true"]) as server:
         server.wait()
-    ended = SimpleNamespace(exitcode=-signal.SIGKILL)
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    found = launcher.cause(tmp_path, launcher.ExitEvidence(failure, oom_kill=oom_kill, server=server.pid))
+    found = launcher.cause(tmp_path, ended_by(signal.SIGKILL, oom_kill=oom_kill, server=server.pid))
     assert found[0] == status
     assert ("for lack of memory" in found[1].message) is oom_kill
     assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
@@ -149,15 +134,77 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
 
 @pytest.mark.parametrize(
     ("name", "oom_kill", "status", "words"),
-    [
-        ("SIGBUS", False, "killed", "--shm-size"),
-        ("SIGKILL", True, "oom_host", "for lack of memory; its"),
-    ],
+    [("SIGBUS", False, "killed", "--shm-size"), ("SIGKILL", True, "oom_host", "for lack of memory; its")],
 )
 def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
     """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
-    ended = SimpleNamespace(exitcode=-getattr(signal, name))
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    found, error = launcher.cause(tmp_path, launcher.ExitEvidence(failure, peak_mb={1: 7.0}, oom_kill=oom_kill))
+    found, error = launcher.cause(tmp_path, ended_by(signal.Signals[name], peak_mb={1: 7.0}, oom_kill=oom_kill))
     assert (found, error.kind) == (status, name)
     assert words in error.message
+
+
+# Control groups: their limits, by version, and those of the groups that they are in
+
+
+V2 = "30 23 0:28 / {mount} rw - cgroup2 cgroup2 rw\n"
+V1 = "".join(
+    f"{number} 23 0:28 / {{mount}}/{name} rw - cgroup cgroup rw,{name}\n"
+    for number, name in enumerate(["memory", "pids", "cpu"])
+)
+V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
+
+
+def test_version_2(kernel: Path) -> None:
+    """The smallest quota, and the budget with the least left, of a group and those that it is in; "max" is no limit."""
+    put(kernel, V2, "0::/a/b\n", {
+        "a/b/cpu.max": "max 100000\n", "a/cpu.max": "250000 100000\n",
+        "a/b/memory.max": "3000\n", "a/b/memory.current": "2000\n", "a/b/memory.stat": "anon 5\ninactive_file 500\n",
+        "a/memory.max": "1600\n", "a/memory.current": "1600\n", "a/memory.stat": "inactive_file 100\n",
+        "a/b/pids.max": "max\n", "a/b/pids.current": "3\n", "a/pids.max": "9\n", "a/pids.current": "4\n",
+    })  # fmt: skip
+    assert cgroups.cpus() == 2.5
+    assert cgroups.memory() == (1600, 1500)
+    assert cgroups.processes() == (9, 4)
+    assert cgroups.Budget(4, 9).free == 0
+
+
+def test_version_1(kernel: Path) -> None:
+    """The same from its files; a quota of -1 and a memory limit near 2 ** 63 are none."""
+    whole = {"memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory.usage_in_bytes": "9\n", "memory.stat": ""}
+    put(kernel, V1, V1_GROUPS, {
+        **{f"memory/a/b/{name}": text for name, text in whole.items()},
+        "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
+    })  # fmt: skip
+    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
+    put(kernel, V1, V1_GROUPS, {
+        "memory/a/memory.limit_in_bytes": "700\n", "memory/a/memory.usage_in_bytes": "600\n",
+        "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
+        "cpu/a/cpu.cfs_quota_us": "150000\n", "cpu/a/cpu.cfs_period_us": "100000\n",
+        "pids/a/pids.max": "30\n", "pids/a/pids.current": "10\n",
+    })  # fmt: skip
+    assert cgroups.cpus() == 1.5
+    assert cgroups.memory() == (700, 400)
+    assert cgroups.processes() == (30, 10)
+
+
+def test_without_control_groups_there_is_no_limit(kernel: Path) -> None:
+    """Neither where the files are missing nor where they can't be understood."""
+    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
+    put(kernel, V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"})
+    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
+
+
+@pytest.mark.parametrize(("mounts", "groups", "file"), [
+    (V2, "0::/slice/job\n", {"slice/cpu.max": "100000 100000\n"}),
+    (V1, V1_GROUPS, {"cpu/a/b/cpu.cfs_quota_us": "120000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}),
+], ids=["2, of a group above", "1"])  # fmt: skip
+def test_a_quota_wherever_it_is_makes_cores_fewer(
+    mounts: str, groups: str, file: dict[str, str], kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are counted by it: of version 1 too, and of a group that isn't at the root of the mount."""
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("HPML_BENCH_CORES", raising=False)
+    put(kernel, mounts, groups, file)
+    assert environment.cores() == 1
+    (kernel / "GROUPS").unlink()
+    assert environment.cores() == 8

@@ -1,15 +1,25 @@
-"""Processes are ended by number and birth."""
+"""Processes are ended by number and birth; jobs, pools, requests to end, and signs of life."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 
-from hpml_bench.system import processes
+from hpml_bench.system import child, heartbeat, processes
+from hpml_bench.system.child import in_order
+from hpml_bench.system.signals import SIGNALS, Stop, stoppable
 
 
 def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
@@ -27,3 +37,227 @@ def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
     assert processes.identify(child.pid) is None
     assert not Path(f"/proc/{child.pid}").exists(), "it is collected, and no zombie"
     child.returncode = -signal.SIGKILL
+
+
+# Jobs that are children: what is done before their command, and where their modules come from
+
+
+STARTED = [sys.executable, "-c", "print('began')"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "began"), [([], True), (["true"], True), (["no-such-module load cuda", "true"], False)]
+)
+def test_a_setup_line_that_fails_ends_the_job(setup: list[str], began: bool, tmp_path: Path) -> None:
+    """Else its runs would be recorded as good in an environment that nobody asked for; the log says at what."""
+    log = tmp_path / "logs" / "job.log"
+    status = child.start(STARTED, {}, log, setup).wait(60)
+    assert (status == 0) is began
+    assert ("began" in log.read_text()) is began
+    assert began or "no-such-module" in log.read_text()
+
+
+def test_the_setup_is_no_argument(tmp_path: Path) -> None:
+    """All users of a machine can read those while its lines run; neither they nor the job get it as a variable."""
+    setup = ["export MY_TOKEN=0123456789", "cat /proc/$$/cmdline; echo; env"]
+    words = [sys.executable, "-c", "import os; print(os.environ['MY_TOKEN'], 'HPML_BENCH_SETUP' in os.environ)"]
+    log = tmp_path / "logs" / "job.log"
+    assert child.start(words, {}, log, setup).wait(60) == 0
+    arguments, _, rest = log.read_text().partition("\n")
+    assert "0123456789" not in arguments
+    assert "HPML_BENCH_SETUP" not in rest
+    assert rest.endswith("0123456789 False\n")
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_module_is_looked_for_where_this_process_looks(
+    seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in the working folder stands in for a library only if it does so here."""
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "__init__.py").touch()
+    (tmp_path / "json" / "tool.py").write_text("print('of the working folder')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)] if seen else ["/usr/lib"])
+    words = child.module("json.tool", "--help")
+    done = subprocess.run([sys.executable, "-E", *words], capture_output=True, text=True, check=True)
+    assert ("of the working folder" in done.stdout) is seen
+
+
+# Forked processes do work in order, and what they can't do is done here
+
+
+HERE = os.getpid()
+
+
+def none_to_be_had(*_: Any, **__: Any) -> Any:
+    raise OSError("no semaphores")
+
+
+def where(item: int) -> tuple[int, bool]:
+    """Return the item, and whether it is done in another process."""
+    return item, os.getpid() != HERE
+
+
+def killed(item: int) -> tuple[int, bool]:
+    """Return as `where`; the process of the fifth item is killed."""
+    if item == 5 and os.getpid() != HERE:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return where(item)
+
+
+@pytest.mark.parametrize(("work", "processes", "elsewhere"), [(where, 3, 20), (where, 1, 0), (where, 0, 0)])
+def test_results_come_in_order(work: Callable[[int], Any], processes: int, elsewhere: int) -> None:
+    """Of several processes and of this one, which does the work alone with fewer than two."""
+    found = list(in_order(work, range(20), processes))
+    assert [item for item, _ in found] == list(range(20))
+    assert sum(other for _, other in found) == elsewhere
+    assert not multiprocessing.active_children()
+
+
+def test_work_goes_on_where_a_process_is_killed() -> None:
+    """As for lack of memory: this process does the rest."""
+    found = list(in_order(killed, range(20), 2))
+    assert [item for item, _ in found] == list(range(20))
+    assert found[5] == (5, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor)],
+)
+def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without fork or semaphores, or that starts no more processes."""
+    monkeypatch.setattr(owner, name, none_to_be_had)
+    assert list(in_order(where, range(7), 3)) == [(item, False) for item in range(7)]
+
+
+def test_an_error_of_the_work_is_raised_here() -> None:
+    """The first one, by its item."""
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // (item - 3), range(9), 2))
+
+
+# Requests to end: signals in the main thread, in a run, and where they are ignored
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
+    """Outside a run; afterwards the handlers are those from before."""
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(KeyboardInterrupt), stoppable() as stop:
+        os.kill(os.getpid(), number)
+    assert stop.requested
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_a_run_sees_the_request_in_its_own_time() -> None:
+    """Within a run nothing is raised: the books are kept first."""
+    with stoppable() as stop, stop.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+
+
+def test_one_request_is_known_everywhere() -> None:
+    """A sweep and the runs in it share it; the next sweep starts afresh."""
+    with stoppable() as outer:
+        with stoppable() as inner:
+            assert inner is outer
+        assert signal.getsignal(signal.SIGTERM) == outer.handle
+    with stoppable() as later:
+        assert later is not outer
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    """Only the main thread may set handlers; elsewhere a sweep runs without."""
+    found: list[Stop] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def sweep() -> None:
+        with stoppable() as stop:
+            found.append(stop)
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    thread.join()
+    assert len(found) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """Under nohup a closed terminal ends nothing: SIGHUP is ignored before a sweep, and during it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# The ranks' signs of life: where each is, and whether it works or waits
+
+
+@pytest.fixture
+def heart(tmp_path: Path) -> Iterator[Path]:
+    """A folder into which this process beats as rank 3."""
+    heartbeat.begin(tmp_path, 3)
+    yield tmp_path
+    os.close(heartbeat._Heart.file)
+    heartbeat._Heart.file = None
+
+
+def test_a_heartbeat_says_where(heart: Path) -> None:
+    """The last one counts, whole, also when it is shorter than the one before; its number rises."""
+    heartbeat.beat("a very long place indeed " * 20)
+    (before,) = heartbeat.read(heart)
+    heartbeat.beat("step 2")
+    (beat,) = heartbeat.read(heart)
+    assert (beat.rank, beat.pid, beat.where) == (3, os.getpid(), "step 2")
+    assert beat.count == before.count + 1
+    (heart / "heartbeat-rank4").write_text("torn\t")
+    assert heartbeat.read(heart) == (beat,)
+    heartbeat.remove(heart)
+    assert heartbeat.read(heart) == ()
+
+
+def test_a_process_at_work_beats_and_one_that_waits_does_not(heart: Path) -> None:
+    """In a call that beats nowhere, which computes for a while and then hangs; the place stays."""
+
+    def beats() -> int:
+        (beat,) = heartbeat.read(heart)
+        assert beat.where == "building"
+        return beat.count
+
+    heartbeat.beat("building")
+    first = beats()
+    with heartbeat.busy(every=0.1):
+        deadline = time.monotonic() + 60
+        while beats() == first and time.monotonic() < deadline:
+            sum(range(1000))
+        assert beats() > first
+        time.sleep(1)
+        at_rest = beats()
+        time.sleep(0.5)
+        assert beats() == at_rest
+    ended = beats()
+    sum(range(10_000_000))
+    assert beats() == ended
+
+
+@pytest.mark.parametrize("error", [RuntimeError("/proc/self/io: file was empty"), ValueError(), OSError()], ids=repr)
+def test_without_a_count_of_bytes_the_processor_s_time_tells(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some kernels give none, or an empty one."""
+
+    def io_counters(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", io_counters)
+    assert heartbeat._work()[1] == 0
+
+
+def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
+    """As under torchrun: no file is written."""
+    heartbeat.beat("step 1")
+    assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,24 @@
-"""Temporary files and folders of several processes, hosts and containers: each is told from those that were left."""
+"""Temporary files and folders of several processes, hosts and containers, told from those that were left; locks."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hpml_bench.records.files import remove_temporary, write_atomically
+from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.jobs import write_once
-from hpml_bench.system import temporary
-from hpml_bench.system.cache import locked
+from hpml_bench.system import cache, temporary
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400
@@ -77,7 +81,7 @@ def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
     for path in (old / "entry" / "weights", left / "entry" / "weights", lock, kept / "entry", old / "entry",
                  left / "entry", kept, old, left):  # fmt: skip
         aged(path, DAY + 60)
-    with locked(target):
+    with cache.locked(target):
         assert {*tmp_path.iterdir()} == {kept, new_lock, tmp_path / "entry.lock"}
 
 
@@ -93,14 +97,11 @@ def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert temporary.host_id() == here
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: write_atomically(path, "x"),
-        lambda path: write_once(path, "x"),
-        lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
-    ],
-)
+@pytest.mark.parametrize("write", [
+    lambda path: write_atomically(path, "x"),
+    lambda path: write_once(path, "x"),
+    lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
+])  # fmt: skip
 def test_no_two_writers_share_a_name(
     write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,3 +151,41 @@ def test_a_removed_folder_of_multiprocessing_ends_no_process_with_a_traceback(tm
         check=True,
     )  # fmt: skip
     assert (done.stderr, [*tmp_path.iterdir()]) == ("", [])
+
+
+# Locks where a file system has none: told in one sentence, and no marker is taken that would outlive its holder
+
+
+def enter(context) -> None:
+    with context:
+        pass
+
+
+LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "results": (lambda folder: enter(locked(folder)), "give an --out on another one"),
+    "opened": (lambda folder: enter(ResultsFolder.open(folder)), "give an --out on another one"),
+    "cache": (lambda folder: enter(cache.locked(folder / "entry")), "set HPML_BENCH_CACHE"),
+}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("what", LOCKS)
+def test_a_file_system_without_locks_is_told(
+    what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What flock answers becomes one sentence with the folder and what to do; nothing is taken for a lock instead."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    take, advice = LOCKS[what]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # a marker left by the first would be in the way of the second
+            with pytest.raises(UserError, match="this file system can't lock files") as told:
+                take(tmp_path)
+            assert str(tmp_path) in str(told.value)
+            assert advice in str(told.value)
+    monkeypatch.undo()
+    take(tmp_path)

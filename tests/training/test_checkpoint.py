@@ -76,15 +76,12 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     return faults.content_of(folder, record)
 
 
-@pytest.mark.parametrize(
-    ("method", "kills", "changes"),
-    [
-        ("lora", ((21, 1), (42, 0)), {}),
-        ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
-        ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
-        ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
-    ],
-)
+@pytest.mark.parametrize(("method", "kills", "changes"), [
+    ("lora", ((21, 1), (42, 0)), {}),
+    ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
+    ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
+    ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
+])  # fmt: skip
 def test_a_killed_run_goes_on(
     method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
 ) -> None:
@@ -141,22 +138,19 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
             return None
 
 
-@pytest.mark.parametrize(
-    ("method", "optimizer", "changes"),
-    [
-        ("lora", "adamw", {"micro_batch": 3}),
-        ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
-        ("full", "muon", {}),
-        ("full", "adamw_8bit", {}),
-        ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
-        ("adapter", "lion", {"gradient_checkpointing": True}),
-        ("head", "sgd", {"steps": None, "epochs": 4}),
-        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
-        ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
-        ("qlora", "adamw", {}),
-        ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("method", "optimizer", "changes"), [
+    ("lora", "adamw", {"micro_batch": 3}),
+    ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
+    ("full", "muon", {}),
+    ("full", "adamw_8bit", {}),
+    ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
+    ("adapter", "lion", {"gradient_checkpointing": True}),
+    ("head", "sgd", {"steps": None, "epochs": 4}),
+    ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
+    ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
+    ("qlora", "adamw", {}),
+    ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
+])  # fmt: skip
 def test_what_a_step_depends_on_is_saved(
     method: Any, optimizer: str, changes: dict[str, Any], rows: Prepared, tmp_path: Path
 ) -> None:
@@ -384,13 +378,19 @@ def _job(name: str) -> Job:
     return Job(engine="slurm", job=name, restart=0, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
 
 
+def _attempt(folder: Path, job: str, step: int) -> RunFolder:
+    """Begin a job's attempt, which has saved its state after a step."""
+    attempt = SharedResults(folder, _job(job)).begin(tiny.spec())
+    (attempt.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+    (attempt.path / "points.jsonl").write_text(f"points of {job}")
+    return attempt
+
+
 def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None:
     """The newest, with its points; only one attempt has it. A run that is done keeps none, nor do its attempts."""
     spec = tiny.spec()
     for job, step in (("1", 8), ("2", 16)):
-        attempt = SharedResults(tmp_path, _job(job)).begin(spec).path
-        (attempt / CHECKPOINTS / str(step)).mkdir(parents=True)
-        (attempt / "points.jsonl").write_text(f"points of {job}")
+        _attempt(tmp_path, job, step)
     own = SharedResults(tmp_path, _job("3")).begin(spec)
     assert own.saved == 16
     own.begin()
@@ -404,13 +404,6 @@ def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None
     zombie.mkdir(parents=True)  # its node was given up, and it has gone on
     SharedResults(tmp_path, _job("3")).publish(spec, record)
     assert not list(tmp_path.glob(f"attempts/*/{CHECKPOINTS}"))
-
-
-def _attempt(folder: Path, job: str, step: int) -> RunFolder:
-    attempt = SharedResults(folder, _job(job)).begin(tiny.spec())
-    (attempt.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
-    (attempt.path / "points.jsonl").write_text("")
-    return attempt
 
 
 def test_a_time_limit_ends_a_run_only_where_it_gets_no_further(tmp_path: Path) -> None:

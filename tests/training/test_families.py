@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from helpers import families, language_models
+from helpers import language_models
 from helpers.language_models import logits, spec_of, trained
 from hpml_bench import load_trained
 from hpml_bench.plugins.decoding import Decoding, Generator
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", COVERED)
 def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str, folder: Path, tmp_path: Path) -> None:
     """Each update has an effect; it is saved, loaded by PEFT too, and merged, to the same logits."""
-    base = families.save_family(kind, folder / kind)
+    base = language_models.save_family(kind, folder / kind)
     model, made, _, spec = trained(base, "lora")
     found, shares = logits(model), coverage.coverage(model.encoder)
     assert round(shares["adapted_percent"]) == COVERED[kind][0]
@@ -66,14 +66,14 @@ MASKED = {"gpt_oss", "llama4_text", "gemma4_text", "mamba", "falcon_mamba", "mam
 """Windows, or no attention that says that it is causal."""
 
 
-@pytest.mark.parametrize("kind", [*families.FAMILIES, *PLAIN])
+@pytest.mark.parametrize("kind", [*language_models.FAMILIES, *PLAIN])
 def test_padding_on_the_right_is_read_without_a_mask(kind: str, folder: Path) -> None:
     """States of real tokens are equal to the bit; a model with windows keeps its mask."""
-    if kind in families.FAMILIES:
-        model = AutoModelForCausalLM.from_pretrained(families.save_family(kind, folder / kind))
+    if kind in language_models.FAMILIES:
+        model = AutoModelForCausalLM.from_pretrained(language_models.save_family(kind, folder / kind))
     else:
         fields = CONFIG_MAPPING[kind].__dataclass_fields__
-        options = {"num_hidden_layers": 2, "word_embed_proj_dim": 32, "ffn_dim": 64} | families.COMMON
+        options = {"num_hidden_layers": 2, "word_embed_proj_dim": 32, "ffn_dim": 64} | language_models.COMMON
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
             CONFIG_MAPPING[kind](**{key: value for key, value in options.items() if key in fields})
@@ -90,7 +90,7 @@ def test_padding_on_the_right_is_read_without_a_mask(kind: str, folder: Path) ->
 def test_qlora_quantises_what_no_kernel_reads(kind: str, folder: Path) -> None:
     """Packed weights that the model's code reads itself would be misread: they stay floats, as stacked experts do."""
     pytest.importorskip("bitsandbytes")
-    base = families.save_family(kind, folder / kind)
+    base = language_models.save_family(kind, folder / kind)
     model, _, _, spec = trained(base, "qlora", steps=2)
     shares = coverage.coverage(model.encoder)
     assert tuple(map(round, (shares["adapted_percent"], shares["quantized_percent"]))) == COVERED[kind]
@@ -124,12 +124,12 @@ def test_what_does_not_fit_is_unsupported_with_a_reason(
 ) -> None:
     """When the model is built, not by a traceback in training."""
     with pytest.raises(Unsupported, match=reason):
-        trained(families.save_family(kind, folder / kind), method, options, steps=1)
+        trained(language_models.save_family(kind, folder / kind), method, options, steps=1)
 
 
 def test_lora_by_pefts_name_is_lora(folder: Path) -> None:
     """With the same rank and scale, experts included; options that PEFT can't combine with experts leave those out."""
-    base = families.save_family("gpt_oss", folder / "gpt_oss")
+    base = language_models.save_family("gpt_oss", folder / "gpt_oss")
     plain, by_name = (
         {name: weight.shape for name, weight in trained(base, *method, steps=0)[0].named_parameters()}
         for method in (("lora", {}), ("peft", {"type": "LORA", "r": 8, "lora_alpha": 16}))
@@ -141,7 +141,7 @@ def test_lora_by_pefts_name_is_lora(folder: Path) -> None:
 
 def test_preview_says_what_is_left_as_it_is(folder: Path, language_model_folders: dict[str, Path]) -> None:
     """By method, from the configuration; nothing where all is adapted, or where values of weights are needed."""
-    base = families.save_family("gpt_oss", folder / "gpt_oss")
+    base = language_models.save_family("gpt_oss", folder / "gpt_oss")
     runs = [spec_of(base, "qlora"), spec_of(base, "full"), spec_of(base, "lora", {"target": ["q_proj"]})]
     runs += [spec_of(base, "lora", {"dropout": 0.5}), spec_of(base, "peft", {"type": "PISSA"})]
     found = list(coverage.notes(base, runs))
@@ -160,10 +160,10 @@ def test_only_what_acts_on_weights_has_a_coverage(language_model_folders: dict[s
     assert coverage.coverage(nn.ModuleDict({"part": nn.Linear(2, 2)})) == {}
 
 
-@pytest.mark.parametrize("kind", families.COMPOSITES)
+@pytest.mark.parametrize("kind", language_models.COMPOSITES)
 def test_of_a_model_listed_for_images_the_text_model_is_trained(kind: str, tmp_path: Path) -> None:
     """Where transformers lists no language model of the kind; its logits are theirs, and its cache holds."""
-    base = families.save_composite(kind, tmp_path / kind)
+    base = language_models.save_of_images(kind, tmp_path / kind)
     theirs = AutoModelForImageTextToText.from_pretrained(base)
     expected = language_models.logits_of(theirs)
     torch.testing.assert_close(logits(trained(base, "none")[0]), expected, rtol=1e-4, atol=1e-4)

@@ -13,13 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    MambaConfig,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig, TemperatureLogitsWarper, TopPLogitsWarper
 
 from helpers import language_models, tiny
 from helpers.loops import over_ranks
@@ -28,15 +22,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.generation import (
-    NEAR,
-    GeneratedText,
-    answer_all,
-    choose,
-    generate,
-    rehearse_answers,
-    text_of,
-)
+from hpml_bench.training.generation import NEAR, GeneratedText, answer_all, choose, generate, rehearse_answers, text_of
 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")

@@ -37,13 +37,10 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] == CUDA_BLOCK_MB
 
 
-@pytest.mark.parametrize(
-    "ways",
-    [
-        (("cpu", 1), ("cuda", 1)),
-        pytest.param((("cuda", 1), ("cuda", 2)), marks=pytest.mark.multigpu),  # gradients are reduced by NCCL
-    ],
-)
+@pytest.mark.parametrize("ways", [
+    (("cpu", 1), ("cuda", 1)),
+    pytest.param((("cuda", 1), ("cuda", 2)), marks=pytest.mark.multigpu),  # gradients are reduced by NCCL
+])  # fmt: skip
 def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], ...], tmp_path: Path) -> None:
     """In float32 the losses are the same but for the order of sums."""
     fork_server.start_fork_server()

@@ -92,15 +92,12 @@ def quantized_layers(model: nn.Module) -> list[str]:
 # Training
 
 
-@pytest.mark.parametrize(
-    ("task", "kind", "method", "precision"),
-    [
-        ("language", "nf4", "adapter", "fp32"),
-        ("language", "int8", "prompt_tuning", "bf16"),
-        ("classification", "nf4", "lora", "bf16"),
-        ("classification", "int8", "lora", "fp32"),
-    ],
-)
+@pytest.mark.parametrize(("task", "kind", "method", "precision"), [
+    ("language", "nf4", "adapter", "fp32"),
+    ("language", "int8", "prompt_tuning", "bf16"),
+    ("classification", "nf4", "lora", "bf16"),
+    ("classification", "int8", "lora", "fp32"),
+])  # fmt: skip
 def test_a_quantised_backbone_trains(
     task: str, kind: str, method: str, precision: str, model_folders: dict[str, Path]
 ) -> None:
@@ -229,17 +226,14 @@ def test_weights_in_bfloat16_leave_norms_in_float32(model_folders: dict[str, Pat
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("kind", "method", "options", "told"),
-    [
-        ("nf4", "full", {}, "trains the backbone's own weights"),
-        ("int8", "full", {}, "trains the backbone's own weights"),
-        ("nf4", "peft", {"type": "DORA"}, "computes with the backbone's weights"),
-        ("int8", "peft", {"type": "SHIRA"}, "computes with the backbone's weights"),
-        ("nf4", "peft", {"type": "PISSA"}, "starts from a decomposition"),
-        ("int8", "peft", {"type": "CORDA"}, "starts from a decomposition"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "method", "options", "told"), [
+    ("nf4", "full", {}, "trains the backbone's own weights"),
+    ("int8", "full", {}, "trains the backbone's own weights"),
+    ("nf4", "peft", {"type": "DORA"}, "computes with the backbone's weights"),
+    ("int8", "peft", {"type": "SHIRA"}, "computes with the backbone's weights"),
+    ("nf4", "peft", {"type": "PISSA"}, "starts from a decomposition"),
+    ("int8", "peft", {"type": "CORDA"}, "starts from a decomposition"),
+])  # fmt: skip
 def test_what_needs_float_weights_is_unsupported(
     method: str, options: dict[str, Any], told: str, kind: str, model_folders: dict[str, Path]
 ) -> None:
@@ -280,14 +274,6 @@ def test_a_missing_package_is_named_before_the_sweep(
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_four_bits_are_refused_for_eight() -> None:
-    """They would have no effect."""
-    with pytest.raises(ValueError, match="options of nf4"):
-        tiny.settings(quantization={"name": "int8", "compute_dtype": "bfloat16"})
-    with pytest.raises(ValueError, match="nf4"):
-        tiny.settings(quantization="fp4")
-
-
 def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     """A name alone is spelled out first; and a run without quantisation keeps its id."""
     suite = tiny.local_suite(tmp_path, quantization="nf4")
@@ -300,17 +286,14 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
 # Counts
 
 
-@pytest.mark.parametrize(
-    ("setting", "scales"),
-    [
-        # a scale of four bytes a block of 64, and 16 levels of four bytes a layer
-        ({"name": "nf4", "double_quantization": False}, IN_LINEAR // 64 * 4 + 14 * 16 * 4),
-        # a byte a block, and a layer's 16 levels, 256 levels of the scales, one scale of theirs, and an offset
-        ("nf4", IN_LINEAR // 64 + 14 * (16 + 256 + 1 + 1) * 4),
-        # four bytes a row
-        ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
-    ],
-)
+@pytest.mark.parametrize(("setting", "scales"), [
+    # a scale of four bytes a block of 64, and 16 levels of four bytes a layer
+    ({"name": "nf4", "double_quantization": False}, IN_LINEAR // 64 * 4 + 14 * 16 * 4),
+    # a byte a block, and a layer's 16 levels, 256 levels of the scales, one scale of theirs, and an offset
+    ("nf4", IN_LINEAR // 64 + 14 * (16 + 256 + 1 + 1) * 4),
+    # four bytes a row
+    ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
+])  # fmt: skip
 def test_parameters_and_bytes_are_counted(
     setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""One run from launch to record: real ranks, real DDP."""
+"""One run from launch to record: real ranks, real DDP; settings that are refused, a selected step, self-checks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 
 from helpers import skips, tiny
+from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
-from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.predictions import Predictions, read_predictions
+from hpml_bench.records.run import Consumed, Point, RunRecord
+from hpml_bench.report.checks import RunFigures, self_checks
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec, TaskSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
 
@@ -83,13 +87,10 @@ def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[Ru
     assert other.consumed == record[0].consumed
 
 
-@pytest.mark.parametrize(
-    ("spec", "status", "says"),
-    [
-        (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
-        (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "status", "says"), [
+    (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
+    (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
+])  # fmt: skip
 def test_a_run_that_cannot_end_well_has_a_status(
     spec: RunSpec, status: str, says: str, prepared_for_ranks: Prepared, tmp_path: Path
 ) -> None:
@@ -183,6 +184,43 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     assert finalized.keys() == {"control"}, finalized
 
 
+# Settings
+
+OF_BF16 = {"trained_weights": "bfloat16"}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),
+    ({"weights": "bfloat16"}, "weights bfloat16 need precision bf16, not fp32"),
+    (OF_BF16, "trained_weights bfloat16 need precision bf16, not fp32"),
+    (OF_BF16 | {"precision": "auto", "weights": "float16"}, "trained_weights bfloat16 need precision bf16, not fp16"),
+    (OF_BF16 | {"precision": "bf16", "sharding": "fsdp"}, "sharding takes one type of trained weights"),
+    ({"precision": "fp16", "sharding": "fsdp"}, "take bf16"),  # ranks would skip different steps
+    ({"quantization": {"name": "int8", "compute_dtype": "bfloat16"}}, "options of nf4"),  # they would have no effect
+    ({"quantization": "fp4"}, "nf4"),
+    ({"select": "best"}, "give eval_every"),  # five evaluations by default, without answers of language models
+    *(
+        ({"eval_every": 2} | changes, "go together")
+        for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2})
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED)
+def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) -> None:
+    """One sentence each, when they are read."""
+    with pytest.raises(ValueError, match=said):
+        tiny.settings(**changes)
+
+
+def test_settings_that_a_machine_decides() -> None:
+    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU; `auto` is the precision that weights need."""
+    with pytest.raises(UserError, match="micro_batch 5 does not divide"):
+        resolve_devices(tiny.settings(micro_batch=5, world_size=None))
+    with pytest.raises(UserError, match="precision is tf32, which GPUs have from compute capability"):
+        resolve_devices(tiny.settings(precision="tf32"))
+    for weights, precision in (("bfloat16", "bf16"), ("float16", "fp16")):
+        assert resolve_devices(tiny.settings(weights=weights, precision="auto")).precision == precision
+
+
 # Runs whose step was selected: they are, to the bit, runs that ended there
 
 
@@ -227,3 +265,79 @@ def test_the_run_is_one_that_ended_there(select: dict[str, Any], method: str, wo
     _, other = run("other", steps=step)
     assert own == other
     assert own["forgetting"] != 0
+
+
+# The arithmetic self-checks: each passes on a sound run and fails on the fault it is there for
+
+
+def predictions(*index: int) -> Predictions:
+    """Return the predictions of these four rows, three of them right."""
+    return Predictions(np.array(index), np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]), np.zeros(4))
+
+
+def sound() -> dict[str, Any]:
+    """Return the figures of a run of 6 steps of 12 that adds up."""
+    seconds, losses = [0.5, 0.25, 0.25, 0.25, 0.25, 0.25], [3.0, 2.0, 1.0, 1.0, 0.5, 0.5]
+    points = [Point(metric="step_seconds", step=i, value=v) for i, v in enumerate(seconds, 1)]
+    points += [Point(metric="train_loss", step=i, value=v) for i, v in enumerate(losses, 1)]
+    return {
+        "metrics": {
+            "samples_per_second": 48.0,
+            "train_seconds": 1.75,
+            "train_seconds_second_clock": 1.753,
+            "train_loss": 8 / 6,
+            "test_accuracy": 0.75,
+        },
+        "points": points,
+        "consumed": Consumed(steps=6, samples=72, real_tokens=700, padded_tokens=720, order="o"),
+        "settings": tiny.settings(),
+        "predictions": predictions(0, 1, 2, 3),
+        "test_rows": 4,
+        "task": SequenceClassification(None, ("a", "b")),
+        "parameters": {"trainable": 10, "in the optimizer": 10, "with a gradient": 10},
+    }
+
+
+def failed(**changes: Any) -> list[str]:
+    return [check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed]
+
+
+def test_a_sound_run_passes_all() -> None:
+    """Figures that agree pass every check."""
+    assert failed() == []
+
+
+METRICS, POINTS = sound()["metrics"], sound()["points"]
+FAULTS = [
+    *(({"metrics": METRICS | {metric: value}}, check) for metric, value, check in (
+        ("samples_per_second", 96.0, "throughput"), ("samples_per_second", None, "throughput"),
+        ("train_seconds", 1.25, "training time"), ("train_seconds_second_clock", 1.72, "second clock"),
+        ("train_seconds_second_clock", None, "second clock"), ("train_loss", 0.5, "training loss"),
+        ("test_accuracy", 0.76, "accuracy"),
+    )),
+    # a rate over all steps, the first included, that fits its own seconds
+    ({"metrics": METRICS | {"samples_per_second": 72 / 1.75, "timed_seconds": 1.75}}, "throughput"),
+    ({"predictions": predictions(0, 1, 2, 2)}, "predictions"),
+    ({"consumed": sound()["consumed"].model_copy(update={"samples": 73})}, "budget"),
+    ({"parameters": sound()["parameters"] | {"with a gradient": 9}}, "parameters"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "check"), FAULTS)
+def test_a_figure_that_contradicts_its_source_fails(changes: dict[str, Any], check: str) -> None:
+    """Metrics that their points don't give, a row predicted twice, other samples than steps x batch, lost gradients."""
+    assert failed(**changes) == [check]
+
+
+def test_time_that_no_step_has_is_found() -> None:
+    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through."""
+    points = [p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p for p in sound()["points"]]
+    metrics = sound()["metrics"] | {"train_seconds": 1.65, "samples_per_second": 60 / 1.15}
+    assert failed(points=points, metrics=metrics) == ["second clock"]
+    assert failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004}) == []
+
+
+def test_a_lost_step_is_found() -> None:
+    """A step without its point is found."""
+    points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
+    assert "every step" in failed(points=points)

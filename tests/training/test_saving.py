@@ -60,7 +60,10 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too."""
+    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too.
+
+    And as a system that others trained, in another suite.
+    """
     expected = saved(model_folders[kind], method, tmp_path)
     if method == "full":
         assert_close(language_models.logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
@@ -71,6 +74,8 @@ def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict
     model = load_trained(tmp_path)
     assert not any(part.training for part in model.modules())
     assert torch.equal(logits(model), expected)
+    system = language_models.trained(model_folders[kind], "trained", {"path": str(tmp_path)})[0]
+    assert torch.equal(logits(system), expected)
     assert (logits(language_models.trained(model_folders[kind], "none")[0]) - expected).abs().max() > 0.1
 
 
@@ -304,8 +309,8 @@ def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     assert_close(task.row_losses(everywhere[batch.labels[:, 1:] != -100], batch.labels), losses)
 
 
-def test_the_command_writes_a_card(by_command: Path) -> None:
-    """What was trained and how, its figures as recorded, and lines that load it."""
+def test_the_command_writes_a_card(by_command: Path, tmp_path: Path) -> None:
+    """What was trained and how, its figures as recorded, and lines that load it; a whole model by its file."""
     (path,) = by_command.glob("out/words/*/run.json")
     record, card = load_record(path), (by_command / "saved" / "README.md").read_text()
     assert card.startswith("# lora on path:")
@@ -318,6 +323,11 @@ def test_the_command_writes_a_card(by_command: Path) -> None:
     assert f"| exact match | {100 * score:.1f} % | " in card
     assert f"| test loss | {loss:.3f} nats/token | " in card
     assert "| test perplexity |" in card or "| perplexity |" in card
+    (tmp_path / "config.json").write_text("{}")
+    model_card.write_card(record, tmp_path)
+    whole = (tmp_path / "README.md").read_text()
+    assert 'AutoModel.from_pretrained("FOLDER")' in whole
+    assert "PeftModel" not in whole
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -386,16 +396,6 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0
     assert not (tmp_path / "saved").exists()
-
-
-def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path, tmp_path: Path) -> None:
-    """By the file that is there."""
-    (path,) = by_command.glob("out/words/*/run.json")
-    (tmp_path / "config.json").write_text("{}")
-    model_card.write_card(load_record(path), tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert 'AutoModel.from_pretrained("FOLDER")' in card
-    assert "PeftModel" not in card
 
 
 # Sizes

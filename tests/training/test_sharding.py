@@ -1,4 +1,4 @@
-"""Sharded runs (FSDP2): losses, gradient norms, saved files and answers are those of DDP; each rank keeps its share."""
+"""Sharded runs (FSDP2) are those of DDP, each rank with its share; and trained weights in bfloat16."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftType
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from helpers import tiny
-from helpers.loops import Recorder, over_ranks
+from helpers.loops import Recorder, over_ranks, run_of, trainer_of
 from hpml_bench.builtin.methods.peft import REFUSED as REFUSED_TYPES
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
@@ -25,9 +30,11 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.system.errors import Unsupported
+from hpml_bench.training import optimization
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.distributed import _share_weights, blocks
+from hpml_bench.training.distributed import _share_weights, blocks, clip_grad_norm
 from hpml_bench.training.model import NOT_SHARDED, build_model
+from hpml_bench.training.optimization import Rounded, make_optimizer, rounded
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
@@ -67,7 +74,24 @@ RUNS = {
 
 
 class Watch(Recorder):
-    """Keeps the share of the weights' bytes that is on this rank between steps, too."""
+    """Keeps the share of the weights' bytes that is on this rank between steps, too.
+
+    And the most blocks that are whole at the end of one's pass in the evaluations while training.
+    """
+
+    whole = 0
+
+    def before_training(self) -> None:
+        self.hooks = [block.register_forward_hook(self.look) for block in blocks(self.run.model)]
+
+    def look(self, *_: object) -> None:
+        if not self.run.model.training:
+            found = [any(not isinstance(w, DTensor) for w in block.parameters()) for block in blocks(self.run.model)]
+            self.whole = max(self.whole, sum(found))
+
+    def after_training(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         weights = [*self.run.model.parameters()]
@@ -106,7 +130,7 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
                 where = folder / f"{name}-{spec.settings.sharding}"
                 save_trained(run.model, run.method, spec, prepared, where)
                 steps = [watch.values("loss"), watch.values("grad_norm")]
-                torch.save((steps, watch.share, watch.evaluations[-1].predictions), where / "found.pt")
+                torch.save((steps, watch.share, watch.whole, watch.evaluations[-1].predictions), where / "found.pt")
 
 
 def do(folder: Path, names: Iterable[str]) -> Path:
@@ -142,10 +166,11 @@ def test_a_sharded_type_of_peft_is_the_same(types_done: Path, name: str) -> None
 
 
 def assert_equal(done: Path, name: str) -> None:
-    (steps, _, plain), (own, share, sharded) = (
+    (steps, _, _, plain), (own, share, whole, sharded) = (
         torch.load(done / f"{name}-{kind}" / "found.pt", weights_only=False) for kind in ("none", "fsdp")
     )
     assert len(steps[0]) == 6
+    assert whole <= 1
     close = 1e-6 if name != "bf16" else 1e-5
     torch.testing.assert_close(torch.tensor(own), torch.tensor(steps), rtol=close, atol=0)
     torch.testing.assert_close(torch.tensor(sharded.loss), torch.tensor(plain.loss), rtol=1e-5, atol=1e-6)
@@ -155,9 +180,9 @@ def assert_equal(done: Path, name: str) -> None:
     files = [path.relative_to(done / f"{name}-none") for path in (done / f"{name}-none").rglob("*.safetensors")]
     assert files
     for file in files:
-        whole, saved = load_file(done / f"{name}-none" / file), load_file(done / f"{name}-fsdp" / file)
-        assert saved.keys() == whole.keys()
-        for key, weight in whole.items():
+        known, saved = load_file(done / f"{name}-none" / file), load_file(done / f"{name}-fsdp" / file)
+        assert saved.keys() == known.keys()
+        for key, weight in known.items():
             torch.testing.assert_close(saved[key], weight, rtol=1e-4, atol=1e-6)
 
 
@@ -183,14 +208,8 @@ def test_blocks_that_share_weights_are_seen(tmp_path: Path, kind: str, share: bo
     assert _share_weights(model, found) == share
 
 
-def test_sharding_takes_no_loss_scale() -> None:
-    """Ranks would skip different steps in fp16."""
-    with pytest.raises(ValueError, match="take bf16"):
-        tiny.settings(sharding="fsdp", precision="fp16")
-
-
 def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
-    """Weights, gradients and optimizer states are a quarter on four ranks while training; evaluations have all."""
+    """Weights, gradients and optimizer states are a quarter on four ranks while training; all weights after it."""
     found = {}
     for spec, prepared in specs(tmp_path, "four-ranks"):
         full = spec.model_copy(update={"method": method_of("full")})
@@ -199,5 +218,158 @@ def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
     for part in ("weights", "gradients", "optimizer"):
         assert getattr(four, part) == pytest.approx(getattr(one, part) / 4, rel=0.05)
     assert four.buckets == 0
-    assert one.weights + four.held < four.evaluation < one.evaluation
+    batch = one.evaluation - one.held
+    assert one.weights < four.evaluation - batch < one.weights + four.held  # some blocks are not whole beside the share
     assert four.held < four.step < one.step
+
+
+# Trained weights in bfloat16: an optimizer's float32 steps, rounded stochastically, alike on all ranks
+
+
+OPTIMIZERS = ("adamw", "sgd", "lion", "muon", "adamw_8bit")
+
+
+def neighbours(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of bfloat16 next to float32 values, towards 0 and away from it, by numpy's bits."""
+    bits = values.detach().numpy().view(np.uint32)
+    below = bits & np.uint32(0xFFFF0000)
+    above = np.where(bits == below, below, below + np.uint32(0x10000))
+    return torch.from_numpy(below.view(np.float32)), torch.from_numpy(above.view(np.float32))
+
+
+@given(st.floats(2.0**-100, 2.0**100, width=32), st.booleans(), st.integers(0, 100))
+def test_a_value_becomes_one_of_its_neighbours_and_keeps_its_mean(value: float, negative: bool, seed: int) -> None:
+    """Up or down with chances by the distance: the mean of 10,000 is within five of its standard errors."""
+    values = torch.full((10_000,), -value if negative else value)
+    torch.manual_seed(seed)
+    found = rounded(values)
+    assert found.dtype == torch.bfloat16
+    low, high = (float(side[0]) for side in neighbours(values[:1]))
+    assert set(found.float().unique().tolist()) <= {low, high}
+    step = abs(high - low)
+    assert abs(float(found.double().mean()) - float(values[0])) <= 5 * 0.5 * step / 100
+
+
+def test_not_a_number_stays_so() -> None:
+    """Whatever its bits are: those of a GPU, 0x7FFFFFFF, would overflow to those of -0."""
+    values = torch.tensor([0x7FFFFFFF, -1, 0x7FC00000], dtype=torch.int32).view(torch.float32)
+    assert rounded(values.repeat(100)).isnan().all()
+
+
+def layers(kind: torch.dtype) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 96, bias=False), nn.LayerNorm(96), nn.Linear(96, 64))
+    for weight in model.parameters():
+        start = weight.data.to(torch.bfloat16).to(torch.float32)  # both start from the same values
+        weight.data = start.to(kind) if weight.ndim > 1 else start
+        weight.grad = torch.randn(weight.shape).to(torch.bfloat16).to(weight.dtype)
+    return model
+
+
+def optimizer_of(model: nn.Module, name: str, kind: str, seed: int = 0) -> torch.optim.Optimizer:
+    settings = tiny.settings(
+        optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1, device="cpu"
+    )
+    return make_optimizer(model, nn.Identity(), MethodSpec(name="m", method="full", lr=1e-3), settings, seed)
+
+
+@pytest.mark.parametrize("together", [1, 1 << 24])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_is_that_of_float32_rounded(name: str, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices move to a neighbour of where float32 ones move, vectors to the same place, however many at a time."""
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(optimization, "STEPPED_TOGETHER", together)
+    whole, half = layers(torch.float32), layers(torch.bfloat16)
+    optimizer_of(whole, name, "float32").step()
+    stepped = optimizer_of(half, name, "bfloat16")
+    assert isinstance(stepped, Rounded)
+    stepped.step()
+    moved = 0
+    for (key, expected), found in zip(whole.named_parameters(), half.parameters(), strict=True):
+        if expected.ndim == 1:
+            assert found.equal(expected), key
+            continue
+        low, high = neighbours(expected)
+        assert found.dtype == torch.bfloat16
+        assert ((found.float() == low) | (found.float() == high)).all(), key
+        moved += int((found != layers(torch.bfloat16).get_parameter(key)).sum())
+    assert moved  # most steps are smaller than the distance of two numbers, and some move all the same
+    stepped.zero_grad()
+    assert all(weight.grad is None for weight in half.parameters())
+    kept = sum(copy.untyped_storage().nbytes() for group in stepped.param_groups for copy in group["params"])
+    assert kept <= 4 * len([*half.parameters()]) * 4  # copies have no values between steps
+
+
+def test_ranks_round_alike_and_seeds_do_not() -> None:
+    """The random bits depend on the run's seed and the step alone, not on torch's generator; a state goes on."""
+    found = []
+    for draws, seed in ((0, 0), (7, 0), (0, 1)):
+        model = layers(torch.bfloat16)
+        optimizer = optimizer_of(model, "adamw", "bfloat16", seed)
+        torch.manual_seed(draws)
+        optimizer.step()
+        found.append(torch.cat([weight.detach().float().flatten() for weight in model.parameters()]))
+    assert found[0].equal(found[1])
+    assert not found[0].equal(found[2])
+
+
+def test_a_state_goes_on() -> None:
+    """Two steps, or one, its state read by another optimizer, and one more: the same bits."""
+    for name in OPTIMIZERS:
+        if name == "adamw_8bit":
+            pytest.importorskip("bitsandbytes")
+        twice, anew = layers(torch.bfloat16), layers(torch.bfloat16)
+        first, early = optimizer_of(twice, name, "bfloat16"), optimizer_of(anew, name, "bfloat16")
+        first.step()
+        first.step()
+        early.step()
+        late = optimizer_of(anew, name, "bfloat16")
+        late.load_state_dict(early.state_dict())
+        late.step()
+        for one, other in zip(twice.parameters(), anew.parameters(), strict=True):
+            assert one.equal(other), name
+
+
+def test_the_norm_of_gradients_in_bfloat16_is_in_float32() -> None:
+    """Equal to the norm of the same values in float64 to 1e-5, and the gradients are scaled to the largest norm."""
+    weights = [*layers(torch.bfloat16).parameters()]
+    values = torch.cat([weight.grad.float().flatten() for weight in weights if weight.grad is not None])
+    norm = clip_grad_norm(weights, 1.0)
+    assert norm.dtype == torch.float32
+    assert float(norm) == pytest.approx(float(values.double().norm()), rel=1e-5)
+    assert float(clip_grad_norm(weights, 1.0)) == pytest.approx(1.0, rel=1e-3)
+
+
+def of_bf16(folder: Path, name: str, task: str = "causal_lm", kind: str = "bfloat16") -> RunSpec:
+    return run_of(folder, task, precision="bf16", trained_weights=kind).model_copy(update={"method": method_of(name)})
+
+
+HERE = ("full", "lora", "adapter", "prompt_tuning", "head", "muon", "qlora")
+
+
+@pytest.mark.parametrize(
+    "name", [*HERE, *(pytest.param(name, marks=pytest.mark.suites) for name in METHODS if name not in HERE)]
+)
+def test_a_method_trains_so(name: str, group: Group, tmp_path: Path) -> None:
+    """Six steps: matrices and gradients in bfloat16, losses close to those of float32 weights, all reached."""
+    if name == "qlora":
+        pytest.importorskip("bitsandbytes")
+    found: list[Any] = []
+    for kind in ("float32", "bfloat16"):
+        task = "sequence_classification" if name == "head" else "causal_lm"
+        trainer = trainer_of(of_bf16(tmp_path, name, task, kind), group)
+        trained = trainer.train()
+        assert trained.reached == trained.optimized
+        found.append([step.loss for step in trainer.seen])
+    weights = [weight for weight in trainer.model.encoder.parameters() if weight.requires_grad]
+    assert all(weight.dtype == torch.bfloat16 for weight in weights if weight.ndim > 1)
+    assert len(found[0]) == 6
+    np.testing.assert_allclose(found[1], found[0], rtol=3e-3)
+
+
+def test_osf_says_why_not(group: Group, tmp_path: Path) -> None:
+    """The one type whose gradients must be float32 is unsupported, with the reason."""
+    assert "OSF" in NOT_TRIED
+    with pytest.raises(Unsupported, match="OSF has no trained_weights in bfloat16: it multiplies gradients"):
+        trainer_of(of_bf16(tmp_path, "OSF"), group)

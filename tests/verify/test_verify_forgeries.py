@@ -58,10 +58,25 @@ def forged(honest: Path, tmp_path: Path) -> Forged:
 # Edits
 
 
-def rows(which: str, change: Callable[[Any], Any], **changes: Any) -> Edit:
+def on(which: str, change: Callable[[Path], object]) -> Edit:
+    """Change the folders of runs."""
+
+    def edit(made: Forged) -> list[Path]:
+        for run in (found := runs(made, which)):
+            change(run)
+        return found
+
+    return edit
+
+
+def rows(which: str, change: Callable[[Any], Any], rescore: bool = False, **changes: Any) -> Edit:
+    """Change the predictions of runs, and scores to fit, or fields of records."""
+
     def edit(made: Forged) -> list[Path]:
         for run in runs(made, which):
             edit_predictions(run, change)
+            if rescore:
+                rescored(run)
         return list(record(which, **changes)(made))
 
     return edit
@@ -119,25 +134,9 @@ def moved_tokens(old: list[Json]) -> list[Json]:
     return old
 
 
-def torn_record(made: Forged) -> list[Path]:
-    path = made.run("head", 2) / "run.json"
-    path.write_text(path.read_text()[:2000])
-    return [path.parent]
-
-
 def deleted_failure(made: Forged) -> str:
     shutil.rmtree(made.run("head", 1))
     return "suite.json: declares head with seed 1"
-
-
-def deleted_record(made: Forged) -> list[Path]:
-    ((run := made.run("head", 1)) / "run.json").unlink()
-    return [run]
-
-
-def without_points(made: Forged) -> list[Path]:
-    (made.run("full", 2) / "points.jsonl").unlink()
-    return runs(made, "full 2")
 
 
 def linked_file(made: Forged) -> str:
@@ -220,6 +219,17 @@ def other_places(made: Forged) -> str:
     return "seed 0"
 
 
+def margin_of_afterwards(made: Forged) -> str:
+    made.edit(*made.runs, declared__margin=WIDER)
+    made.suite(margin=WIDER)
+    return "suite.json"
+
+
+def told_no_places(made: Forged) -> str:
+    made.edit(*made.runs, place=None, order=None)
+    return ""
+
+
 def seed_left_out(made: Forged) -> str:
     """Delete a seed, and let the suite declare one less."""
     for run in runs(made, "2"):
@@ -267,25 +277,11 @@ def recounted(made: Forged) -> list[Path]:
     return made.runs
 
 
-def called_right(made: Forged) -> list[Path]:
+def called_right(of: Any) -> Any:
     """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
-    edit_predictions(run := made.run("lora", 0), _called_right)
-    rescored(run)
-    return [run]
-
-
-def _called_right(of: Any) -> Any:
     wrong = of.index[(of.reference != of.prediction) & (of.loss > 1.4)][:40]
     of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
     return of
-
-
-def called_wrong(made: Forged) -> list[Path]:
-    """Call rows of a rival wrong whose right class is the likeliest."""
-    edit_predictions(run := made.run("head", 0), lambda of: of.assign(
-        prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)))  # fmt: skip
-    rescored(run)
-    return [run]
 
 
 def method_deleted(made: Forged) -> list[Path]:
@@ -346,11 +342,12 @@ Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
-    "a torn record": (torn_record, "hashes", "run.json is not readable as JSON"),
+    "a torn record": (on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
+        "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
     "a deleted failure": (deleted_failure, "planned", "no readable record"),
-    "a deleted record": (deleted_record, "hashes", "and no run.json"),
+    "a deleted record": (on("head 1", lambda run: (run / "run.json").unlink()), "hashes", "and no run.json"),
     "a link": (linked_file, "plain files", "is a link"),
     "a home in a log": (written("*/rank0.log", f"one line\nWarning: {HOME}/.venv/lib/x.py\n"),
         "private paths", f":2: names a home folder, {HOME}"),
@@ -360,9 +357,10 @@ UNSEALED: dict[str, Forgery] = {
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
-    "a margin of afterwards": (
-        with_suite(record("", declared__margin=WIDER), lambda _: {"margin": WIDER}),
-        "suite", "the packaged suite quickstart", "not checked"),
+    "a margin of afterwards": (margin_of_afterwards, "suite", "the packaged suite quickstart", "not checked"),
+    "no suite": (lambda made: (made.folder / "suite.json").unlink() or "suite.json",
+        "planned", "is missing or no suite"),
+    "no places": (told_no_places, "places", "no record says at which place", "not checked"),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
@@ -385,8 +383,11 @@ SEALED: dict[str, Forgery] = {
         "predictions", "the labels beside its predictions"),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
     "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
-    "wrong rows called right": (called_right, "predictions", "40 rows have a loss"),
-    "right rows called wrong": (called_wrong, "predictions", "rows have a loss"),
+    "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
+    "right rows called wrong": (
+        rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
+             rescore=True),
+        "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -421,7 +422,8 @@ SEALED: dict[str, Forgery] = {
         "passed", "is called invalid for budget, which it passes"),
     "a shorter time": (record("lora 0", metrics__train_seconds=scaled(0.9)),
         "times", "its train_seconds is recorded as"),
-    "no points": (without_points, "times", "names no points.jsonl, so that its times can't be checked"),
+    "no points": (on("full 2", lambda run: (run / "points.jsonl").unlink()),
+        "times", "names no points.jsonl, so that its times can't be checked"),
     "the order of another seed": (
         lambda made: record("lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"])(made),
         "copies", "its order of samples is that of lora-s1"),
@@ -470,6 +472,9 @@ SEALED: dict[str, Forgery] = {
         "evaluations", "3 validation losses"),
     "called failed": (record("lora 0", status="failed", error=OUT_OF_LUCK),
         "unfinished", "ended as failed and yet has"),
+    # a probe may fail once the test rows are predicted: only the error tells why it has no score
+    "called failed once it was trained": (without_score("lora 1", "failed"),
+        "unfinished", "ended as failed once it was trained, and has ", "not checked"),
     "called diverged": (without_score("lora 1", "diverged"),
         "unfinished", "ended as diverged, which a run does earlier, and has predictions.parquet"),
     "a shorter run": (record("lora 0", seconds=2.0), "wall time", "took 2 s"),
@@ -489,7 +494,7 @@ def test_a_forgery_is_named(name: str, forged: Forged) -> None:
     """A line of the check says what is wrong and where; the folder is not consistent; no line shows a secret."""
     edit, check, words, *state = (UNSEALED | SEALED)[name]
     where = sealed(forged, edit) if name in SEALED else edit(forged)
-    place = where if isinstance(where, str) else "" if state else where[0].name
+    place = where if isinstance(where, str) else where[0].name
     made = verify(forged.folder)
     assert made.consistent == bool(state), made.checks
     lines = [text for found, text in findings(made, check) if found == (state or ["failed"])[0]]
@@ -498,7 +503,7 @@ def test_a_forgery_is_named(name: str, forged: Forged) -> None:
 
 
 def test_every_check_has_a_forgery() -> None:
-    """The page's are in tests/cli."""
+    """The page's are in test_verify_checks.py."""
     named = {check.replace(" ", "_") for _, check, *_ in (UNSEALED | SEALED).values()}
     assert named == {check.__name__ for check in ALL} - {"sample_order", "page"}
 
@@ -592,14 +597,6 @@ def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     ((state, text),) = found
     assert state == "not checked"
     assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
-
-
-def test_a_failed_run_that_was_trained_is_named(forged: Forged) -> None:
-    """A probe may fail once the test rows are predicted: a line says that only the error tells why it has no score."""
-    run = sealed(forged, without_score("lora 1", "failed"))
-    ((state, text),) = findings(verify(forged.folder), "unfinished")
-    assert state == "not checked"
-    assert text.startswith(f"{run}: ended as failed once it was trained, and has ")
 
 
 def test_an_invalid_run_has_a_place(forged: Forged) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.sources import fetch, hub_snapshot
+from hpml_bench.data.sources import fetch
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
@@ -73,8 +73,7 @@ class MetaMath(DatasetLoader):
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
     from datasets import load_dataset
 
-    found = hub_snapshot(source, "dataset", PATTERNS) if source.startswith("hub:") else fetch(source)
-    root = found.folder_or_file
+    root = fetch(source, "dataset", PATTERNS).folder_or_file
     folder = root / config if config and (root / config).is_dir() else root
     try:
         rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpml_bench.data.columns import Column, TableOptions, column_named, short, some
-from hpml_bench.data.files import Format, Layout, file_of, read_file
-from hpml_bench.data.sentences import sentences_of
+from hpml_bench.data.files import Format, Layout, file_of, read_file, sentences_of
 from hpml_bench.data.tables import Splits, find, load, split_by
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen

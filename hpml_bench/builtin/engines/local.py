@@ -91,18 +91,12 @@ class Local(Engine):
 
     def _process(self, batch: JobBatch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
         profile = self.profile
-        variables = {
-            **profile.env,
-            jobs.ENGINE: "local",
-            jobs.JOB: f"{os.getpid()}-{unit}",
-            jobs.QUEUED: queued,
-            jobs.EXCLUSIVE: str(int(profile.parallel == 1)),
-            "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
-        }
+        job = {jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}", jobs.QUEUED: queued}
+        share = {jobs.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}
         log = batch.folder / LOGS / f"unit-{unit}.log"
         command = profile.command(self.command(batch, unit))
         place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
-        return child.start(command, variables, log, profile.setup, profile.scratch, place)
+        return child.start(command, profile.env | job | share, log, profile.setup, profile.scratch, place)
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:

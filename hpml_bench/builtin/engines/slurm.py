@@ -117,7 +117,12 @@ class Slurm(Engine):
         if batch.units:
             given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
         if batch.kind != "report":  # a preparation resolves the settings that a node decides
-            given |= self._resources()
+            asked = {
+                "nodes": profile.nodes, "ntasks-per-node": 1, "cpus-per-task": profile.cpus_per_node,
+                "gpus-per-node": profile.gpus_per_node, "mem": profile.memory_per_node,
+                "exclusive": profile.exclusive or None,
+            }  # fmt: skip
+            given |= {name: value for name, value in asked.items() if value is not None}
         if profile.seconds is not None:
             given["time"] = str(profile.time)
         if profile.seconds is not None and batch.units:
@@ -251,18 +256,6 @@ class Slurm(Engine):
         """Return a command of Slurm's for the cluster that the profile names, if it names one."""
         cluster = self.options.sbatch.get("clusters")
         return [command, *([f"--clusters={cluster}"] if cluster else []), *words]
-
-    def _resources(self) -> dict[str, str | int | bool]:
-        profile = self.profile
-        given = {
-            "nodes": profile.nodes,
-            "ntasks-per-node": 1,
-            "cpus-per-task": profile.cpus_per_node,
-            "gpus-per-node": profile.gpus_per_node,
-            "mem": profile.memory_per_node,
-            "exclusive": profile.exclusive or None,
-        }
-        return {name: value for name, value in given.items() if value is not None}
 
 
 def _title(plan: JobPlan) -> str:

@@ -21,31 +21,24 @@ _metric = partial(Metric.define, phase="train", group="communication")
 _time = partial(_metric, over_ranks="max", over_steps="mean", depends_on_machine=True)
 
 METRICS = (
-    _metric(
-        "allreduced_bytes_per_step", "all-reduced per step", "bytes", "lower", ",.0f",
-        "Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained parameters, "
-        "head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).", noisy=False,
-    ),
-    _time(
-        "communication_ms", "all-reduce time", "ms", "lower", ".2f",
-        "Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it in its "
-        "first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up left "
-        "out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
-        "pass. None with one rank.",
-    ),
-    _time(
-        "communication_percent", "all-reduce share", "%", "lower", ".1f",
-        "The all-reduce time as a percentage of the mean time of the same steps.",
-    ),
+    _metric("allreduced_bytes_per_step", "all-reduced per step", "bytes", "lower", ",.0f",
+            "Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained "
+            "parameters, head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).",
+            noisy=False),
+    _time("communication_ms", "all-reduce time", "ms", "lower", ".2f",
+          "Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it in its "
+          "first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up left "
+          "out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
+          "pass. None with one rank."),
+    _time("communication_percent", "all-reduce share", "%", "lower", ".1f",
+          "The all-reduce time as a percentage of the mean time of the same steps."),
 )  # fmt: skip
 
 OVER_NODES = tuple(
-    _metric(
-        f"{where}_nodes_bytes_per_step", f"all-reduced {where} nodes per step", "bytes", "lower", ",.0f",
-        f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the ring's W "
-        f"links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not measured: other "
-        "algorithms move other amounts.", noisy=False,
-    )
+    _metric(f"{where}_nodes_bytes_per_step", f"all-reduced {where} nodes per step", "bytes", "lower", ",.0f",
+            f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the "
+            f"ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not "
+            "measured: other algorithms move other amounts.", noisy=False)
     for where, links in (
         ("within", "W - N of them stay within one of the N nodes"),
         ("between", "N of them lead from one of the N nodes to the next"),

@@ -20,23 +20,18 @@ _metric = partial(Metric.define, phase="run", group="merging")
 
 
 AS = "with the adapter converted to LoRA by PEFT"
-RANK = _metric(
-    "converted_rank", "rank, as LoRA", "", "lower", ".0f",
-    "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a rank of its own.",
-)  # fmt: skip
-DIFFERENCE = _metric(
-    "converted_score_difference", "score difference, as LoRA", "", "higher", "+.1%",
-    f"The test score {AS}, less that of the method itself.",
-)  # fmt: skip
+RANK = _metric("converted_rank", "rank, as LoRA", "", "lower", ".0f",
+               "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a rank of its "
+               "own.")  # fmt: skip
+DIFFERENCE = _metric("converted_score_difference", "score difference, as LoRA", "", "higher", "+.1%",
+                     f"The test score {AS}, less that of the method itself.")  # fmt: skip
 TITLES = ("test loss, as LoRA", "score, as LoRA", "answers changed, as LoRA", "evaluation, as LoRA")
 _loss, _score, _changed, _seconds = evaluated_again("converted", TITLES, AS)
 AS_LORA = (RANK, _loss, _score, DIFFERENCE, _changed, _seconds)
 
 AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
-BYTES = _metric(
-    "dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
-    f"Bytes of the backbone's weights {AFTER} of four bytes each.",
-)  # fmt: skip
+BYTES = _metric("dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
+                f"Bytes of the backbone's weights {AFTER} of four bytes each.")  # fmt: skip
 TITLES = (
     "test loss, merged in floats", "score, merged in floats", "answers changed by merging in floats",
     "evaluation, merged in floats",

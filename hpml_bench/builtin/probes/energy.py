@@ -7,7 +7,7 @@ from typing import Any
 
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.run import Metric
-from hpml_bench.system.energy import gpu_joules, rapl_joules
+from hpml_bench.system.gpus import gpu_joules, rapl_joules
 
 
 class EnergyProbe(Probe):
@@ -15,12 +15,11 @@ class EnergyProbe(Probe):
 
     of_training = True
     metrics = (
-        Metric.define(
-            "energy_joules", "energy of training", "J", "lower", ",.0f",
-            "From the first step to the last, validation included: the GPUs' own counters (NVML total energy), or the "
-            "CPU packages' (RAPL, whole machine, counted once a node). Empty where the hardware doesn't say.",
-            over_ranks="sum", phase="train", group="energy", depends_on_machine=True,
-        ),
+        Metric.define("energy_joules", "energy of training", "J", "lower", ",.0f",
+                      "From the first step to the last, validation included: the GPUs' own counters (NVML total "
+                      "energy), or the CPU packages' (RAPL, whole machine, counted once a node). Empty where the "
+                      "hardware doesn't say.",
+                      over_ranks="sum", phase="train", group="energy", depends_on_machine=True),
     )  # fmt: skip
 
     earlier = 0.0

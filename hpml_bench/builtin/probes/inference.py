@@ -19,27 +19,22 @@ _metric = partial(Metric.define, group="inference", depends_on_machine=True)
 
 def _latency(share: int, *, merged: bool) -> Metric:
     after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
-    return _metric(
-        f"{'merged_' if merged else ''}latency_ms_p{share}", f"latency p{share}{', merged' if merged else ''}",
-        "ms", "lower", ".2f",
-        f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
-        f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
-        over_ranks="rank0", over_steps="percentile", phase="inference",
-    )  # fmt: skip
+    return _metric(f"{'merged_' if merged else ''}latency_ms_p{share}",
+                   f"latency p{share}{', merged' if merged else ''}", "ms", "lower", ".2f",
+                   f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
+                   f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
+                   over_ranks="rank0", over_steps="percentile", phase="inference")  # fmt: skip
 
 
 class InferenceProbe(Probe):
     """Times the test evaluation, then single examples on rank 0."""
 
     metrics = (
-        _metric(
-            "inference_seconds", "inference time", "s", "lower", ".2f",
-            "The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.", phase="test",
-        ),
-        _metric(
-            "inference_samples_per_second", "inference throughput", "samples/s", "higher", ",.0f",
-            "Test rows divided by the inference time.", phase="test",
-        ),
+        _metric("inference_seconds", "inference time", "s", "lower", ".2f",
+                "The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
+                phase="test"),
+        _metric("inference_samples_per_second", "inference throughput", "samples/s", "higher", ",.0f",
+                "Test rows divided by the inference time.", phase="test"),
         *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
     )  # fmt: skip
 

@@ -50,22 +50,16 @@ def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PA
 
 
 METRICS = (
-    _metric(
-        "peak_memory_mb", "peak memory",
-        "Peak of the training phase: on a GPU memory held by tensors (torch.cuda.max_memory_allocated), on a CPU "
-        "resident memory of the process (VmHWM), libraries included.",
-    ),
-    _metric(
-        "peak_memory_over_setup_mb", "peak memory over set-up",
-        "Peak of the training phase less what the process held right before the first step: what training itself "
-        "needs, such as activations, gradients and the optimizer's state, and whatever it touches for the first time. "
-        "Weights, and libraries as far as they were loaded, are not in it. On a CPU only.",
-    ),
-    _metric(
-        "host_before_training_mb", "host memory before training",
-        "Resident memory of a rank's process (VmRSS) right before the first step, with model, optimizer and DDP ready "
-        "and what was free given back to the kernel. On a CPU only.",
-    ),
+    _metric("peak_memory_mb", "peak memory",
+            "Peak of the training phase: on a GPU memory held by tensors (torch.cuda.max_memory_allocated), on a CPU "
+            "resident memory of the process (VmHWM), libraries included."),
+    _metric("peak_memory_over_setup_mb", "peak memory over set-up",
+            "Peak of the training phase less what the process held right before the first step: what training itself "
+            "needs, such as activations, gradients and the optimizer's state, and whatever it touches for the first "
+            "time. Weights, and libraries as far as they were loaded, are not in it. On a CPU only."),
+    _metric("host_before_training_mb", "host memory before training",
+            "Resident memory of a rank's process (VmRSS) right before the first step, with model, optimizer and DDP "
+            "ready and what was free given back to the kernel. On a CPU only."),
     *(
         _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", grid)
         for kind, (title, grid, definition) in _KINDS.items()

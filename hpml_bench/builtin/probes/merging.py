@@ -22,11 +22,10 @@ TITLES = ("test loss, merged", "score, merged", "answers changed by merging", "e
 LOSS, SCORE, CHANGED, SECONDS = evaluated_again(
     "merged", TITLES, AFTER, "; those of a quantised backbone are quantised again"
 )
-LOGITS = Metric.define(
-    "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
-    "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
-    "eight test rows, or of as many as have 2^26 logits together; of one at least.", phase="run", group="merging",
-)  # fmt: skip
+LOGITS = Metric.define("merged_logit_difference", "largest logit difference", "", "lower", ".2e",
+                       "The largest absolute difference between the logits before and after merging, over the learnt "
+                       "tokens of the first eight test rows, or of as many as have 2^26 logits together; of one at "
+                       "least.", phase="run", group="merging")  # fmt: skip
 
 
 class MergingProbe(Probe):

@@ -13,48 +13,31 @@ from hpml_bench.system import heartbeat
 
 _metric = partial(Metric.define, phase="setup", group="parameters", noisy=False)
 METRICS = (
-    _metric(
-        "trainable_parameters", "trainable parameters", "", "lower", ",.0f",
-        "Parameters of the backbone and the method that receive updates; the head is counted apart.",
-    ),
-    _metric(
-        "head_parameters", "head parameters", "", "lower", ",.0f",
-        "Weights and biases of the task's head, trained for all.",
-    ),
-    _metric(
-        "total_parameters", "total parameters", "", "lower", ",.0f", "All parameters of backbone, method and head."
-    ),
-    _metric(
-        "trainable_percent", "trainable share", "%", "lower", ".3g",
-        "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
-    ),
-    _metric(
-        "adapted_percent", "weights adapted", "%", "neither", ".3g",
-        "Weights that an update of PEFT stands beside, or that are trained, as a percentage of those in the backbone's "
-        "matrices, embeddings and output layer apart. The rest is in no linear layer, such as the experts of some "
-        "mixtures, or in layers whose weights the model's code reads itself.",
-    ),
-    _metric(
-        "quantized_percent", "weights quantised", "%", "higher", ".3g",
-        "Weights stored in 4 or 8 bits, as a percentage of the same: the experts of a mixture that are in no linear "
-        "layer stay floats.",
-    ),
-    _metric(
-        "frozen_bf16_percent", "frozen weights in bf16", "%", "higher", ".0f",
-        "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
-        "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
-    ),
-    _metric(
-        "frozen_bytes", "frozen weights' size", "bytes", "lower", ",.0f",
-        "Bytes of the frozen weights of backbone and method as they are kept during training, with the scales of "
-        "quantised ones.",
-    ),
-    _metric(
-        "saved_bytes", "saved size", "bytes", "lower", ",.0f",
-        "Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where it has "
-        "one, which is carried out and measured, else the size of a safetensors file of its trained parameters.",
-        over_ranks="rank0", phase="run",
-    ),
+    _metric("trainable_parameters", "trainable parameters", "", "lower", ",.0f",
+            "Parameters of the backbone and the method that receive updates; the head is counted apart."),
+    _metric("head_parameters", "head parameters", "", "lower", ",.0f",
+            "Weights and biases of the task's head, trained for all."),
+    _metric("total_parameters", "total parameters", "", "lower", ",.0f",
+            "All parameters of backbone, method and head."),
+    _metric("trainable_percent", "trainable share", "%", "lower", ".3g",
+            "Trainable parameters (head apart) as a percentage of all parameters of backbone and method."),
+    _metric("adapted_percent", "weights adapted", "%", "neither", ".3g",
+            "Weights that an update of PEFT stands beside, or that are trained, as a percentage of those in the "
+            "backbone's matrices, embeddings and output layer apart. The rest is in no linear layer, such as the "
+            "experts of some mixtures, or in layers whose weights the model's code reads itself."),
+    _metric("quantized_percent", "weights quantised", "%", "higher", ".3g",
+            "Weights stored in 4 or 8 bits, as a percentage of the same: the experts of a mixture that are in no "
+            "linear layer stay floats."),
+    _metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", ".0f",
+            "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that "
+            "read them only in the layers' own forward passes, in bf16. Others cast them at every step."),
+    _metric("frozen_bytes", "frozen weights' size", "bytes", "lower", ",.0f",
+            "Bytes of the frozen weights of backbone and method as they are kept during training, with the scales of "
+            "quantised ones."),
+    _metric("saved_bytes", "saved size", "bytes", "lower", ",.0f",
+            "Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where it "
+            "has one, which is carried out and measured, else the size of a safetensors file of its trained "
+            "parameters.", over_ranks="rank0", phase="run"),
 )  # fmt: skip
 
 

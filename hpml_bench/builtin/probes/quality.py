@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Finished, Step, StepsProbe
 from hpml_bench.records.run import Metric, Point
 
 LAST_WINDOW = 20  # last steps whose mean is the final training loss
 
 
-class QualityProbe(Probe):
+class QualityProbe(StepsProbe):
     """Follows losses and evaluations; the metrics are the task's."""
 
-    def start(self, run: Run) -> None:
-        super().start(run)
-        self.losses: list[float] = []
-
     def after_steps(self, window: list[Step]) -> list[Point]:
-        self.losses.extend(step.loss for step in window)
+        super().after_steps(window)
         return [Point(metric="train_loss", step=step.index, value=step.loss) for step in window]
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
@@ -39,13 +36,13 @@ class QualityProbe(Probe):
         return self.run.task.metrics
 
     def stop(self) -> dict[str, Any]:
-        return {**_final(self.losses), **self.values}
+        return {**_final(self.steps), **self.values}
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        return _final([step.loss for step in run.steps])
+        return _final(run.steps)
 
 
-def _final(losses: list[float]) -> dict[str, float]:
-    last = losses[-LAST_WINDOW:]
+def _final(steps: Sequence[Step]) -> dict[str, float]:
+    last = [step.loss for step in steps[-LAST_WINDOW:]]
     return {"train_loss": sum(last) / len(last)} if last else {}

@@ -11,46 +11,33 @@ from hpml_bench.records.run import Metric, Point
 
 _metric = partial(Metric.define, group="time", depends_on_machine=True)
 METRICS = (
-    _metric(
-        "first_step_seconds", "launch to first step", "s", "lower", ".2f",
-        "From the moment the run's processes are launched to the first training step: processes forked, process group "
-        "joined, data and weights opened, model built. Not known when torchrun starts them.",
-        over_ranks="max", phase="setup",
-    ),
-    _metric(
-        "setup_seconds", "set-up time", "s", "lower", ".2f",
-        "From the moment a rank begins its work (libraries imported) to the first training step: data and weights "
-        "opened, model built, process group joined.", over_ranks="max", phase="setup",
-    ),
-    _metric(
-        "train_seconds", "training time", "s", "lower", ".2f",
-        "The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: batch, "
-        "forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, the "
-        "writing of points and start-up lie outside.", over_steps="sum", phase="train",
-    ),
-    _metric(
-        "train_seconds_second_clock", "training time, second clock", "s", "neither", ".2f",
-        "The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks meet and "
-        "after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
-        over_steps="sum", phase="train",
-    ),
-    _metric(
-        "evaluation_seconds", "validation time", "s", "lower", ".2f",
-        "Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
-        over_steps="sum", phase="validation",
-    ),
-    _metric(
-        "total_seconds", "total time", "s", "lower", ".2f",
-        "From the moment a rank begins its work to the end of the evaluation on the test rows, writing what is kept "
-        "included; latency measurements and the start of processes lie outside.", over_ranks="max", phase="run",
-    ),
+    _metric("first_step_seconds", "launch to first step", "s", "lower", ".2f",
+            "From the moment the run's processes are launched to the first training step: processes forked, process "
+            "group joined, data and weights opened, model built. Not known when torchrun starts them.",
+            over_ranks="max", phase="setup"),
+    _metric("setup_seconds", "set-up time", "s", "lower", ".2f",
+            "From the moment a rank begins its work (libraries imported) to the first training step: data and weights "
+            "opened, model built, process group joined.", over_ranks="max", phase="setup"),
+    _metric("train_seconds", "training time", "s", "lower", ".2f",
+            "The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: batch, "
+            "forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, the "
+            "writing of points and start-up lie outside.", over_steps="sum", phase="train"),
+    _metric("train_seconds_second_clock", "training time, second clock", "s", "neither", ".2f",
+            "The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks meet "
+            "and after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
+            over_steps="sum", phase="train"),
+    _metric("evaluation_seconds", "validation time", "s", "lower", ".2f",
+            "Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
+            over_steps="sum", phase="validation"),
+    _metric("total_seconds", "total time", "s", "lower", ".2f",
+            "From the moment a rank begins its work to the end of the evaluation on the test rows, writing what is "
+            "kept included; latency measurements and the start of processes lie outside.",
+            over_ranks="max", phase="run"),
 )  # fmt: skip
 ANSWERS = tuple(
-    _metric(
-        f"{split}_answer_seconds", f"{split} answers' time", "s", "lower", ".2f",
-        f"{when}, the slowest rank's time to answer all rows, by generation or choice. It is in neither the validation "
-        "nor the inference time, which are of losses.", over_steps=steps, phase=split,
-    )
+    _metric(f"{split}_answer_seconds", f"{split} answers' time", "s", "lower", ".2f",
+            f"{when}, the slowest rank's time to answer all rows, by generation or choice. It is in neither the "
+            "validation nor the inference time, which are of losses.", over_steps=steps, phase=split)
     for split, when, steps in (
         ("validation", "Sum over the evaluations on the validation rows during training", "sum"),
         ("test", "At the evaluation on the test rows", "once"),

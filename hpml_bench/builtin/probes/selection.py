@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Run, StepsProbe
 from hpml_bench.records.run import Metric, Point
 
 _metric = partial(Metric.define, group="time", phase="train")
 METRICS = (
-    _metric(
-        "selected_step", "selected step", "steps", "neither", ",.0f",
-        "The first step with the best validation score, whose weights are tested, saved and merged (`select`).",
-    ),
-    _metric(
-        "selected_seconds", "training time to the selected step", "s", "lower", ".2f",
-        "Training time up to the selected step. That it is the best is known only after the last one, whose costs the "
-        "other metrics hold.",
-        depends_on_machine=True, over_steps="sum",
-    ),
+    _metric("selected_step", "selected step", "steps", "neither", ",.0f",
+            "The first step with the best validation score, whose weights are tested, saved and merged (`select`)."),
+    _metric("selected_seconds", "training time to the selected step", "s", "lower", ".2f",
+            "Training time up to the selected step. That it is the best is known only after the last one, whose costs "
+            "the other metrics hold.", depends_on_machine=True, over_steps="sum"),
 )  # fmt: skip
 
 
-class SelectionProbe(Probe):
+class SelectionProbe(StepsProbe):
     """Follows the validation score as the training does; reports nothing where the last step counts."""
 
     of_training = True
@@ -32,12 +26,7 @@ class SelectionProbe(Probe):
 
     def start(self, run: Run) -> None:
         super().start(run)
-        self.seconds: list[float] = []
         self.scores: dict[int, float] = {}
-
-    def after_steps(self, window: list[Step]) -> list[Point]:
-        self.seconds.extend(step.seconds for step in window)
-        return []
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         if evaluation.phase == "validation" and self.definitions():
@@ -57,4 +46,4 @@ class SelectionProbe(Probe):
         if not self.scores:
             return {}
         selected = self.run.task.best_step(self.scores)
-        return {"selected_step": selected, "selected_seconds": [*accumulate(self.seconds)][selected - 1]}
+        return {"selected_step": selected, "selected_seconds": sum(step.seconds for step in self.steps[:selected])}

@@ -38,27 +38,18 @@ class Regression(TextTask):
     metrics = (
         loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
         loss_metrics("", "Squared error")[1],
-        _metric(
-            "test_rmse", "RMSE", "", "lower", ".3f",
-            "Root of the mean squared error over the test rows, in the target's unit, after the last step.",
-            bounds=(0.0, None),
-        ),
-        _metric(
-            "test_mae", "MAE", "", "lower", ".3f",
-            "Mean absolute error over the test rows, in the target's unit, after the last step.",
-            bounds=(0.0, None),
-        ),
-        _metric(
-            "test_pearson", "Pearson's r", "", "higher", ".3f",
-            "Linear correlation of predictions and targets over the test rows; none where either is constant.",
-            bounds=(-1.0, 1.0),
-        ),
-        _metric(
-            "test_spearman", "Spearman's rho", "", "higher", ".3f",
-            "Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; none "
-            "where either is constant.",
-            bounds=(-1.0, 1.0),
-        ),
+        _metric("test_rmse", "RMSE", "", "lower", ".3f",
+                "Root of the mean squared error over the test rows, in the target's unit, after the last step.",
+                bounds=(0.0, None)),
+        _metric("test_mae", "MAE", "", "lower", ".3f",
+                "Mean absolute error over the test rows, in the target's unit, after the last step.",
+                bounds=(0.0, None)),
+        _metric("test_pearson", "Pearson's r", "", "higher", ".3f",
+                "Linear correlation of predictions and targets over the test rows; none where either is constant.",
+                bounds=(-1.0, 1.0)),
+        _metric("test_spearman", "Spearman's rho", "", "higher", ".3f",
+                "Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; "
+                "none where either is constant.", bounds=(-1.0, 1.0)),
     )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:

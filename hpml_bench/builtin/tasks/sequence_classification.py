@@ -34,11 +34,9 @@ class SequenceClassification(TextTask):
     binary = True
     metrics = (
         *loss_metrics("nats", "Cross-entropy"),
-        _metric(
-            "test_accuracy", "accuracy", "", "higher", ".1%",
-            "Share of the test rows whose most likely class is the right one, after the last step.",
-            bounds=(0.0, 1.0),
-        ),
+        _metric("test_accuracy", "accuracy", "", "higher", ".1%",
+                "Share of the test rows whose most likely class is the right one, after the last step.",
+                bounds=(0.0, 1.0)),
         MACRO_F1.metric.model_copy(update={"bounds": (None, None)}),  # as records of former versions have it
         BRIER.metric,
     )  # fmt: skip

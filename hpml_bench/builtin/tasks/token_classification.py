@@ -52,12 +52,10 @@ class TokenClassification(Task):
     headline = "test_f1"
     metrics = (
         *loss_metrics("nats", "Cross-entropy a word"),
-        _share(
-            "test_f1", "entity F1",
-            "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right when "
-            "its type and both its ends are; an I- tag after another type or after O begins one, as conlleval has it. "
-            "Words that max_length cuts off are left out.",
-        ),
+        _share("test_f1", "entity F1",
+               "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right "
+               "when its type and both its ends are; an I- tag after another type or after O begins one, as conlleval "
+               "has it. Words that max_length cuts off are left out."),
         _share("test_precision", "precision", "Share of the predicted entities of the test rows that are right."),
         _share("test_recall", "recall", "Share of the entities of the test rows that are predicted right."),
         _share("test_word_accuracy", "word accuracy", "Share of the words of the test rows whose tag is right."),

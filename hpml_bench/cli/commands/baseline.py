@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpml_bench.cli.gate import FILE, WorkloadOptions, bugs_are_errors, workload_options
+from hpml_bench.cli.commands.check import FILE, WorkloadOptions, bugs_are_errors, workload_options
 
 
 @click.group()

@@ -82,9 +82,10 @@ def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
 
     if left_out:
         click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
-    settings, shared = prediction.settings, f" ({prediction.shared})" if prediction.shared else ""
+    settings, limit = prediction.settings, prediction.limit
+    shared = f" ({limit.where})" if limit.where else ""
     click.echo(
-        f"Memory of a rank: {gigabytes(prediction.memory)}{shared}, of which {gigabytes(prediction.outside)} are taken "
+        f"Memory of a rank: {gigabytes(limit.most)}{shared}, of which {gigabytes(limit.outside)} are taken "
         f"beside tensors; {settings.device}, {settings.precision}, micro-batch "
         f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
     )

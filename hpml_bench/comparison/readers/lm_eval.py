@@ -195,15 +195,11 @@ def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
 class Row(NamedTuple):
     """A row of a task, as a model answered it."""
 
-    fields: Mapping[str, Any]
-    """All but its texts."""
+    fields: Mapping[str, Any]  # all but its texts
     where: str
-    row: str
-    """The row's number in its split."""
-    content: str
-    """Hash of the document."""
-    group: str | None
-    """Group of rows that it is of; None where its document names none."""
+    row: str  # the row's number in its split
+    content: str  # hash of the document
+    group: str | None  # group of rows that it is of; None where its document names none
 
 
 def _value(row: Row, metric: str) -> float:
@@ -221,10 +217,8 @@ class Log:
     file: Path
     task: str
     date: str
-    results: Mapping[str, Any]
-    """The results file beside it; empty if there is none."""
-    group: str | None = None
-    """Field of its documents by which rows are grouped; None if it is the task's own."""
+    results: Mapping[str, Any]  # the results file beside it; empty if there is none
+    group: str | None = None  # field of its documents by which rows are grouped; None if it is the task's own
 
     def get(self, *keys: str) -> Any:
         """Return a value of the results file; None where it is missing."""

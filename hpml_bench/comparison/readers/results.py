@@ -72,21 +72,17 @@ def _measured(results: Results) -> InputScores:
             for cost, values in aligned.costs.items():
                 frame[cost.column] = values.get(method, {}).get(run, math.nan)
             frames.append(frame)
+    failed = []
+    for record in results.left_out.unfinished:
+        status = f"{record.status}{f': {sanitize(record.error.message, 200)}' if record.error else ''}"
+        where = str(results.folder / record.run_id / RECORD)
+        failed.append(FailedRun(record.spec.method.name, str(record.spec.seed), status, where, name))
     empty = pd.DataFrame({column: [] for column in (SYSTEM, ROW, SCORE, SEED, DATASET, WHERE)})
     return InputScores(
         pd.concat(frames, ignore_index=True) if frames else empty,
         aligned.score,
         tuple(aligned.costs),
-        tuple(
-            FailedRun(
-                record.spec.method.name,
-                str(record.spec.seed),
-                f"{record.status}{f': {sanitize(record.error.message, 200)}' if record.error else ''}",
-                str(results.folder / record.run_id / RECORD),
-                name,
-            )
-            for record in results.left_out.unfinished
-        ),
+        tuple(failed),
         tuple(_remarks(results)),
         inputs.source_of(SOURCE, results.folder, len(frames)),
         look=aligned.look,

@@ -314,30 +314,27 @@ TAGGED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "options", "says"),
-    [
-        ("label,text\na,one\nb,two\n", "label,text\na,one\nc,two\n", {}, r"test\.csv: row 2 has the label 'c'.*a, b"),
-        ("label,text\na,one\n,two\nb,three\n", "", {}, r"train\.csv: row 2 has no label"),
-        ("label,text\na,one\nb\n", "", {}, r"train\.csv: row 2 has no text in column 'text'"),
-        ("label,text\na,one\nb,two\n", "", {"text": "body"}, r"no text column 'body'; the columns are 1 'label', 2"),
-        ("label,text\na,one\nb,two\n", "", {"label": 3}, r"no label column 3"),
-        ("label,text\na,one\nb,two\n", "", {"label_names": ("a",)}, r"row 2 has the label 'b', which is not among"),
-        ("label,text\n1,one\n9,two\n", "", {"label_names": ("a", "b", "c")}, r"2 labels 1, 9 don't fit the 3"),
-        ("label,text\na,one\nb,two,three\n", "", {}, r"train\.csv: can't be read as csv: .*line 3"),
-        ("label,text\na,one\nb,two\n", "label,body\na,one\n", {}, r"test\.csv: has columns label, body, unlike"),
-        ("text,text\na,one\nb,two\n", "", {}, r"two columns have the same name"),
-        ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"looks like a label; name it with dataset.options.label"),
-        ("label,n\na,1\nb,2\n", "", {"header": True}, r"no column holds text"),
-        ("words,n,m\none,1,5\ntwo,2,6\n", "", {"target": "number"}, r"2 columns hold numbers; name the one"),
-        ("text,score\none,1\n", "", {"target": "number", "label_names": ("a",)}, r"numbers have none"),
-        ('{"text": "one", "score": true}', "", {"target": "number", "suffix": ".jsonl"}, r"row 1 has 'True' in"),
-        *((f"text,score\none,1\ntwo,{cell}\n", "", {"target": "number"}, rf"train\.csv: row 2 has {says}")
-          for cell, says in NUMBERS.items()),
-        *((train, test, {"target": "tags", "suffix": ".jsonl"}, says) for train, test, says in TAGGED),
-        ("tokens,tags\nAnna left,B-PER O\n", "", {"target": "tags", "header": True}, r"has no lists of tags; give a"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("train", "test", "options", "says"), [
+    ("label,text\na,one\nb,two\n", "label,text\na,one\nc,two\n", {}, r"test\.csv: row 2 has the label 'c'.*a, b"),
+    ("label,text\na,one\n,two\nb,three\n", "", {}, r"train\.csv: row 2 has no label"),
+    ("label,text\na,one\nb\n", "", {}, r"train\.csv: row 2 has no text in column 'text'"),
+    ("label,text\na,one\nb,two\n", "", {"text": "body"}, r"no text column 'body'; the columns are 1 'label', 2"),
+    ("label,text\na,one\nb,two\n", "", {"label": 3}, r"no label column 3"),
+    ("label,text\na,one\nb,two\n", "", {"label_names": ("a",)}, r"row 2 has the label 'b', which is not among"),
+    ("label,text\n1,one\n9,two\n", "", {"label_names": ("a", "b", "c")}, r"2 labels 1, 9 don't fit the 3"),
+    ("label,text\na,one\nb,two,three\n", "", {}, r"train\.csv: can't be read as csv: .*line 3"),
+    ("label,text\na,one\nb,two\n", "label,body\na,one\n", {}, r"test\.csv: has columns label, body, unlike"),
+    ("text,text\na,one\nb,two\n", "", {}, r"two columns have the same name"),
+    ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"looks like a label; name it with dataset.options.label"),
+    ("label,n\na,1\nb,2\n", "", {"header": True}, r"no column holds text"),
+    ("words,n,m\none,1,5\ntwo,2,6\n", "", {"target": "number"}, r"2 columns hold numbers; name the one"),
+    ("text,score\none,1\n", "", {"target": "number", "label_names": ("a",)}, r"numbers have none"),
+    ('{"text": "one", "score": true}', "", {"target": "number", "suffix": ".jsonl"}, r"row 1 has 'True' in"),
+    *((f"text,score\none,1\ntwo,{cell}\n", "", {"target": "number"}, rf"train\.csv: row 2 has {says}")
+      for cell, says in NUMBERS.items()),
+    *((train, test, {"target": "tags", "suffix": ".jsonl"}, says) for train, test, says in TAGGED),
+    ("tokens,tags\nAnna left,B-PER O\n", "", {"target": "tags", "header": True}, r"has no lists of tags; give a"),
+])  # fmt: skip
 def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict[str, Any], says: str) -> None:
     """One sentence with the file, the row or column, and what there is."""
     with pytest.raises(UserError, match=says) as raised:

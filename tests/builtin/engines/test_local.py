@@ -153,16 +153,13 @@ def test_slots_are_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.cards for slot in slots(4, None, None)] == [()] * 4
 
 
-@pytest.mark.parametrize(
-    ("count", "each", "expected"),
-    [
-        (2, None, [(0, 6, 1, 7), (2, 8, 3, 9)]),
-        (4, 1, [(0,), (1,), (2,), (3,)]),
-        (2, 3, [(0, 1, 2), (3, 4, 5)]),
-        (3, 4, [(0, 6, 1, 7), (2, 8, 3, 9), (4, 10, 5, 11)]),
-        (12, 1, [(core,) for pair in zip(range(6), range(6, 12), strict=True) for core in pair]),
-    ],
-)
+@pytest.mark.parametrize(("count", "each", "expected"), [
+    (2, None, [(0, 6, 1, 7), (2, 8, 3, 9)]),
+    (4, 1, [(0,), (1,), (2,), (3,)]),
+    (2, 3, [(0, 1, 2), (3, 4, 5)]),
+    (3, 4, [(0, 6, 1, 7), (2, 8, 3, 9), (4, 10, 5, 11)]),
+    (12, 1, [(core,) for pair in zip(range(6), range(6, 12), strict=True) for core in pair]),
+])  # fmt: skip
 def test_parts_share_no_physical_core(
     count: int, each: int | None, expected: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,15 +176,12 @@ def test_parts_share_no_physical_core(
     assert [slot.cores for slot in slots(count, None, each)] == expected
 
 
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ((5, None, None), r"5 runs side by side need 5 CPU cores, and 4 may be used here; give --parallel 4"),
-        ((3, None, 2), r"3 runs side by side need 6 CPU cores, and 4 .*--parallel 2"),
-        ((4, None, None), r"4 runs side by side need 4 GPUs, and 2 .*--parallel 2; .*CUDA_VISIBLE_DEVICES="),
-        ((2, 2, None), r"2 runs side by side need 4 GPUs, and 2 .*--parallel 1"),
-    ],
-)
+@pytest.mark.parametrize(("asked", "told"), [
+    ((5, None, None), r"5 runs side by side need 5 CPU cores, and 4 may be used here; give --parallel 4"),
+    ((3, None, 2), r"3 runs side by side need 6 CPU cores, and 4 .*--parallel 2"),
+    ((4, None, None), r"4 runs side by side need 4 GPUs, and 2 .*--parallel 2; .*CUDA_VISIBLE_DEVICES="),
+    ((2, 2, None), r"2 runs side by side need 4 GPUs, and 2 .*--parallel 1"),
+])  # fmt: skip
 def test_more_than_the_machine_has_is_refused(
     asked: tuple[int, int | None, int | None], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

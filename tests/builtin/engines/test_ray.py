@@ -145,17 +145,14 @@ def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Pa
 NODES: list[dict[str, float]] = [{"CPU": 32, "GPU": 4, "memory": 64e9}, {"CPU": 16, "GPU": 4, "memory": 64e9}, {"x": 1}]
 
 
-@pytest.mark.parametrize(
-    ("asked", "nodes", "found"),
-    [
-        ({}, NODES, NodeNeed(16, 4, None, alone=False)),  # not alone on the larger one
-        ({}, NODES[:1], NodeNeed(32, 4, None, alone=True)),
-        ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, NodeNeed(8, 1, None, alone=False)),
-        ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, NodeNeed(32, 0, None, alone=False)),
-        ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], NodeNeed(32, 1, None, alone=True)),
-        ({"memory_per_node": "2G"}, NODES[:1], NodeNeed(32, 4, 2**31, alone=True)),
-    ],
-)
+@pytest.mark.parametrize(("asked", "nodes", "found"), [
+    ({}, NODES, NodeNeed(16, 4, None, alone=False)),  # not alone on the larger one
+    ({}, NODES[:1], NodeNeed(32, 4, None, alone=True)),
+    ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, NodeNeed(8, 1, None, alone=False)),
+    ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, NodeNeed(32, 0, None, alone=False)),
+    ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], NodeNeed(32, 1, None, alone=True)),
+    ({"memory_per_node": "2G"}, NODES[:1], NodeNeed(32, 4, 2**31, alone=True)),
+])  # fmt: skip
 def test_a_task_takes_what_the_profile_says(
     asked: dict[str, Any], nodes: list[dict[str, float]], found: NodeNeed
 ) -> None:
@@ -163,13 +160,10 @@ def test_a_task_takes_what_the_profile_says(
     assert resources_of_task(Profile(engine="ray", **asked), nodes) == found
 
 
-@pytest.mark.parametrize(
-    ("asked", "nodes"),
-    [
-        ({"gpus_per_node": 5}, NODES), ({"cpus_per_node": 33}, NODES), ({"memory_per_node": "1T"}, NODES), ({}, []),
-        ({"cpus_per_node": 32, "gpus_per_node": 8}, [*NODES, {"CPU": 1, "GPU": 8}]),  # there, but not on one node
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("asked", "nodes"), [
+    ({"gpus_per_node": 5}, NODES), ({"cpus_per_node": 33}, NODES), ({"memory_per_node": "1T"}, NODES), ({}, []),
+    ({"cpus_per_node": 32, "gpus_per_node": 8}, [*NODES, {"CPU": 1, "GPU": 8}]),  # there, but not on one node
+])  # fmt: skip
 def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
     """Ray would wait for such a node without end."""
     with pytest.raises(UserError, match="no node of Ray's cluster has the resources of a job"):

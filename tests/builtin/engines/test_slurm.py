@@ -98,8 +98,7 @@ def as_bash_does(script: str, before: str = "", **variables: str) -> subprocess.
 
 
 @pytest.mark.parametrize(
-    ("lines", "well"),
-    [(["no-such-module load cuda"], False), (["true", "false", "true"], False), (["true"], True)],
+    ("lines", "well"), [(["no-such-module load cuda"], False), (["true", "false", "true"], False), (["true"], True)]
 )
 def test_a_setup_line_that_fails_ends_the_job(lines: list[str], well: bool) -> None:
     """Else its runs would be done, and recorded as good, in an environment that nobody asked for."""
@@ -141,15 +140,12 @@ def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation() -> N
     assert options(made.script(batch(made, prepared="8")))["dependency"] == "afterok:8"
 
 
-@pytest.mark.parametrize(
-    ("sbatch", "told"),
-    [
-        ({"array": "0-3"}, "set by hpml-bench"),
-        ({"Partition": "x"}, "can't be an option"),
-        ({"partition": "x\n#SBATCH --uid=0"}, "can't be an option"),
-        ({"clusters": "far,near"}, "clusters takes one name"),
-    ],
-)
+@pytest.mark.parametrize(("sbatch", "told"), [
+    ({"array": "0-3"}, "set by hpml-bench"),
+    ({"Partition": "x"}, "can't be an option"),
+    ({"partition": "x\n#SBATCH --uid=0"}, "can't be an option"),
+    ({"clusters": "far,near"}, "clusters takes one name"),
+])  # fmt: skip
 def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str], told: str, tmp_path: Path) -> None:
     """By name, when the profile is read."""
     file = tmp_path / "p.yaml"
@@ -202,18 +198,15 @@ def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(answering: Answering, t
     assert asked.read_text().splitlines()[-1] == "scancel -- 7_[1-3,5] 8_[0] 20"
 
 
-@pytest.mark.parametrize(
-    ("answer", "dead"),
-    [
-        ("echo 7_2 RUNNING 0", False),
-        ("echo 7_2 PENDING 1", True),  # begun anew, or about to be
-        ("echo 7_2 RUNNING 1", True),
-        ("echo 7_2 COMPLETED 0", True),
-        ("true", True),
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
-        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
-    ],
-)
+@pytest.mark.parametrize(("answer", "dead"), [
+    ("echo 7_2 RUNNING 0", False),
+    ("echo 7_2 PENDING 1", True),  # begun anew, or about to be
+    ("echo 7_2 RUNNING 1", True),
+    ("echo 7_2 COMPLETED 0", True),
+    ("true", True),
+    ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+    ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+])  # fmt: skip
 def test_an_owner_is_dead_only_where_slurm_knows_it(answer: str, dead: bool, answering: Answering) -> None:
     """A controller that doesn't answer breaks no claim."""
     answering(squeue=answer)
@@ -244,31 +237,25 @@ def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> N
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
-@pytest.mark.parametrize(
-    "printed",
-    [
-        "7",
-        "7;cluster",
-        "Welcome to cluster 9!\n\n7\nYou have 3 jobs.",
-        "sbatch: lua: time was set to 60\nSubmitted batch job 7",
-    ],
-)
+@pytest.mark.parametrize("printed", [
+    "7",
+    "7;cluster",
+    "Welcome to cluster 9!\n\n7\nYou have 3 jobs.",
+    "sbatch: lua: time was set to 60\nSubmitted batch job 7",
+])  # fmt: skip
 def test_a_jobs_number_is_found_among_what_a_site_prints(printed: str, answering: Answering, tmp_path: Path) -> None:
     """A banner, or a wrapper's words."""
     answering(sbatch=f"echo {shlex.quote(printed)}")
     assert engine().submit(batch(engine(), tmp_path)) == "7"
 
 
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        ("echo Welcome to cluster 9!", "sbatch answered 'Welcome to cluster 9!"),  # a job may run
-        (
-            "echo 'error: Invalid job array specification' >&2; exit 1",
-            r"Invalid job array specification; .*options: \{array: N\}",  # Slurm's words don't name its MaxArraySize
-        ),
-    ],
-)
+@pytest.mark.parametrize(("answer", "told"), [
+    ("echo Welcome to cluster 9!", "sbatch answered 'Welcome to cluster 9!"),  # a job may run
+    (
+        "echo 'error: Invalid job array specification' >&2; exit 1",
+        r"Invalid job array specification; .*options: \{array: N\}",  # Slurm's words don't name its MaxArraySize
+    ),
+])  # fmt: skip
 def test_a_submission_without_a_number_is_told(answer: str, told: str, answering: Answering, tmp_path: Path) -> None:
     """In Slurm's words, and with what to do where they don't say it."""
     answering(sbatch=answer)
@@ -293,15 +280,12 @@ def test_the_users_shell_changes_no_job(
     assert own == ({"SLURM_CONF"} if inside else {"SLURM_CONF", "SLURM_CLUSTERS"})
 
 
-@pytest.mark.parametrize(
-    ("reason", "partition", "refused"),
-    [
-        ("PartitionTimeLimit", "gpu", True),
-        ("InvalidQOS", "gpu", True),
-        ("PartitionTimeLimit", "gpu,long", False),
-        ("Resources", "gpu", False),
-    ],
-)
+@pytest.mark.parametrize(("reason", "partition", "refused"), [
+    ("PartitionTimeLimit", "gpu", True),
+    ("InvalidQOS", "gpu", True),
+    ("PartitionTimeLimit", "gpu,long", False),
+    ("Resources", "gpu", False),
+])  # fmt: skip
 def test_jobs_that_slurm_would_never_begin_are_known(
     reason: str, partition: str, refused: bool, answering: Answering
 ) -> None:
@@ -359,16 +343,13 @@ def test_a_run_over_nodes_is_a_step_with_a_task_on_each(
     assert asked.read_text() == "scontrol show hostnames n[1-2]\n"
 
 
-@pytest.mark.parametrize(
-    ("profile", "variables", "cores"),
-    [
-        ({}, {"SLURM_JOB_CPUS_PER_NODE": "2,1", "SLURM_CPUS_ON_NODE": "2"}, 1),
-        ({}, {"SLURM_JOB_CPUS_PER_NODE": "72(x2),36(x3),48", "SLURM_CPUS_ON_NODE": "72"}, 36),
-        ({}, {"SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_CPUS_PER_NODE": "8(x2)"}, 4),
-        ({"cpus_per_node": 8}, {"SLURM_JOB_CPUS_PER_NODE": "64(x2)"}, 8),
-        ({}, {}, None),
-    ],
-)
+@pytest.mark.parametrize(("profile", "variables", "cores"), [
+    ({}, {"SLURM_JOB_CPUS_PER_NODE": "2,1", "SLURM_CPUS_ON_NODE": "2"}, 1),
+    ({}, {"SLURM_JOB_CPUS_PER_NODE": "72(x2),36(x3),48", "SLURM_CPUS_ON_NODE": "72"}, 36),
+    ({}, {"SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_CPUS_PER_NODE": "8(x2)"}, 4),
+    ({"cpus_per_node": 8}, {"SLURM_JOB_CPUS_PER_NODE": "64(x2)"}, 8),
+    ({}, {}, None),
+])  # fmt: skip
 def test_a_step_asks_no_node_for_more_than_the_smallest_has(
     profile: dict[str, int], variables: dict[str, str], cores: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,18 +34,9 @@ SETTINGS = {
     "backbone": "embedded:newswire-gpt2",
     "task": {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 2}},
     "dataset": "newswire_chat",
-    "train_samples": 24,
-    "validation_samples": 8,
-    "test_samples": 16,
-    "steps": 3,
-    "global_batch": 8,
-    "latency_samples": 0,
-    "device": "cpu",
-    "world_size": 2,
-    "threads": 1,
-    "precision": "fp32",
-    "max_length": 96,
-}
+    "train_samples": 24, "validation_samples": 8, "test_samples": 16, "steps": 3, "global_batch": 8, "max_length": 96,
+    "latency_samples": 0, "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
+}  # fmt: skip
 TRAINER = '''
 """A trainer of the tests: copies the model, or does what MODE says."""
 import json, os, shutil, subprocess, sys, time
@@ -192,17 +183,14 @@ def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], wh
     assert why in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("mode", "status", "why"),
-    [
-        ("crash", "failed", " s: no such optimizer; rank0-command.log ends: mode"),
-        ("kill", "failed", "the command was ended by SIGKILL"),
-        ("memory", "oom_host", "its memory had reached "),
-        ("nothing", "failed", "the command ended well and left nothing in {out}"),
-        ("leave", "failed", "the command left processes behind, which were ended (python"),
-        ("missing", "failed", "the command can't be run: [Errno 2]"),
-    ],
-)
+@pytest.mark.parametrize(("mode", "status", "why"), [
+    ("crash", "failed", " s: no such optimizer; rank0-command.log ends: mode"),
+    ("kill", "failed", "the command was ended by SIGKILL"),
+    ("memory", "oom_host", "its memory had reached "),
+    ("nothing", "failed", "the command ended well and left nothing in {out}"),
+    ("leave", "failed", "the command left processes behind, which were ended (python"),
+    ("missing", "failed", "the command can't be run: [Errno 2]"),
+])  # fmt: skip
 def test_a_program_that_fails_is_a_record(tmp_path: Path, mode: str, status: str, why: str) -> None:
     """The record has a status and a sentence with the end of its output; no process is left."""
     file = suite_file(tmp_path, mode)

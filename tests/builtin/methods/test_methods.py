@@ -234,27 +234,21 @@ def test_options_reach_peft(backbone_folders):
     assert (config.r, config.use_dora, config.eva_config.rho) == (3, True, 1.5)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"type": "LORA", "init_lora_weights": "lora_ga"}, "LoRA-GA"),  # PEFT would start in the ordinary way instead
-    ({"type": "LORA", "alora_invocation_tokens": [5, 6]}, "aLoRA"),  # PEFT would train nothing
-    pytest.param(
-        {"type": "ADAMSS", "use_asa": True},
-        "DDP",
-        marks=pytest.mark.skipif("ADAMSS" in LATER, reason="came with PEFT 0.19"),
-    ),
+@pytest.mark.parametrize(("name", "options", "error", "message"), [
+    ("peft", {"type": "LORA", "init_lora_weights": "lora_ga"}, Unsupported, "LoRA-GA"),  # PEFT would start as usual
+    ("peft", {"type": "LORA", "alora_invocation_tokens": [5, 6]}, Unsupported, "aLoRA"),  # PEFT would train nothing
+    pytest.param("peft", {"type": "ADAMSS", "use_asa": True}, Unsupported, "DDP",
+                 marks=pytest.mark.skipif("ADAMSS" in LATER, reason="came with PEFT 0.19")),
+    ("peft", {"type": "VBLORA", "vector_length": 7}, Unsupported, "divisible"),  # in PEFT's own words
+    ("lora", {"target": ["nowhere"]}, UserError, r"method lora: .*nowhere"),
 ])  # fmt: skip
-def test_options_without_a_valid_result_are_refused(backbone_folders, options, message):
-    """What would run, but as something else or not on several ranks, is `Unsupported` from the start."""
-    with pytest.raises(Unsupported, match=message):
-        build(backbone_folders["BERT"], "peft", options=options)
+def test_options_without_a_valid_result_are_refused(backbone_folders, name, options, error, message):
+    """What would run, but as something else or not on several ranks, and what PEFT refuses, is so from the start.
 
-
-def test_options_that_peft_refuses_are_told_in_its_words(backbone_folders):
-    """Of a type as `Unsupported`; a target that matches nothing is the user's mistake."""
-    with pytest.raises(Unsupported, match="divisible"):
-        build(backbone_folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
-    with pytest.raises(UserError, match=r"method lora: .*nowhere"):
-        build(backbone_folders["BERT"], "lora", options={"target": ["nowhere"]})
+    A target that matches nothing is the user's mistake.
+    """
+    with pytest.raises(error, match=message):
+        build(backbone_folders["BERT"], name, options=options)
 
 
 def step(model, method, optimizer, index):

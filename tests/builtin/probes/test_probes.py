@@ -145,16 +145,13 @@ def ddp_log(*readings: tuple[float, int]) -> Any:
     )
 
 
-@pytest.mark.parametrize(
-    ("warmup", "readings", "steps", "milliseconds", "percent"),
-    [
-        pytest.param(3, ((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)), 30, 7, 25, id="the warm-up is left out"),
-        pytest.param(2, ((0, 0), (4e6, 2), (4e6, 2)), 3, 4, 4 / 90, id="of all steps, where the warm-up is longer"),
-        pytest.param(2, ((0, 0), (0, 0), (0, 0)), 3, math.nan, math.nan, id="none was noted"),
-        pytest.param(2, ((9e6, 2), (9e6, 2), (9e6, 2)), 3, math.nan, math.nan, id="the rehearsal alone was noted"),
-        pytest.param(2, ((9e6, 2),), 0, math.nan, math.nan, id="it went on from a checkpoint after the last step"),
-    ],
-)
+@pytest.mark.parametrize(("warmup", "readings", "steps", "milliseconds", "percent"), [
+    pytest.param(3, ((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)), 30, 7, 25, id="the warm-up is left out"),
+    pytest.param(2, ((0, 0), (4e6, 2), (4e6, 2)), 3, 4, 4 / 90, id="of all steps, where the warm-up is longer"),
+    pytest.param(2, ((0, 0), (0, 0), (0, 0)), 3, math.nan, math.nan, id="none was noted"),
+    pytest.param(2, ((9e6, 2), (9e6, 2), (9e6, 2)), 3, math.nan, math.nan, id="the rehearsal alone was noted"),
+    pytest.param(2, ((9e6, 2),), 0, math.nan, math.nan, id="it went on from a checkpoint after the last step"),
+])  # fmt: skip
 def test_all_reduce_times(
     warmup: int,
     readings: tuple[tuple[float, int], ...],

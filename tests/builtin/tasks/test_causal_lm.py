@@ -23,7 +23,7 @@ from helpers import tiny
 from helpers.loops import Counts
 from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
-from hpml_bench.builtin.tasks.causal_lm.scores import linearised_loss
+from hpml_bench.builtin.tasks.causal_lm.rows import linearised_loss
 from hpml_bench.data.conversations import ask_for_classes
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import fork_server
@@ -312,7 +312,7 @@ def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_whe
     spec = tiny.spec("lora").model_copy(update={"settings": settings})
     quality, points = QualityProbe(), list[Point]()
     run = assemble(spec, prepare(settings), group)
-    quality.run, quality.losses = run, []
+    quality.start(run)
     Trainer(run, [quality], points.extend).train()
     losses = {point.step for point in points if point.metric == "validation_loss"}
     scores = {point.step for point in points if point.metric == "validation_score"}

@@ -15,10 +15,11 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 import hpml_bench
+from helpers.chat_families import gpt2, llama_3
 from hpml_bench.builtin.tasks.token_classification import TokenClassification
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
@@ -86,16 +87,13 @@ def test_rows_weigh_by_their_entities() -> None:
 # Rows that can't be learnt from
 
 
-@pytest.mark.parametrize(
-    ("names", "label", "says"),
-    [
-        (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
-        (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
-        (NAMES, [-1, 0], "doesn't have one tag per word"),
-        (NAMES, [0], "doesn't have one tag per word"),
-        (NAMES, None, "doesn't have one tag per word"),
-    ],
-)
+@pytest.mark.parametrize(("names", "label", "says"), [
+    (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
+    (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
+    (NAMES, [-1, 0], "doesn't have one tag per word"),
+    (NAMES, [0], "doesn't have one tag per word"),
+    (NAMES, None, "doesn't have one tag per word"),
+])  # fmt: skip
 def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> None:
     """With its words."""
     rows = pa.table({"tags": pa.array([[0], label], pa.list_(pa.int64())), "words": [["fine"], ["two", "words"]]})
@@ -117,19 +115,7 @@ WORDS = ["Don't", "U.S.", "(naïve)", "Zufalm,", "1999", "日本", "end"]
 TEXTS = [" ".join(WORDS), "an end of 1999", "Zufal Zufal"]
 
 
-def bpe(trim: bool) -> Tokenizer:
-    """Return a byte-level BPE as GPT-2 has; without `trim` a token's characters include the space before it."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.post_processor = processors.ByteLevel(trim_offsets=trim)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, special_tokens=["<end>"])
-    backend.train_from_iterator(TEXTS, trainer)
-    return backend
-
-
-def wordpiece() -> Tokenizer:
+def wordpiece() -> PreTrainedTokenizerFast:
     """Return a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -138,23 +124,23 @@ def wordpiece() -> Tokenizer:
     backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=60, special_tokens=special))
     ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return backend
+    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
-def metaspace() -> Tokenizer:
+def metaspace() -> PreTrainedTokenizerFast:
     """Return a BPE as Llama has: the space is a sign of its own before each word, sometimes a token of its own."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<end>"]))
-    return backend
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<end>")
 
 
-BERTS = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
-KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str]]] = {
-    "bpe": (lambda: bpe(trim=True), {"eos_token": "<end>"}),
-    "bpe with spaces": (lambda: bpe(trim=False), {"eos_token": "<end>"}),
-    "wordpiece": (wordpiece, BERTS),
-    "metaspace": (metaspace, {"unk_token": "<unk>", "eos_token": "<end>"}),
+KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "bpe": gpt2,
+    "bpe whose tokens have the space before them": llama_3,
+    "wordpiece": wordpiece,
+    "metaspace": metaspace,
 }
 
 
@@ -162,8 +148,8 @@ KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str]]] = {
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     if request.param == "embedded":
         return load_tokenizer(Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2")
-    folder, (make, special) = tmp_path_factory.mktemp("tokenizer"), KINDS[request.param]
-    PreTrainedTokenizerFast(tokenizer_object=make(), **special).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    KINDS[request.param]().save_pretrained(folder)
     return load_tokenizer(folder)
 
 

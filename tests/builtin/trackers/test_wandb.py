@@ -36,19 +36,15 @@ SECRETS = {
 }
 TABLES = (
     Table(
-        name="summary",
-        caption="Summary",
-        columns=("method", "accuracy", "note"),
+        name="summary", caption="Summary", columns=("method", "accuracy", "note"),
         rows=(("lora", "90.0 %", "–"), ("full", "nan", "a <b> `c`\n|")),
         values=(("lora", 0.9, None), ("full", float("nan"), "a <b> `c`\n|")),
     ),
     Table(
-        name="failures",
-        caption="Failures",
-        columns=("run", "why"),
+        name="failures", caption="Failures", columns=("run", "why"),
         rows=((f"no {SECRETS['AWS_SECRET_ACCESS_KEY']}", "killed"),),
     ),
-)
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -60,13 +56,9 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
     """Return a run with a path and a secret in its settings."""
     dataset = DatasetSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
-    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1)
-    return RunSpec(
-        suite="quickstart",
-        settings=base.model_copy(update=settings),
-        method=MethodSpec(name=method, method="lora", options={"num_virtual_tokens": 4}, lr=1e-3),
-        seed=seed,
-    )
+    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1).model_copy(update=settings)
+    made = MethodSpec(name=method, method="lora", options={"num_virtual_tokens": 4}, lr=1e-3)
+    return RunSpec(suite="quickstart", settings=base, method=made, seed=seed)
 
 
 def points(steps: int) -> list[Point]:
@@ -125,7 +117,6 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     bad = write_run(suite, spec("full", backbone=f"hub:owner/{SECRETS['HF_TOKEN']}"), [], status="killed", metrics={})
 
     sentence = publish([good, bad], tables, "offline", suite)
-
     assert "2 runs and the comparison are kept offline" in sentence
     found = runs_below(suite)
     assert set(found) == {good.run_id, bad.run_id, "comparison"}

@@ -29,13 +29,14 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 @pytest.fixture(scope="module")
 def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
-    """Return a function that runs a script where it may mount, and returns what it tells."""
+    """Return a function that runs `small_disk.py` where it may mount, and returns what that tells."""
     probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
     if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
         skips.only_as_root("this user may not mount")
 
-    def run(script: str, *arguments: Path, **variables: str) -> list[dict[str, Any]]:
-        command = [*UNSHARE, sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    def run(*arguments: Path, **variables: str) -> list[dict[str, Any]]:
+        script = Path(__file__).with_name("small_disk.py")
+        command = [*UNSHARE, sys.executable, *map(str, (script, *arguments))]
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "PYTHONPATH": paths, **variables}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -49,9 +50,9 @@ def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dic
 def told(
     unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """What `small_disk.py` tells, by the name of what it did."""
+    """What is told of disks of results, by the name of what was done."""
     suite = tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=300, eval_every=300)
-    found = unshared("small_disk.py", suite, tmp_path_factory.mktemp("disk"))
+    found = unshared(suite, tmp_path_factory.mktemp("disk"))
     for entry in found:
         assert entry["exception"] is None, entry
         assert "Traceback" not in entry["said"], entry["said"]
@@ -80,12 +81,12 @@ def test_a_disk_costs_at_most_the_run_under_way(told: dict[str, dict[str, Any]])
 def cache_told(
     unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[int, str]]:
-    """Status and words of the calls of `small_cache.py`, by name; the cache is called CACHE in the words."""
+    """Status and words of sweeps with disks of a cache, by name; the cache is called CACHE in the words."""
     suite, cache = tiny.local_suite(tmp_path_factory.mktemp("suite")), tmp_path_factory.mktemp("cache")
     rows = suite.with_name("rows.csv")
     rows.write_text(rows.read_text() + "".join(f"red,w{row % 100}{' w9' * 15}\n" for row in range(20_000)))
-    found = unshared("small_cache.py", suite, HPML_BENCH_CACHE=str(cache))
-    told = {entry["name"]: (entry["status"], entry["said"].replace(str(cache), "CACHE")) for entry in found}
+    found = unshared(suite, HPML_BENCH_CACHE=str(cache))
+    told = {entry["name"]: (entry["status"], entry["error"].replace(str(cache), "CACHE")) for entry in found}
     assert told["enough"][0] == 0, told["enough"]
     return told
 
@@ -95,16 +96,13 @@ FULL += "folder on another disk"
 
 
 @pytest.mark.disks
-@pytest.mark.parametrize(
-    ("what", "told"),
-    [
-        ("too small", "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free some space, or "
-         "set HPML_BENCH_CACHE to a folder on another disk"),
-        ("read-only", "the cache CACHE can't be written to; set HPML_BENCH_CACHE to another folder"),
-        ("reading the rows", FULL), ("labelling the rows", FULL), ("tokenising the rows", FULL),
-        ("fetching a wheel", FULL),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("what", "told"), [
+    ("too small", "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free some space, or "
+     "set HPML_BENCH_CACHE to a folder on another disk"),
+    ("read-only", "the cache CACHE can't be written to; set HPML_BENCH_CACHE to another folder"),
+    ("reading the rows", FULL), ("labelling the rows", FULL), ("tokenising the rows", FULL),
+    ("fetching a wheel", FULL),
+])  # fmt: skip
 def test_a_cache_that_cannot_be_filled(what: str, told: str, cache_told: dict[str, tuple[int, str]]) -> None:
     """Status 2 and one sentence that names the cache and how to move it; nothing else is blamed, no traceback."""
     assert cache_told[what] == (2, f"hpml-bench: {told}\n")
@@ -156,17 +154,11 @@ def test_trained_parts_that_cant_be_written(prepared_for_faults: Prepared, tmp_p
     assert not (folder / KEPT).exists()
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOENT])
 def test_errors_of_a_disk_are_one_sentence(code: int, tmp_path: Path) -> None:
-    """With the file, the reason, and what becomes of the rest."""
-    with (
-        pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"),
-        disk.errors_as_user_errors(tmp_path),
-    ):
-        raise OSError(code, os.strerror(code), "file.json")
-
-
-def test_other_errors_are_not_taken_for_the_disks(tmp_path: Path) -> None:
-    """A mistake of ours stays one."""
-    with pytest.raises(FileNotFoundError), disk.errors_as_user_errors(tmp_path):
-        (tmp_path / "nowhere/file").write_text("")
+    """With the file, the reason, and what becomes of the rest; another error, a mistake of ours, stays one."""
+    error = OSError(code, os.strerror(code), "file.json")
+    kind, told = (UserError, "; .* goes on") if code != errno.ENOENT else (FileNotFoundError, "")
+    with pytest.raises(kind, match=os.strerror(code) + told) as caught, disk.errors_as_user_errors(tmp_path):
+        raise error
+    assert "file.json" in str(caught.value)

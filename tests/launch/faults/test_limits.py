@@ -1,7 +1,9 @@
-"""Limits that users set: retries, hours, fail-fast; and that they change nothing of what is compared."""
+"""Limits that users set: retries, hours, fail-fast; they change nothing of what is compared; clocks that jump."""
 
 from __future__ import annotations
 
+import ast
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +11,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from faulty_runs import faulty
 from rich.console import Console
 
+import hpml_bench
 from helpers import tiny
 from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
@@ -38,14 +44,11 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite_of(*methods, seeds=1), out, limits=chosen), Console(quiet=True))
 
 
-@pytest.mark.parametrize(
-    ("statuses", "retries", "attempts"),
-    [
-        *(([status] * 2, 2, 3) for status in ("failed", "killed", "timeout", "oom_host", "oom_cuda")),
-        (["failed"] * 9, 2, 3),
-        *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
-    ],
-)
+@pytest.mark.parametrize(("statuses", "retries", "attempts"), [
+    *(([status] * 2, 2, 3) for status in ("failed", "killed", "timeout", "oom_host", "oom_cuda")),
+    (["failed"] * 9, 2, 3),
+    *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
+])  # fmt: skip
 def test_a_run_is_tried_again(
     statuses: list[str], retries: int, attempts: int, tmp_path: Path, quick_attempts: Arrange
 ) -> None:
@@ -117,7 +120,7 @@ def test_no_attempt_begins_after_the_hours(
         began = time.monotonic()
         command(SweepRequest(suite_of("a", seeds=1), tmp_path / name, limits=limits))
         assert 1 <= len(ran) <= 5, name
-        assert 4 <= time.monotonic() - began < 30
+        assert 4 <= time.monotonic() - began < 40  # of 60 times 0.8 s
         (path,) = (tmp_path / name).rglob("run.json")
         record = load_record(path)
         assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)
@@ -160,3 +163,51 @@ def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) 
     result = CliRunner().invoke(main, ["run-all", "quickstart", *options])
     assert result.exit_code == 1, result.output
     assert "ended by --max-hours 0" in result.stderr
+
+
+# Wall clocks that jump: no negative or absurd times
+
+ROOT = Path(hpml_bench.__path__[0])
+
+
+def seconds(record: RunRecord) -> dict[str, float]:
+    """Return all times of a record, in seconds."""
+    found = {name: value for name, value in record.metrics.items() if "seconds" in name and "per_second" not in name}
+    found |= {name: value / 1000 for name, value in record.metrics.items() if "_ms" in name and value is not None}
+    return {"whole": record.seconds, **{name: value for name, value in found.items() if value is not None}}
+
+
+def test_a_stepped_wall_clock(prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that goes back another hour whenever it is read, in parent and rank, every time is as it was."""
+    clock, hours = time.time, itertools.count(1)
+    monkeypatch.setattr(time, "time", lambda: clock() - 3600 * next(hours))
+    began = time.monotonic()
+    record = tiny.run(
+        faulty("clock", rank=0), prepared_for_faults, tmp_path / "run", limits=Limits(stall=30, run_timeout=60)
+    )
+    whole = time.monotonic() - began
+    assert record.status == "ok", record.error
+    assert {"train_seconds", "timed_seconds", "step_ms_p50"} <= set(seconds(record))
+    assert all(0 < value <= whole for value in seconds(record).values()), seconds(record)
+
+
+def _wall(tree: ast.AST) -> list[str]:
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if call in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}]
+
+
+def test_durations_come_from_clocks_that_do_not_jump() -> None:
+    """The wall clock is read only to name a moment (the start of a run) or to compare with a given one."""
+    # These are time stamps of files, and the moments at which a job was submitted and a time limit ends it.
+    assert _wall(ast.parse("import time\nx = time.time() - 1")) == ["time.time"]
+    reads = {
+        str(path.relative_to(ROOT)): calls
+        for path in ROOT.rglob("*.py")
+        if (calls := _wall(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    stamps = {"system/cache.py", "system/temporary.py", "doctor/machine.py"}
+    jobs = {"sweep/job.py", "sweep/watch.py", "builtin/engines/ray.py"}
+    shown = {"builtin/trackers/accelerate.py"}  # the moment of a metric, which MLflow keeps
+    assert {
+        name for name, calls in reads.items() if any("datetime" not in call for call in calls)
+    } <= stamps | jobs | shown

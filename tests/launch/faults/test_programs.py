@@ -140,7 +140,7 @@ def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monk
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
     command.process.wait(20)
-    assert time.monotonic() - began < 20, "the first alone would take 300 s"
+    assert time.monotonic() - began < 150, "the first alone would take 300 s"
     assert "at once" in command.ends(130)
     for path in (room / "out").glob("*/*/run.json"):
         json.loads(path.read_text())

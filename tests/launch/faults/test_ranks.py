@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from helpers import control_groups, plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
+from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
@@ -317,3 +320,33 @@ def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared_for_faults: Prepar
     assert record.error.rank == rank
     assert "allocated on the GPU" in told(record)
     the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
+    methods = {"faulty": {"lr": 1e-3, "options": {"fault": fault, "rank": rank}}}
+    path = tiny.local_suite(folder, more={"methods": methods})
+    places = os.pathsep.join([str(plug_in), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "hpml_bench", "run", "faulty", str(path), "--out", str(folder / "out")],
+        env=os.environ | {"PYTHONPATH": places}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    (found,) = (folder / "out").rglob("run.json")
+    assert (found.parents[1] / "suite.json").exists()
+    return load_record(found)
+
+
+@pytest.mark.suites
+@pytest.mark.parametrize(
+    ("fault", "rank", "status", "kind"),
+    [("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError")],
+)
+def test_a_rank_of_torchrun_that_raises_leaves_a_record(
+    fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
+) -> None:
+    """As under our launcher: with that rank's own status and traceback, and not what the other says of a lost peer."""
+    record = run_by_torchrun(tmp_path, plug_in, fault, rank)
+    assert record.status == status, record.error
+    assert (record.error.kind, record.error.rank) == (kind, rank)
+    assert "after_step" in (record.error.traceback or "")

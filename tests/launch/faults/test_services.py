@@ -1,6 +1,6 @@
 """Services that are silent or gone: bounded time, one sentence, results untouched. Each one's own tests have the rest.
 
-wandb: test_wandb.py, test_wandb_mode.py; the hub and wrong hashes: test_sources.py.
+wandb: test_wandb.py, test_trackers.py; the hub and wrong hashes: test_sources.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def test_a_silent_package_index(silent: str, monkeypatch: pytest.MonkeyPatch) ->
     began = time.monotonic()
     with pytest.raises(UserError, match="longer than 4 s"):
         sources.fetch(f"wheel:silent==1.0/x#sha256={'0' * 64}")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 29  # pip by itself: twice 15
 
 
 @pytest.mark.parametrize("kind", ["silent", "closed"])

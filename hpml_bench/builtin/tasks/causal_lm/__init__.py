@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 
 from hpml_bench.builtin.tasks.causal_lm.options import CausalLMOptions
 from hpml_bench.builtin.tasks.causal_lm.rows import (
-    ConversationRow,
-    conversation_rows,
-    encode_texts,
-    note_on_lengths,
-    place_of,
-)
-from hpml_bench.builtin.tasks.causal_lm.scores import (
     ANSWERED,
     LOSSES,
     NORMALISED,
+    ConversationRow,
+    conversation_rows,
+    encode_texts,
     guess_tokens,
     linearised_loss,
+    note_on_lengths,
+    place_of,
     score_metric,
     texts_of,
 )

@@ -1,18 +1,79 @@
-"""What measures the probes' cost: the bound covers, and over a block each part of a training has the probes on once."""
+"""Speed as it is measured: records and the pages that show them, the batches that stand for an epoch, probes' cost."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import performance
 import pytest
-from speed import probes
+from speed import probes, shapes, training
 
 from helpers import tiny
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "reports" / "reference" / "performance"
+NAMES = ("intel-xeon", "amd-epyc", "quick", "language")
+RECORD, BEFORE, QUICK, LANGUAGE = (json.loads((FOLDER / f"{name}.json").read_text()) for name in NAMES)
+
+
+@pytest.mark.parametrize(("record", "quick"), [(RECORD, False), (BEFORE, False), (QUICK, True)])
+def test_a_record_has_every_part_of_its_size(record: dict[str, Any], quick: bool) -> None:
+    """All parts that are measured where none is named, and the time that they took; an earlier version had more."""
+    parts = record["parts"]
+    assert {*performance.parts(quick)} - {*performance.APART} | {"time"} <= set(parts)
+    assert {part["quick"] for part in parts.values()} == {quick}
+
+
+def marked(mark: str) -> list[str]:
+    """Return the lines of a table between marks of docs/performance.md."""
+    page = (ROOT / "docs" / "performance.md").read_text()
+    lines = page[page.index(f"<!-- {mark} -->") : page.index(f"<!-- /{mark} -->")].splitlines()
+    return [line for line in lines if line.startswith("|")]
+
+
+def test_the_page_shows_the_records() -> None:
+    """The ratios to the HF Trainer are the record's, each and no other; of other rows, those that are shown."""
+    assert marked("speed") == performance.ratios_of(RECORD)
+    for mark, record in (("language", LANGUAGE), ("table", RECORD)):
+        assert marked(mark)[2:]
+        assert set(marked(mark)[2:]) <= set(performance.rows_of(record))
+
+
+def test_the_readme_names_the_range_of_the_ratios() -> None:
+    """Its three ranges of samples/s are the smallest and the largest ratio of the record."""
+    rows = [row.split(" | ") for row in performance.ratios_of(RECORD)[2:]]
+    cells = [[float(cell.removesuffix(" x").removesuffix(" x |")) for cell in row[1:4]] for row in rows]
+    defaults, dynamic, grouped = zip(*cells, strict=True)
+    readme = (ROOT / "README.md").read_text()
+    assert f"{min(grouped):.1f} to {max(grouped):.1f} times the samples/s" in readme
+    assert f"{min(dynamic):.1f} to {max(dynamic):.1f} times its samples/s" in readme
+    assert f"{min(defaults):.1f} to {max(defaults):.1f} times those of its defaults" in readme
+
+
+@pytest.mark.parametrize("count", sorted({*training.BATCHES.values()}))
+@pytest.mark.parametrize("contender", ["ours", "dynamic", "grouped"])
+def test_few_batches_are_padded_as_the_epoch_is(contender: str, count: int) -> None:
+    """To within 0.5 %: who is given shorter batches than his epoch has looks faster than he is."""
+    lengths = shapes.lengths()
+
+    def padded_to(batches: list[np.ndarray]) -> float:
+        return float(np.mean([lengths[indices].max() for indices in batches]))
+
+    epoch = shapes.epoch(contender, lengths)
+    chosen = shapes.representative(epoch, lengths, count)
+    assert len(chosen) == count
+    assert len({indices.tobytes() for indices in chosen}) == count
+    assert padded_to(chosen) == pytest.approx(padded_to(epoch), rel=0.005)
+
+
+# The cost of probes
 
 
 def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:

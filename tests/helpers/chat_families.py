@@ -1,15 +1,15 @@
 """Templates and tokenizers of families of models, and conversations as token ids with them.
 
 The templates of files/chat_families.json are those of the families' own model cards, without their parts on tools; the
-files in `templates/` are unchanged copies (its README says where each is from and under which licence). The tokenizers
-are small ones of the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
+files in `data/templates/` are unchanged copies (its README says where each is from and under which licence). The
+tokenizers are small ones of the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,25 +152,58 @@ def unigram() -> Any:
     return finished(backend, ("<unk>", "<s>", "</s>"), (), None, eos_token="</s>", unk_token="<unk>")
 
 
-class Family(NamedTuple):
-    """A template with a tokenizer of its kind."""
+FOLDER = Path(__file__).parents[1] / "data/templates"
+THOUGHTS = re.compile(r"</?(?:think|tool_call|tool_response|seed:think)>")
+"""Added tokens that are not special: a text may hold them."""
+SPECIAL = re.compile(
+    r"<\|[^|<>'\"{}\s]{1,40}\|>|<\|[a-z_]{2,20}>|<[a-z_]{2,20}\|>|<｜[^｜<>]{1,40}｜>|<(?:start|end)_of_turn>|\[gMASK\]|<sop>|"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|ARGS|IMG)\]"
+)
 
+
+@cache
+def knowing(template: str, *ends: str) -> Any:
+    """Return a small tokenizer that knows the special tokens of a template."""
+    special, plain = {*SPECIAL.findall(template), *ends, "<|bos|>"}, {*THOUGHTS.findall(template)}
+    return byte_level(*sorted(special), plain=sorted(plain), bos="<|bos|>", words=LLAMA_3_WORDS, eos_token=ends[0])
+
+
+class Family(NamedTuple):
+    """A template with a small tokenizer of its kind."""
+
+    models: str  # whose it is
     template: str
-    tokenizer: Callable[[], Any]
-    end: str  # what ends an answer
-    turns: bool = True  # whether it lets the answers of longer conversations be told
-    system: bool = True
+    end: str  # the tokenizer's end token
+    kind: str = ""  # name of the function that makes the tokenizer; empty: one that knows the template's tokens
+    ends: Sequence[str] = ()  # further end tokens, of generation_config.json
+    several: bool = True  # whether all answers of a conversation can be learnt; else the last one
+    system: bool = True  # whether it knows system prompts
+    system_last: bool = False
+    """Whether it writes a system prompt into the last question, so that only the last answer can be learnt with one."""
+
+    def tokenizer(self) -> Any:
+        return globals()[self.kind]() if self.kind else knowing(self.template, self.end, *self.ends)
+
+
+def published(file: str) -> str:
+    return (FOLDER / f"{file}.jinja").read_text(encoding="utf-8")
 
 
 FAMILIES = {
-    name: Family(**row | {"template": getattr(T, row["template"]), "tokenizer": globals()[row["tokenizer"]]})
-    for name, row in TABLE["families"].items()
+    name: Family(name, **row | {"template": getattr(T, row["template"])}) for name, row in TABLE["families"].items()
 }
+PUBLISHED = [
+    Family(template=published(row["file"]), **{key: value for key, value in row.items() if key != "file"})
+    for row in TABLE["published"]
+]
+"""Templates as families of models publish them."""
 names = pytest.mark.parametrize("name", FAMILIES)
 
 
-def conversations(tokenizer: Any, template: str, max_length: int = 10_000, **rules: Any) -> Conversations:
-    return Conversations(Encoder(tokenizer, max_length, None, "path:model"), template, **rules)
+def conversations(
+    tokenizer: Any, template: str, max_length: int = 10_000, ends: tuple[int, ...] = (), **rules: Any
+) -> Conversations:
+    return Conversations(Encoder(tokenizer, max_length, None, "path:model", ends=ends), template, **rules)
 
 
 def of(name: str, **rules: Any) -> Conversations:
@@ -225,46 +258,3 @@ def by_hand() -> Any:
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(HAND)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     return finished(backend, ("<unk>", "<s>", "</s>", "<user>", "<bot>", "<end>"), (), "<s>", eos_token="</s>")
-
-
-# Templates as families of models publish them
-
-FOLDER = Path(__file__).parent / "templates"
-THOUGHTS = re.compile(r"</?(?:think|tool_call|tool_response|seed:think)>")
-"""Added tokens that are not special: a text may hold them."""
-SPECIAL = re.compile(
-    r"<\|[^|<>'\"{}\s]{1,40}\|>|<\|[a-z_]{2,20}>|<[a-z_]{2,20}\|>|<｜[^｜<>]{1,40}｜>|<(?:start|end)_of_turn>|\[gMASK\]|<sop>|"
-    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|ARGS|IMG)\]"
-)
-
-
-class Published(NamedTuple):
-    """A template of a family."""
-
-    models: str  # whose it is
-    file: str
-    end: str  # the tokenizer's end token
-    ends: tuple[str, ...] = ()  # further end tokens, of generation_config.json
-    several: bool = True  # whether all answers of a conversation can be learnt; else the last one
-    system: bool = True  # whether it knows system prompts
-    system_last: bool = False
-    """Whether it writes a system prompt into the last question, so that only the last answer can be learnt with one."""
-
-    @property
-    def template(self) -> str:
-        return (FOLDER / f"{self.file}.jinja").read_text(encoding="utf-8")
-
-
-PUBLISHED = [Published(**row | {"ends": tuple(row.get("ends", ()))}) for row in TABLE["published"]]
-
-
-@cache
-def published_tokenizer(family: Published) -> Any:
-    """Return a small tokenizer that knows the special tokens of a family."""
-    found = {*SPECIAL.findall(family.template), family.end, *family.ends, "<|bos|>"}
-    plain = sorted(set(THOUGHTS.findall(family.template)))
-    return byte_level(*sorted(found), plain=plain, bos="<|bos|>", words=LLAMA_3_WORDS, eos_token=family.end)
-
-
-def end_ids(family: Published) -> tuple[int, ...]:
-    return tuple(published_tokenizer(family).convert_tokens_to_ids([family.end, *family.ends]))
