@@ -54,8 +54,7 @@ class LoadedData:
     """
 
     train: Dataset
-    validation: Dataset | None
-    """None: `prepare` splits it off the training rows."""
+    validation: Dataset | None  # none: `prepare` splits it off the training rows
     test: Dataset
     label_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)

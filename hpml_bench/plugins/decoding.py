@@ -18,12 +18,9 @@ class Decoding:
     """Rule by which answers are generated, token by token."""
 
     max_new_tokens: int
-    stop: tuple[str, ...] = ()
-    """Texts that end an answer, and are no part of it."""
-    temperature: float = 0.0
-    """0: the likeliest token; above 0: sampling."""
-    top_p: float = 1.0
-    """Share of the probability from which tokens are sampled."""
+    stop: tuple[str, ...] = ()  # texts that end an answer, and are no part of it
+    temperature: float = 0.0  # 0: the likeliest token; above 0: sampling
+    top_p: float = 1.0  # share of the probability from which tokens are sampled
 
 
 Decode = Callable[[list[int]], str]
@@ -35,13 +32,10 @@ class Generator:
 
     decoding: Decoding
     stop_ids: tuple[int, ...]
-    decode: Decode
-    """Function from an answer's token ids to its text: special ones, scaffold and reasoning left out."""
+    decode: Decode  # function from an answer's token ids to its text: special ones, scaffold and reasoning left out
     pad_id: int
-    batch: int
-    """Number of prompts in a batch."""
-    seed: int
-    """Seed of the sampling."""
+    batch: int  # number of prompts in a batch
+    seed: int  # seed of the sampling
 
 
 class Scaffold(Frozen):

@@ -28,8 +28,7 @@ class Group:
     rank: int
     world: int
     device: torch.device
-    nodes: int = 1
-    """Number of nodes, all with the same number of ranks."""
+    nodes: int = 1  # number of nodes, all with the same number of ranks
 
     @property
     def first_here(self) -> bool:

@@ -28,13 +28,10 @@ class Axis:
     ticks: tuple[tuple[float, str], ...] = ()
     """Values and their texts; where they have no room, every second, third, … of them is drawn."""
     log: bool = False
-    turned: bool = False
-    """Whether the largest value is at the bottom."""
+    turned: bool = False  # whether the largest value is at the bottom
     grid: bool = False
-    good: str = ""
-    """Which direction is good, in a word with an arrow."""
-    key: str = ""
-    """Name of the cost on this axis, for a page's script."""
+    good: str = ""  # which direction is good, in a word with an arrow
+    key: str = ""  # name of the cost on this axis, for a page's script
 
 
 @dataclass(frozen=True)
@@ -43,18 +40,13 @@ class Series:
 
     points: tuple[Point, ...]
     tone: Tone
-    label: str = ""
-    """Name in the legend; those of one label share an entry."""
-    line: float = 0.0
-    """Width of the line, or of a ring's, in pixels; 0: the points are not joined."""
+    label: str = ""  # name in the legend; those of one label share an entry
+    line: float = 0.0  # width of the line, or of a ring's, in pixels; 0: the points are not joined
     marker: Marker = ""
-    size: float = 4.5
-    """Diameter of a mark in pixels."""
-    every: int = 1
-    """Distance of the points that are marked."""
+    size: float = 4.5  # diameter of a mark in pixels
+    every: int = 1  # distance of the points that are marked
     opacity: float = 1.0
-    band: tuple[Point, ...] = ()
-    """Lower and upper end of a band at each point."""
+    band: tuple[Point, ...] = ()  # lower and upper end of a band at each point
 
 
 @dataclass(frozen=True)
@@ -64,13 +56,11 @@ class Segment:
     start: Point
     end: Point
     tone: Tone
-    width: float = 1.0
-    """Pixels."""
+    width: float = 1.0  # pixels
     label: str = ""
     opacity: float = 1.0
     dash: Dash = ""
-    text: str = ""
-    """Text beside its right end."""
+    text: str = ""  # text beside its right end
 
 
 @dataclass(frozen=True)
@@ -79,10 +69,8 @@ class Mark:
 
     at: Point
     text: str
-    number: int
-    """Number of the method in the page's table."""
-    spoken: str
-    """Its values and verdict."""
+    number: int  # number of the method in the page's table
+    spoken: str  # its values and verdict
     top: bool
 
 

@@ -59,16 +59,13 @@ class Run:
     task: Task
     test: Rows
     folder: Path
-    began: float
-    """time.monotonic() at which this rank's work began."""
+    began: float  # time.monotonic() at which this rank's work began
     launched: float | None = None
     """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
-    retention: Rows | None = None
-    """General text; None where the task measures no forgetting."""
+    retention: Rows | None = None  # general text; None where the task measures no forgetting
     base_losses: np.ndarray | None = None
     """Loss of the base model on each of these texts, before the method changed it, summed over tokens, [n] in nats."""
-    generator: Generator | None = None
-    """Generation of answers; None where the task generates none."""
+    generator: Generator | None = None  # generation of answers; None where the task generates none
 
     @property
     def answers(self) -> bool:
@@ -94,19 +91,14 @@ class Run:
 class Step:
     """One optimizer step, reduced over ranks."""
 
-    index: int
-    """Number of the step, from 1."""
-    loss: float
-    """Mean over the global batch."""
-    grad_norm: float
-    """Global L2 norm after the all-reduce, before clipping."""
-    lr: float
-    """Learning rate of the method's parameters in this step."""
+    index: int  # number of the step, from 1
+    loss: float  # mean over the global batch
+    grad_norm: float  # global L2 norm after the all-reduce, before clipping
+    lr: float  # learning rate of the method's parameters in this step
     seconds: float
     """Time from when all ranks had ended the step before (or met before the window) until all had ended this one. The
     steps of a window add up to the slowest rank's wall time of it."""
-    rank_seconds: tuple[float, ...]
-    """Each rank's own seconds, from its end of the step before to its end of this one."""
+    rank_seconds: tuple[float, ...]  # each rank's own seconds, from its end of the step before to its end of this one
     samples: int
     real_tokens: int
     padded_tokens: int
@@ -127,12 +119,9 @@ class Finished:
     """A run as its record and points show it afterwards."""
 
     settings: Settings
-    metrics: Mapping[str, float | None]
-    """Metrics as recorded."""
-    per_rank: Mapping[str, tuple[float | None, ...]]
-    """The ranks' own values, where they may differ."""
-    steps: tuple[Step, ...]
-    """Its steps from the points; empty where nothing was trained."""
+    metrics: Mapping[str, float | None]  # metrics as recorded
+    per_rank: Mapping[str, tuple[float | None, ...]]  # the ranks' own values, where they may differ
+    steps: tuple[Step, ...]  # its steps from the points; empty where nothing was trained
     test_rows: int
 
     def value(self, name: str) -> float:
@@ -145,14 +134,11 @@ class Finished:
 class Evaluation:
     """An exact pass over a split: every row once, in row order, the same on all ranks."""
 
-    phase: str
-    """`validation` or `test`."""
+    phase: str  # `validation` or `test`
     step: int
     predictions: Predictions
-    metrics: Mapping[str, float]
-    """What the task's `evaluate` returns: values by name without the phase."""
-    seconds: float
-    """Time of the slowest rank for losses and labels, without that for answers."""
+    metrics: Mapping[str, float]  # what the task's `evaluate` returns: values by name without the phase
+    seconds: float  # time of the slowest rank for losses and labels, without that for answers
     generation_seconds: float | None = None
     """Time of the slowest rank for generating answers alone; None where there are none."""
     answer_seconds: float | None = None

@@ -58,12 +58,9 @@ RETENTION = "retention"
 class Guess:
     """An answer that needs no model, and its scores on the test rows, which a method must exceed."""
 
-    sentence: str
-    """The guess and its result in words, shown beside the scores."""
-    scores: NDArray[np.float64]
-    """[rows], the task's scores of that answer, or the expected ones where it is drawn."""
-    chance: float
-    """Value of the headline metric from which learning is counted: the expected one of an untrained model."""
+    sentence: str  # the guess and its result in words, shown beside the scores
+    scores: NDArray[np.float64]  # [rows], the task's scores of that answer, or the expected ones where it is drawn
+    chance: float  # value of the headline metric from which learning is counted: the expected one of an untrained model
 
 
 class RowOptions(Frozen):
@@ -77,13 +74,10 @@ class RowOptions(Frozen):
 class Asked(NamedTuple):
     """A row as a server is asked it."""
 
-    turns: list[dict[str, Any]]
-    """The conversation up to the answer, with a suite's system prompt."""
+    turns: list[dict[str, Any]]  # the conversation up to the answer, with a suite's system prompt
     tools: list[Any] | None
-    ids: tuple[int, ...]
-    """Token ids of the prompt."""
-    cut: int
-    """Tokens cut off the prompt."""
+    ids: tuple[int, ...]  # token ids of the prompt
+    cut: int  # tokens cut off the prompt
 
 
 class Task(ABC):

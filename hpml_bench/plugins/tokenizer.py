@@ -47,16 +47,11 @@ class Encoder:
 
     tokenizer: PreTrainedTokenizerFast
     max_length: int
-    vocabulary: int | None
-    """Rows of the model's token embeddings, where they are known."""
-    backbone: str
-    """Name of the model in errors."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """Counts that a task makes of the rows it encodes, by name."""
-    ends: tuple[int, ...] = ()
-    """Tokens at which the model's own generation_config.json ends an answer."""
-    segments: bool = False
-    """Whether the model tells the two texts of a pair apart by `token_type_ids`."""
+    vocabulary: int | None  # rows of the model's token embeddings, where they are known
+    backbone: str  # name of the model in errors
+    counts: Counter[str] = field(default_factory=Counter)  # counts that a task makes of the rows it encodes, by name
+    ends: tuple[int, ...] = ()  # tokens at which the model's own generation_config.json ends an answer
+    segments: bool = False  # whether the model tells the two texts of a pair apart by `token_type_ids`
 
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text; longer ones are cut at the end.

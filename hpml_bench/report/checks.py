@@ -66,12 +66,10 @@ class RunFigures:
     points: Sequence[Point]
     consumed: Consumed
     settings: Settings
-    predictions: Predictions
-    """As they are on disk."""
+    predictions: Predictions  # as they are on disk
     test_rows: int
     task: Task
-    parameters: Mapping[str, int]
-    """Numbers of trained parameters by how they were counted."""
+    parameters: Mapping[str, int]  # numbers of trained parameters by how they were counted
 
     def metric(self, name: str) -> float:
         value = self.metrics.get(name)

@@ -46,11 +46,9 @@ class JobTimes:
     """A start of a job, in seconds since 1970."""
 
     job: Job
-    queued: float
-    """Time at which it began to wait: its submission, or the end of the start before a restart."""
+    queued: float  # time at which it began to wait: its submission, or the end of the start before a restart
     began: float
-    ended: float
-    """End; of a job that works, or was killed, the last known time."""
+    ended: float  # end; of a job that works, or was killed, the last known time
     runs: tuple[Span, ...]
 
     @property

@@ -53,17 +53,13 @@ class Verdicts:
 
     scores: AlignedScores
     scope: Scope
-    why: str | None
-    """Why no pair of scores is tested; None where pairs are."""
-    margin: float | None
-    """Difference of scores that counts as none; None where there is no such."""
+    why: str | None  # why no pair of scores is tested; None where pairs are
+    margin: float | None  # difference of scores that counts as none; None where there is no such
     score: tuple[Comparison, ...]
-    costs: Mapping[str, tuple[Comparison, ...]]
-    """Column -> pairs, of the costs that are tested."""
+    costs: Mapping[str, tuple[Comparison, ...]]  # column -> pairs, of the costs that are tested
     unranked: Mapping[str, str]
     """Column -> why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
-    rounds: tuple[Round, ...] = ()
-    """The declared looks that were taken, where methods race."""
+    rounds: tuple[Round, ...] = ()  # the declared looks that were taken, where methods race
 
     @property
     def look(self) -> int:

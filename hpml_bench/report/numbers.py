@@ -179,10 +179,8 @@ class Quantity:
     metric: Metric
     scale: float
     unit: str
-    spec: str
-    """Format of a value in this unit."""
-    spreads: bool = False
-    """Whether a mean's standard deviation is shown."""
+    spec: str  # format of a value in this unit
+    spreads: bool = False  # whether a mean's standard deviation is shown
 
     @classmethod
     def of(cls, metric: Metric, intervals: Sequence[Interval] = ()) -> Quantity:

@@ -44,19 +44,13 @@ class OfSuite:
     """A suite, or a data set, among several: its own answer, and what ranks and names it."""
 
     answer: PageSummary
-    values: statistics.Values
-    """Method -> seed -> score, of the seeds that enter the means."""
-    source: tuple[str, ...]
-    """What makes it the suite it is: model, data and task."""
-    about: Mapping[str, Cell]
-    """Column -> cell of its row in the table of suites."""
+    values: statistics.Values  # method -> seed -> score, of the seeds that enter the means
+    source: tuple[str, ...]  # what makes it the suite it is: model, data and task
+    about: Mapping[str, Cell]  # column -> cell of its row in the table of suites
     folder: str = ""
-    started: str = ""
-    """When its newest run began; empty where that isn't recorded."""
-    version: str = ""
-    """Version of the package that made it."""
-    block: str = ""
-    """Group of suites that depend on each other; empty where it stands alone."""
+    started: str = ""  # when its newest run began; empty where that isn't recorded
+    version: str = ""  # version of the package that made it
+    block: str = ""  # group of suites that depend on each other; empty where it stands alone
 
     @classmethod
     def of(cls, results: Results) -> OfSuite:
@@ -87,12 +81,10 @@ class Suites:
     """The suites of a page: those that are ranked, those that are not, with the reason, and the methods ranked."""
 
     ranked: tuple[OfSuite, ...]
-    apart: Mapping[str, str]
-    """Suite or method -> why it enters no rank."""
+    apart: Mapping[str, str]  # suite or method -> why it enters no rank
     methods: tuple[str, ...]
     noun: Literal["suite", "data set"] = "suite"
-    look: int = 1
-    """Number, from 1, of the look at these results, by `digest`."""
+    look: int = 1  # number, from 1, of the look at these results, by `digest`
 
     @classmethod
     def of(cls, results: Sequence[Results]) -> Suites:

@@ -23,20 +23,14 @@ class Scored:
 
     index: NDArray[Any]
     reference: Answers
-    scores: NDArray[Any]
-    """[rows], whose mean is the headline metric."""
-    metrics: Mapping[str, float]
-    """The test metrics by their names."""
-    texts: TextAnswers | None = None
-    """Text answers, where the task has them."""
-    group: NDArray[Any] | None = None
-    """[rows], equal for rows that belong together; None where each stands alone."""
-    reliability: Reliability | None = None
-    """Bins of the answers by their probability, where that is recorded."""
+    scores: NDArray[Any]  # [rows], whose mean is the headline metric
+    metrics: Mapping[str, float]  # the test metrics by their names
+    texts: TextAnswers | None = None  # text answers, where the task has them
+    group: NDArray[Any] | None = None  # [rows], equal for rows that belong together; None where each stands alone
+    reliability: Reliability | None = None  # bins of the answers by their probability, where that is recorded
     unchecked: str = ""
     """Why the scores are those that the run recorded, and weren't computed anew; empty where they were."""
-    contradicted: int = 0
-    """Number of rows whose loss no model can have that gave their answers."""
+    contradicted: int = 0  # number of rows whose loss no model can have that gave their answers
 
 
 def task_of(record: RunRecord) -> Task:

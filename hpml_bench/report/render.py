@@ -70,23 +70,15 @@ def write_report(
 class Page:
     """Content of a page: of one suite, or of several."""
 
-    answer: PageSummary
-    """The first screen, also in report.json."""
+    answer: PageSummary  # the first screen, also in report.json
     sections: tuple[Section, ...]
-    facts: Mapping[str, str]
-    """Circumstances by title, for the part on what was run."""
-    problems: int
-    """Number of runs and records that are in no number."""
-    newest: str
-    """Date of the newest run."""
-    version: str
-    """Version of the package that made the runs."""
-    styles: Mapping[str, Style]
-    """Colour and mark of each method in charts."""
-    results: Results | None = None
-    """Results of the suite, for formats of runs; None over several suites."""
-    apart: int = 0
-    """Runs of the suite that ended well and are not compared."""
+    facts: Mapping[str, str]  # circumstances by title, for the part on what was run
+    problems: int  # number of runs and records that are in no number
+    newest: str  # date of the newest run
+    version: str  # version of the package that made the runs
+    styles: Mapping[str, Style]  # colour and mark of each method in charts
+    results: Results | None = None  # results of the suite, for formats of runs; None over several suites
+    apart: int = 0  # runs of the suite that ended well and are not compared
 
     @property
     def open_pairs(self) -> str:

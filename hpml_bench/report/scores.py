@@ -27,14 +27,11 @@ class SuiteFacts:
     model: str
     data: str
     setup: Setup
-    methods: Mapping[str, Method]
-    """Methods without their places and values."""
-    under: Mapping[str, int]
-    """Method -> runs that were still improving when their budget ended."""
+    methods: Mapping[str, Method]  # methods without their places and values
+    under: Mapping[str, int]  # method -> runs that were still improving when their budget ended
     guess: Guess | None
     failures: tuple[Failure, ...]
-    untried: tuple[str, ...]
-    """Methods without a compared run."""
+    untried: tuple[str, ...]  # methods without a compared run
 
 
 @dataclass(frozen=True)
@@ -44,21 +41,15 @@ class ScoreDefinition:
     name: str
     better: Literal["higher", "lower"] = "higher"
     low: float | None = None
-    high: float | None = None
-    """Least and largest value that it can have; None where unknown."""
-    title: str = ""
-    """Its name on a page; `name` where empty."""
+    high: float | None = None  # least and largest value that it can have; None where unknown
+    title: str = ""  # its name on a page; `name` where empty
     unit: str = ""
-    percent: bool | None = None
-    """Whether it is shown in per cent; None: where its range is 0 to 1."""
-    margin: float | None = None
-    """Difference that counts as none, declared before the runs; None where none was."""
+    percent: bool | None = None  # whether it is shown in per cent; None: where its range is 0 to 1
+    margin: float | None = None  # difference that counts as none, declared before the runs; None where none was
     largest: float | None = None
     """Largest difference of a row between two systems, declared beforehand; None where none was."""
-    largest_by: str = "declared in the suite"
-    """Who declared it."""
-    binary: bool | None = None
-    """Whether rows are right or wrong; None: as the rows say."""
+    largest_by: str = "declared in the suite"  # who declared it
+    binary: bool | None = None  # whether rows are right or wrong; None: as the rows say
     row_weight: float | None = None
     """Weight of the heaviest row, or group, over the mean; None: as the sizes of the groups say."""
     linear: bool = False
@@ -74,14 +65,10 @@ class CostDefinition:
     unit: str = ""
     exact: bool | None = None
     """Whether it is a count without noise, so that any difference is real; None: as the runs say."""
-    about: str = ""
-    """What it holds where the title doesn't say it, as a sentence."""
-    key: str = ""
-    """Its short name on a page, for costs that a page has words for: `time`, `memory`, `size`."""
-    margin: float | None = None
-    """Share that counts as no difference; None where none was declared."""
-    grid: float | None = None
-    """Distance of the values that can be measured, where it is known."""
+    about: str = ""  # what it holds where the title doesn't say it, as a sentence
+    key: str = ""  # its short name on a page, for costs that a page has words for: `time`, `memory`, `size`
+    margin: float | None = None  # share that counts as no difference; None where none was declared
+    grid: float | None = None  # distance of the values that can be measured, where it is known
     stands_for: str = ""
     """Column of the cost whose values a page shows while this one's rank the systems: memory over set-up for peaks."""
 
@@ -94,36 +81,29 @@ class FailedRun:
     seed: str
     status: str
     where: str
-    dataset: str = ""
-    """Data set of the run; empty where it is of all."""
+    dataset: str = ""  # data set of the run; empty where it is of all
 
 
 @dataclass(frozen=True)
 class Race:
     """Looks that were declared before a suite's first run, after each of which methods that are behind leave."""
 
-    until: Until
-    """The question, and the numbers of seeds at the looks."""
-    lost: frozenset[tuple[str, int]] = frozenset()
-    """Method and seed of runs that have ended without a score."""
-    later: int = 0
-    """Number of looks at further seeds that were not declared then."""
+    until: Until  # the question, and the numbers of seeds at the looks
+    lost: frozenset[tuple[str, int]] = frozenset()  # method and seed of runs that have ended without a score
+    later: int = 0  # number of looks at further seeds that were not declared then
 
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
     """Circumstances of runs that decide what verdicts may be taken on their scores and costs."""
 
-    unranked: str = ""
-    """Why costs with noise rank nothing, as a clause; empty where they may."""
+    unranked: str = ""  # why costs with noise rank nothing, as a clause; empty where they may
     facts: SuiteFacts | None = None
     """What a suite's runs say beside; None for systems of other kinds, or of several inputs."""
     trained_on: Literal["these", "other", ""] = ""
     """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
-    look: int = 1
-    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
-    race: Race | None = None
-    """The declared looks of methods that race; None where all have the same seeds."""
+    look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
+    race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
     block: str = ""
     """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
 
@@ -132,39 +112,27 @@ class Circumstances:
 class AlignedScores(Circumstances):
     """Systems on one data set: runs by number, rows in the same order for all."""
 
-    dataset: str
-    """Name of the data set; empty where the input has none."""
-    title: str
-    """Its name on a page."""
+    dataset: str  # name of the data set; empty where the input has none
+    title: str  # its name on a page
     score: ScoreDefinition
-    systems: tuple[str, ...]
-    """Names as they are shown, in the input's order."""
-    seeds: tuple[str, ...]
-    """Names of all runs, by number where they are numbers; a run is known by its place here."""
-    means: Mapping[str, Mapping[int, float]]
-    """system -> run -> mean score."""
+    systems: tuple[str, ...]  # names as they are shown, in the input's order
+    seeds: tuple[str, ...]  # names of all runs, by number where they are numbers; a run is known by its place here
+    means: Mapping[str, Mapping[int, float]]  # system -> run -> mean score
     rows: Mapping[str, Mapping[int, NDArray[Any]]] | None
     """system -> run -> score of each row, [rows]; None where the input has no rows."""
-    count: int | None
-    """Rows that a score is the mean of; None where it isn't known."""
-    groups: NDArray[np.int64] | None
-    """Number of each row's group, [rows]; None where rows stand alone."""
-    binary: bool
-    """Whether rows are right or wrong."""
+    count: int | None  # rows that a score is the mean of; None where it isn't known
+    groups: NDArray[np.int64] | None  # number of each row's group, [rows]; None where rows stand alone
+    binary: bool  # whether rows are right or wrong
     costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]
     """cost -> system -> run -> value; systems without it are absent."""
     failed: tuple[FailedRun, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """Sentences for the page: what a number of the inputs holds, what they lack."""
+    remarks: tuple[str, ...] = ()  # sentences for the page: what a number of the inputs holds, what they lack
     sources: tuple[str, ...] = ()
-    unshared: int = 0
-    """Rows that some system lacks, with `shared`; left out."""
+    unshared: int = 0  # rows that some system lacks, with `shared`; left out
     lacking: Mapping[str, int] = field(default_factory=dict)
     """system -> rows that it lacks in some run, of the systems that lack some."""
-    filled: AlignedScores | None = None
-    """All rows, with the worst score where one is missing; None where none is."""
-    independent: bool = False
-    """Whether the user says that the systems' errors are independent."""
+    filled: AlignedScores | None = None  # all rows, with the worst score where one is missing; None where none is
+    independent: bool = False  # whether the user says that the systems' errors are independent
 
     @property
     def noun(self) -> Literal["method", "system"]:

@@ -53,12 +53,9 @@ class Excluded:
 class LeftOut:
     """The recorded runs that enter no number of the page; only the section on failures shows them."""
 
-    unfinished: tuple[RunRecord, ...]
-    """Runs that did not end well."""
-    excluded: tuple[Excluded, ...]
-    """Runs that ended well and may not be compared."""
-    problems: tuple[str, ...]
-    """A sentence for each record that can't be read, or whose files are not those recorded."""
+    unfinished: tuple[RunRecord, ...]  # runs that did not end well
+    excluded: tuple[Excluded, ...]  # runs that ended well and may not be compared
+    problems: tuple[str, ...]  # a sentence for each record that can't be read, or whose files are not those recorded
 
     @property
     def excluded_runs(self) -> int:
@@ -72,8 +69,7 @@ class Selection:
     folder: Path
     reference: RunRecord
     """The newest run of the compared protocol; where nothing can be compared, of the protocol tried most."""
-    compared: tuple[RunRecord, ...]
-    """Valid runs of one protocol and equal consumption, one record per method and seed."""
+    compared: tuple[RunRecord, ...]  # valid runs of one protocol and equal consumption, one record per method and seed
     costed: frozenset[str]
     """run_ids of compared runs whose costs count: in the environment of most, without neighbours, on one host per seed.
 
@@ -83,8 +79,7 @@ class Selection:
     """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
     checkpointed: tuple[RunRecord, ...]
     """Runs chosen by the same rules that differ from one whose costs count in gradient checkpointing alone."""
-    stored: Stored
-    """Predictions of the compared runs."""
+    stored: Stored  # predictions of the compared runs
     left_out: LeftOut
 
     @property

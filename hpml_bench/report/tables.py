@@ -101,8 +101,7 @@ def spreads(results: Results, method: str, quantities: Iterable[Quantity]) -> li
 class Part(NamedTuple):
     """A question with its sections: those in the open, and those behind a click."""
 
-    key: str
-    """A `Question`, or the slug of a page's only section of this part."""
+    key: str  # a `Question`, or the slug of a page's only section of this part
     title: str
     short: str
     shown: tuple[Section, ...]

@@ -321,6 +321,13 @@ def test_groups_of_one_row_are_rows(tmp_path: Path) -> None:
     assert found.span == pytest.approx(1.5)
 
 
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    """A name of a thousand characters is cut."""
+    lines = [line | {"system": line["system"] * 1000} for line in GOOD]
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines))
+    assert [len(name) for name in found.systems] == [100, 100]
+
+
 @pytest.mark.parametrize("size", [1e-170, 1e-160, 1e-51, 1e50, 1e80])
 def test_sizes_beyond_floats_fourth_powers_are_refused(size: float) -> None:
     """Of which no t could be computed: no claim of noise, and no traceback."""

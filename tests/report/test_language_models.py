@@ -121,15 +121,12 @@ def test_answers_are_text(tmp_path: Path) -> None:
     assert "\x1b" not in page + markdown
 
 
-@pytest.mark.parametrize(
-    ("scorer", "largest", "why"),
-    [
-        ("f1", 1.0, ""),
-        ("f1", 0.01, "two methods differ by "),
-        ("f1", 2.0, "it is above the score's range"),
-        ("exact", 0.5, "the score is no mean of rows' real scores in a range"),
-    ],
-)
+@pytest.mark.parametrize(("scorer", "largest", "why"), [
+    ("f1", 1.0, ""),
+    ("f1", 0.01, "two methods differ by "),
+    ("f1", 2.0, "it is above the score's range"),
+    ("exact", 0.5, "the score is no mean of rows' real scores in a range"),
+])  # fmt: skip
 def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
     scorer: str, largest: float, why: str, tmp_path: Path
 ) -> None:

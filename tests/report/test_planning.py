@@ -78,18 +78,15 @@ def test_plans_are_the_kept_ones(pilot: Path, tmp_path: Path) -> None:
         plan(made_records.write(tmp_path / "fewer", fewer), "peak_memory_mb=5%")
 
 
-@pytest.mark.parametrize(
-    ("detect", "message"),
-    [
-        ("speed=3%", "no metric 'speed'; it has .*samples_per_second"),
-        ("accuracy=1", "given in pp"),
-        ("accuracy=1%", "given in pp"),
-        ("train_seconds=1pp", "given in % "),
-        ("accuracy", "write METRIC=SIZE"),
-        ("accuracy=0pp", "above 0"),
-        ("trainable_parameters=5", "the same in every seed"),
-    ],
-)
+@pytest.mark.parametrize(("detect", "message"), [
+    ("speed=3%", "no metric 'speed'; it has .*samples_per_second"),
+    ("accuracy=1", "given in pp"),
+    ("accuracy=1%", "given in pp"),
+    ("train_seconds=1pp", "given in % "),
+    ("accuracy", "write METRIC=SIZE"),
+    ("accuracy=0pp", "above 0"),
+    ("trainable_parameters=5", "the same in every seed"),
+])  # fmt: skip
 def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:
     """What can't be planned is a sentence that says what can."""
     with pytest.raises(UserError, match=message):

@@ -89,17 +89,14 @@ def test_report_needs_no_torch(report_folder: Path, tmp_path: Path) -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    ("shown", "value", "expected"),
-    [
-        ("1.2 ± 0.3 †", 1.23, "1.23,0.3,†"),
-        ("1.2 ± 0.3 † ¶", 1.23, "1.23,0.3,† ¶"),
-        ("1,234 †", 1234.5, "1234.5,†"),
-        ("1,234 ± 1,000, never (2 of 5)", 1234.5, "1234.5,1000,never (2 of 5)"),
-        ("never (5 of 5)", None, ",never (5 of 5)"),
-        ("–", None, ""),
-    ],
-)
+@pytest.mark.parametrize(("shown", "value", "expected"), [
+    ("1.2 ± 0.3 †", 1.23, "1.23,0.3,†"),
+    ("1.2 ± 0.3 † ¶", 1.23, "1.23,0.3,† ¶"),
+    ("1,234 †", 1234.5, "1234.5,†"),
+    ("1,234 ± 1,000, never (2 of 5)", 1234.5, "1234.5,1000,never (2 of 5)"),
+    ("never (5 of 5)", None, ",never (5 of 5)"),
+    ("–", None, ""),
+])  # fmt: skip
 def test_csv_keeps_what_a_cell_says_beyond_its_value(shown: str, value: float | None, expected: str) -> None:
     """Marks of notes and seeds without a value stand in a column of notes; a missing value is empty."""
     made = table("t", "c", ["s", "t"], [[(shown, value), ("1", 1.0)]])
@@ -125,22 +122,19 @@ def test_markdown_escapes() -> None:
     assert markdown_table(two) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
-@pytest.mark.parametrize(
-    ("value", "spec", "shown"),
-    [
-        (0.123456, ".3g", "0.123"),
-        (1234567.0, ".3g", "1,234,567"),
-        (12.0, ".3g", "12.0"),
-        (0.0, ".3g", "0"),
-        (-1.5, ".1f", "−1.5"),
-        (-0.04, ".1f", "0.0"),
-        (0.00001, ".3g", "1.00e-05"),
-        (1340000.0, "d", "1,340,000"),
-        (2.5, ".99999f", "2.50"),
-        (None, ".3g", "–"),
-        (float("nan"), ".3g", "–"),
-    ],
-)
+@pytest.mark.parametrize(("value", "spec", "shown"), [
+    (0.123456, ".3g", "0.123"),
+    (1234567.0, ".3g", "1,234,567"),
+    (12.0, ".3g", "12.0"),
+    (0.0, ".3g", "0"),
+    (-1.5, ".1f", "−1.5"),
+    (-0.04, ".1f", "0.0"),
+    (0.00001, ".3g", "1.00e-05"),
+    (1340000.0, "d", "1,340,000"),
+    (2.5, ".99999f", "2.50"),
+    (None, ".3g", "–"),
+    (float("nan"), ".3g", "–"),
+])  # fmt: skip
 def test_numbers_read_well(value: float | None, spec: str, shown: str) -> None:
     """Numbers have thousands separators and no needless exponent; what isn't known is a dash."""
     assert number(value, spec) == shown

@@ -108,17 +108,14 @@ def test_shares_of_time_depend_on_the_machine() -> None:
     assert not [metric.name for metric in of_tasks if metric.depends_on_machine]
 
 
-@pytest.mark.parametrize(
-    ("dataset", "methods", "shown"),
-    [
-        ({"name": "newswire"}, ["lora"], True),
-        ({"name": "newswire"}, ["full", "head"], False),
-        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news", "train": "train"}}, ["lora"], True),
-        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news@eb185aa"}}, ["lora"], True),
-        ({"name": "hub", "options": {"dataset": "hub:stanfordnlp/imdb"}}, ["lora"], False),
-        ({"name": "text_files", "options": {"train": "path:news.csv"}}, ["lora"], False),
-    ],
-)
+@pytest.mark.parametrize(("dataset", "methods", "shown"), [
+    ({"name": "newswire"}, ["lora"], True),
+    ({"name": "newswire"}, ["full", "head"], False),
+    ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news", "train": "train"}}, ["lora"], True),
+    ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news@eb185aa"}}, ["lora"], True),
+    ({"name": "hub", "options": {"dataset": "hub:stanfordnlp/imdb"}}, ["lora"], False),
+    ({"name": "text_files", "options": {"train": "path:news.csv"}}, ["lora"], False),
+])  # fmt: skip
 def test_a_document_stands_beside_results_of_its_data_and_methods(
     dataset: dict[str, Any], methods: list[str], shown: bool, tmp_path: Path
 ) -> None:

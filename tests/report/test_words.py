@@ -95,46 +95,40 @@ def test_the_headline_names_whom_no_verdict_puts_behind(said: str) -> None:
     assert words.headline(HEADLINES[said]) == said
 
 
-@pytest.mark.parametrize(
-    ("case", "label", "said"),
-    [
-        ("several costs won", "Cheaper", "No method trains faster or adds less memory."),
-        ("one best", "Cheaper", "lora: 10 % less time than full, 0.10 points lower. head: fastest, 6.50 points lower."),
-        ("base wins", "Cheaper", ""),
-        ("unranked", "Cheaper", "Costs are shown, not ranked: runs had neighbours on their host."),
-        ("untested", "Sure?", "Not for head, which shares too few seeds. Verdicts hold at this budget and rates: "),
-        ("by way of another", "Sure?", "Not against all. "),
-        ("base", "Sure?", "No: 3 seeds and 48 test rows are few. Only large differences show."),
-        ("base wins", "Worth it?", "No method is shown to beat the base model."),
-        ("base", "Worth it?", "No method is shown to beat the base model."),
-        ("some beat the base", "Worth it?", "Only lora is shown to beat the base model."),
-        ("guessing", "Guessing", "full is not shown to beat guessing."),
-        ("improving", "Still improving?", "All 5 methods."),
-        ("numbered", "Difference", "No. 1 − no. 2: "),
-    ],
-)
+@pytest.mark.parametrize(("case", "label", "said"), [
+    ("several costs won", "Cheaper", "No method trains faster or adds less memory."),
+    ("one best", "Cheaper", "lora: 10 % less time than full, 0.10 points lower. head: fastest, 6.50 points lower."),
+    ("base wins", "Cheaper", ""),
+    ("unranked", "Cheaper", "Costs are shown, not ranked: runs had neighbours on their host."),
+    ("untested", "Sure?", "Not for head, which shares too few seeds. Verdicts hold at this budget and rates: "),
+    ("by way of another", "Sure?", "Not against all. "),
+    ("base", "Sure?", "No: 3 seeds and 48 test rows are few. Only large differences show."),
+    ("base wins", "Worth it?", "No method is shown to beat the base model."),
+    ("base", "Worth it?", "No method is shown to beat the base model."),
+    ("some beat the base", "Worth it?", "Only lora is shown to beat the base model."),
+    ("guessing", "Guessing", "full is not shown to beat guessing."),
+    ("improving", "Still improving?", "All 5 methods."),
+    ("numbered", "Difference", "No. 1 − no. 2: "),
+])  # fmt: skip
 def test_facts_go_no_further_than_verdicts(case: str, label: str, said: str) -> None:
     """Costs crown nobody where they aren't ranked or trained for; who isn't shown to beat the base model is said."""
     assert fact(CASES[case], label).startswith(said)
     assert bool(fact(CASES[case], label)) == bool(said)
 
 
-@pytest.mark.parametrize(
-    ("case", "name", "chip", "text"),
-    [
-        ("untested", "head", "", "not tested"),
-        ("untested", "full", "may be best", "not tested against head"),
-        ("by way of another", "a", "may be best", "can't tell from c"),
-        ("base wins", "none", "best", ""),
-        ("base", "none", "may be best", "can't tell from lora or full"),
-        ("two tied", "full", "may be best", "can't tell from lora"),
-        ("two tied", "lora", "may be best", "can't tell from full or prompt_tuning"),
-        ("two tied", "prompt_tuning", "", "behind full; can't tell from lora"),
-        ("two tied", "head", "", "5th of 5"),
-        ("guessing", "full", "may be best", "not shown to beat guessing"),
-        ("base guesses", "full", "may be best", "not shown to beat guessing"),
-    ],
-)
+@pytest.mark.parametrize(("case", "name", "chip", "text"), [
+    ("untested", "head", "", "not tested"),
+    ("untested", "full", "may be best", "not tested against head"),
+    ("by way of another", "a", "may be best", "can't tell from c"),
+    ("base wins", "none", "best", ""),
+    ("base", "none", "may be best", "can't tell from lora or full"),
+    ("two tied", "full", "may be best", "can't tell from lora"),
+    ("two tied", "lora", "may be best", "can't tell from full or prompt_tuning"),
+    ("two tied", "prompt_tuning", "", "behind full; can't tell from lora"),
+    ("two tied", "head", "", "5th of 5"),
+    ("guessing", "full", "may be best", "not shown to beat guessing"),
+    ("base guesses", "full", "may be best", "not shown to beat guessing"),
+])  # fmt: skip
 def test_a_row_names_one_by_one_whom_its_method_is_not_told_from(case: str, name: str, chip: str, text: str) -> None:
     """Ties don't pass on, and what isn't shown to beat guessing or the base model is never called the best."""
     assert words.verdict(CASES[case], name)[:2] == (chip, text)
@@ -188,15 +182,12 @@ def test_a_difference_that_roundings_belie_gets_another_digit() -> None:
     assert an_answer({"a": 79.0, "b": 78.0}).gap_text(1.0) == "1.0 point"
 
 
-@pytest.mark.parametrize(
-    ("score", "said"),
-    [
-        (ACCURACY, "equal: within 1.0 point"),
-        (ACCURACY.model_copy(update={"margin": 0.25}), "equal: within 0.25 points"),
-        (RMSE, "equal: within 0.01"),
-        (RMSE.model_copy(update={"unit": "m", "difference_unit": "m", "margin": 0.0004}), "equal: within 0.0004 m"),
-    ],
-)
+@pytest.mark.parametrize(("score", "said"), [
+    (ACCURACY, "equal: within 1.0 point"),
+    (ACCURACY.model_copy(update={"margin": 0.25}), "equal: within 0.25 points"),
+    (RMSE, "equal: within 0.01"),
+    (RMSE.model_copy(update={"unit": "m", "difference_unit": "m", "margin": 0.0004}), "equal: within 0.0004 m"),
+])  # fmt: skip
 def test_equal_is_never_said_without_its_margin(score: Score, said: str) -> None:
     """The set-up line says within what, in full; a difference that is real and within it is called so."""
     shown = an_answer({"a": 1.0, "b": 1.001, "c": 2.0}, equal=(("a", "b"),), score=score)

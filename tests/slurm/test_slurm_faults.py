@@ -120,7 +120,7 @@ def test_a_job_that_ended_is_submitted_again(
     """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what was done is kept."""
     # Protection: what is missing is known from records (Plan.remaining), not from jobs. The submitter removes the
     # claims of jobs that Slurm knows to have ended (watch.holders); the nodes have no command of Slurm's here to ask.
-    sweep = disturbed(setup=["export PATH=/nowhere"])
+    sweep = disturbed(**({"setup": ["export PATH=/nowhere"]} if how == "killed" else {}))
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
     if how == "cancelled":

@@ -262,7 +262,7 @@ def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
 def test_the_estimator_goes_the_metrics_way(better: str) -> None:
     """Towards the rates with the better scores, of which a failed trial has the worst there can be."""
     made = [trial(k, 10 ** (-4 + k / 5), 0.09 * k) for k in range(10)] + [trial(10, 1e-3, None, status="failed")]
-    metric = ACCURACY.model_copy(update={"better": better, "bounds": (0.0, None)})
+    metric = ACCURACY.model_copy(update={"better": better})
     record = made_up().model_copy(update={"sampler": "tpe", "headline": metric})
     rate = next_rate(record, method().spec, made)
     assert (1e-3 < rate <= 1e-2) if better == "higher" else (1e-4 <= rate < 1e-3)

@@ -29,19 +29,16 @@ Bars = tuple[Mapping[str, str], str, str, str]
 class Group:
     """A table of the metrics of some groups, as a section."""
 
-    slug: str
-    """Anchor of the section, and name of its table."""
+    slug: str  # anchor of the section, and name of its table
     title: str
     question: Question
     about: str
     groups: tuple[str, ...]
     metrics: tuple[str, ...]
     """The harness's own metrics in their order, also of other groups; other metrics of `groups` follow."""
-    caption: str = ""
-    """By the title where there is none."""
+    caption: str = ""  # by the title where there is none
     notes: Callable[[Results], list[str]] = lambda _: []
-    charts: tuple[Bars, ...] = ()
-    """The first one whose metrics a run has is drawn."""
+    charts: tuple[Bars, ...] = ()  # the first one whose metrics a run has is drawn
 
 
 def sections(results: Results) -> Iterator[Section | None]:

@@ -21,8 +21,7 @@ class Fact(NamedTuple):
 
     label: str
     text: str
-    href: str = ""
-    """Anchor of the section that says more; empty where none does."""
+    href: str = ""  # anchor of the section that says more; empty where none does
 
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:

@@ -206,15 +206,11 @@ CLEAR = 2.5
 class Bars(NamedTuple):
     """Bars of all rows on one scale."""
 
-    value: dict[str, float]
-    """The differences, of the best mean 0."""
+    value: dict[str, float]  # the differences, of the best mean 0
     svg: dict[str, str]
-    said: dict[str, str]
-    """The same in words, for who can't see the bars."""
-    scale: str
-    """SVG of the scale, for the column's head."""
-    key: str
-    """A small bar for the caption; empty where nothing was tested."""
+    said: dict[str, str]  # the same in words, for who can't see the bars
+    scale: str  # SVG of the scale, for the column's head
+    key: str  # a small bar for the caption; empty where nothing was tested
 
 
 def difference(answer: PageSummary, name: str, other: str) -> Gap | None:

@@ -46,14 +46,11 @@ SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 class Verdict(NamedTuple):
     """Texts of a method's row."""
 
-    chip: str
-    """Badge, such as `may be best`; empty for most methods."""
-    text: str
-    """Relation to the others, such as `behind full; can't tell from adapter`."""
+    chip: str  # badge, such as `may be best`; empty for most methods
+    text: str  # relation to the others, such as `behind full; can't tell from adapter`
     more: tuple[str, ...] = ()
     """Costs in which it alone is best, such as `fastest`, and seeds where it lacks some: `3 of 5 seeds`."""
-    failed: str = ""
-    """Its failed runs, such as `1 run failed`."""
+    failed: str = ""  # its failed runs, such as `1 run failed`
 
     @property
     def in_full(self) -> str:

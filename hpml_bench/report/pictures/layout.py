@@ -42,8 +42,7 @@ class Shape:
     """A shape by the name of its SVG element, in pixels; a `g` or `a` holds others that a page knows as one."""
 
     kind: Literal["line", "polyline", "polygon", "circle", "text", "g", "a"]
-    points: tuple[Point, ...] = ()
-    """Of a circle the centre, of a text a point on its baseline."""
+    points: tuple[Point, ...] = ()  # of a circle the centre, of a text a point on its baseline
     stroke: Tone | None = None
     fill: Tone | None = None
     width: float = 1.0
@@ -55,16 +54,14 @@ class Shape:
     bold: bool = False
     css: str = ""
     inner: tuple[Shape, ...] = ()
-    mark: Mark | None = None
-    """The method to which an `a` leads."""
+    mark: Mark | None = None  # the method to which an `a` leads
 
 
 class Drawing(NamedTuple):
     """A picture laid out."""
 
     frame: Frame
-    height: float
-    """Of the frame and the legend."""
+    height: float  # of the frame and the legend
     shapes: tuple[Shape, ...]
 
 
