@@ -30,7 +30,7 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.distributed import end_sharding, is_sharded, local, unequal_passes
+from hpml_bench.training.distributed import is_sharded, local, unequal_passes, whole
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
 from hpml_bench.training.trainer import Trainer
 
@@ -40,6 +40,9 @@ SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
+
+AFTER = "after training "
+"""Start of the names of phases in which a sharded model is whole; their peaks grow with the depth by their own rule."""
 
 
 class Live(NamedTuple):
@@ -269,6 +272,8 @@ class Traced(NamedTuple):
         peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
         loading = peaks.pop("loading")
         phases = {name: peak and peak + round(SCRATCH * (peak - held)) for name, peak in peaks.items()}
+        for name in [name for name in phases if name.startswith(AFTER)]:
+            phases[name.removeprefix(AFTER)] = max(phases[name.removeprefix(AFTER)], phases.pop(name))
         return Footprint(**self.sizes, **phases, logits=logits, loading=loading)
 
     def grown(self, more: Traced, times: int) -> Traced:
@@ -343,15 +348,15 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
     with trainer.stepped_nowhere(batches[0][: run.group.world]):
         held = several or any(weight.grad is not None for weight in trainer.parameters)
         optimizer = tracker.live - weights - (gradients if held else 0)
-        peaks = _evaluated(run, tracker)
+        with unequal_passes(run.model, run.group):
+            peaks = _evaluated(run, tracker)
         with tracker.phase() as peaks["step"]:
             for batch in batches:
                 trainer.step(1, batch)
     if is_sharded(run.settings):  # test rows are evaluated with whole weights, without gradients and optimizer
-        end_sharding(run.model)
-        for phase, peak in _evaluated(run, tracker).items():
-            for place, live in peak.items():
-                peaks[phase].reach(place, live)
+        trainer.optimizer.zero_grad()
+        with whole(run.model):
+            peaks |= {f"{AFTER}{phase}": peak for phase, peak in _evaluated(run, tracker).items() if phase != "step"}
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}
@@ -361,9 +366,9 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
 def _evaluated(run: Assembly, tracker: Tracker) -> dict[str, Peak]:
     """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
-    with tracker.phase() as peaks["evaluation"], unequal_passes(run.model, run.group):
+    with tracker.phase() as peaks["evaluation"]:
         rehearse_losses(run, run.validation)
     if run.generator is not None:
-        with tracker.phase() as peaks["generation"], unequal_passes(run.model, run.group):
+        with tracker.phase() as peaks["generation"]:
             rehearse_generation(run, run.validation)
     return peaks

@@ -2,8 +2,8 @@
 
 Gradients are exchanged by gloo on CPU and NCCL on GPU, all else by gloo. Only tensors are sent; nothing is unpickled.
 FSDP (`sharding: fsdp`) is torch's second (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054):
-each rank keeps 1 / ranks of every weight, gradient and optimizer state. A block's weights are whole on a rank only
-during its own forward and backward pass. Losses and gradients are DDP's but for the order of sums.
+each rank keeps 1 / ranks of every weight, gradient and optimizer state. While training, a block's weights are whole on
+a rank only during a pass of it. Losses and gradients are DDP's but for the order of sums.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 """Backends by the run's device. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in
 gloo it sleeps."""
 
-DROP_SECONDS = 0.02
-"""Seconds for which the interpreter's lock is released before a group is left: four switch intervals."""
+DROP_SECONDS = 0.02  # for which the interpreter's lock is released before a group is left: four switch intervals
 LENGTH = 256  # most bytes of a rank's text about its node
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
 """Attributes in which torch keeps a module's hooks."""
@@ -265,9 +264,9 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 @dataclass(frozen=True)
 class Joining(Group):
-    """The group of a sharded model's ranks, which do unequal numbers of passes between its collective operations.
+    """The group of a sharded model's ranks in a body where they do unequal numbers of passes.
 
-    Before one, a rank that has come to it joins in gathering the blocks' weights for those that haven't.
+    A rank that comes to a collective operation first joins in gathering weights for the ranks that have passes left.
     """
 
     blocks: Sequence[Any] = ()
@@ -281,14 +280,14 @@ class Joining(Group):
         super().barrier()
 
     def join(self) -> None:
-        """Gather the weights of each block that another rank passes through, until all ranks have come."""
+        """Gather the weights of each block that another rank passes through, until all ranks have come here."""
         while (number := largest_number(-1)()) >= 0:
             self.blocks[number].unshard()
             self.blocks[number].reshard()
 
 
 def largest_number(own: int) -> Callable[[], int]:
-    """Send a number to the other ranks, and return what waits for the largest of all."""
+    """Send a rank's number to all, without waiting; what is returned waits for the largest of the ranks' numbers."""
     found = torch.tensor(own)  # on the CPU: no GPU waits
     work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
 
@@ -299,50 +298,75 @@ def largest_number(own: int) -> Callable[[], int]:
     return wait
 
 
-def _parts(model: nn.Module) -> list[Any]:
-    return [part for part in model.modules() if isinstance(part, FSDPModule)]
-
-
 @contextmanager
 def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
-    """Let the ranks of a model, sharded or not, do unequal numbers of forward passes in the body; all call it.
+    """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks call it.
 
-    Yields the group for the body's collective operations. What is in no block is whole on each rank meanwhile.
+    Yields the group for the body's collective operations. Of a sharded model each block is whole during its pass, and
+    what is in no block is throughout. FSDP doesn't see these passes: it expects equal ones on all ranks, from which it
+    derives what it gathers ahead in the next backward pass.
     """
     if not isinstance(model, FSDPModule):
         yield group
         return
     joining = Joining(**vars(group), blocks=[part for part in _parts(model) if part is not model])
-    hooks = [
-        block.register_forward_pre_hook(partial(_announce, number), prepend=True)
-        for number, block in enumerate(joining.blocks)
-    ]
-    model.unshard()
-    yield joining
-    joining.join()
-    model.reshard()
-    for hook in hooks:
-        hook.remove()
+    with _without_fsdp(model):
+        for number, block in enumerate(joining.blocks):
+            block.register_forward_pre_hook(partial(_gather, number), prepend=True)
+            block.register_forward_hook(lambda block, *_: block.reshard())
+        model.unshard()
+        yield joining
+        joining.join()
+        model.reshard()
 
 
-def _announce(number: int, *_: object) -> None:
+def _gather(number: int, block: Any, _: object) -> None:
     largest_number(number)
+    block.unshard()
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """Keep all weights of a sharded model whole in the body, as after training; all ranks call it."""
+    with _without_fsdp(model):
+        for part in _parts(model):
+            part.unshard()
+        yield
+        for part in _parts(model):
+            part.reshard()
 
 
 def end_sharding(model: nn.Module) -> None:
-    """Make a sharded model an ordinary one again, with whole weights on each rank; all call it."""
+    """Make a sharded model an ordinary one again, with whole weights on each rank beside its share; all call it."""
+    _forget_fsdp(model)
     for part in _parts(model):
-        part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
-    for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
-        for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
-            del hooks[key]
-    for part in _parts(model):
         part.__class__ = type(part).__bases__[1]  # of FSDPModule and its own
 
 
-def _module_of(hook: Any) -> str:
-    return str(getattr(getattr(hook, "hook", hook), "__module__", ""))
+@contextmanager
+def _without_fsdp(model: nn.Module) -> Iterator[None]:
+    kept = [(hooks, dict(hooks)) for hooks in _hooks(model)]
+    _forget_fsdp(model)
+    yield
+    for hooks, before in kept:
+        hooks.clear()
+        hooks.update(before)
+
+
+def _forget_fsdp(model: nn.Module) -> None:
+    for hooks in _hooks(model):
+        modules = {key: getattr(getattr(hook, "hook", hook), "__module__", None) for key, hook in hooks.items()}
+        for key in [key for key, module in modules.items() if "_fully_shard" in str(module)]:
+            del hooks[key]
+
+
+def _hooks(model: nn.Module) -> Iterator[dict[int, Any]]:
+    return (vars(module)[name] for module in model.modules() for name in HOOKS)
+
+
+def _parts(model: nn.Module) -> list[Any]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -25,19 +25,11 @@ from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
+from hpml_bench.training import distributed
 from hpml_bench.training.assembly import Assembly, Selection, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
-from hpml_bench.training.distributed import (
-    Wrap,
-    clip_grad_norm,
-    end_sharding,
-    is_sharded,
-    leave_free,
-    release,
-    unequal_passes,
-    wrapping,
-)
+from hpml_bench.training.distributed import Wrap
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
@@ -100,7 +92,7 @@ class Evaluator:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
         generator = self.generator if scored else None
-        with unequal_passes(self.model, self.group) as group:
+        with distributed.unequal_passes(self.model, self.group) as group:
             evaluation = evaluate(self.model, self.task, rows, self.settings, group, phase, step, generator)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
@@ -136,7 +128,7 @@ class Trainer(Evaluator):
         self.checkpoints = checkpoints
         self.seen: list[Step] = []
         """All steps so far, those before a checkpoint too."""
-        self.wrapped = (wrap or wrapping(self.settings.sharding))(self.model, self.group)
+        self.wrapped = (wrap or distributed.wrapping(self.settings.sharding))(self.model, self.group)
         self.optimizer = make_optimizer(
             self.model.encoder, self.model.head, self.spec.method, self.settings, self.spec.seed
         )
@@ -184,7 +176,7 @@ class Trainer(Evaluator):
         self.scaler.unscale_(self.optimizer)
         for probe in self.probes:
             probe.after_backward(index)
-        norm = clip_grad_norm(self.parameters, self.settings.clip_norm or math.inf)
+        norm = distributed.clip_grad_norm(self.parameters, self.settings.clip_norm or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -263,17 +255,25 @@ class Trainer(Evaluator):
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with unequal_passes(self.model, group), explain_out_of_memory("evaluation batch", "eval_batch"):
-                rehearse_losses(self.assembly, self.assembly.validation)
-                rehearse_generation(self.assembly, self.assembly.validation)
-            release(group.device)  # training reserves memory by its own needs
+            with distributed.unequal_passes(self.model, group):
+                self._rehearse_evaluations()
+            distributed.release(group.device)  # training reserves memory by its own needs
             progress = "rehearsing the largest batch"
             for indices in batches:
                 heartbeat.beat(progress)
                 with explain_out_of_memory("training batch", "micro_batch"):
                     self._accumulate(shard(indices, group.rank, group.world), 1.0, progress)
                 self._clear_gradients()
+        if distributed.is_sharded(self.settings):  # as after training
+            self.optimizer.zero_grad()
+            with kept_generators(), distributed.whole(self.model):
+                self._rehearse_evaluations()
         settle(group.device)  # readings before the first step, such as energy, must not contain this
+
+    def _rehearse_evaluations(self) -> None:
+        with explain_out_of_memory("evaluation batch", "eval_batch"):
+            rehearse_losses(self.assembly, self.assembly.validation)
+            rehearse_generation(self.assembly, self.assembly.validation)
 
     @contextmanager
     def stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
@@ -310,9 +310,10 @@ class Trainer(Evaluator):
         own = parameters_in(self.optimizer.param_groups)
         pairs = zip(self.parameters, own, strict=True)
         reached = sum(weight.numel() for weight, parameter in pairs if parameter in self.optimizer.state)
-        if is_sharded(self.settings):
-            end_sharding(self.model)
-            self.optimizer.state.clear()  # beside whole weights there may be no room for it
+        if distributed.is_sharded(self.settings):
+            self.optimizer.state.clear()  # beside whole weights there may be no room for it, and for gradients
+            self.optimizer.zero_grad()
+            distributed.end_sharding(self.model)
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
@@ -387,7 +388,7 @@ def trial_steps(run: Assembly) -> None:
     """Rehearse and take two steps with a margin of the GPU's memory left free, to test whether the run fits."""
     if not run.method.trains:
         return
-    leave_free(MARGIN, run.group.device)
+    distributed.leave_free(MARGIN, run.group.device)
     trainer = Trainer(run)
     trainer.model.train()
     trainer.rehearse()

@@ -25,7 +25,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import assembly as assembly_module
-from hpml_bench.training import evaluation, generation, kernels, trial, worker
+from hpml_bench.training import distributed, evaluation, generation, kernels, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -230,7 +230,7 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
             calls.append(index)
             super().step(index, indices)
 
-    monkeypatch.setattr(trainer_module, "leave_free", lambda share, device: calls.append((share, device.type)))
+    monkeypatch.setattr(distributed, "leave_free", lambda share, device: calls.append((share, device.type)))
     monkeypatch.setattr(trainer_module, "Trainer", Watched)
     trainer_module.trial_steps(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
     assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
