@@ -42,9 +42,8 @@ from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.suite.settings import CLASSIFICATION, Digests, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import evaluation, saving
 from hpml_bench.training import model as model_module

@@ -42,10 +42,11 @@ import yaml
 from faults import BETWEEN, MOST_CALLS, SETTINGS, Sweep, content, disturb, leftovers, shared_memory
 from two_nodes import TwoNodes, slurm
 
-from hpml_bench.records.files import SET_ASIDE, write_atomically
+from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.jobs import ATTEMPTS, LOGS, read_jobs
 from hpml_bench.records.load import load_records
 from hpml_bench.records.run import FINAL
+from hpml_bench.system.files import write_atomically
 
 RESUMED = (
     *SETTINGS, "steps=24", "eval_every=8", "dropout=0.1", "micro_batch=2", "validation_samples=8", "test_samples=16",

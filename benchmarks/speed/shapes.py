@@ -73,7 +73,7 @@ def save_rows(folder: Path, rows: int = ROWS) -> None:
 def prepared(folder: Path, model: str) -> Any:
     """Return a `Prepared` of a saved model and the saved rows."""
     from hpml_bench.data.prepared import Prepared
-    from hpml_bench.records.run import Digests
+    from hpml_bench.suite.settings import Digests
 
     return Prepared(
         backbone=str(folder / model),

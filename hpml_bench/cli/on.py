@@ -13,7 +13,6 @@ from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker
-from hpml_bench.records.files import absolute_keeping_links
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import FINAL, Status
@@ -24,6 +23,7 @@ from hpml_bench.sweep.jobs import JobSweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import absolute_keeping_links
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import for_terminal
 

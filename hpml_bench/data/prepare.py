@@ -38,15 +38,14 @@ from hpml_bench.plugins.tokenizer import (
     pad_id,
     tokenizer_digest,
 )
-from hpml_bench.records.files import read_json
-from hpml_bench.records.run import Digests
 from hpml_bench.suite.options import options_class
-from hpml_bench.suite.settings import Settings, identity
+from hpml_bench.suite.settings import Digests, Settings, identity
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.child import in_order
 from hpml_bench.system.disk import explained
 from hpml_bench.system.environment import cores
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json
 from hpml_bench.system.text import digest
 
 FORMAT = 8  # version of cache entries, raised when the same rows are tokenised or saved differently

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from hpml_bench.plugins.decoding import Scaffold
-from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Digests
 
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""

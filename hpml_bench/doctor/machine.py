@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from hpml_bench.system import temporary
 from hpml_bench.system.checklist import CheckResult
 
 State = Literal["ok", "warn", "fail"]
@@ -110,13 +111,11 @@ def results_folder() -> Result:
 
 def temporary_folder() -> Result:
     """Try the folder of temporary files, in which locks and sockets are made."""
-    from hpml_bench.launch.fork_server import check_tmpdir
-
     try:
         folder = tempfile.gettempdir()
     except FileNotFoundError:
         return Result("fail", "no folder for temporary files can be written to", "set TMPDIR to one that can")
-    check_tmpdir()
+    temporary.check_length()
     found = _tried(Path(folder), "set TMPDIR to another folder")
     try:
         with tempfile.TemporaryDirectory() as inner, socket.socket(socket.AF_UNIX) as own:

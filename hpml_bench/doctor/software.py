@@ -207,15 +207,13 @@ def package_index() -> Result:
 
 def trackers() -> Result:
     """Say in which mode runs would be published, and why not online."""
-    from hpml_bench.plugins.tracker import Tracker
-
     kinds, broken = _plugins("trackers")
     found, advice = [], []
     for name, tracker in kinds.items():
         if tracker.services:  # on only where a command names one
             continue
         mode = tracker.choose_mode("auto")
-        if mode == Tracker.OFF:
+        if mode == tracker.OFF:
             found.append(f"{name}: off")
             continue
         reason, _, what = (tracker.obstacle() or "with a key and a route").partition("; ")

@@ -30,14 +30,13 @@ from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
 from hpml_bench.plugins.method import can_quantise
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.records.files import write_atomically
-from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.devices import default_threads, measures_precision
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products

@@ -18,12 +18,12 @@ from hpml_bench.gate.check import BLOCKS, Request, Say, steps_of_piece
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
 from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
-from hpml_bench.records.files import write_atomically
 from hpml_bench.report.comparability import settings_of
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.text import utc_now
 
 ROUNDS = 3  # times each run goes through the batches of each method

@@ -12,9 +12,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from hpml_bench.gate import page
 from hpml_bench.gate.records import CheckReport
-from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import markdown_table, markdown_text
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 

@@ -22,11 +22,11 @@ from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import Prepared, Request, Say, check, gate_digest
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.sides import ComparedSides, Installation, Key
-from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import locked, make_folder
 from hpml_bench.statistics import ALPHA, clopper_pearson
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5  # A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.launch.launcher import Nodes
 from hpml_bench.launch.watchdog import INTERRUPTED
-from hpml_bench.records.files import OUTCOME, absolute_keeping_links, read_model
+from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Outcome, RunError, Status
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child, job, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
+from hpml_bench.system.files import absolute_keeping_links, read_model
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.training.request import RunRequest
 

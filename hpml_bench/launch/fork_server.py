@@ -5,27 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import tempfile
-from collections.abc import Sequence
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from unittest import mock
 
 from hpml_bench.system import child, environment, gpus, processes, temporary
-from hpml_bench.system.errors import UserError
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
 """Modules that don't initialise CUDA, even where bitsandbytes is installed: more than half of the import time."""
 SAFE_PATH = "PYTHONSAFEPATH"
-LONGEST_TMPDIR = 60  # a socket's path has 107 characters at most, of which ours and multiprocessing's names take 47
 
 
 def start_fork_server() -> None:
     """Start the fork server, which imports the libraries once for all runs; UserError if TMPDIR is too long."""
     # a fork takes 0.3-0.5 s to the first step, a new interpreter 3 s
     environment.set_process_environment()
-    check_tmpdir()
+    temporary.check_length()
     multiprocessing.set_forkserver_preload(preload())
     processes.await_dying_server()
     with temporary.as_temporary():
@@ -39,15 +35,6 @@ def start_fork_server() -> None:
                 forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def check_tmpdir() -> None:
-    """Raise UserError if TMPDIR is too long."""
-    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
-        raise UserError(
-            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
-            "set TMPDIR=/tmp"
-        )
 
 
 def preload() -> list[str]:
@@ -71,12 +58,6 @@ def measure(settings_json: str, target: str) -> None:
     from hpml_bench.training import worker
 
     worker.measure_to(settings_json, target)
-
-
-def predict(suite_json: str, methods: Sequence[str], memory: int, settings_json: str, target: str) -> None:  # noqa: ARG001 - as the others
-    from hpml_bench.fit.predict import predict_to
-
-    predict_to(suite_json, methods, memory, target)
 
 
 def start_rank(request_json: str, beats: str, launched: float) -> None:

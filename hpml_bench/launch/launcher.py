@@ -20,11 +20,12 @@ from unittest import mock
 
 from hpml_bench.launch import fork_server
 from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watchdog
-from hpml_bench.records.files import OUTCOME, read_model
+from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import cgroups, environment, errors, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
+from hpml_bench.system.files import read_model
 from hpml_bench.system.redaction import redacted_error
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now

@@ -7,9 +7,8 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,12 +17,11 @@ import psutil
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
 from hpml_bench.launch import fork_server
-from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
-from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.cache import check_space
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json
 from hpml_bench.training.products import Products
 
 STOPPED_SECONDS = 10  # seconds after which a preparation, or its fork server, that a signal has stopped is given up
@@ -48,11 +46,10 @@ def products(settings: Settings, max_seconds: float | None = None) -> Products:
     return Products.model_validate(_done(settings, fork_server.measure, max_seconds)["products"])
 
 
-def predicted_memory(suite: Suite, methods: Sequence[str], memory: int) -> str | None:
-    """Return a sentence on methods that won't fit into `memory` bytes; None where none is known not to."""
-    work = partial(fork_server.predict, suite.model_dump_json(), methods, memory)
+def predicted_memory(settings: Settings, predict: Callable[[str, str], None]) -> str | None:
+    """Return the sentence that `predict` leaves in its child on methods that won't fit; None where it can't tell."""
     try:
-        return cast("str | None", _done(suite.settings, work, PREDICTION_SECONDS)["sentence"])
+        return cast("str | None", _done(settings, predict, PREDICTION_SECONDS)["sentence"])
     except UserError:
         return None
 

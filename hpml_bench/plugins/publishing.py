@@ -30,11 +30,12 @@ from pydantic import ValidationError
 
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.tracker import Tracker
-from hpml_bench.records.files import POINTS, read_json, write_atomically
+from hpml_bench.records.files import POINTS
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import Tail, iterate_points
 from hpml_bench.records.run import FINAL, Point, RunRecord
 from hpml_bench.suite.settings import RunSpec, identity
+from hpml_bench.system.files import read_json, write_atomically
 from hpml_bench.system.processes import kill
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import digest, for_terminal, map_texts

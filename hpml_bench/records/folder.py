@@ -17,13 +17,13 @@ from typing import TypeVar
 from filelock import Timeout
 
 from hpml_bench.records import files, jobs
-from hpml_bench.records.files import is_plain_file, read_json, remove, remove_temporary, sync_folder, write_atomically
 from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
 from hpml_bench.records.plan import RETRIED, Plan, RunState
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import is_plain_file, read_json, remove, remove_temporary, sync_folder, write_atomically
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]

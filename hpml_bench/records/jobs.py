@@ -13,17 +13,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from hpml_bench.records.files import PLAN, SET_ASIDE, TRACKING, is_plain_file, read_model, remove, write_atomically
+from hpml_bench.records.files import PLAN, SET_ASIDE, TRACKING
 from hpml_bench.records.plan import Limits, Plan
-from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.profile import Profile
-from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.settings import Digests, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import is_plain_file, read_model, remove, write_atomically
 from hpml_bench.system.text import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"

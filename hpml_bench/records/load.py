@@ -12,11 +12,12 @@ from typing import Any, Literal
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from hpml_bench.records.files import KEPT, MAX_RECORD_BYTES, POINTS, PREDICTIONS, RECORD, TRACKING, is_plain_file
+from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, TRACKING
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, headline_in_words, protocol_id
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import MAX_RECORD_BYTES, is_plain_file
 
 MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from hpml_bench.records.run import FAILED, FINAL, Digests, RunRecord, Status, protocol_id
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.records.run import FAILED, FINAL, RunRecord, Status, protocol_id
+from hpml_bench.suite.settings import Digests, RunSpec
 
 STALL_SECONDS = 300.0
 RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host", "oom_cuda"})

@@ -10,8 +10,9 @@ from typing import IO, BinaryIO
 
 from pydantic import ValidationError
 
-from hpml_bench.records.files import POINTS, is_plain_file
+from hpml_bench.records.files import POINTS
 from hpml_bench.records.run import Point
+from hpml_bench.system.files import is_plain_file
 
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.records.files import PREDICTIONS, is_plain_file
+from hpml_bench.records.files import PREDICTIONS
+from hpml_bench.system.files import is_plain_file
 
 COLUMNS = ("index", "reference", "prediction", "loss", "group", "score", "probabilities")
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from hpml_bench.suite.base import Frozen, Line
-from hpml_bench.suite.settings import RunSpec, Settings, identity
+from hpml_bench.suite.settings import Digests, RunSpec, Settings, identity
 from hpml_bench.suite.suite import Margin, Until
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import digest, map_texts
@@ -71,16 +71,6 @@ class Point(Frozen):
     """The same without padding."""
     again: bool = False
     """Whether the step warmed up again, after its run went on from a checkpoint."""
-
-
-class Digests(Frozen):
-    """SHA-256 of a run's inputs: weights, tokenizer and data."""
-
-    weights: str
-    tokenizer: str
-    data: str
-    revision: str | None = None
-    """Commit of a hub model, where there is one."""
 
 
 class Consumed(Frozen):

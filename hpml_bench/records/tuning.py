@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.records.files import read_model
 from hpml_bench.records.run import Metric, Status, in_words
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.suite.suite import packaged
+from hpml_bench.system.files import read_model
 
 SCHEMA_VERSION = 2
 Sampler = Literal["qmc", "tpe"]

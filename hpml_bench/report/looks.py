@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field, TypeAdapter
 
-from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 
 FILE = "looks.json"
 OVER = "over several"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.files import write_atomically
 from hpml_bench.report import export
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.from_results import answer_of, facts
@@ -29,6 +28,7 @@ from hpml_bench.report.tables import Part, parts, placed
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

@@ -256,6 +256,16 @@ class MethodSpec(Growing):
     """The method's own optimizer, its options complete with their defaults; none where it is the suite's."""
 
 
+class Digests(Frozen):
+    """SHA-256 of a run's inputs: weights, tokenizer and data."""
+
+    weights: str
+    tokenizer: str
+    data: str
+    revision: str | None = None
+    """Commit of a hub model, where there is one."""
+
+
 class RunSpec(Frozen):
     """One run: everything that determines it."""
 

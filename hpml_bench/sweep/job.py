@@ -18,7 +18,7 @@ from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.files import KEPT, absolute_keeping_links, read_model, write_atomically
+from hpml_bench.records.files import KEPT
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, ended_here, read_plan, write_job
 from hpml_bench.records.load import headlines
@@ -35,6 +35,7 @@ from hpml_bench.sweep.watch import Claim, claimed
 from hpml_bench.system import disk, processes
 from hpml_bench.system import job as jobs
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import absolute_keeping_links, read_model, write_atomically
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
-from hpml_bench.records.files import PLAN, absolute_keeping_links, remove
+from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
@@ -20,6 +20,7 @@ from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import absolute_keeping_links, remove
 from hpml_bench.system.redaction import redacted, without_assigned
 
 POLL_SECONDS = 60.0

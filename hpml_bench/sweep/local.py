@@ -16,7 +16,7 @@ from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.tracker import Tracker, follow_all
-from hpml_bench.records.files import SUITE, remove
+from hpml_bench.records.files import SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan, RunState
@@ -29,6 +29,7 @@ from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite, resolve
 from hpml_bench.system import environment
+from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
@@ -113,7 +114,14 @@ def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str
     except Exception:  # a strange config.json must not end a sweep that may run
         return None
     methods = list(dict.fromkeys(run.method.name for run in runs))
-    return preparation.predicted_memory(suite, methods, machine(suite.settings))
+    predict = partial(_predict, suite.model_dump_json(), methods, machine(suite.settings))
+    return preparation.predicted_memory(suite.settings, predict)
+
+
+def _predict(suite_json: str, methods: Sequence[str], memory: int, _: str, target: str) -> None:
+    from hpml_bench.fit.predict import predict_to  # in the child: the parent need not import torch
+
+    predict_to(suite_json, methods, memory, target)
 
 
 def _run_missing(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpml_bench.launch import launcher, preparation
-from hpml_bench.records.files import MEASURED_SETTINGS, read_json, write_atomically
+from hpml_bench.records.files import MEASURED_SETTINGS
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import FINAL
@@ -19,6 +19,7 @@ from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json, write_atomically
 from hpml_bench.system.text import digest
 from hpml_bench.training.products import Products
 from hpml_bench.training.request import RunRequest

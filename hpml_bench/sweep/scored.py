@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
-from hpml_bench.records.files import AGREEMENT, KEPT, RECORD, SUITE, read_json, write_atomically
+from hpml_bench.records.files import AGREEMENT, KEPT, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
@@ -31,6 +31,7 @@ from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console

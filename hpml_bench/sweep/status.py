@@ -10,7 +10,7 @@ from statistics import fmean
 import psutil
 from pydantic import ValidationError
 
-from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
+from hpml_bench.records.files import PLAN, POINTS, SUITE
 from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.load import headlines
 from hpml_bench.records.points import Tail
@@ -23,6 +23,7 @@ from hpml_bench.sweep.race import measured, standing
 from hpml_bench.sweep.watch import holders
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")

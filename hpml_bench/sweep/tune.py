@@ -19,7 +19,6 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.records.files import read_model, write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Metric, RunRecord
@@ -33,6 +32,7 @@ from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.resolve import MeasuredSettings, resolve
 from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_model, write_atomically
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import digest

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
-from hpml_bench.records.files import read_model, write_atomically
 from hpml_bench.records.folder import TAKEN, RunFolder
 from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, claims, ended_here, holder, read_jobs
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_model, write_atomically
 
 UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
 FRUITLESS_LIMIT = 2  # further submissions of a unit without a new run or later checkpoint before it is given up

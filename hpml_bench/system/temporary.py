@@ -20,11 +20,13 @@ from multiprocessing import current_process, util
 from pathlib import Path
 
 from hpml_bench.system import processes
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
 PATTERN = ".*.tmp"
 FOREIGN_SECONDS = 86_400
 """Age from which a temporary file counts as left over, whoever wrote it."""
+LONGEST = 60  # of TMPDIR: a socket's path has 107 characters at most, of which ours and multiprocessing's names take 47
 _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -114,3 +116,12 @@ def remove() -> None:
     if _Own.path is not None and _Own.pid == os.getpid():
         shutil.rmtree(_Own.path, ignore_errors=True)
         _Own.path = None
+
+
+def check_length() -> None:
+    """Raise UserError if TMPDIR is too long."""
+    if len(tempfile.gettempdir()) > LONGEST:
+        raise UserError(
+            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST} characters); "
+            "set TMPDIR=/tmp"
+        )

@@ -29,10 +29,11 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Step
-from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED, remove, sync_folder
+from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED
 from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
+from hpml_bench.system.files import remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
 from hpml_bench.training.distributed import local, sharded
 from hpml_bench.training.request import RunRequest

@@ -20,10 +20,10 @@ import psutil
 from hpml_bench.data.draw import training_rows
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.records.files import read_json
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.system import cgroups, child, gpus, heartbeat, processes
 from hpml_bench.system.errors import ProgramFailed, ProgramMemoryError
+from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_tokenizer

@@ -27,7 +27,7 @@ from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Probe
-from hpml_bench.records.files import OUTCOME, write_atomically
+from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
@@ -36,6 +36,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, errors, heartbeat, processes
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble

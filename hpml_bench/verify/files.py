@@ -11,13 +11,14 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, is_plain_file
+from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.load import kept_digests
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import is_plain_file
 from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
 from hpml_bench.verify.folder import Evidence, Finding, failed

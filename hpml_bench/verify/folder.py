@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_model
+from hpml_bench.records.files import SUITE, TRACKING
 from hpml_bench.records.load import LoadedRuns, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, bytes_of, read_predictions
@@ -26,6 +26,7 @@ from hpml_bench.report.selection import Selection
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import checklist
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import is_plain_file, read_model
 from hpml_bench.system.text import digest
 
 State = Literal["ok", "failed", "not checked"]

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.records.files import read_json, write_atomically
 from hpml_bench.records.load import sha256
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json, write_atomically
 from hpml_bench.verify import figures, files, plan
 from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
 

@@ -14,9 +14,8 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.task import Task, make_task
-from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.model import build_model
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.builtin.metrics.macro_f1 import MacroF1
-from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job, write_job
 from hpml_bench.records.load import digests_of, load_record
-from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
-from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+from hpml_bench.records.run import Check, Consumed, Metric, Point, RunError, RunRecord, protocol_id
+from hpml_bench.suite.settings import DatasetSpec, Digests, MethodSpec, RunSpec, Settings
+from hpml_bench.system.files import write_atomically
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",

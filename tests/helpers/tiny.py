@@ -17,9 +17,9 @@ from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
-from hpml_bench.records.run import Digests, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:

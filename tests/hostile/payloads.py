@@ -8,8 +8,8 @@ from typing import Any
 
 from helpers import made_records
 from hpml_bench.records.files import RECORD
-from hpml_bench.records.run import Check, Digests, RunError, RunRecord
-from hpml_bench.suite.settings import DatasetSpec, MethodSpec
+from hpml_bench.records.run import Check, RunError, RunRecord
+from hpml_bench.suite.settings import DatasetSpec, Digests, MethodSpec
 
 OWNED = "owned-by-the-data"
 LONG = "A" * 1_000_000

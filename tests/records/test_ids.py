@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.load import load_record
-from hpml_bench.records.run import SCHEMA_VERSION, Digests, protocol_id
+from hpml_bench.records.run import SCHEMA_VERSION, protocol_id
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_suite
-from hpml_bench.suite.settings import FORMER_DEFAULTS, MethodSpec, OptimizerSpec, RunSpec, Settings, identity
+from hpml_bench.suite.settings import FORMER_DEFAULTS, Digests, MethodSpec, OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.text import digest
 

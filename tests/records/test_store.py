@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, read_json, write_atomically
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.load import headlines, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json, write_atomically
 
 
 def folder_with(tmp_path: Path, *methods: str) -> Path:

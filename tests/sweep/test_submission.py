@@ -22,8 +22,8 @@ from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import Digests, RunRecord, Status
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.records.run import RunRecord, Status
+from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
 from hpml_bench.sweep.local import run_sweep

@@ -22,8 +22,8 @@ from hpml_bench.cli import main
 from hpml_bench.launch import preparation
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.load import load_record, load_records
-from hpml_bench.records.run import Digests, RunRecord
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled

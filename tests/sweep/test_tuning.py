@@ -19,7 +19,6 @@ from hpml_bench.cli.commands.tune import hints
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import tuning as records
-from hpml_bench.records.files import read_model
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
@@ -33,6 +32,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, next_rate, run_tuning, validation_for_test
+from hpml_bench.system.files import read_model
 from hpml_bench.training.request import RunRequest
 
 Tuned = tuple[Path, Path, Result]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.records.files import remove_temporary, write_atomically
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.jobs import write_once
 from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import remove_temporary, write_atomically
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400

@@ -86,8 +86,8 @@ def init(
 
 
 def _write(out: Path | None, text: str) -> None:
-    from hpml_bench.records.files import write_atomically
     from hpml_bench.system import disk
+    from hpml_bench.system.files import write_atomically
 
     if out is None:
         click.echo(text, nl=False)

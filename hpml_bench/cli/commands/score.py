@@ -66,7 +66,7 @@ class System:
 
     def unknown_base(self) -> str:
         """Return a sentence on an adapter whose base model isn't on this machine; empty for others."""
-        from hpml_bench.records.files import read_json
+        from hpml_bench.system.files import read_json
 
         said = None if self.served else read_json(Path(self.where).expanduser() / "adapter_config.json")
         base = str((said or {}).get("base_model_name_or_path") or "")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import DATASET, GROUP, HOST, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
-from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD, read_json
+from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.report.answer.from_results import facts_of
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import FailedRun, SuiteFacts
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
 
 ORDER = 0

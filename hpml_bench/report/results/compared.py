@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.files import SUITE, read_json
+from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import FAILED, FINAL, RunRecord
 from hpml_bench.report.comparability import alone, grouped, hosts_of, label, machine_of, method_of, nodes_of, untrained
 from hpml_bench.report.jobs import SweepTimes, sweep_times
@@ -19,6 +19,7 @@ from hpml_bench.report.predictions import task_of
 from hpml_bench.report.scores import Race
 from hpml_bench.report.selection import LeftOut, Selection
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
+from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
 
 
