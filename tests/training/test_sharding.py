@@ -47,12 +47,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
     "sgd": {"method": "full", "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False})},
     "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
-    **{kind: {"method": "peft", "options": {"type": kind}} for kind in ("DORA", "IA3", "OFT", "PREFIX_TUNING", "VERA")},
 }
 NOT_TRIED = {"ADALORA", *REFUSED_TYPES, *NOT_SHARDED, "TINYLORA", "UNILORA", "VBLORA"}
 """Types of PEFT that are unsupported, sharded or always."""
-TYPES = [kind.value for kind in PeftType if kind.value not in {*NOT_TRIED, *METHODS}]
-"""The others, beside those above: a part of a type's small tensors may be on every rank."""
+TYPES = ["DORA", *(kind.value for kind in PeftType if kind.value not in NOT_TRIED)]
+"""The others: a part of a type's small tensors may be on every rank."""
 METHODS |= {
     kind: {"method": "peft", "options": {"type": kind} | ({"r": 8} if kind == "MISS" else {})} for kind in TYPES
 }
