@@ -34,6 +34,7 @@ SETTINGS = (
 PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
+TORCHS = "torchinductor_"  # start of the name of torch's cache, which it makes for all processes of a user
 SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
 WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
 LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
@@ -354,7 +355,8 @@ def leftovers(sweep: Sweep) -> list[str]:
     """Return the temporary files, jobs, claims and processes of nodes that a completed sweep left."""
     deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
     while True:
-        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new.*")]
+        here = [path for path in sweep.temporary.iterdir() if not path.name.startswith(TORCHS)]
+        found = [*here, *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new.*")]
         found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
         left = [*map(str, found)]
         if sweep.cluster is not None:
