@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,14 +106,24 @@ def watched(
     return ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
 
 
+def _rendezvous(nodes: Nodes) -> dict[str, Any]:
+    """Return the arguments of LaunchConfig by which the nodes meet."""
+    from hpml_bench.launch import meeting
+
+    meeting.register()
+    return {
+        "min_nodes": nodes.count, "max_nodes": nodes.count, "rdzv_backend": meeting.BACKEND,
+        "rdzv_endpoint": f"{nodes.host}:{nodes.port}", "rdzv_configs": {"rank": nodes.number},
+        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
+    }  # fmt: skip
+
+
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    from hpml_bench.launch import meeting
 
     # Its modules print nothing, once imported, each with a level of its own: what ranks say is in their logs.
     for name in tuple(logging.root.manager.loggerDict):
@@ -124,7 +135,7 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     with logs_folder as logs, _only_agent_signal() as signals:
         config = LaunchConfig(
             nproc_per_node=len(nodes.ranks(settings.world_size or 1)), max_restarts=0, start_method="forkserver",
-            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs), **meeting.rendezvous(nodes), **signals,
+            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs), **_rendezvous(nodes), **signals,
         )  # fmt: skip
         try:
             elastic_launch(config, fork_server.start_rank)(request.model_dump_json(), str(beats), launched)

@@ -14,10 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import socket
-import uuid
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
@@ -30,9 +28,6 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 
 from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
-
-if TYPE_CHECKING:
-    from hpml_bench.launch.launcher import Nodes
 
 BACKEND = "hpml_bench"
 WAITING = 1024  # connections that may wait to be accepted: those of all ranks of a run at once
@@ -69,14 +64,9 @@ def _create(parameters: RendezvousParameters) -> KnownNodes:
     return KnownNodes(host, int(port), number, parameters.max_nodes, parameters.run_id, timeout)
 
 
-def rendezvous(nodes: Nodes) -> dict[str, Any]:
-    """Register the rendezvous with torch's launcher, and return the arguments of LaunchConfig that select it."""
+def register() -> None:
+    """Make the rendezvous known to torch's launcher, as `BACKEND`."""
     rendezvous_handler_registry.register(BACKEND, _create)
-    return {
-        "min_nodes": nodes.count, "max_nodes": nodes.count, "rdzv_backend": BACKEND,
-        "rdzv_endpoint": f"{nodes.host}:{nodes.port}", "rdzv_configs": {"rank": nodes.number},
-        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
-    }  # fmt: skip
 
 
 class Meeting:
