@@ -41,8 +41,7 @@ SCRATCH = 0.03
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
 
-AFTER = "after training "
-"""Start of the names of phases in which a sharded model is whole; their peaks grow with the depth by their own rule."""
+AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
 
 
 class Live(NamedTuple):
@@ -237,8 +236,10 @@ class Footprint:
     step: int
     """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
     loading: int  # peak of loading: until weights have the types that they have in training
-    evaluation: int  # peak of an evaluation batch, with all that a training holds meanwhile
-    generation: int  # peak of a batch of answers, likewise; 0 where none are generated
+    evaluation: int
+    """Peak of an evaluation batch, with all that a training holds meanwhile; of a sharded model, also when it is whole
+    after training."""
+    generation: int  # peak of a batch of answers while training; 0 where none are generated
 
     @property
     def held(self) -> int:
@@ -272,8 +273,7 @@ class Traced(NamedTuple):
         peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
         loading = peaks.pop("loading")
         phases = {name: peak and peak + round(SCRATCH * (peak - held)) for name, peak in peaks.items()}
-        for name in [name for name in phases if name.startswith(AFTER)]:
-            phases[name.removeprefix(AFTER)] = max(phases[name.removeprefix(AFTER)], phases.pop(name))
+        phases["evaluation"] = max(phases["evaluation"], phases.pop(AFTER, 0))
         return Footprint(**self.sizes, **phases, logits=logits, loading=loading)
 
     def grown(self, more: Traced, times: int) -> Traced:
@@ -355,8 +355,8 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
                 trainer.step(1, batch)
     if is_sharded(run.settings):  # test rows are evaluated with whole weights, without gradients and optimizer
         trainer.optimizer.zero_grad()
-        with whole(run.model):
-            peaks |= {f"{AFTER}{phase}": peak for phase, peak in _evaluated(run, tracker).items() if phase != "step"}
+        with tracker.phase() as peaks[AFTER], whole(run.model):
+            _evaluated(run, tracker)
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}

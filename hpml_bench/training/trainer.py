@@ -268,6 +268,7 @@ class Trainer(Evaluator):
             self.optimizer.zero_grad()
             with kept_generators(), distributed.whole(self.model):
                 self._rehearse_evaluations()
+            distributed.release(group.device)
         settle(group.device)  # readings before the first step, such as energy, must not contain this
 
     def _rehearse_evaluations(self) -> None:
