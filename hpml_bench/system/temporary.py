@@ -26,7 +26,7 @@ from hpml_bench.system.text import digest
 PATTERN = ".*.tmp"
 FOREIGN_SECONDS = 86_400
 """Age from which a temporary file counts as left over, whoever wrote it."""
-LONGEST = 60  # of TMPDIR: a socket's path has 107 characters at most, of which ours and multiprocessing's names take 47
+LONGEST = 60  # characters of TMPDIR: a socket's path has at most 107, of which our names and multiprocessing's take 47
 _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
 

@@ -218,7 +218,7 @@ class Log:
     task: str
     date: str
     results: Mapping[str, Any]  # the results file beside it; empty if there is none
-    group: str | None = None  # field of its documents by which rows are grouped; None if it is the task's own
+    group: str | None = None  # field of its documents that names a row's group; None where the task has its own
 
     def get(self, *keys: str) -> Any:
         """Return a value of the results file; None where it is missing."""
