@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import Field
 
@@ -12,9 +10,6 @@ from hpml_bench.data.newswire import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 PEOPLE = ("Anna", "Ben", "Carla", "David", "Ella", "Frank", "Grace", "Henry", "Ivy", "Jack", "Kate", "Leo")
 THINGS = ("apples", "books", "coins", "cards", "eggs", "marbles", "pencils", "shells", "stamps", "stickers")
@@ -48,17 +43,17 @@ class WordProblems(DatasetLoader):
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         rng = np.random.default_rng([settings.data_seed, 5])
-        known: dict[str, str] = {}
-        return LoadedData(**{split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()})
-
-    def _rows(self, known: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
-        pairs: list[list[str]] = []
-        while len(pairs) < size:
-            question, answer = problem(rng, self.options.steps)
-            if question not in known:
-                known[question] = answer
-                pairs.append([f"{question} {self.options.instruction}".strip(), answer])
-        return rows_of(pairs)
+        known: set[str] = set()
+        splits = {}
+        for split, size in split_sizes(settings).items():
+            pairs: list[list[str]] = []
+            while len(pairs) < size:
+                question, answer = problem(rng, self.options.steps)
+                if question not in known:
+                    known.add(question)
+                    pairs.append([f"{question} {self.options.instruction}".strip(), answer])
+            splits[split] = rows_of(pairs)
+        return LoadedData(**splits)
 
 
 def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]:
@@ -67,19 +62,13 @@ def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]
     amount = int(rng.integers(*FIRST))
     sentences, calculated = [f"{name} has {amount} {things}."], []
     for _ in range(int(rng.integers(steps[0], steps[1] + 1))):
-        sign, n, after = _change(amount, rng)
+        after = 0
+        while not 0 < after < MOST:
+            sign = str(rng.choice(list(CHANGES)))
+            n = int(rng.integers(*(TIMES if sign == "*" else CHANGED)))
+            after = {"+": amount + n, "-": amount - n, "*": amount * n}[sign]
         sentences.append(str(rng.choice(CHANGES[sign])).format(name=name, other=other, n=n))
         calculated.append(f"{amount} {sign} {n} = {after}.")
         amount = after
     question = " ".join([*sentences, f"How many {things} does {name} have now?"])
     return question, " ".join([*calculated, f"#### {amount}"])
-
-
-def _change(amount: int, rng: np.random.Generator) -> tuple[str, int, int]:
-    """Return an operation, its number, and the amount after it, which is positive and below `MOST`."""
-    while True:
-        sign = str(rng.choice(list(CHANGES)))
-        n = int(rng.integers(*(TIMES if sign == "*" else CHANGED)))
-        after = {"+": amount + n, "-": amount - n, "*": amount * n}[sign]
-        if 0 < after < MOST:
-            return sign, n, after

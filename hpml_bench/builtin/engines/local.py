@@ -102,16 +102,20 @@ class Local(Engine):
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
     """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few."""
     # Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
-    physical = _by_physical_core(environment.affinity())
+    together: dict[str, list[int]] = {}  # the cores that are hardware threads of one physical core
+    for core in sorted(environment.affinity()):
+        siblings = CORES / f"cpu{core}" / "topology" / "thread_siblings_list"
+        together.setdefault(siblings.read_text() if siblings.exists() else str(core), []).append(core)
+    physical = [*together.values()]
     cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
     own_cores = _each(count, cores_each, environment.cores(), "CPU cores")
-    together = max(map(len, physical))
     if count * own_cores <= len(physical):
         cores = [threads[0] for threads in physical]
     else:
         cores = [core for threads in physical for core in threads]
-        if cores_each is None and own_cores > together:
-            own_cores -= own_cores % together  # whole physical cores
+        threads_each = max(map(len, physical))
+        if cores_each is None and own_cores > threads_each:
+            own_cores -= own_cores % threads_each  # whole physical cores
     own_cards = 0
     if cards_each or (cards_each is None and cards):
         otherwise = "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
@@ -120,15 +124,6 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
         Slot(tuple(cores[i * own_cores : (i + 1) * own_cores]), tuple(cards[i * own_cards : (i + 1) * own_cards]))
         for i in range(count)
     ]
-
-
-def _by_physical_core(cores: set[int]) -> list[list[int]]:
-    """Return the cores, those that are hardware threads of one physical core together."""
-    found: dict[str, list[int]] = {}
-    for core in sorted(cores):
-        siblings = CORES / f"cpu{core}" / "topology" / "thread_siblings_list"
-        found.setdefault(siblings.read_text() if siblings.exists() else str(core), []).append(core)
-    return [*found.values()]
 
 
 def _each(count: int, requested: int | None, available: int, what: str, otherwise: str = "") -> int:

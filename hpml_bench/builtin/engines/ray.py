@@ -166,17 +166,15 @@ class Ray(Engine):
             num_cpus=self._need.cpus, num_gpus=self._need.cards, memory=self._need.memory,
             resources=self.options.resources or None, max_retries=0,
         )  # fmt: skip
-        task = remote.remote(words, self._variables(name), str(log), self.profile.model_dump(mode="json"), after)
+        alone = self._need.alone
+        variables = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
+        variables |= self.profile.env
+        variables |= {} if alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
+        variables |= {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(alone))}
+        task = remote.remote(words, variables, str(log), self.profile.model_dump(mode="json"), after)
         self._running[task] = unit, name
         self._names.add(name)
         return task
-
-    def _variables(self, name: str) -> dict[str, str]:
-        alone = self._need.alone
-        own = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
-        share = {} if alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
-        job = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(alone))}
-        return {**own, **self.profile.env, **share, **job}
 
 
 def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:

@@ -50,9 +50,20 @@ class Adapter(Method):
         """Normalise the adapter's input, without parameters: helps where the blocks' outputs are small."""
 
     def build(self, backbone: Any) -> Any:
+        from torch import nn
+
+        options = self.options
+        kind = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}[options.activation]
         backbone.requires_grad_(False)
-        for projection in _projections(backbone, self.options.placement):
-            projection.add_module("adapter", _bottleneck(projection, self.options))
+        for projection in _projections(backbone, options.placement):
+            width = projection.nf if hasattr(projection, "nf") else projection.out_features  # Conv1D, Linear
+            size = options.size or max(1, int(width / options.reduction))
+            norm = nn.LayerNorm(width, elementwise_affine=False) if options.layer_norm else nn.Identity()
+            up = nn.Linear(size, width)
+            nn.init.zeros_(up.weight)
+            nn.init.zeros_(up.bias)
+            layers = OrderedDict(norm=norm, down=nn.Linear(width, size), activation=kind(), up=up)
+            projection.add_module("adapter", nn.Sequential(layers))
             projection.register_forward_hook(lambda layer, _, output: output + layer.adapter(output))
         return backbone
 
@@ -64,17 +75,3 @@ def _projections(backbone: Any, placement: str) -> list[Any]:
         if attention and len(attention) == len(feed_forward):
             return feed_forward if placement == "pfeiffer" else attention + feed_forward
     raise Unsupported(f"adapters aren't placed in the blocks of {backbone.config.model_type} yet (adapter.PROJECTIONS)")
-
-
-def _bottleneck(projection: Any, options: Any) -> Any:
-    """Return the adapter of one projection; hidden states [..., d] to [..., d]."""
-    from torch import nn
-
-    width = projection.nf if hasattr(projection, "nf") else projection.out_features  # Conv1D, Linear
-    size = options.size or max(1, int(width / options.reduction))
-    activation = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}[options.activation]
-    norm = nn.LayerNorm(width, elementwise_affine=False) if options.layer_norm else nn.Identity()
-    up = nn.Linear(size, width)
-    nn.init.zeros_(up.weight)
-    nn.init.zeros_(up.bias)
-    return nn.Sequential(OrderedDict(norm=norm, down=nn.Linear(width, size), activation=activation(), up=up))

@@ -39,8 +39,13 @@ class Muon(Optimizer):
         """Rate of those of the method's parameters that AdamW trains; empty for the method's."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
+        from torch import nn
+
         trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
-        token_weights = _token_weights(encoder)
+        modules = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
+        find: Any = getattr(encoder, "get_output_embeddings", None)
+        modules += [output] if find is not None and (output := find()) is not None else []
+        token_weights = {id(weight) for module in modules for weight in module.parameters()}
         matrices = {
             name
             for name, weight in trained.items()
@@ -71,13 +76,3 @@ class Muon(Optimizer):
         if adamw_groups := [group for group in groups if not group.get("use_muon")]:
             parts.append(adamw(adamw_groups, settings))
         return Combined(parts)
-
-
-def _token_weights(encoder: Any) -> set[int]:
-    """Return the ids of the parameters of embeddings and of the output layer."""
-    from torch import nn
-
-    modules = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
-    find = getattr(encoder, "get_output_embeddings", None)
-    output = find() if find is not None else None
-    return {id(weight) for module in (*modules, output) if module is not None for weight in module.parameters()}

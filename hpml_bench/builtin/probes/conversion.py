@@ -57,36 +57,26 @@ class ConversionProbe(Probe):
         return tuple(metric for metric in found if run.answers or not metric.name.endswith(of_answers))
 
     def stop(self) -> dict[str, Any]:
-        defined = self.definitions() if self.tested else ()
-        if RANK in defined:
-            self._as_lora()
-        if BYTES in defined:
-            self._in_floats()
-        return self.values
-
-    def _as_lora(self) -> None:
         from hpml_bench.training.evaluation import evaluate_merged
+        from hpml_bench.training.quantization import merged_in_floats, weights_in
 
-        run, encoder, tested = self.run, self.run.model.encoder, self.tested
-        factors = _factors(encoder, run.method.converted_rank)
-        if factors and tested:
+        if (tested := self.tested) is None:
+            return self.values
+        run, encoder, defined = self.run, self.run.model.encoder, self.definitions()
+        if RANK in defined and (factors := _factors(encoder, run.method.converted_rank)):
             with _replaced(encoder, factors):
                 values = evaluate_merged(run, run.model, tested, "converted")
             values["converted_rank"] = max(len(first) for first, _ in factors.values())
             if "converted_test_score" in values:
                 values["converted_score_difference"] = values["converted_test_score"] - tested.metrics["score"]
             self.values |= values
-
-    def _in_floats(self) -> None:
-        from hpml_bench.training.evaluation import evaluate_merged
-        from hpml_bench.training.quantization import merged_in_floats, weights_in
-
-        encoder = self.run.model.encoder
-        with merged_in_floats(encoder) as merged:
-            if merged and self.tested:
-                self.values |= evaluate_merged(self.run, self.run.model, self.tested, "dequantized")
-                weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
-                self.values["dequantized_bytes"] = 4 * weights
+        if BYTES in defined:
+            with merged_in_floats(encoder) as merged:
+                if merged:
+                    self.values |= evaluate_merged(run, run.model, tested, "dequantized")
+                    weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
+                    self.values["dequantized_bytes"] = 4 * weights
+        return self.values
 
 
 def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:

@@ -39,7 +39,13 @@ def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
     _, mark, behind = text.rpartition("####")
     after_mark = NUMBER.findall(behind)[:1] if mark else []
     numbers = after_mark or NUMBER.findall(text)
-    return _value(numbers[-1]) if numbers else None
+    if not numbers:
+        return None
+    parts = tuple(Fraction(Decimal(part)) for part in re.split("[/:]", re.sub(r"[,$]", "", numbers[-1])))
+    if len(parts) == 1:
+        return parts[0]
+    is_fraction = len(parts) == 2 and "/" in numbers[-1] and parts[1] != 0
+    return parts[0] / parts[1] if is_fraction else parts
 
 
 def _in_a_line(latex: re.Match[str]) -> str:
@@ -51,11 +57,3 @@ def _improper(mixed: re.Match[str]) -> str:
     """Return a mixed number as one fraction; unchanged where its fraction is not below one."""
     whole, over, under = (int(part.replace(",", "")) for part in mixed.groups())
     return f"{whole * under + over}/{under}" if over < under else mixed[0]
-
-
-def _value(text: str) -> Fraction | tuple[Fraction, ...]:
-    parts = tuple(Fraction(Decimal(part)) for part in re.split("[/:]", re.sub(r"[,$]", "", text)))
-    if len(parts) == 1:
-        return parts[0]
-    is_fraction = len(parts) == 2 and "/" in text and parts[1] != 0
-    return parts[0] / parts[1] if is_fraction else parts

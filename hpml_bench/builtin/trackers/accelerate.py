@@ -92,8 +92,9 @@ class Accelerate(Publisher):
             where = f"TensorBoard's files; see `tensorboard --logdir {shlex.quote(str(home))}`"
         elif place == "trackio":
             where = f"trackio's project {group}; see `trackio show --project {group}`"
-        elif address:
-            where = f"MLflow's experiment {group}{_at(address)}"
+        elif address:  # which may have a password
+            host = urlsplit(address).hostname
+            where = f"MLflow's experiment {group}{f' at {host}' if host else ''}"
         else:
             where = f"MLflow's experiment {group}; see `mlflow ui --backend-store-uri {_database(home.resolve())}`"
         return f"{count} run{'s' * (count != 1)} and the comparison are in {where}"
@@ -101,12 +102,6 @@ class Accelerate(Publisher):
 
 def _database(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow.db'}"
-
-
-def _at(address: str) -> str:
-    """Return the host of an address, which may have a password."""
-    host = urlsplit(address).hostname
-    return f" at {host}" if host else ""
 
 
 def _plain(name: str) -> str:
@@ -240,11 +235,8 @@ def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 def _markdown(frame: Any) -> str:
     rows = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).replace("|", "\\|")
+    texts = (["" if value is None else str(value).replace("|", "\\|") for value in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 
 if __name__ == "__main__":
