@@ -53,15 +53,6 @@ def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequ
             click.echo(for_terminal(sentence))
 
 
-def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> None:
-    """Write one page over the suites of several folders, print its answer and the paths."""
-    from hpml_bench.report.render import load, load_libraries, page_over, write_page
-
-    load_libraries()
-    page = page_over([load(folder) for folder in folders], out)
-    shown(page, write_page(page, out, formats))
-
-
 def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
     from hpml_bench.report.numbers import set_apart

@@ -55,7 +55,14 @@ def compare(
     title = inputs[0].stem if len(inputs) == 1 else "scores"
     renamed = _columns(columns)
     metric = metric or renamed.pop("score", None)
-    found = assemble(read(inputs, metric, group, renamed), bounds=_bounds(bounds), title=title, **options)
+    ends = None
+    if bounds is not None:
+        try:
+            low, high = map(float, bounds.split(","))
+        except ValueError:
+            raise UserError(f"--range {bounds}: give the least and the largest score, as 0,1") from None
+        ends = (low, high)
+    found = assemble(read(inputs, metric, group, renamed), bounds=ends, title=title, **options)
     show(found, out, wanted, margin, look)
 
 
@@ -91,13 +98,3 @@ def _columns(text: str | None) -> dict[str, str]:
                 f"--columns {text}: give OURS=THEIRS, with commas between; OURS is one of {', '.join(known)}"
             )
     return {ours: theirs for ours, _, theirs in pairs}
-
-
-def _bounds(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise UserError(f"--range {text}: give the least and the largest score, as 0,1") from None
-    return low, high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -46,35 +46,30 @@ def fit(
     from hpml_bench.data.prepare import silence
 
     silence()  # before libraries that log are imported
-    from hpml_bench.fit.predict import predict
+    from hpml_bench.fit.predict import gigabytes, predict
+    from hpml_bench.report.terminal import fitting, terminal
 
     if as_json:
         prediction = predict(loaded, given, methods)
         click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
     else:
+        # the columns that the terminal has room for, and their widths, before the cells are known
         names = list(methods or loaded.methods)
-        kept, widths = _columns(names)
+        widest = [max(map(for_terminal, names), key=len), "unknown", *[WIDEST] * len(BYTES), WIDEST]
+        kept = fitting(COLUMNS, [widest], terminal().width)
+        widths = {index: max(len(COLUMNS[index]), len(widest[index])) for index in kept}
 
         def show(need: Need) -> None:
-            for cells in [COLUMNS, _cells(need)][need.method != names[0] :]:
-                click.echo(_line([cells[index] for index in kept], widths))
+            sizes = ["" if size is None else gigabytes(size) for size in (getattr(need, name) for name in BYTES)]
+            fits = {True: "yes", False: "no", None: "unknown"}[need.fits]
+            row = (need.method, fits, *sizes, "" if need.largest_micro_batch is None else str(need.largest_micro_batch))
+            for cells in [COLUMNS, row][need.method != names[0] :]:
+                shown = (for_terminal(cells[index]).ljust(width) for index, width in widths.items())
+                click.echo("  ".join(shown).rstrip())
 
         prediction = predict(loaded, given, methods, done=show)
         _print_notes(prediction, [name for index, name in enumerate(COLUMNS) if index not in kept])
     ctx.exit(OK if all(need.fits for need in prediction.needs) else FAILED)
-
-
-def _columns(methods: Iterable[str]) -> tuple[list[int], list[int]]:
-    """Return the table's columns that the terminal has room for, and their widths, before its cells are known."""
-    from hpml_bench.report.terminal import fitting, terminal
-
-    widest = [max((for_terminal(name) for name in methods), key=len), "unknown", *[WIDEST] * len(BYTES), WIDEST]
-    kept = fitting(COLUMNS, [widest], terminal().width)
-    return kept, [max(len(COLUMNS[index]), len(widest[index])) for index in kept]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(for_terminal(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
@@ -94,12 +89,3 @@ def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
     for need in prediction.needs:
         if need.advice:
             click.echo(for_terminal(f"{need.method}: {need.advice}."))
-
-
-def _cells(need: Need) -> list[str]:
-    from hpml_bench.fit.predict import gigabytes
-
-    sizes = [getattr(need, name) for name in BYTES]
-    shown = ["" if size is None else gigabytes(size) for size in sizes]
-    fits = {True: "yes", False: "no", None: "unknown"}[need.fits]
-    return [need.method, fits, *shown, "" if need.largest_micro_batch is None else str(need.largest_micro_batch)]

@@ -31,19 +31,21 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     from hpml_bench.training import coverage
 
     resolved = resolve_suite(load(suite, overrides))
-    facts, seen = prepared_rows(resolved.settings, rows, split)
+    facts, prepared = prepared_rows(resolved.settings, rows, split)
     facts += coverage.notes(Path(prepare(resolved.settings).backbone), resolved.runs(seeds=[0]))
     console = terminal()
     plain = console.no_color or not console.is_terminal
     for fact in facts:
         console.print(Text(for_terminal(fact)), highlight=False)
-    for number, row in enumerate(seen, 1):
+    for number, row in enumerate(prepared, 1):
         console.print()
         console.print(Text(f"{split} row {number}: {row.head}", style="bold"))
         text = Text()
         for piece, is_target in row.pieces:
             for place, line in enumerate(piece.split("\n")):
-                shown = for_terminal("".join(map(_visible, line)))
+                # escapes of what isn't printable, such as NUL or a mark of direction
+                seen = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+                shown = for_terminal("".join(seen))
                 marked = f"⟦{shown}⟧" if is_target and shown and plain else shown
                 text.append("\n" if place else "")
                 text.append(marked, style="green" if is_target else "")
@@ -53,8 +55,3 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
         console.print(Text(for_terminal(f"expected: {row.label}"), style="dim"), highlight=False)
         if ids:
             console.print(Text(f"ids: {row.ids}", style="dim"), highlight=False)
-
-
-def _visible(character: str) -> str:
-    """Return a character, or the escape of one that isn't printable, such as NUL or a mark of direction."""
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.options import FORMATS, page_formats, tracked
-from hpml_bench.cli.reporting import result_folders, write, write_over
+from hpml_bench.cli.reporting import result_folders, shown, write
 from hpml_bench.system.errors import UserError
 
 
@@ -30,8 +30,13 @@ def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: 
     if len(folders) > 1:
         if any(mode != "off" for mode in trackers.values()):
             raise UserError("a page over several suites is not published; name one folder, or leave the trackers off")
+        from hpml_bench.report.render import load, load_libraries, page_over, write_page
+
         every = [inner for folder in folders for inner in result_folders(folder)]
-        write_over(every, out or Path("reports", "over-suites"), wanted)
+        out = out or Path("reports", "over-suites")
+        load_libraries()
+        page = page_over([load(folder) for folder in every], out)
+        shown(page, write_page(page, out, wanted))
         return
     found = result_folders(*(folders or (Path("reports"),)))
     used = make_trackers(trackers)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpml_bench.records.plan import Limits
-    from hpml_bench.records.tuning import TunedMethod, TuningRecord
-    from hpml_bench.report.numbers import Cell, Quantity
+    from hpml_bench.records.tuning import TuningRecord
+    from hpml_bench.report.numbers import Cell
 
 
 @click.command()
@@ -73,24 +73,18 @@ def show(record: TuningRecord, console: Console) -> None:
 
     score = Quantity.of(record.headline)
     columns = ("method", "chosen lr", "before", f"validation {score.title}", "tried", "trials", "seconds")
-    rows = [_cells(tuned, score) for tuned in record.methods]
+    rows: list[list[Cell]] = []
+    for tuned in record.methods:
+        tried, best = [trial.lr for trial in tuned.trials], tuned.best_score
+        rows.append([
+            tuned.name, f"{tuned.chosen:.3g}" if tuned.rated else "has none", f"{tuned.spec.lr:.3g}",
+            "none ended well" if best is None else score.text(best, unit=True),
+            f"{min(tried):.2g} to {max(tried):.2g}" if tried else "", str(len(tried)), f"{tuned.seconds:.0f}",
+        ])  # fmt: skip
     caption = f"{record.suite}: learning rates chosen on the validation rows"
     print_table(table("tuning", caption, columns, rows), console)
     for hint in hints(record):
         console.print(Text(for_terminal(hint)))
-
-
-def _cells(tuned: TunedMethod, score: Quantity) -> list[Cell]:
-    tried, best = [trial.lr for trial in tuned.trials], tuned.best_score
-    return [
-        tuned.name,
-        f"{tuned.chosen:.3g}" if tuned.rated else "has none",
-        f"{tuned.spec.lr:.3g}",
-        "none ended well" if best is None else score.text(best, unit=True),
-        f"{min(tried):.2g} to {max(tried):.2g}" if tried else "",
-        str(len(tuned.trials)),
-        f"{tuned.seconds:.0f}",
-    ]
 
 
 def hints(record: TuningRecord) -> list[str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +14,6 @@ from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.reporting import result_folders
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal
-
-if TYPE_CHECKING:
-    from hpml_bench.verify.folder import Finding
 
 UNSEEN = (
     "No check of a folder finds runs that were invented or left out whole, or margins and looks that were changed in "
@@ -37,6 +32,7 @@ def verify(context: click.Context, folder: Path) -> None:
     is failed, not checked or ok. This shows consistency, not honesty: docs/submit.md. Exit status 1 if any failed.
     """
     from hpml_bench.report.terminal import WIDE
+    from hpml_bench.system.checklist import lines
     from hpml_bench.verify.folder import VERIFIED
     from hpml_bench.verify.verify import verify as verified
 
@@ -45,7 +41,13 @@ def verify(context: click.Context, folder: Path) -> None:
         raise UserError(f"{folder.parent} holds {1 + len(others)} results folders; name one of them, such as {folder}")
     width = shutil.get_terminal_size((WIDE, 24)).columns
     made = verified(folder)
-    _show(made.checks, width)
+    states, names = (max(len(getattr(check, key)) for check in made.checks) for key in ("state", "name"))
+    for _, group in groupby(made.checks, key=lambda check: (check.state, check.name)):
+        *first, last = (every := list(group))[:SHOWN]
+        for check in (*(replace(one, advice="") for one in first), last):
+            click.echo(lines(check, states, names, width))
+        if every[SHOWN:]:
+            click.echo(f"{'':{states + names + 4}}and {len(every) - SHOWN} more of {last.name}, in {VERIFIED}")
     changed = made.changed()
     path = made.write()
     click.echo()
@@ -60,16 +62,3 @@ def verify(context: click.Context, folder: Path) -> None:
     click.echo(for_terminal(f"sha256:{made.digest}"))
     click.echo(for_terminal(path))
     context.exit(OK if made.consistent else FAILED)
-
-
-def _show(checks: Sequence[Finding], width: int) -> None:
-    from hpml_bench.system.checklist import lines
-    from hpml_bench.verify.folder import VERIFIED
-
-    states, names = (max(len(getattr(check, key)) for check in checks) for key in ("state", "name"))
-    for _, group in groupby(checks, key=lambda check: (check.state, check.name)):
-        *first, last = (every := list(group))[:SHOWN]
-        for check in (*(replace(one, advice="") for one in first), last):
-            click.echo(lines(check, states, names, width))
-        if every[SHOWN:]:
-            click.echo(f"{'':{states + names + 4}}and {len(every) - SHOWN} more of {last.name}, in {VERIFIED}")
