@@ -151,26 +151,23 @@ class ResidentProcess:
         `Incomparable` where there is no resident of our protocol, `OutOfTime` at the deadline, any other `UserError`
         where it answers with an error, or died.
         """
+        label = self.installation.label
         if not self._greeted:
-            self._greet()
+            try:
+                protocol = self._line()["protocol"]
+            except UserError:
+                if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
+                    why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
+                    raise Incomparable(f"{label} has no {MODULE}: {why}") from None
+                raise
+            if protocol != PROTOCOL:
+                raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
+            self._greeted = True
         answer = self._line()
         if "error" in answer:
             detail = f"\n{self._last_words()}" if answer.get("bug") else ""
-            raise UserError(f"{self.installation.label}: {answer['error']}{detail}")
+            raise UserError(f"{label}: {answer['error']}{detail}")
         return answer["result"]
-
-    def _greet(self) -> None:
-        label = self.installation.label
-        try:
-            protocol = self._line()["protocol"]
-        except UserError:
-            if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
-                why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
-                raise Incomparable(f"{label} has no {MODULE}: {why}") from None
-            raise
-        if protocol != PROTOCOL:
-            raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
-        self._greeted = True
 
     def _line(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101

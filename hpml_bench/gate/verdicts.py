@@ -238,12 +238,20 @@ def compare_counts(
 
 
 def of_count(count: MethodCount) -> Verdict:
-    """Return a count's verdict: FAIL for any increase above its tolerance."""
-    failed = count.candidate - count.reference > abs(count.reference) * count.tolerance
-    return Verdict(
-        method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
-        status="FAIL" if failed else "PASS",
-    )  # fmt: skip
+    """Return a count's verdict: FAIL for any increase above its tolerance; with how much it changed, and what grew."""
+    growth = count.candidate - count.reference
+    detail = f"{sanitize(count.title, 80)}: {amount(count.candidate)} {sanitize(count.unit, 40)}".rstrip()
+    if not growth:
+        detail += ", as before"
+    else:
+        detail += f", {'from' if growth > 0 else 'down from'} {amount(count.reference)}"
+        if count.reference:
+            allowed = f", {rate(count.tolerance)} is allowed" if count.tolerance else ""
+            detail += f" ({percent(count.change)}{allowed})"
+        if growth > 0 and count.grew:
+            detail += f"; what grew: {grown(count)}"
+    status: Status = "FAIL" if growth > abs(count.reference) * count.tolerance else "PASS"
+    return Verdict(method=count.method, metric=count.name, estimate=count.change, detail=detail, status=status)
 
 
 def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:
@@ -265,22 +273,6 @@ def step_time_sentence(verdict: Verdict, rules: Rules, unit: str = "pairs") -> s
     if verdict.mde is None:
         return f"{takes}, which are too few to find a slowdown at these levels"
     return f"{takes}, bounds {interval(verdict)}; they would have found about {longer(verdict.mde)}"
-
-
-def count_sentence(count: MethodCount) -> str:
-    """Return a sentence on how much a count grew or fell, and on the parts that grew."""
-    title, unit = sanitize(count.title, 80), sanitize(count.unit, 40)
-    now = f"{amount(count.candidate)} {unit}".strip()
-    if count.candidate == count.reference:
-        return f"{title}: {now}, as before"
-    way = "from" if count.candidate > count.reference else "down from"
-    sentence = f"{title}: {now}, {way} {amount(count.reference)}"
-    if count.reference:
-        sentence += f" ({percent(count.change)}"
-        sentence += f", {rate(count.tolerance)} is allowed)" if count.tolerance else ")"
-    if count.candidate > count.reference and count.grew:
-        sentence += f"; what grew: {grown(count)}"
-    return sentence
 
 
 def grown(count: MethodCount) -> str:

@@ -152,77 +152,68 @@ class Workload:
         return self._jobs[method].run(steps, first)
 
     def counts(self, method: str) -> dict[str, Any]:
-        """Return the quantities without noise of a method; call it before any `run`."""
-        return count(self._jobs[method])
+        """Return a method's quantities without noise, before any `run`: name -> {title, unit, value, tolerance, parts}.
+
+        They are per step unless the unit says otherwise. `parts` is the same quantity, split by the names of its parts.
+        """
+        # Both sides count steps on the same first batches, each taken once.
+        job, seen = self._jobs[method], list[tuple[int, torch.Tensor]]()
+        model = job.trainer.model
+        job.run(WARM_UP)
+        handle = model.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].numel(), inputs[1])))
+        try:
+            job.run(len(job.batches))
+        finally:
+            handle.remove()
+        real = [int(mask.sum()) for _, mask in seen]
+        padding = {f"batch {index}": tokens - real[index] for index, (tokens, _) in enumerate(seen)}
+        share = sum(padding.values()) / (sum(padding.values()) + sum(real))
+        flops = FlopCounterMode(display=False)
+        with sdpa_kernel(SDPBackend.MATH), flops:  # fused attention isn't counted on the CPU
+            job.step(job.batches[0])
+        by_operator = {str(operator): amount for operator, amount in flops.get_flop_counts()["Global"].items()}
+        with _Operators() as operators:
+            job.step(job.batches[0])
+        parameters = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+        return {
+            "trainable_parameters": _quantity("trainable parameters", "parameters", parameters),
+            "flops_per_step": _quantity("floating-point operations", "FLOPs per step", by_operator),
+            "operators_per_step": _quantity("operators", "calls per step", operators.calls),
+            "host_syncs_per_step": _quantity("waits of the host for a value", "per step", operators.syncs),
+            "collectives_per_step": _quantity("collectives", "calls per step", operators.collectives),
+            "collective_bytes_per_step": _quantity("bytes in collectives", "bytes per step", operators.bytes),
+            "padded_token_share": _quantity("padding", "of all tokens", padding, share),
+            "tensor_memory": _memory(job, operators),
+        }
 
     def calibrate(self) -> dict[str, float]:
-        return calibrate()
+        """Return the seconds of reference work, none of it ours: how fast the machine is; after `load`."""
+        cuda = "nccl" in dist.get_backend()
+        device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        matrix = torch.ones(MATRIX, MATRIX, device=device)
+        memory = torch.ones(MEGABYTES << 18, device=device)
+        target = torch.empty_like(memory)
+        gradients = memory[: len(memory) // 4].clone()
+
+        def median(work: Callable[[], object]) -> float:
+            def once() -> None:
+                work()
+                settle(device)
+
+            once()
+            return statistics.median(seconds_of(once) for _ in range(CALIBRATIONS))
+
+        return {
+            "matrix_product": median(lambda: torch.mm(matrix, matrix)),
+            "memory_copy": median(lambda: target.copy_(memory)),
+            "all_reduce": median(lambda: dist.all_reduce(gradients)),
+        }
 
 
 def spin(turns: int) -> None:
     """Keep the processor busy with work that no library can make faster."""
     for _ in range(turns):
         pass
-
-
-def calibrate() -> dict[str, float]:
-    """Return the seconds of reference work, none of it ours: how fast the machine is; a process group must exist."""
-    device = torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
-    matrix = torch.ones(MATRIX, MATRIX, device=device)
-    memory = torch.ones(MEGABYTES << 18, device=device)
-    target = torch.empty_like(memory)
-    gradients = memory[: len(memory) // 4].clone()
-
-    def median(work: Callable[[], object]) -> float:
-        def once() -> None:
-            work()
-            settle(device)
-
-        once()
-        return statistics.median(seconds_of(once) for _ in range(CALIBRATIONS))
-
-    return {
-        "matrix_product": median(lambda: torch.mm(matrix, matrix)),
-        "memory_copy": median(lambda: target.copy_(memory)),
-        "all_reduce": median(lambda: dist.all_reduce(gradients)),
-    }
-
-
-def count_inputs(job: TimedMethod) -> tuple[dict[str, int], int]:
-    """Return the padding that the model gets in each batch, and the real tokens of all, each taken once."""
-    seen: list[tuple[int, torch.Tensor]] = []
-    handle = job.trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].numel(), inputs[1])))
-    try:
-        job.run(len(job.batches))
-    finally:
-        handle.remove()
-    real = [int(mask.sum()) for _, mask in seen]
-    return {f"batch {index}": seen[index][0] - real[index] for index in range(len(seen))}, sum(real)
-
-
-def count(job: TimedMethod) -> dict[str, Any]:
-    """Return name -> {title, unit, value, tolerance, parts}, per step unless the unit says otherwise."""
-    # Both sides count steps on the same first batches. `parts` is the same quantity, split by the names of its parts.
-    job.run(WARM_UP)
-    padding, real = count_inputs(job)
-    flops = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), flops:  # fused attention isn't counted on the CPU
-        job.step(job.batches[0])
-    by_operator = {str(operator): amount for operator, amount in flops.get_flop_counts()["Global"].items()}
-    with _Operators() as operators:
-        job.step(job.batches[0])
-    parameters = {name: p.numel() for name, p in job.trainer.model.named_parameters() if p.requires_grad}
-    share = sum(padding.values()) / (sum(padding.values()) + real)
-    return {
-        "trainable_parameters": _quantity("trainable parameters", "parameters", parameters),
-        "flops_per_step": _quantity("floating-point operations", "FLOPs per step", by_operator),
-        "operators_per_step": _quantity("operators", "calls per step", operators.calls),
-        "host_syncs_per_step": _quantity("waits of the host for a value", "per step", operators.syncs),
-        "collectives_per_step": _quantity("collectives", "calls per step", operators.collectives),
-        "collective_bytes_per_step": _quantity("bytes in collectives", "bytes per step", operators.bytes),
-        "padded_token_share": _quantity("padding", "of all tokens", padding, share),
-        "tensor_memory": _memory(job, operators),
-    }
 
 
 def _quantity(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
@@ -21,13 +19,19 @@ BESIDE = {
     "trainable_percent": "Weights trained (%)",
 }
 """Metrics beside the costs of the answer, and their headers."""
-Column = tuple[str, dict[str, Cell]]
-"""Header, and the cells by method."""
 
 
 def section(results: Results) -> Section | None:
     answer = answer_of(results)
-    columns = [*_columns(answer)]
+    columns: list[tuple[str, dict[str, Cell]]] = []  # headers, and cells by method
+    for axis in answer.axes:
+        header = f"{axis.title}{'' if axis.own_units else f' ({axis.unit})'}"
+        columns.append((header, _values(answer, axis, axis.id)))
+        fastest = answer.winner("time") if axis.key == "time" and axis.tested else None
+        if fastest:
+            columns.append((f"Times as long as {words.label(answer, fastest)}", _factors(answer, axis, fastest)))
+        if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, axis, ADDED)):
+            columns.append((f"Of it by training ({axis.unit})", added))
     for name in results.measured(*BESIDE):
         quantity, means = quantity_of(results, name), results.means(name)
         columns.append((BESIDE[name], {sanitize(method): quantity.cell(mean) for method, mean in means.items()}))
@@ -40,19 +44,16 @@ def section(results: Results) -> Section | None:
     notes = [f"Means over {over}{where}; other machines differ."]
     headers = ("Method", *(header for header, _ in columns))
     shown = table("costs", "What each method costs", headers, rows, notes)
-    sentences, about = tuple(_sentences(answer)), "time, memory, latency, size"
-    text = Text(sentences=sentences) if sentences else None
+    sentences = [  # on costs that are open, and which memory is meant; rows of the first screen name who wins
+        f"Which {what} is undecided: {words.several(answer, best, 'or')}."
+        for key, what in (("time", "trains fastest"), ("memory", "needs least memory"))
+        if len(best := answer.best(key)) > 1
+    ]
+    memory = answer.axis("memory")
+    if memory and memory.tested == ADDED != memory.id:
+        sentences.append("Verdicts on memory are on what training adds; limits are on the total peak.")
+    text, about = Text(sentences=tuple(sentences)) if sentences else None, "time, memory, latency, size"
     return section_of("costs", "Costs in one table", text, shown, question="cost", about=about, folded=False)
-
-
-def _columns(answer: PageSummary) -> Iterator[Column]:
-    for axis in answer.axes:
-        yield f"{axis.title}{'' if axis.own_units else f' ({axis.unit})'}", _values(answer, axis, axis.id)
-        fastest = answer.winner("time") if axis.key == "time" and axis.tested else None
-        if fastest:
-            yield f"Times as long as {words.label(answer, fastest)}", _factors(answer, axis, fastest)
-        if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, axis, ADDED)):
-            yield f"Of it by training ({axis.unit})", added
 
 
 def _values(answer: PageSummary, axis: Axis, metric: str) -> dict[str, Cell]:
@@ -71,13 +72,3 @@ def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
             between = "" if low is None or high is None else f" [{number(low, '.2f')}, {number(high, '.2f')}]"
             cells[method.name] = (f"{number(factor, '.2f')}{between}", factor)
     return cells
-
-
-def _sentences(answer: PageSummary) -> Iterator[str]:
-    """Yield which costs are open, and which memory is meant; rows of the first screen name who is shown to win."""
-    memory = answer.axis("memory")
-    for key, what in (("time", "trains fastest"), ("memory", "needs least memory")):
-        if len(best := answer.best(key)) > 1:
-            yield f"Which {what} is undecided: {words.several(answer, best, 'or')}."
-    if memory and memory.tested == ADDED != memory.id:
-        yield "Verdicts on memory are on what training adds; limits are on the total peak."

@@ -51,7 +51,13 @@ def sections(results: Results) -> Iterator[Section | None]:
             blocks = _speed(results, made) if speed else [made, *_bars(results, *group.charts)]
             more = _bar_charts(results, group.slug, added_to(results, group.groups))
             yield section_of(group.slug, group.title, *blocks, *more, question=group.question, about=group.about)
-    yield _others(results)
+    others: list[Table | Picture] = []
+    for slug in other_groups(results):
+        name, metrics = slug.replace("-", " "), added_to(results, (slug,))
+        caption = f"{name.capitalize()}, {_over(results)}"
+        if made := by_method(results, f"group_{slug.replace('-', '_')}", caption, metrics):
+            others += [made, *_bar_charts(results, name, metrics)]
+    yield section_of("others", "Other measurements", *others, question="best", about="metrics of other packages")
 
 
 def _over(results: Results) -> str:
@@ -70,16 +76,6 @@ def added_to(results: Results, groups: Iterable[str]) -> tuple[str, ...]:
 def other_groups(results: Results) -> tuple[str, ...]:
     known = {"quality"}.union(*(group.groups for group in GROUPS))
     return tuple(dict.fromkeys(m.group for m in results.definitions.values() if m.group not in known))
-
-
-def _others(results: Results) -> Section | None:
-    blocks: list[Table | Picture] = []
-    for group in other_groups(results):
-        name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))
-        caption = f"{group.replace('-', ' ').capitalize()}, {_over(results)}"
-        if shown := by_method(results, name, caption, metrics):
-            blocks += [shown, *_bar_charts(results, group.replace("-", " "), metrics)]
-    return section_of("others", "Other measurements", *blocks, question="best", about="metrics of other packages")
 
 
 # Charts

@@ -36,7 +36,11 @@ Labels = tuple[str, str, float]
 def sections(results: Results) -> Iterator[Section | None]:
     yield _time_to_quality(results)
     yield _curves(results)
-    yield _tuning(results)
+    tuning = find(results.folder, results.suite)
+    if tuning is not None and any(tuned.trials for tuned in tuning.methods):
+        said = Text(sentences=_sentences(results, tuning))
+        blocks, about = (said, _sensitivity(results, tuning), _trials(results, tuning)), "trials on the validation rows"
+        yield section_of("tuning", "Learning rates and their tuning", *blocks, question="training", about=about)
 
 
 # Curves
@@ -221,16 +225,6 @@ def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
 
 
 # Tuning of the learning rates
-
-
-def _tuning(results: Results) -> Section | None:
-    """Return the choice of rates, the curve of each method, and a table; None without a tuning."""
-    record = find(results.folder, results.suite)
-    if record is None or not any(tuned.trials for tuned in record.methods):
-        return None
-    blocks = (Text(sentences=_sentences(results, record)), _sensitivity(results, record), _trials(results, record))
-    about = "trials on the validation rows"
-    return section_of("tuning", "Learning rates and their tuning", *blocks, question="training", about=about)
 
 
 def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
