@@ -242,12 +242,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: Counter[str] = Counter()
-        self.syncs: Counter[str] = Counter()
-        self.collectives: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
+        self.calls, self.syncs, self.collectives, self.bytes, self.made = (Counter[str]() for _ in range(5))
         self.live = self.peak = 0
-        self.made: Counter[str] = Counter()
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(

@@ -86,17 +86,14 @@ class Local(Engine):
                 self._free.append(slot)
         while self._free and self._waiting:
             slot = self._free.pop(0)
-            batch, unit, queued = self._waiting.pop(0)
-            self._running[unit] = slot, self._process(batch, unit, queued, slot)
-
-    def _process(self, batch: JobBatch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
-        profile = self.profile
-        job = {jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}", jobs.QUEUED: queued}
-        share = {jobs.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}
-        log = batch.folder / LOGS / f"unit-{unit}.log"
-        command = profile.command(self.command(batch, unit))
-        place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
-        return child.start(command, profile.env | job | share, log, profile.setup, profile.scratch, place)
+            (batch, unit, queued), profile = self._waiting.pop(0), self.profile
+            job = {jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}", jobs.QUEUED: queued}
+            share = {jobs.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}
+            log = batch.folder / LOGS / f"unit-{unit}.log"
+            command = profile.command(self.command(batch, unit))
+            place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
+            process = child.start(command, profile.env | job | share, log, profile.setup, profile.scratch, place)
+            self._running[unit] = slot, process
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:

@@ -159,7 +159,13 @@ def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over
 
 def _checkpointing(results: Results) -> Section | None:
     """Return a table with one row per method that ran with and without gradient checkpointing; None where none did."""
-    found = {method: pairs for method in results.methods if (pairs := _kept_and_again(results, method))}
+    found: dict[str, list[Pair]] = {}  # a run that keeps its activations, and one of its seed that computes them again
+    for method in results.methods:
+        own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
+        for other in results.selection.checkpointed:
+            if record := own.get((method_of(other), other.spec.seed)):
+                again = record.spec.settings.gradient_checkpointing
+                found.setdefault(method, []).append((other, record) if again else (record, other))
     columns = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "ratio", "95 % interval of the ratio",
                "peak, kept (MB)", "peak, computed again (MB)", "saved (MB)", "95 % interval of saved (MB)")  # fmt: skip
     notes = [
@@ -172,14 +178,6 @@ def _checkpointing(results: Results) -> Section | None:
     rows = [_of_checkpointing(method, pairs) for method, pairs in found.items()]
     shown = table("checkpointing", caption, columns, rows, notes)
     return section_of("checkpointing", "Gradient checkpointing", shown, question="cost", about=about)
-
-
-def _kept_and_again(results: Results, method: str) -> list[Pair]:
-    """Return a method's runs of either kind by seed: one that keeps its activations, one that computes them again."""
-    own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
-    others = ((own.get((method_of(other), other.spec.seed)), other) for other in results.selection.checkpointed)
-    pairs = [(record, other) for record, other in others if record]
-    return [(b, a) if a.spec.settings.gradient_checkpointing else (a, b) for a, b in pairs]
 
 
 def _of_checkpointing(method: str, pairs: Sequence[Pair]) -> list[Cell]:

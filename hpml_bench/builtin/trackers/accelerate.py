@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from hpml_bench.plugins.helper import carry_out
@@ -25,16 +25,8 @@ from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Publisher, grou
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 
-
-class Service(NamedTuple):
-    """Environment of a service's helper: variables that it may read, and others as they are set here."""
-
-    variables: tuple[str, ...] = ()
-    settings: Mapping[str, str] = {}
-
-
-SERVICES = {
-    "mlflow": Service(
+SERVICES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "mlflow": (
         (
             "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
             "MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "DATABRICKS_HOST", "DATABRICKS_TOKEN",
@@ -44,12 +36,13 @@ SERVICES = {
             "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet",
         },
     ),
-    "tensorboard": Service(),
-    "trackio": Service(
+    "tensorboard": ((), {}),
+    "trackio": (
         ("TRACKIO_DIR", "TRACKIO_SERVER_URL", "TRACKIO_SPACE_ID", "TRACKIO_WRITE_TOKEN", "HF_HOME", "XDG_CACHE_HOME"),
         {"HF_HUB_DISABLE_TELEMETRY": "1"},
     ),
 }  # fmt: skip
+"""Environment of each service's helper: variables that it may read, and others as they are set here."""
 TO_THE_HUB = ("HF_TOKEN", "HF_ENDPOINT")
 """Variables that trackio gets for a Space."""
 BATCH = 800
@@ -127,14 +120,25 @@ class Session:
         """Begin a run, and remove what an earlier publication sent of it."""
         group, name, self._step = _plain(order["group"]), _plain(order["name"]), 0
         config = {key: str(value) if value is None else value for key, value in _flat(order["config"])}
-        getattr(self, f"_forget_{self._service}")(group, name, order["id"])
         if self._service == "tensorboard":
+            shutil.rmtree(self._home / name, ignore_errors=True)
             self._tracker = self._kind(name, self._home)
         elif self._service == "trackio":
+            import trackio
+
+            with suppress(ValueError):  # there is no such project yet
+                for run in trackio.Api().runs(group):
+                    if run.name == name and (run.config or {}).get("hpml_bench_id") == order["id"]:
+                        run.delete()
             config |= {"hpml_bench_id": order["id"]}
             measured = {"auto_log_gpu": False, "auto_log_cpu": False}
             self._tracker = self._kind(group, name=name, config=config, embed=False, **measured)
         else:
+            import mlflow
+
+            earlier = f"tags.hpml_bench_id = '{order['id']}'"
+            for run in mlflow.search_runs(experiment_names=[group], filter_string=earlier, output_format="list"):
+                mlflow.delete_run(run.info.run_id)
             tags = {"hpml_bench_id": order["id"], "mlflow.user": "", "mlflow.source.name": "hpml-bench"}
             self._tracker = self._kind(group, run_name=name, tags=tags)
         self._tracker.start()
@@ -142,7 +146,6 @@ class Session:
             self._tracker.store_init_configuration(config)
 
     def log(self, order: dict[str, Any]) -> None:
-        """Log the values of one step."""
         self._log(order["values"], order["step"])
 
     def tables(self, order: dict[str, Any]) -> None:
@@ -167,7 +170,6 @@ class Session:
                 self._tracker.log_artifacts(folder)
 
     def close(self, order: dict[str, Any]) -> None:
-        """End the run with its final values."""
         numbers = {f"final/{name}": value for name, value in order["summary"].items() if not isinstance(value, str)}
         facts = {name: value for name, value in order["summary"].items() if isinstance(value, str)}
         self._log(numbers, self._step)
@@ -183,7 +185,6 @@ class Session:
         self._tracker = None
 
     def end(self) -> None:
-        """End a run that is still open."""
         if self._tracker is not None:
             self.close({"summary": {}, "exit_code": 1})
 
@@ -204,24 +205,6 @@ class Session:
         metrics = [Metric(*value) for value in self._waiting]
         MlflowClient().log_batch(self._tracker.tracker.info.run_id, metrics)
         self._waiting, self._sent = [], time.monotonic()
-
-    def _forget_tensorboard(self, _: str, name: str, __: str) -> None:
-        shutil.rmtree(self._home / name, ignore_errors=True)
-
-    def _forget_trackio(self, group: str, name: str, own: str) -> None:
-        import trackio
-
-        with suppress(ValueError):  # there is no such project yet
-            for run in trackio.Api().runs(group):
-                if run.name == name and (run.config or {}).get("hpml_bench_id") == own:
-                    run.delete()
-
-    def _forget_mlflow(self, group: str, _: str, own: str) -> None:
-        import mlflow
-
-        earlier = f"tags.hpml_bench_id = '{own}'"
-        for run in mlflow.search_runs(experiment_names=[group], filter_string=earlier, output_format="list"):
-            mlflow.delete_run(run.info.run_id)
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

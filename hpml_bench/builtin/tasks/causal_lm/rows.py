@@ -61,7 +61,6 @@ class ConversationRow(NamedTuple):
 
     @property
     def definitions(self) -> list[Any] | None:
-        """Definitions of the tools."""
         return json.loads(self.tools) if self.tools else None
 
     def after(self, examples: Sequence[ConversationRow], end: str) -> ConversationRow:
