@@ -278,8 +278,8 @@ def check(
         )
     own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": made.turns, "delay_seconds": made.delays}
     own["settings"] = request.settings.model_dump(mode="json")
-    described = [made.prepared[side.key].described if side.key in made.prepared else {} for side in compared.both]
-    reference, candidate = (side.side(of) for side, of in zip(compared.both, described, strict=True))
+    described = {key: ready.described for key, ready in made.prepared.items()}
+    reference, candidate = (side.side(described.get(side.key, {})) for side in compared.both)
     return CheckReport(
         mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
         reference=reference, candidate=candidate, environment=environment.describe() | own,

@@ -205,7 +205,14 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
     A `UserError` where that can't be, or the check, which runs these plug-ins, would run none of it.
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
-    commit = _commit(top, revision)
+    try:
+        commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    except UserError:
+        advice = "name a branch, tag or commit that git log knows"
+        if _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true":
+            fetch = "git fetch --unshallow, or fetch-depth: 0 in the checkout action"
+            advice = f"the clone is shallow: fetch it with {fetch}"
+        raise UserError(f"--against {revision}: there is no such commit in {top}; {advice}") from None
     names = _git(top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects")
     head, before, then, objects = names.decode().split("\n")[:4]
     with tempfile.TemporaryDirectory(prefix="hpml-bench-tree-") as aside:
@@ -236,20 +243,6 @@ def _git(folder: Path, *arguments: str, **variables: str) -> bytes:
         reason = named[1] if named else said.splitlines()[-1]
         raise UserError(f"--against: {folder}: {reason}")
     return done.stdout
-
-
-def _commit(top: Path, revision: str) -> str:
-    """Return the commit's name; where there is none, say what to do in a shallow clone."""
-    try:
-        return _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
-    except UserError:
-        shallow = _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true"
-    advice = (
-        "the clone is shallow: fetch it with git fetch --unshallow, or fetch-depth: 0 in the checkout action"
-        if shallow
-        else "name a branch, tag or commit that git log knows"
-    )
-    raise UserError(f"--against {revision}: there is no such commit in {top}; {advice}") from None
 
 
 def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables: Mapping[str, str]) -> Installation:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hpml_bench.data.conversations import rows_of
 from hpml_bench.data.newswire import balanced_beats, beat_posterior, render, sample, split_rng, split_sizes, stream
-from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, World, make_world
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 
@@ -38,9 +38,18 @@ class NewswireChat(DatasetLoader):
                 [f"{text} Which desk?", _desk(beat)]
                 for text, beat in zip(render(world, documents), beats.tolist(), strict=True)
             ]
-            pairs += _ask_of_names(world, size - text_count, rng)
+            # of names, on one and on three in turn; only `rng.random()` is used
+            for number, draws in enumerate(rng.random((size - text_count, 2 + len(ENTITIES))).tolist()):
+                beat = int(draws[0] * N_BEATS)
+                names = [world.name(kind, beat, draw) for kind, draw in zip(ENTITIES, draws[2:], strict=True)]
+                if number % 2:
+                    person, organisation, place = names
+                    question = f"{person} of {organisation}, {place}: which desk?"
+                else:
+                    question = f"Which desk covers {names[int(draws[1] * len(names))]}?"
+                pairs.append([question, _desk(beat)])
             order = np.argsort(rng.random(size), kind="stable")
-            splits[split] = rows_of([pairs[place] for place in order])
+            splits[split] = rows_of([pairs[at] for at in order])
             right = float((beat_posterior(world, documents).argmax(1) == beats).sum()) if text_count else 0.0
             best = (right + size - text_count) / size  # the test rows come last
         general = stream(world, RETENTION_ROWS, split_rng(settings.data_seed, "check"))
@@ -52,21 +61,6 @@ class NewswireChat(DatasetLoader):
                 "names, and texts by the exact posterior over desks)"
             },
         )
-
-
-def _ask_of_names(world: World, n: int, rng: np.random.Generator) -> list[list[str]]:
-    """Return `n` questions and answers, on one name and on three in turn; only `rng.random()` is used."""
-    pairs = []
-    for number, draws in enumerate(rng.random((n, 2 + len(ENTITIES))).tolist()):
-        beat = int(draws[0] * N_BEATS)
-        names = [world.name(kind, beat, draw) for kind, draw in zip(ENTITIES, draws[2:], strict=True)]
-        if number % 2:
-            person, organisation, place = names
-            question = f"{person} of {organisation}, {place}: which desk?"
-        else:
-            question = f"Which desk covers {names[int(draws[1] * len(names))]}?"
-        pairs.append([question, _desk(beat)])
-    return pairs
 
 
 def _desk(beat: int) -> str:

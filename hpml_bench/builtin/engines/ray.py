@@ -80,7 +80,21 @@ class Ray(Engine):
         super().check()
         import ray
 
-        self._connect()
+        if not _connected():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+            own_handlers = {number: signal.getsignal(number) for number in SIGNALS}  # Ray replaces one of them
+            address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
+            here = {"include_dashboard": False} if address == "local" else {}
+            try:
+                if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
+                    # Ray would try for minutes
+                    socket.create_connection((match[1], int(match[2])), timeout=10).close()
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
+            finally:
+                for number, handler in own_handlers.items():
+                    signal.signal(number, handler)
         self._need = resources_of_task(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def submit(self, batch: JobBatch) -> str:
@@ -124,26 +138,6 @@ class Ray(Engine):
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
         return _connected() and _gone(owner)
-
-    def _connect(self) -> None:
-        import ray
-
-        if _connected():
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
-        own_handlers = {number: signal.getsignal(number) for number in SIGNALS}  # Ray replaces one of them
-        address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
-        here = {"include_dashboard": False} if address == "local" else {}
-        try:
-            if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
-                # Ray would try for minutes
-                socket.create_connection((match[1], int(match[2])), timeout=10).close()
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
-        finally:
-            for number, handler in own_handlers.items():
-                signal.signal(number, handler)
 
     def _more(self) -> None:
         if self._running:

@@ -59,34 +59,30 @@ class Command(Method):
 
     def prepare(self, request: RunRequest, group: Group) -> None:
         from hpml_bench.plugins.task import make_task
+        from hpml_bench.training.program import run_program, write_files
 
+        settings, ours = request.spec.settings, suites_folder()
         if not self.command:
             raise UserError('method command: give its words, as options: {run: [python, train.py, --out, "{out}"]}')
-        if make_task(request.spec.settings.task).model_kind != "language_model":
+        if make_task(settings.task).model_kind != "language_model":
             raise Unsupported("a program's model has a head of its own, and the task's is ours; take causal_lm")
         if group.nodes > 1:
             raise Unsupported("a command runs on one node")
         folder = request.folder.absolute() / COMMAND  # where the program runs, and --out may be relative
         self.out = folder / "out"
         if group.main:
-            self.measured = self._run(request, folder)
+            values = write_files(request, folder, self.options.rows)
+            values |= {name: str(getattr(settings, name)) for name in SETTINGS}
+            words = [word.format_map(values).removeprefix("path:") for word in self.command]
+            words = [str(ours / word) if word.endswith(".py") and (ours / word).is_file() else word for word in words]
+            words[0] = sys.executable if words[0] == "python" else words[0]
+            ranks = 1 if any("{world_size}" in word for word in self.command) else settings.world_size or 1
+            log, threads = request.folder / "rank0-command.log", ranks * (settings.threads or 1)
+            self.measured = run_program(words, folder, log, str(settings.device), threads)
             (folder / "done").touch()
         while not (folder / "done").exists():  # a collective would give up after an hour
             time.sleep(WAIT_SECONDS)
         group.barrier()
-
-    def _run(self, request: RunRequest, folder: Path) -> dict[str, float]:
-        from hpml_bench.training.program import run_program, write_files
-
-        settings, ours = request.spec.settings, suites_folder()
-        values = write_files(request, folder, self.options.rows)
-        values |= {name: str(getattr(settings, name)) for name in SETTINGS}
-        words = [word.format_map(values).removeprefix("path:") for word in self.command]
-        words = [str(ours / word) if word.endswith(".py") and (ours / word).is_file() else word for word in words]
-        words[0] = sys.executable if words[0] == "python" else words[0]
-        ranks = 1 if any("{world_size}" in word for word in self.command) else settings.world_size or 1
-        log, threads = request.folder / "rank0-command.log", ranks * (settings.threads or 1)
-        return run_program(words, folder, log, str(settings.device), threads)
 
     def build(self, backbone: Any) -> Any:
         from hpml_bench.training.systems import load_system

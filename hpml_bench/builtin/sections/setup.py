@@ -65,7 +65,17 @@ def _protocol(results: Results) -> Iterator[Text | Table | None]:
     parts = [[key, value] for key, value in (digests.model_dump() if digests else {}).items() if value is not None]
     yield table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), parts)
     yield _consumption(results)
-    yield _checks(results)
+    examples = {check.name: check.detail for record in results.compared for check in record.checks}
+    if not examples:
+        return
+    shares = []  # how many of a method's compared runs made and passed each check
+    for method in results.methods:
+        passed = grouped((check for run in results.runs(method) for check in run.checks), lambda check: check.name)
+        counts = ([check.passed for check in passed.get(name, ())] for name in examples)
+        shares.append([method, *(f"{sum(made)} of {len(made)}" if made else MISSING for made in counts)])
+    notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
+    notes += [f"{name}, for example: {detail}." for name, detail in examples.items()]
+    yield table("checks", "Arithmetic self-checks of the runs", ("method", *examples), shares, notes)
 
 
 def _consumption(results: Results) -> Table:
@@ -86,21 +96,6 @@ def _consumption(results: Results) -> Table:
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
 
 
-def _checks(results: Results) -> Table | None:
-    """Return one row per method: how many of its compared runs made and passed each check."""
-    examples = {check.name: check.detail for record in results.compared for check in record.checks}
-    if not examples:
-        return None
-    rows = []
-    for method in results.methods:
-        passed = grouped((check for run in results.runs(method) for check in run.checks), lambda check: check.name)
-        counts = ([check.passed for check in passed.get(name, ())] for name in examples)
-        rows.append([method, *(f"{sum(made)} of {len(made)}" if made else MISSING for made in counts)])
-    notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
-    notes += [f"{name}, for example: {detail}." for name, detail in examples.items()]
-    return table("checks", "Arithmetic self-checks of the runs", ("method", *examples), rows, notes)
-
-
 # Jobs and hosts
 
 
@@ -109,10 +104,10 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
 
     sentences = []
     if places := [place for record in results.compared if (place := where(record)) is not None]:
-        hosts = count_of(len({host for place in places for host in place.hosts}), "host")
+        on = count_of(len({host for place in places for host in place.hosts}), "host")
         engines = sentence_list(sorted({place.engine for place in places}))
         jobs = count_of(len({place.start for place in places}), "job")
-        sentences.append(f"{len(places)} compared runs were done by {jobs} of {engines} on {hosts}.")
+        sentences.append(f"{len(places)} compared runs were done by {jobs} of {engines} on {on}.")
     if results.beside:
         sentences.append(
             f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
@@ -125,7 +120,14 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     yield Text(sentences=tuple(sentences))
     yield gantt(results, results.times) if results.times is not None else None
     yield _hardware(results)
-    yield _places(results)
+    rows: list[list[Cell]] = []
+    for record in results.by_start:
+        if place := where(record):
+            label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
+            rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
+    columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
+    notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
+    yield table("places", "Where the compared runs ran", columns, rows, notes)
 
 
 def _hardware(results: Results) -> Table | None:
@@ -158,17 +160,6 @@ def hardware(record: RunRecord) -> str:
     words = f"{len(names)} x {names[0]}" if names else f"{parts.get('cpu', 'unknown')}, {parts.get('cores', '?')} cores"
     nodes = parts.get("nodes")
     return sanitize(f"{nodes} nodes, {words}" if isinstance(nodes, int) and nodes > 1 else words, 60)
-
-
-def _places(results: Results) -> Table:
-    rows: list[list[Cell]] = []
-    for record in results.by_start:
-        if place := where(record):
-            label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
-            rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
-    columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
-    notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
-    return table("places", "Where the compared runs ran", columns, rows, notes)
 
 
 def _neighbours(record: RunRecord) -> int | None:
