@@ -236,41 +236,37 @@ def draw_bounds(report: CheckReport) -> Picture | None:
 
 def draw_blocks(report: CheckReport) -> tuple[Picture, ...]:
     """Return one chart per method: all blocks' ratios by process pair, pairs' values, the estimate and the limits."""
-    effects = verdicts.pair_effects(report.blocks)
-    return tuple(
-        _blocks_of(report, verdict, effects[verdict.method], f"blocks_{index}")
-        for index, verdict in enumerate(verdicts.of_step_time(report)[:_MOST_METHODS])
-        if verdict.method in effects
-    )
-
-
-def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], name: str) -> Picture:
-    points: dict[str, list[tuple[float, float]]] = {"block ABBA": [], "block BAAB": [], "disturbed": []}
-    own = [block for block in report.blocks if block.method == verdict.method]
-    for block in own:
-        label = "disturbed" if block.disturbed is not None else f"block {block.order}"
-        points[label].append((block.pair + 1, _percent(verdicts.log_ratio(block))))
-    whole = sorted({block.pair + 1 for block in own if block.disturbed is None})
-    tone, disturbed = TONES[verdict.status], len(points["disturbed"])
-    values = tuple((float(pair), _percent(effect)) for pair, effect in zip(whole, effects, strict=True))
-    series = [
-        Series(tuple(points["block ABBA"]), BLUE, "block ABBA", marker="o", opacity=0.6),
-        Series(tuple(points["block BAAB"]), BLUE, "block BAAB", marker="D", opacity=0.6),
-        Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
-        Series(values, tone, "pair's value", marker="_", size=11),
-    ]
-    level = () if verdict.estimate is None else (_limit(verdict.estimate, tone, width=1.4, label="estimate"),)
-    pairs = [x for of in points.values() for x, _ in of]
-    change = _change_axis(report, [y for of in series for _, y in of.points])
-    numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
-    method = sanitize(verdict.method, 40)
-    shown = f"{len(own) - disturbed} blocks of {method} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
-    return Picture(
-        name=name, caption=f"{method}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
-        alt=f"Scatter of {shown}: {verdicts.percent(verdict.estimate)}, bounds {verdicts.interval(verdict)}.",
-        x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))), y=change,
-        height=280, segments=(*_limits(report), *level), series=tuple(of for of in series if of.points),
-    )  # fmt: skip
+    effects, pictures = verdicts.pair_effects(report.blocks), []
+    for index, verdict in enumerate(verdicts.of_step_time(report)[:_MOST_METHODS]):
+        if verdict.method not in effects:
+            continue
+        points: dict[str, list[tuple[float, float]]] = {"block ABBA": [], "block BAAB": [], "disturbed": []}
+        own = [block for block in report.blocks if block.method == verdict.method]
+        for block in own:
+            label = "disturbed" if block.disturbed is not None else f"block {block.order}"
+            points[label].append((block.pair + 1, _percent(verdicts.log_ratio(block))))
+        whole = sorted({block.pair + 1 for block in own if block.disturbed is None})
+        tone, disturbed = TONES[verdict.status], len(points["disturbed"])
+        values = [(float(pair), _percent(of)) for pair, of in zip(whole, effects[verdict.method], strict=True)]
+        series = [
+            Series(tuple(points["block ABBA"]), BLUE, "block ABBA", marker="o", opacity=0.6),
+            Series(tuple(points["block BAAB"]), BLUE, "block BAAB", marker="D", opacity=0.6),
+            Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
+            Series(tuple(values), tone, "pair's value", marker="_", size=11),
+        ]
+        level = () if verdict.estimate is None else (_limit(verdict.estimate, tone, width=1.4, label="estimate"),)
+        pairs = [x for of in points.values() for x, _ in of]
+        change = _change_axis(report, [y for of in series for _, y in of.points])
+        numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
+        method = sanitize(verdict.method, 40)
+        shown = f"{len(own) - disturbed} blocks of {method} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
+        pictures.append(Picture(
+            name=f"blocks_{index}", caption=f"{method}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
+            alt=f"Scatter of {shown}: {verdicts.percent(verdict.estimate)}, bounds {verdicts.interval(verdict)}.",
+            x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))), y=change,
+            height=280, segments=(*_limits(report), *level), series=tuple(of for of in series if of.points),
+        ))  # fmt: skip
+    return tuple(pictures)
 
 
 def _percent(ratio: float) -> float:

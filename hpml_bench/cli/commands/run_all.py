@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -48,33 +48,28 @@ def run_all(
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
     if jobs.ahead and not (by and loaded.until):
         raise UserError("--ahead fills slots of jobs between rounds: give --until, and --on PROFILE or --parallel N")
-    ctx.exit(rounds_of(request, jobs if by else None, options.trackers))
-
-
-def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str, str]) -> int:
-    """Do the runs, here or by jobs, in rounds until the suite's question is answered if so; return the exit status."""
+    if jobs.detach and request.suite.until:
+        raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
     from hpml_bench.cli.on import profile_of, sweep_on
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.load import headlines
     from hpml_bench.sweep.execute import Ending
     from hpml_bench.sweep.race import rounds, span
 
-    if jobs and jobs.detach and request.suite.until:
-        raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
     if request.suite.until is not None:
         click.echo(span(request, request.suite.until), err=True)
     # before any run: a tracker that can't be used is refused
-    trackers = () if jobs and jobs.dry_run else make_trackers(modes)
+    trackers = () if jobs.dry_run else make_trackers(options.trackers)
     statuses: list[int] = []
-    for part in rounds(request, click.echo, profile_of(jobs) if jobs and jobs.ahead else None):
-        statuses.append(sweep_on(part, jobs, trackers) if jobs else sweep(part, trackers))
-        if statuses[-1] == INTERRUPTED or (jobs and jobs.dry_run):
+    for part in rounds(request, click.echo, profile_of(jobs) if jobs.ahead else None):
+        statuses.append(sweep_on(part, jobs, trackers) if by else sweep(part, trackers))
+        if statuses[-1] == INTERRUPTED or jobs.dry_run:
             break
-    if not statuses and not (jobs and jobs.dry_run):  # it had ended; its page may be missing, or older
+    if not statuses and not jobs.dry_run:  # it had ended; its page may be missing, or older
         write(request.folder, None, ["html", "md"], trackers)
         recorded = [of.status for of in headlines(request.folder)]
         statuses.append(ended(Ending(), recorded, len(recorded)))
-    return max(statuses, default=OK)
+    ctx.exit(max(statuses, default=OK))
 
 
 def sweep(request: SweepRequest, trackers: Sequence[Tracker]) -> int:
