@@ -60,9 +60,9 @@ class ConversionProbe(Probe):
         from hpml_bench.training.evaluation import evaluate_merged
         from hpml_bench.training.quantization import merged_in_floats, weights_in
 
-        if (tested := self.tested) is None:
+        if (tested := self.tested) is None or not (defined := self.definitions()):
             return self.values
-        run, encoder, defined = self.run, self.run.model.encoder, self.definitions()
+        run, encoder = self.run, self.run.model.encoder
         if RANK in defined and (factors := _factors(encoder, run.method.converted_rank)):
             with _replaced(encoder, factors):
                 values = evaluate_merged(run, run.model, tested, "converted")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Finished, Probe, Run
+from hpml_bench.plugins.probe import Finished, Probe
 from hpml_bench.records.run import Metric
 
 _metric = partial(Metric.define, group="inference", depends_on_machine=True)
@@ -60,19 +60,14 @@ class GenerationProbe(Probe):
             self.values[READ_ANEW.name] = 1.0
         if run.task.decoding is not None and run.settings.latency_samples:
             if run.group.main:
-                self.values["first_token_ms_p50"] = 1000 * float(np.median(first_token_seconds(run)))
+                import torch
+
+                from hpml_bench.training.evaluation import time_single_rows
+
+                model, lengths, device = cast(Any, run.model), run.test.column("prompt"), run.group.device
+                tokens = (run.test.tokens(row)[: lengths[row]].astype(np.int64) for row in run.timed_rows)
+                prompts = (torch.from_numpy(ids)[None].to(device) for ids in tokens)
+                calls = (lambda ids=ids: model.read(ids, torch.ones_like(ids)).logits.argmax() for ids in prompts)
+                self.values["first_token_ms_p50"] = 1000 * float(np.median(time_single_rows(run, model, calls)))
             run.group.barrier()
         return self.values
-
-
-def first_token_seconds(run: Run) -> list[float]:
-    import torch
-
-    from hpml_bench.training.evaluation import time_single_rows
-
-    model: Any = run.model
-    lengths = run.test.column("prompt")
-    tokens = (run.test.tokens(row)[: lengths[row]].astype(np.int64) for row in run.timed_rows)
-    prompts = (torch.from_numpy(ids)[None].to(run.group.device) for ids in tokens)
-    calls = (lambda ids=ids: model.read(ids, torch.ones_like(ids)).logits.argmax() for ids in prompts)
-    return time_single_rows(run, model, calls)

@@ -164,8 +164,8 @@ def _checkpointing(results: Results) -> Section | None:
         own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
         for other in results.selection.checkpointed:
             if record := own.get((method_of(other), other.spec.seed)):
-                again = record.spec.settings.gradient_checkpointing
-                found.setdefault(method, []).append((other, record) if again else (record, other))
+                recomputes = record.spec.settings.gradient_checkpointing
+                found.setdefault(method, []).append((other, record) if recomputes else (record, other))
     columns = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "ratio", "95 % interval of the ratio",
                "peak, kept (MB)", "peak, computed again (MB)", "saved (MB)", "95 % interval of saved (MB)")  # fmt: skip
     notes = [
@@ -175,20 +175,18 @@ def _checkpointing(results: Results) -> Section | None:
     ]
     notes += [ONE_SEED] if any(len(pairs) < 2 for pairs in found.values()) else []
     caption, about = "Activations kept, or computed again in the backward pass", "time that it costs, memory it saves"
-    rows = [_of_checkpointing(method, pairs) for method, pairs in found.items()]
+    rows: list[list[Cell]] = []
+    for method, pairs in found.items():
+        kept, again = ([pair[side] for pair in pairs] for side in (0, 1))
+        time, longer = (_mean(runs, "train_seconds") for runs in (kept, again))
+        peak, lower = (_mean(runs, "peak_memory_mb") for runs in (kept, again))
+        ratio = _factor(pairs, "train_seconds")
+        peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
+        saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
+        rows.append([
+            method, len(pairs), cell(time, ".2f"), cell(longer, ".2f"), cell(ratio.mean if ratio else None, ".2f"),
+            _between(ratio), cell(peak, ",.0f"), cell(lower, ",.0f"), cell(peak - lower, ",.0f"),
+            _between(statistics.mean_interval(saved) if len(saved) == len(pairs) else None, ",.0f"),
+        ])  # fmt: skip
     shown = table("checkpointing", caption, columns, rows, notes)
     return section_of("checkpointing", "Gradient checkpointing", shown, question="cost", about=about)
-
-
-def _of_checkpointing(method: str, pairs: Sequence[Pair]) -> list[Cell]:
-    kept, again = ([pair[side] for pair in pairs] for side in (0, 1))
-    time, longer = (_mean(runs, "train_seconds") for runs in (kept, again))
-    peak, lower = (_mean(runs, "peak_memory_mb") for runs in (kept, again))
-    ratio = _factor(pairs, "train_seconds")
-    peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
-    saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
-    return [
-        method, len(pairs), cell(time, ".2f"), cell(longer, ".2f"), cell(ratio.mean if ratio else None, ".2f"),
-        _between(ratio), cell(peak, ",.0f"), cell(lower, ",.0f"), cell(peak - lower, ",.0f"),
-        _between(statistics.mean_interval(saved) if len(saved) == len(pairs) else None, ",.0f"),
-    ]  # fmt: skip

@@ -99,8 +99,7 @@ class Regression(TextTask):
 
     def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
         errors = np.asarray(predictions.prediction) - np.asarray(predictions.reference)
-        alike: NDArray[np.bool_] = np.isclose(predictions.loss, errors**2, rtol=ROUNDING, atol=1e-30, equal_nan=True)
-        return ~alike
+        return np.asarray(~np.isclose(predictions.loss, errors**2, rtol=ROUNDING, atol=1e-30, equal_nan=True))
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
@@ -122,8 +121,7 @@ def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArra
     if mean == 0:
         return np.zeros(len(squares))
     rmse = math.sqrt(mean)
-    linear: NDArray[np.float64] = rmse + (squares - mean) / (2 * rmse)
-    return linear
+    return np.asarray(rmse + (squares - mean) / (2 * rmse))
 
 
 def _pearson(a: NDArray[Any], b: NDArray[Any]) -> float:

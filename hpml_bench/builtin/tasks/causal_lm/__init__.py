@@ -327,16 +327,14 @@ class CausalLM(Task):
         reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss, texts = nats / max(1, len(reference)), texts_of(predictions)
-        metrics = (
-            {}
-            if np.all(prediction == IGNORE_INDEX) and len(prediction)
-            else {  # a server tells no losses
+        metrics: dict[str, float] = {}
+        if not len(prediction) or np.any(prediction != IGNORE_INDEX):  # a server tells no losses
+            metrics = {
                 "loss": loss,
                 "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
                 "bits_per_byte": nats / math.log(2) / max(1, int(texts.bytes.sum())),
                 "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
             }
-        )
         if self.scorer is None or texts.answer is None:  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
