@@ -45,7 +45,7 @@ class Muon(Optimizer):
         modules = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
         find: Any = getattr(encoder, "get_output_embeddings", None)
         modules += [output] if find is not None and (output := find()) is not None else []
-        token_weights = {id(weight) for module in modules for weight in module.parameters()}
+        token_weights = {id(weight) for module in modules for weight in module.parameters()}  # of embeddings and output
         matrices = {
             name
             for name, weight in trained.items()

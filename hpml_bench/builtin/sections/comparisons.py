@@ -34,7 +34,7 @@ def sections(results: Results) -> Iterator[Section | None]:
     if len(results.methods) > 1 and results.headline:
         seeds = len(results.seeds) > 1
         means, these = (_intervals(results), _these_rows(results)) if seeds else (places(answer), None)
-        fronts = tuple(_fronts(results)) if len(results.headline) > 1 else ()
+        fronts = tuple(_fronts(results))
         said = Text(sentences=fronts) if fronts else None
         tables = (rounds_table(answer), means, said, *pair_tables(answer), these)
         about = "every pair in numbers: intervals, p values, seeds to decide"
