@@ -114,20 +114,16 @@ def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tupl
     """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
     compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
     for path in (path for path in evidence.files if path.suffix != ".safetensors"):  # weights look like anything
-        content = _content(path)
+        if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
+            content = path.read_bytes()
+        else:  # whose texts are compressed there
+            said = stored.texts
+            texts = () if said is None else (said.question, said.expected, said.answer or ())
+            content = "\n".join(text for column in texts for text in column).encode()
         for what, pattern in compiled.items():  # one after the other is quicker than all at once
             for found in islice(pattern.finditer(content), MOST):
                 line = content[: found.start()].count(b"\n") + 1
                 yield f"{evidence.name(path)}:{line}", what, found
-
-
-def _content(path: Path) -> bytes:
-    """Return the content of a file; of predictions the texts, which are compressed there."""
-    if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
-        return path.read_bytes()
-    said = stored.texts
-    texts = () if said is None else (said.question, said.expected, said.answer or ())
-    return "\n".join(text for column in texts for text in column).encode()
 
 
 def page(evidence: Evidence) -> Iterator[Finding]:
