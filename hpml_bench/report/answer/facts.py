@@ -26,6 +26,9 @@ class Fact(NamedTuple):
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
     """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
+    names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
+    skewed = [method.name for method in answer.methods if method.name in names]
+    care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
     found = (
         Fact("Difference", _difference(answer), "#sure"),
         Fact("Cost", _cost(answer), "#cost"),
@@ -33,7 +36,7 @@ def facts(answer: PageSummary) -> tuple[Fact, ...]:
         Fact("Worth it?", _worth_it(answer), "#sure"),
         Fact("Cheaper", _cheaper(answer), "#cost"),
         Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", _care(answer), "#wrong"),
+        Fact("Take care", care, "#wrong"),
         Fact("Sure?", _sure(answer), "#sure"),
         Fact("Next", _next(answer), "#sure"),
     )
@@ -129,36 +132,26 @@ def _cheaper(answer: PageSummary) -> str:
     quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
     if not quicker:
         return _nothing_cheaper(answer, lead, time)
-    tied = _cheapest_tied(answer, lead, time, quicker)
+    # of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first
+    costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
+    least, tied = min(costs, key=costs.__getitem__, default=lead), ""
+    if least not in {lead, *quicker} and lead in costs and costs[least] <= 0.95 * costs[lead]:
+        who, less = _opening(answer, label(answer, least)), round(100 * (1 - costs[least] / costs[lead]))
+        tied = f"{who} may be best too: {less} % less {time.title.lower()} on average. "
     near, fastest = quicker[0], answer.winner(time.key)
     noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - pair.seen_from(near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
-    text = f"{tied}{text}{_far(answer, near, lead)}{_smaller(answer, near, lead)}."
+    text = f"{tied}{text}{_far(answer, near, lead)}"
+    if (size := answer.axis("size")) and near in answer.top:
+        own, other = (answer.value(method, size.id) or 0.0 for method in (near, lead))
+        text += f", {other / own:.0f} times smaller file" if other > 1.95 * own > 0 else ""
+    text += "."
     if fastest not in {None, near} and fastest in quicker:
         text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
     return text
-
-
-def _smaller(answer: PageSummary, name: str, lead: str) -> str:
-    """Return how many times smaller the file of a method is that may be best as well, where that is twice or more."""
-    size = answer.axis("size")
-    if size is None or name not in answer.top:
-        return ""
-    own, other = (answer.value(method, size.id) or 0.0 for method in (name, lead))
-    return f", {other / own:.0f} times smaller file" if other > 1.95 * own > 0 else ""
-
-
-def _cheapest_tied(answer: PageSummary, lead: str, time: Axis, quicker: Sequence[str]) -> str:
-    """Return of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first."""
-    costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
-    least = min(costs, key=costs.__getitem__, default=lead)
-    if least in {lead, *quicker} or lead not in costs or costs[least] > 0.95 * costs[lead]:
-        return ""
-    less = round(100 * (1 - costs[least] / costs[lead]))
-    return f"{_opening(answer, label(answer, least))} may be best too: {less} % less {time.title.lower()} on average. "
 
 
 def _far(answer: PageSummary, name: str, lead: str) -> str:
@@ -196,12 +189,6 @@ def _guessing(answer: PageSummary) -> str:
     who = several(answer, below)
     who = capitalized(who) if answer.by_name[below[0]].base else who
     return f"{who} {'is' if len(below) == 1 else 'are'} not shown to beat guessing."
-
-
-def _care(answer: PageSummary) -> str:
-    names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
-    skewed = [method.name for method in answer.methods if method.name in names]
-    return f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
 
 
 def _sure(answer: PageSummary) -> str:

@@ -10,7 +10,7 @@ from hpml_bench.plugins.blocks import Fold, Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
 from hpml_bench.report.answer.screen import difference
-from hpml_bench.report.numbers import MISSING, Cell, Shown, capitalized, count_of, number, p_cell, rank, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
@@ -25,7 +25,6 @@ FAULT = 0.2
 """Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
 SHOWN = 4
 """Open pairs that are named; the others are counted."""
-LIKE_FIRST = "The columns are those of the first table of pairs."
 
 
 def answer_table(answer: PageSummary) -> Table:
@@ -43,22 +42,18 @@ def answer_table(answer: PageSummary) -> Table:
     return table("answer", caption, columns, [_answer_cells(answer, method.name, best) for method in answer.methods])
 
 
-def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Shown]:
+def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
     mean, gap = answer.value(name, "score"), difference(answer, name, best) if name != best else None
-    yield name, name
-    yield (MISSING, None) if mean is None else (answer.score.text(mean, unit=False), mean)
+    yield name
+    yield None if mean is None else (answer.score.text(mean, unit=False), mean)
     for value in gap or (None,) * 3:
-        yield (MISSING, None) if value is None else (answer.gap_text(value, unit=False), value)
+        yield None if value is None else (answer.gap_text(value, unit=False), value)
     behind = ", ".join(answer.related(name, "worse"))
-    verdict = words.verdict(answer, name).chip or (f"behind {behind}" if behind else "")
-    for text in (verdict, ", ".join(answer.related(name, "open"))):
-        yield text or MISSING, text or None
+    yield words.verdict(answer, name).chip or (f"behind {behind}" if behind else None)
+    yield ", ".join(answer.related(name, "open")) or None
     for axis in answer.axes:
         cost = answer.value(name, axis.id)
-        if cost is None:
-            yield MISSING, None
-        else:
-            yield number(cost) if axis.own_units else axis.text(cost, unit=False), cost
+        yield None if cost is None else (number(cost) if axis.own_units else axis.text(cost, unit=False), cost)
 
 
 def places(answer: PageSummary) -> Table:
@@ -218,7 +213,7 @@ def pair_tables(answer: PageSummary) -> Iterator[Table]:
     for axis in tested:
         if answer.pairs.get("score" if axis is None else axis.tested or ""):
             yield _pairs(answer, axis, notes)
-            notes = [LIKE_FIRST]
+            notes = ["The columns are those of the first table of pairs."]
 
 
 def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
@@ -342,22 +337,18 @@ def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
         what = f"{capitalized(answer.score.title)}{unit}, {count_of(len(score.runs), run)}"
         yield [what, answer.score.text(score.mean, unit=False) + own]
         yield [f"{capitalized(run)} by {run}", ", ".join(answer.score.text(value, unit=False) for value in score.runs)]
+    shown = {"score", *(axis.id for axis in answer.axes)}
     for axis in answer.axes:
-        if axis.id in method.values:
-            yield [axis.title, _cost(answer, axis, method)]
+        if values := method.values.get(axis.id):
+            text = axis.text(values.mean)
+            if not axis.exact and values.low is not None and values.high is not None:
+                low, high = (axis.text(end, unit=False, mean=values.mean) for end in (values.low, values.high))
+                text += f"; 95 % interval {low} to {high}"
+            added = [key for key in method.values if key not in shown]
+            if axis.key == "memory" and added:
+                text += f"; training adds {axis.text(method.values[added[0]].mean)}"
+            yield [axis.title, text]
     for title, value in method.settings:
         yield [title, value]
     if late := answer.under.get(method.name):
         yield ["At the end", f"still improving in {late} of {count_of(method.seeds, 'run')}"]
-
-
-def _cost(answer: PageSummary, axis: Axis, method: Method) -> str:
-    values = method.values[axis.id]
-    text = axis.text(values.mean)
-    if not axis.exact and values.low is not None and values.high is not None:
-        low, high = (axis.text(end, unit=False, mean=values.mean) for end in (values.low, values.high))
-        text += f"; 95 % interval {low} to {high}"
-    added = [key for key in method.values if key not in {"score", *(other.id for other in answer.axes)}]
-    if axis.key == "memory" and added:
-        text += f"; training adds {axis.text(method.values[added[0]].mean)}"
-    return text
