@@ -40,7 +40,6 @@ CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
 """Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
 LAST_LOSSES = 20
 """Steps whose mean is the final training loss."""
-CHECK_FAILED = "self-check failed"
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""
 _decisive = attrgetter(*DECISIVE)
@@ -244,7 +243,7 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
         return Fault("predictions", f"its scores can't be checked: {error}")
     failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
     if failed:
-        return Fault("self-checks", f"{CHECK_FAILED}: {'; '.join(failed)}")
+        return Fault("self-checks", f"self-check failed: {'; '.join(failed)}")
     if PREDICTIONS not in record.files:
         why: str | None = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
     elif scored is None:

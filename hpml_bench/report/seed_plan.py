@@ -19,8 +19,6 @@ from hpml_bench.report.tables import quantity_of, table
 from hpml_bench.system.errors import UserError
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
-
-
 Planned = tuple[str, int, float, float, int | None, int | None, int | None, int | None]
 """A row of the plan: pair, its seeds in the pilot, the standard deviation of its differences within a seed (of
 logarithms where costs are compared by factors), and the least difference that these seeds can find at the first step's
@@ -43,14 +41,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     spread in the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show
     equivalence within that size.
 
-    Args:
-        folder: a suite's results.
-        detect: `METRIC=SIZE`: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`.
-        power: chance with which a difference of that size is to be found, between 0.05 and 1.
-
-    Raises:
-        UserError: there is no pilot, too little in it, an unknown metric, or a size that can't be read.
-
+    `detect` is METRIC=SIZE: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`. A
+    UserError where there is no pilot, too little in it, an unknown metric, or a size that can't be read.
     """
     if not statistics.ALPHA < power < 1:
         raise UserError(f"--power {power:g}: give a probability above {statistics.ALPHA:g} and below 1, such as 0.8")

@@ -24,14 +24,11 @@ from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
-from hpml_bench.report.tables import TITLES
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 ONE_COST = 760
 """Pixels of a screen up to which answer.css shows one cost."""
-PLACES = frozenset(TITLES)
-"""Anchors to which a first screen may link; a page without some of these parts names its own."""
 LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
 """Relations of a method to another, as the page's script reads them."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -54,7 +51,6 @@ def context(answer: PageSummary) -> dict[str, object]:
     data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return {
         "banner": words.banner(answer),
-        "places": PLACES,
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": facts(answer),

@@ -28,7 +28,6 @@ TESTS: Mapping[Scope, str] = {
     "none": "Nothing is tested.",
 }
 """Tests of pairs of scores."""
-Costs = Mapping[CostDefinition, Axis]
 
 
 def summarize(found: Verdicts) -> PageSummary:
@@ -176,7 +175,7 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     return larger_unit(cost.unit, max(means, default=0.0))
 
 
-def _method(found: Verdicts, name: str, own: Method, axes: Costs, scale: float) -> Method:
+def _method(found: Verdicts, name: str, own: Method, axes: Mapping[CostDefinition, Axis], scale: float) -> Method:
     scores, v = found.scores, {}
     if runs := entering_means(found).get(name):
         low, high = own_interval(found, name)
