@@ -111,12 +111,6 @@ def one_host(record: RunRecord) -> tuple[str, ...] | None:
     return (record.run_id,) if len({frozenset(part.hosts) for part in record.segments}) > 1 else hosts_of(record)
 
 
-def share_a_host(one: RunRecord, other: RunRecord) -> bool:
-    """Return whether two runs share a host; runs that name none are taken to be of one machine."""
-    here, there = one_host(one), one_host(other)
-    return here == there or bool(here and there and set(here) & set(there))
-
-
 def nodes_of(record: RunRecord) -> int:
     return int(Environment.read(record.environment).hardware.get("nodes", 1))
 

@@ -128,7 +128,6 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
             f"{high:g}; give a smaller difference, in the score's unit"
         )
     margin = scores.score.margin if margin is None else margin
-    unranked: dict[str, str] = {}
     if scores.race is None or scope not in {"seeds", "seeds and rows"}:
         pairs, unranked = _pairs(scores, scope, margin)
         decided, rounds = _decide(scores, pairs, scores.look), tuple[Round, ...]()

@@ -21,18 +21,7 @@ from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Axis, Key, Method, PageSummary, Pair, Score, Setup, Values
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.numbers import (
-    MISSING,
-    Cell,
-    capitalized,
-    cell,
-    count_of,
-    number,
-    p_cell,
-    p_value,
-    rank,
-    sentence_list,
-)
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, count_of, p_cell, p_value, rank, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.errors import UserError
@@ -59,7 +48,7 @@ class OfSuite:
         settings = reference.spec.settings
         about: dict[str, Cell] = {
             "Suite": answer.suite, "Model": answer.model, "Data": answer.data, "Task": settings.task.name,
-            "Score": answer.score.title, "Test rows": (number(answer.rows, "d"), float(answer.rows)),
+            "Score": answer.score.title, "Test rows": cell(answer.rows, "d"),
             "Seeds": answer.seeds, "Budget": answer.setup.budget, "Device": answer.setup.device,
             "Protocol": reference.protocol_id or MISSING,
         }  # fmt: skip

@@ -27,7 +27,6 @@ from hpml_bench.report.comparability import (
     protocol_but,
     protocol_difference,
     protocol_of,
-    share_a_host,
     short,
     untrained,
 )
@@ -263,6 +262,9 @@ def _like(
 
     def like(record: RunRecord) -> bool:
         own = base.get((method_of(record), record.spec.seed))
-        return own is not None and alone(record) and same(record, own) and share_a_host(record, own)
+        if own is None or not alone(record) or not same(record, own):
+            return False
+        here, there = one_host(record), one_host(own)  # runs that name none are taken to be of one machine
+        return here == there or bool(here and there and set(here) & set(there))
 
     return [list(filter(like, group.compared)) for group in groups]

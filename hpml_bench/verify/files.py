@@ -6,7 +6,7 @@ import getpass
 import math
 import re
 import tempfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -131,34 +131,28 @@ def page(evidence: Evidence) -> Iterator[Finding]:
     folder = evidence.folder
     if evidence.selection is None:
         return
-    there = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern)))
-    if not there and not (folder / "report.json").exists():
+    there, given = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern))), dict[Path, str]()
+    if there or (folder / "report.json").exists():
+        load_libraries()
+        made = page_of(Results.of(evidence.selection))
+        with tempfile.TemporaryDirectory() as name:
+            fresh = Path(name)
+            try:
+                write_page(made, fresh, there or ("md",))
+            except UserError as error:
+                yield Finding("not checked", f"the report can't be written again: {error}")
+                return
+            given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
+    else:
         yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")
-        yield from _other_pages(evidence, ())
-        return
-    load_libraries()
-    made = page_of(Results.of(evidence.selection))
-    with tempfile.TemporaryDirectory() as name:
-        fresh = Path(name)
-        try:
-            write_page(made, fresh, there or ("md",))
-        except UserError as error:
-            yield Finding("not checked", f"the report can't be written again: {error}")
-            return
-        given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
-        for path, content in sorted(given.items()):
-            if (folder / path).exists() and not same(_text(folder / path), content):
-                yield failed(path.as_posix(), "is not what the records give", AGAIN)
-        for path in sorted(path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])):
-            if path not in given:
-                yield failed(path.as_posix(), "is no part of the report that the records give", AGAIN)
-        yield from _other_pages(evidence, given)
-
-
-def _other_pages(evidence: Evidence, written: Container[Path]) -> Iterator[Finding]:
-    """Yield the pages and charts that the report doesn't write."""
+    for path, content in sorted(given.items()):
+        if (folder / path).exists() and not same(_text(folder / path), content):
+            yield failed(path.as_posix(), "is not what the records give", AGAIN)
+    for path in sorted(path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])):
+        if path not in given:
+            yield failed(path.as_posix(), "is no part of the report that the records give", AGAIN)
     for path in evidence.files:
-        if path.suffix.lower() in PAGES and path.relative_to(evidence.folder) not in written:
+        if path.suffix.lower() in PAGES and path.relative_to(folder) not in given:
             what = "is no page of the report; nothing compares it with records"
             yield Finding("not checked", f"{evidence.name(path)}: {what}")
 

@@ -227,9 +227,9 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
         at = max(k * step for k in (1, 2, 5) if k * step <= -low * (1 + 1e-9))
         ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
     places = [(min(max(6 + (at - low) / pixel, 14), width - 4), text) for at, text in ticks]
-    texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
+    marks = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
     key = _bar(Axis(-32, 0), (-20, -32, -7), True, 1, 44, False) if answer.tested_by_score else ""
-    return Bars({name: of[0] for name, of in shown.items()}, svg, said, small(texts, width, 12, "scale"), key)
+    return Bars({name: of[0] for name, of in shown.items()}, svg, said, small(marks, width, 12, "scale"), key)
 
 
 def _pixel(axis: Axis, width: int) -> float:

@@ -27,8 +27,6 @@ BECAUSE = {
     "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
-
-
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
 NARROWEST = 40
