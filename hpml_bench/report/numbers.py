@@ -75,6 +75,11 @@ def with_unit(text: str, unit: str) -> str:
     return f"{text} {unit}" if unit else text
 
 
+def titled(title: str, unit: str) -> str:
+    """Return `Training time (s)`."""
+    return f"{title} ({unit})" if unit else title
+
+
 def fact(key: str, value: str) -> str:
     """Return `key: value` of a run's notes, with percent signs set as elsewhere in a report."""
     return f"{key}: {re.sub(r'(?<=[0-9])%', ' %', value)}"
@@ -208,7 +213,7 @@ class Quantity:
     @property
     def header(self) -> str:
         """Heading with unit, for a column or an axis."""
-        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+        return titled(self.heading, self.unit)
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
         if value is None or not math.isfinite(value):

@@ -13,7 +13,7 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.judge import staying
-from hpml_bench.report.numbers import Cell, cell, number, sentence_list
+from hpml_bench.report.numbers import Cell, cell, number, sentence_list, titled
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, table
 from hpml_bench.system.errors import UserError
@@ -145,10 +145,9 @@ def _told(
     counts = [[("none", None) if n is None else cell(n, "d") for n in row[4:]] for row in pairs]
     rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale), *of]
                               for (pair, n, sd, least, *_), of in zip(pairs, counts, strict=True)]  # fmt: skip
-    shown = f" ({unit})" if unit else ""
     columns = (
-        "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, page",
-        "Seeds, cautious", "Seeds, equivalent",
+        "pair", "Pilot seeds", titled("SD over seeds", unit), titled("Detectable now", unit), "Seeds, alone",
+        "Seeds, page", "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)

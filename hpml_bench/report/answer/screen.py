@@ -20,7 +20,7 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
-from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
+from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
@@ -146,7 +146,7 @@ def _against(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Pictur
     score, number, top, turned = answer.score, answer.number, {*answer.top}, answer.score.better == "lower"
     scored = {name: f"{score.title} {score.text(y)}" for name, (_, y) in at.items()}
     values = {name: f"{scored[name]}, {cost.title.lower()} {cost.text(x)}" for name, (x, _) in at.items()}
-    title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
+    title = titled(capitalized(score.title), score.unit) + (", low is good" if turned else "")
     return Picture(
         name=f"answer_{cost.key}",
         caption="",
@@ -172,11 +172,10 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
     def text(value: float) -> str:
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", cost.text(value))
 
-    title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
-    share, within = 0.12 if log else 0.14, (0.0,) if low > 0 else ()
     return axes.axis(
-        title, values, share=share, log=log, within=within, text=text if log else None, good="← cheaper", key=cost.key
-    )
+        titled(cost.title, "" if log else cost.unit), values, share=0.12 if log else 0.14, log=log,
+        within=(0.0,) if low > 0 else (), text=text if log else None, good="← cheaper", key=cost.key,
+    )  # fmt: skip
 
 
 # Bars of differences

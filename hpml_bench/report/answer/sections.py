@@ -10,7 +10,7 @@ from hpml_bench.plugins.blocks import Fold, Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
 from hpml_bench.report.answer.screen import difference
-from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list, titled
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
@@ -29,11 +29,9 @@ SHOWN = 4
 
 def answer_table(answer: PageSummary) -> Table:
     score, best = answer.score, answer.methods[0].name if answer.methods else ""
-    unit = f" ({score.difference_unit})" if score.difference_unit else ""
     columns = (
-        answer.noun, f"{score.title} ({score.unit})" if score.unit else score.title,
-        f"difference{unit}", "low", "high", "verdict", "can't tell from",
-        *(f"{axis.title.lower()} ({axis.unit})" if axis.unit else axis.title.lower() for axis in answer.axes),
+        answer.noun, titled(score.title, score.unit), titled("difference", score.difference_unit), "low", "high",
+        "verdict", "can't tell from", *(titled(axis.title.lower(), axis.unit) for axis in answer.axes),
     )  # fmt: skip
     caption = (
         f"{capitalized(answer.noun)}s by {score.title}, with the difference to the best mean, and low and high at its "
@@ -58,7 +56,6 @@ def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
 
 def places(answer: PageSummary) -> Table:
     """Return a row per method with its place, its score and the score's interval."""
-    unit = f" ({answer.score.unit})" if answer.score.unit else ""
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
@@ -69,7 +66,8 @@ def places(answer: PageSummary) -> Table:
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
         f"worse. Low and high: 95 % of the mean, for {answer.judged}."
     ]
-    columns = (capitalized(answer.noun), "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
+    scored = titled(capitalized(answer.score.title), answer.score.unit)
+    columns = (capitalized(answer.noun), "Place", scored, "Low", "High", "Runs")
     return table("places", f"{capitalized(answer.noun)}s by {answer.score.title}", columns, rows, notes)
 
 
@@ -108,8 +106,8 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
         cells = [_matrix_cell(answer, metric, name, other, mark) for other, mark in zip(names, own, strict=True)]
         rows.append([f"{numbers[name]} {name}" if numbers else name, *cells])
         marks.append((None, *own))
-    unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
-    what = f"difference{unit}, row less column" if axis is None else "factor, row over column"
+    difference_of = f"{titled('difference', answer.score.difference_unit)}, row less column"
+    what = difference_of if axis is None else "factor, row over column"
     heads = (capitalized(answer.noun), *(str(numbers.get(name, name)) for name in names))
     made = table(f"matrix_{metric}", f"{_label(answer, axis)}: {what}", heads, rows)
     return made.model_copy(update={"marks": tuple(marks)})
@@ -227,12 +225,11 @@ def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
     if never := [f"{a} and {b}" for a, b in combinations(named, 2) if answer.pair(metric, a, b) is None]:
         notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
     if axis is None:
-        what, name, title = "Difference", answer.score.id, answer.score.title
-        unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
+        what, name, title = titled("Difference", answer.score.difference_unit), answer.score.id, answer.score.title
     else:
-        what, unit, name = "Factor", "", metric
+        what, name = "Factor", metric
         title = f"{axis.title.lower()}{' over set-up' if axis.tested != axis.id else ''}"
-    columns = ["Pair", "Verdict", f"{what}{unit}", "Interval", "p", "p (adjusted)"]
+    columns = ["Pair", "Verdict", what, "Interval", "p", "p (adjusted)"]
     columns += ["p of the margin", "p of the margin (Holm)"] if margin else []
     columns += [] if by_rows else ["Detectable"]
     columns += ["Rows to decide"] if by_rows and axis is None else ["Seeds to decide", "Seeds"]
@@ -331,10 +328,9 @@ def each_section(answer: PageSummary) -> Section | None:
 def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
     score, run = method.values.get("score"), "seed" if answer.noun == "method" else "run"
     if score is not None:
-        unit = f" ({answer.score.unit})" if answer.score.unit else ""
         ends = [answer.score.text(end, unit=False) for end in (score.low, score.high) if end is not None]
         own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
-        what = f"{capitalized(answer.score.title)}{unit}, {count_of(len(score.runs), run)}"
+        what = f"{titled(capitalized(answer.score.title), answer.score.unit)}, {count_of(len(score.runs), run)}"
         yield [what, answer.score.text(score.mean, unit=False) + own]
         yield [f"{capitalized(run)} by {run}", ", ".join(answer.score.text(value, unit=False) for value in score.runs)]
     shown = {"score", *(axis.id for axis in answer.axes)}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
 from hpml_bench.report.jobs import SweepTimes
-from hpml_bench.report.numbers import number
+from hpml_bench.report.numbers import number, titled
 from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
@@ -83,7 +83,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
         x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
-        y=axis(f"{title} ({unit.strip()})" if unit else title, heights, within=ends_of(unit.strip()), grid=True),
+        y=axis(titled(title, unit.strip()), heights, within=ends_of(unit.strip()), grid=True),
         series=tuple(series),
     )
 
@@ -184,7 +184,7 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
     groups = {metric: label for metric, label in groups.items() if results.values(metric)}
     units = ((quantity.scale, quantity.unit) for quantity in (quantity_of(results, metric) for metric in groups))
     scale, unit = min(units, default=(1.0, ""))
-    header = f"{title} ({unit})" if unit else title
+    header = titled(title, unit)
     drawn = [
         (method, label, index / len(groups), interval.mean * scale)
         for method in results.methods

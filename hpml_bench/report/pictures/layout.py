@@ -135,7 +135,15 @@ def layout(picture: Picture, width: float = WIDE) -> Drawing:
     for label in dict.fromkeys(of.label for of in named if of.label):
         text = _fitting(label, width - 24)
         x, y = (0.0, y + ROW) if x and x + 24 + CHARACTER * len(text) > width else (x, y)
-        shapes += [*_swatch(legend[label], (x, y)), _words((x + 24, y + 4), text)]
+        sample, end = legend[label], (x + 18, y)
+        if isinstance(sample, Segment):
+            thick = min(sample.width, 8.0)
+            shapes.append(_line((x, y), end, sample.tone, thick, opacity=sample.opacity, dash=sample.dash))
+        elif sample.line:
+            shapes.append(_line((x, y), end, sample.tone, sample.line, opacity=sample.opacity))
+        if isinstance(sample, Series) and sample.marker:
+            shapes += _marker(sample, (x + 9, y))
+        shapes.append(_words((x + 24, y + 4), text))
         x += 40 + CHARACTER * len(text)
     return Drawing(frame, y + 8 if legend else frame.height, tuple(shapes))
 
@@ -204,17 +212,6 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
         yield Shape("circle", (at,), stroke=of.tone, width=of.line or 1.0, opacity=of.opacity, radius=of.size / 2)
     else:
         yield Shape("circle", (at,), fill=of.tone, opacity=of.opacity, radius=of.size / 2)
-
-
-def _swatch(of: Series | Segment, at: Point) -> Iterator[Shape]:
-    """Yield a legend's sample, 18 pixels wide."""
-    end = (at[0] + 18, at[1])
-    if isinstance(of, Segment):
-        yield _line(at, end, of.tone, min(of.width, 8.0), opacity=of.opacity, dash=of.dash)
-    elif of.line:
-        yield _line(at, end, of.tone, of.line, opacity=of.opacity)
-    if isinstance(of, Series) and of.marker:
-        yield from _marker(of, (at[0] + 9, at[1]))
 
 
 def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
