@@ -76,6 +76,10 @@ class Suites:
     look: int = 1  # number, from 1, of the look at these results, by `digest`
 
     @classmethod
+    def of(cls, results: Sequence[Results]) -> Suites:
+        return cls.among(tuple(map(OfSuite.of, results)))
+
+    @classmethod
     def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
         """Choose what is ranked; a UserError where under two suites can be, or they share under two methods."""
         ranked: list[OfSuite] = []

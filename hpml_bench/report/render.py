@@ -99,9 +99,9 @@ def page_of(results: Results) -> Page:
 
 
 def page_over(results: Sequence[Results], out: Path) -> Page:
-    from hpml_bench.report.over_suites import OfSuite, Suites
+    from hpml_bench.report.over_suites import Suites
 
-    return page_of_suites(Suites.among([*map(OfSuite.of, results)]), out)
+    return page_of_suites(Suites.of(results), out)
 
 
 def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
