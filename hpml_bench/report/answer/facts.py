@@ -201,7 +201,14 @@ def _sure(answer: PageSummary) -> str:
     if answer.ranks:
         return f"For {answer.over}s like these: {few} over them."
     if answer.over == "row":
-        return _sure_over_rows(answer, few, marked=any(pair.uncertain for pair in tested))
+        rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
+        marked = " Few rows carry some: these are less sure." if any(pair.uncertain for pair in tested) else ""
+        scope = f"For {answer.judged}:"
+        if answer.noun == "method":
+            alike = answer.seeds >= answer.least
+            why = "all seeds of a method score alike" if alike else "another seed may order the methods otherwise"
+            scope = f"Only for these trained models: {why}. For other test rows,"
+        return f"{scope} {few}.{rows}{marked}"
     if (seeds := min(answer.seeds, *(pair.shared for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.verdict == "different" for pair in tested)
@@ -213,16 +220,6 @@ def _sure(answer: PageSummary) -> str:
     if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
         unsure = f"for {several(answer, untested)}, which share{'s' if len(untested) == 1 else ''} too few seeds"
     return f"Not {unsure}. Verdicts hold {held}: {few} here."
-
-
-def _sure_over_rows(answer: PageSummary, few: str, *, marked: bool) -> str:
-    rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-    sure = f"{few}.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
-    if answer.noun != "method":
-        return f"For {answer.judged}: {sure}"
-    others = "another seed may order the methods otherwise"
-    others = others if answer.seeds < answer.least else "all seeds of a method score alike"
-    return f"Only for these trained models: {others}. For other test rows, {sure}"
 
 
 def _next(answer: PageSummary) -> str:
