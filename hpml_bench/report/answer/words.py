@@ -307,10 +307,9 @@ def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
     names = [name if len(name) <= longest else f"{name[: longest - 3]}..." for name in names]
     if answer.numbered:
         names = [f"{at:2} {name}" for at, name in enumerate(names, 1)]
-    unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
     shown = ["-" if score is None else answer.score.text(score, unit=False) for score in scores]
-    columns = [[answer.noun, *names], [answer.score.title + unit, *shown]]
+    columns = [[answer.noun, *names], [with_unit(answer.score.title, answer.score.unit), *shown]]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
         header = SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
