@@ -24,6 +24,7 @@ from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, title
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
+from hpml_bench.report.tables import TITLES
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
@@ -51,6 +52,7 @@ def context(answer: PageSummary) -> dict[str, object]:
     data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return {
         "banner": words.banner(answer),
+        "places": TITLES.keys(),  # anchors to which it may link; a page without some of these parts names its own
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": facts(answer),
