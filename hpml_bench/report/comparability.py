@@ -143,10 +143,8 @@ def versions(record: RunRecord) -> dict[str, Any]:
 
 def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
     """Name the settings and digests in which two runs differ."""
-    named = [
-        f"{key} {short(theirs)} instead of {short(ours)}"
-        for key, ours, theirs in differences(settings_of(reference.spec.settings), settings_of(other.spec.settings))
-    ]
+    pairs = differences(settings_of(reference.spec.settings), settings_of(other.spec.settings))
+    named = [f"{key} {short(theirs)} instead of {short(ours)}" for key, ours, theirs in pairs]
     if reference.digests and other.digests:
         pairs = differences(reference.digests.model_dump(), other.digests.model_dump())
         named += [f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs]

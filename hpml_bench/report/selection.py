@@ -214,11 +214,7 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
         host, most = max(by_host.items(), key=lambda one: (len(one[1]), max(record.started for record in one[1])))
         if len(most) > 1 or len(by_host) == 1:
             chosen[seed] = host
-    return tuple(
-        record
-        for record in runs
-        if untrained(record) or (record.spec.seed in chosen and one_host(record) == chosen[record.spec.seed])
-    )
+    return tuple(r for r in runs if untrained(r) or (r.spec.seed in chosen and one_host(r) == chosen[r.spec.seed]))
 
 
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
