@@ -116,27 +116,17 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
     """
     found = {}
     for method in results.methods:
-        runs = results.costed(method)
-        why = ((run.spec.seed, _drifts(run) if flag == "drifts" else _paused(run)) for run in runs)
-        own = tuple(f"seed {seed}: {clause}" for seed, clause in why if clause)
-        found[method] = _too_short(runs) if flag == "too short to tell" else own
+        runs, own = results.costed(method), []
+        for seed, of in ((run.spec.seed, run.metrics) for run in runs):
+            low, high = (of.get(f"step_time_drift_{end}") for end in ("low", "high"))
+            if flag == "drifts" and low is not None and high is not None and (low > MOST_DRIFT or high < -MOST_DRIFT):
+                own.append(f"seed {seed}: drift {_between(low, high)}")
+            # One step that takes the share f of n steps' time, as of a suspended machine, makes the variation √n f.
+            longest = (of.get("step_time_cv") or 0.0) / math.sqrt(of.get("timed_steps") or math.inf)
+            if flag == "paused" and longest > LONGEST_PAUSE:
+                own.append(f"seed {seed}: one step took about {100 * longest:.0f} % of the time")
+        found[method] = _too_short(runs) if flag == "too short to tell" else tuple(own)
     return {method: clauses for method, clauses in found.items() if clauses}
-
-
-def _drifts(record: RunRecord) -> str | None:
-    low, high = (record.metrics.get(f"step_time_drift_{end}") for end in ("low", "high"))
-    if low is None or high is None or not (low > MOST_DRIFT or high < -MOST_DRIFT):
-        return None
-    return f"drift {_between(low, high)}"
-
-
-def _paused(record: RunRecord) -> str | None:
-    """Return how much of a run's timed window one step took, where that is over a fifth of it."""
-    steps, variation = record.metrics.get("timed_steps"), record.metrics.get("step_time_cv")
-    # One step that takes the share f of n steps' time, as when the machine was suspended, makes the variation √n f.
-    if not steps or variation is None or variation / math.sqrt(steps) <= LONGEST_PAUSE:
-        return None
-    return f"one step took about {100 * variation / math.sqrt(steps):.0f} % of the time"
 
 
 def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:

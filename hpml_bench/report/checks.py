@@ -40,7 +40,6 @@ CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
 """Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
 LAST_LOSSES = 20
 """Steps whose mean is the final training loss."""
-CHECK_FAILED = "self-check failed"
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""
 _decisive = attrgetter(*DECISIVE)
@@ -82,7 +81,21 @@ class RunFigures:
 def self_checks(run: RunFigures) -> tuple[Check, ...]:
     """Return all self-checks of a run; those of steps are left out where it trained nothing."""
     trains = any(run.parameters.values()) or run.consumed.steps
-    return (*(_of_training(run) if trains else ()), *_of_result(run))
+    indices, name = run.predictions.index.tolist(), run.task.headline.removeprefix("test_")
+    complete = sorted(indices) == list(range(run.test_rows))
+    rows = f"{len(indices)} predictions of {len(set(indices))} rows for {run.test_rows} test rows"
+    reported = run.metric(run.task.headline)
+    stored, mean = run.task.evaluate(run.predictions)[name], float(run.task.scores(run.predictions).mean())
+    given = all(math.isclose(reported, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
+    scores = f"{name} {reported:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
+    # trainable = those the optimizer has = those that got a gradient
+    counts = ", ".join(f"{count:,} {name}" for name, count in run.parameters.items())
+    return (
+        *(_of_training(run) if trains else ()),
+        Check(name="predictions", passed=complete, detail=rows),
+        Check(name=name, passed=given, detail=scores),
+        Check(name="parameters", passed=len(set(run.parameters.values())) == 1, detail=counts),
+    )
 
 
 def _of_training(run: RunFigures) -> Iterator[Check]:
@@ -124,21 +137,6 @@ def validation_scores(task: Task, points: Iterable[Point]) -> dict[int, float]:
     """Return step -> score of the validation rows, NaN where it is undefined."""
     name = f"validation_{task.headline.removeprefix('test_')}"
     return {one.step: math.nan if one.value is None else one.value for one in points if one.metric == name}
-
-
-def _of_result(run: RunFigures) -> Iterator[Check]:
-    """Yield the checks of the predictions, the headline by them and by their rows' scores, and trained parameters."""
-    indices, name = run.predictions.index.tolist(), run.task.headline.removeprefix("test_")
-    detail = f"{len(indices)} predictions of {len(set(indices))} rows for {run.test_rows} test rows"
-    yield Check(name="predictions", passed=sorted(indices) == list(range(run.test_rows)), detail=detail)
-    reported = run.metric(run.task.headline)
-    stored, mean = run.task.evaluate(run.predictions)[name], float(run.task.scores(run.predictions).mean())
-    passed = all(math.isclose(reported, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
-    detail = f"{name} {reported:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
-    yield Check(name=name, passed=passed, detail=detail)
-    # trainable = those the optimizer has = those that got a gradient
-    detail = ", ".join(f"{count:,} {name}" for name, count in run.parameters.items())
-    yield Check(name="parameters", passed=len(set(run.parameters.values())) == 1, detail=detail)
 
 
 def _timed(settings: Settings, steps: Sequence[Point]) -> list[float]:
@@ -245,7 +243,7 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
         return Fault("predictions", f"its scores can't be checked: {error}")
     failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
     if failed:
-        return Fault("self-checks", f"{CHECK_FAILED}: {'; '.join(failed)}")
+        return Fault("self-checks", f"self-check failed: {'; '.join(failed)}")
     if PREDICTIONS not in record.files:
         why: str | None = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
     elif scored is None:

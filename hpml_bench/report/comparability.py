@@ -111,12 +111,6 @@ def one_host(record: RunRecord) -> tuple[str, ...] | None:
     return (record.run_id,) if len({frozenset(part.hosts) for part in record.segments}) > 1 else hosts_of(record)
 
 
-def share_a_host(one: RunRecord, other: RunRecord) -> bool:
-    """Return whether two runs share a host; runs that name none are taken to be of one machine."""
-    here, there = one_host(one), one_host(other)
-    return here == there or bool(here and there and set(here) & set(there))
-
-
 def nodes_of(record: RunRecord) -> int:
     return int(Environment.read(record.environment).hardware.get("nodes", 1))
 
@@ -149,10 +143,8 @@ def versions(record: RunRecord) -> dict[str, Any]:
 
 def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
     """Name the settings and digests in which two runs differ."""
-    named = [
-        f"{key} {short(theirs)} instead of {short(ours)}"
-        for key, ours, theirs in differences(settings_of(reference.spec.settings), settings_of(other.spec.settings))
-    ]
+    pairs = differences(settings_of(reference.spec.settings), settings_of(other.spec.settings))
+    named = [f"{key} {short(theirs)} instead of {short(ours)}" for key, ours, theirs in pairs]
     if reference.digests and other.digests:
         pairs = differences(reference.digests.model_dump(), other.digests.model_dump())
         named += [f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs]

@@ -75,7 +75,8 @@ def csv_text(table: Table) -> str:
         for kind, column in (("sd", [sd for _, sd, _ in cells]), ("note", [note for _, _, note in cells])):
             if any(column):
                 columns.append([f"{name} {kind}", *column])
-    writer.writerows([_inert(value) for value in row] for row in zip(*columns, strict=True))
+    for row in zip(*columns, strict=True):
+        writer.writerow(f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell for cell in row)
     return buffer.getvalue()
 
 
@@ -88,12 +89,6 @@ def _parts(shown: str, value: float | str | None) -> tuple[float | str | None, s
     if value is None:
         return value, "", "" if shown == MISSING else shown
     return value, "", found[1] if (found := _MARKED.fullmatch(shown)) else ""
-
-
-def _inert(value: float | str | None) -> float | str:
-    if value is None:
-        return ""
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def latex_table(table: Table) -> str:

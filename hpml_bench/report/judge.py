@@ -41,8 +41,6 @@ ROUNDED = 1e-4
 """Distance of the values that can be measured, over the least cost, from which equal values may be rounded ones."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
-
-
 FUTILE_SEEDS = 5
 """Seeds from which the noise is known well enough to say that no number of seeds that is left would decide."""
 
@@ -116,23 +114,20 @@ class Verdicts:
 
 
 def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
-    """Return the verdicts on one data set's systems.
+    """Return the verdicts on one data set's systems, by another margin than the one that the scores declare if given.
 
-    Args:
-        scores: systems by runs and rows.
-        margin: difference of scores that counts as none; None for the one that the scores declare.
-
-    Raises:
-        UserError: every difference that the score's range allows would lie within the margin, or the declared largest
-            difference of a row isn't one.
-
+    A UserError where every difference that the score's range allows would lie within the margin, or the declared
+    largest difference of a row isn't one.
     """
     scope, why = _scope(scores)
     _check_largest(scores, scope)
-    if margin is not None:
-        _check_margin(scores, margin)
+    low, high = scores.ends
+    if margin is not None and low is not None and high is not None and margin >= high - low:
+        raise UserError(  # else nothing could differ by it
+            f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
+            f"{high:g}; give a smaller difference, in the score's unit"
+        )
     margin = scores.score.margin if margin is None else margin
-    unranked: dict[str, str] = {}
     if scores.race is None or scope not in {"seeds", "seeds and rows"}:
         pairs, unranked = _pairs(scores, scope, margin)
         decided, rounds = _decide(scores, pairs, scores.look), tuple[Round, ...]()
@@ -219,16 +214,6 @@ def _unranked(cost: CostDefinition, values: Mapping[str, Mapping[int, float]], s
     if any(value <= 0 for of in values.values() for value in of.values()):
         return f"ranks compare factors, and {title} is 0 in some runs"
     return None
-
-
-def _check_margin(scores: AlignedScores, margin: float) -> None:
-    """Check that a margin is smaller than the score's range, where that is known: else nothing could differ by it."""
-    low, high = scores.ends
-    if low is not None and high is not None and margin >= high - low:
-        raise UserError(
-            f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
-            f"{high:g}; give a smaller difference, in the score's unit"
-        )
 
 
 def _check_largest(scores: AlignedScores, scope: Scope) -> None:

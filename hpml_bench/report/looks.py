@@ -36,11 +36,8 @@ def look_at(folder: Path, digest: str, of: str = OVER, systems: Iterable[str] = 
     """Return the number, from 1, of the look at scores of this digest, and note it in the folder of their page.
 
     The same scores are the same look. Others of the same data set are the next one if two systems or more are in both.
-    A number that the user states counts as given, and later looks follow it.
-
-    Raises:
-        UserError: the folder's list of looks can't be read or written.
-
+    A number that the user states counts as given, and later looks follow it. A UserError where the folder's list of
+    looks can't be read or written.
     """
     file, named = folder / FILE, tuple(systems)
     try:

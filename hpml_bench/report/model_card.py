@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from hpml_bench.plugins.method import make_method
@@ -35,19 +34,14 @@ LOADS = {
 
 
 def write_card(record: RunRecord, folder: Path) -> None:
-    """Write README.md beside a saved model."""
-    pipeline = make_task(record.spec.settings.task).pipeline
+    """Write README.md beside a saved model: its training, how it is loaded, and its figures."""
+    spec, settings = record.spec, record.spec.settings
+    pipeline = make_task(settings.task).pipeline
     parts = f"FOLDER/{ENCODER}" if pipeline else "FOLDER"
     files = [file for file in LOADS if Path(parts.replace("FOLDER", str(folder)), file).exists()]
     loads = [line.replace("FOLDER", parts) for file in files for line in LOADS[file]]
     if pipeline:
         loads = [*(line.format(*pipeline) for line in PIPELINE), *(loads and [ALONE, *loads])]
-    (folder / "README.md").write_text(card(record, loads), encoding="utf-8")
-
-
-def card(record: RunRecord, loads: Sequence[str]) -> str:
-    """Return the card's Markdown, with the lines of Python that load the model besides our own."""
-    spec, settings = record.spec, record.spec.settings
     options = ", ".join(f"{key}={value}" for key, value in spec.method.options.items()) or "none"
     stored = make_method(spec.method).quantization or settings.quantization
     base = "" if stored is None else f", the base model's linear layers stored in {stored.name}"
@@ -57,10 +51,6 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
             scale, unit = (100, "%") if metric.format.endswith("%") else (1, sanitize(metric.unit))
             shown = with_unit(number(scale * value, metric.format), unit)
             figures.append(f"| {sanitize(metric.title)} | {shown} | {sanitize(metric.definition)} |")
-    own = [
-        "from hpml_bench import load_trained",
-        'model = load_trained("FOLDER")  # with its head, if the task has one',
-    ]
     lines = [
         f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
         "",
@@ -73,7 +63,8 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         "## Load",
         "```python",
         *loads,
-        *own,
+        "from hpml_bench import load_trained",
+        'model = load_trained("FOLDER")  # with its head, if the task has one',
         "```",
         "",
         "## Figures of this run (one seed)",
@@ -82,4 +73,4 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         *figures,
         "",
     ]
-    return "\n".join(lines)
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

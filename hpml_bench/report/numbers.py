@@ -18,9 +18,6 @@ _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
 """Unit -> value from which the larger unit is shown, its size, its name."""
-_MOST_DECIMALS = 6
-_ABOUT_NONE = 0.1
-"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
 
 Shown = tuple[str, float | str | None]
 """Text, and the value behind it; None where there is none."""
@@ -38,25 +35,20 @@ def number(value: float | None, spec: str = ".3g") -> str:
     value = float(f"{value:.12g}")  # one rounding for numbers that differ in their last bits alone
     match = _FORMAT.fullmatch(spec)
     digits, kind = (int(match[1]) if match[1] else None, match[2]) if match else (3, "g")
+    significant = 3 if digits is None else max(1, digits)
     if kind == "d":
         text = f"{round(value):,d}"
     elif kind == "e":
         text = f"{value:.{2 if digits is None else digits}e}"
     elif kind in {"f", "%"}:
         text = f"{value:,.{1 if digits is None else digits}f}"
+    elif abs(value) < 1e-4:
+        text = f"{value:.{significant - 1}e}" if value else "0"
     else:
-        text = _significant(value, 3 if digits is None else max(1, digits))
+        text = f"{value:,.{max(0, significant - 1 - math.floor(math.log10(abs(value))))}f}"
     if not text.strip("-0.,"):  # a negative number that rounds to zero
         return text.removeprefix("-")
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
-
-
-def _significant(value: float, digits: int) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-4:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def cell(value: float | None, spec: str = ".3g") -> Shown:
@@ -81,6 +73,11 @@ def in_bytes(value: float) -> str:
 
 def with_unit(text: str, unit: str) -> str:
     return f"{text} {unit}" if unit else text
+
+
+def titled(title: str, unit: str) -> str:
+    """Return `Training time (s)`."""
+    return f"{title} ({unit})" if unit else title
 
 
 def fact(key: str, value: str) -> str:
@@ -151,17 +148,17 @@ def option_list(options: Mapping[str, Any]) -> str:
 
 def decimals(value: float, significant: int) -> int:
     """Return the decimals that show so many digits of a value above 0, at most six."""
-    return max(0, min(_MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))
+    return max(0, min(6, significant - 1 - math.floor(math.log10(value))))
 
 
 def resolving(difference: float, low: float | None, high: float | None, digits: int) -> int:
     """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
 
-    Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
+    Two digits of the difference, and one of the end, unless that is about 0 beside the difference: under a tenth of it.
     """
     gap = abs(difference)
     ends = [abs(end) for end in (low, high) if end is not None]
-    needed = [decimals(end, 1) for end in ends if end > _ABOUT_NONE * gap and not round(end, digits)]
+    needed = [decimals(end, 1) for end in ends if end > 0.1 * gap and not round(end, digits)]
     needed += [decimals(gap, 2)] if gap and not round(gap, digits) else []
     return max([digits, *needed])
 
@@ -185,7 +182,14 @@ class Quantity:
     @classmethod
     def of(cls, metric: Metric, intervals: Sequence[Interval] = ()) -> Quantity:
         """Return a metric in digits that suit the spread of all methods, and in its own format where none is known."""
-        scale, unit = _scale(metric, max((abs(interval.mean) for interval in intervals), default=0.0))
+        greatest = max((abs(interval.mean) for interval in intervals), default=0.0)
+        if metric.format.endswith("%"):
+            scale, unit = 100.0, "%"
+        elif metric.unit.lower() in {"b", "byte", "bytes"}:
+            size, unit = next(((s, u) for s, u in _BYTES if greatest >= s), _BYTES[-1])
+            scale = 1 / size
+        else:
+            scale, unit = larger_unit(metric.unit, greatest)
         spreads = [interval.sd * scale for interval in intervals if interval.sd]
         if not spreads:  # a format is made for its own unit
             return cls(metric, scale, unit, metric.format if scale in {1.0, 100.0} else ".3g")
@@ -209,7 +213,7 @@ class Quantity:
     @property
     def header(self) -> str:
         """Heading with unit, for a column or an axis."""
-        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+        return titled(self.heading, self.unit)
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
         if value is None or not math.isfinite(value):
@@ -234,15 +238,6 @@ class Quantity:
 
     def _beside(self, value: float, interval: Interval) -> str:
         return beside(value * self.scale, interval.mean * self.scale, self.spec)
-
-
-def _scale(metric: Metric, largest: float) -> tuple[float, str]:
-    if metric.format.endswith("%"):
-        return 100.0, "%"
-    if metric.unit.lower() in {"b", "byte", "bytes"}:
-        size, unit = next(((s, u) for s, u in _BYTES if largest >= s), _BYTES[-1])
-        return 1 / size, unit
-    return larger_unit(metric.unit, largest)
 
 
 def _places(sd: float, largest: float) -> int:

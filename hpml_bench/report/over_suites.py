@@ -21,18 +21,7 @@ from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Axis, Key, Method, PageSummary, Pair, Score, Setup, Values
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.numbers import (
-    MISSING,
-    Cell,
-    capitalized,
-    cell,
-    count_of,
-    number,
-    p_cell,
-    p_value,
-    rank,
-    sentence_list,
-)
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, count_of, p_cell, p_value, rank, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.errors import UserError
@@ -59,7 +48,7 @@ class OfSuite:
         settings = reference.spec.settings
         about: dict[str, Cell] = {
             "Suite": answer.suite, "Model": answer.model, "Data": answer.data, "Task": settings.task.name,
-            "Score": answer.score.title, "Test rows": (number(answer.rows, "d"), float(answer.rows)),
+            "Score": answer.score.title, "Test rows": cell(answer.rows, "d"),
             "Seeds": answer.seeds, "Budget": answer.setup.budget, "Device": answer.setup.device,
             "Protocol": reference.protocol_id or MISSING,
         }  # fmt: skip
@@ -92,7 +81,10 @@ class Suites:
 
     @classmethod
     def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
-        """Choose what is ranked; a UserError where under two suites can be, or they share under two methods."""
+        """Choose what is ranked: suites, and methods of which all have a score, as the same kind.
+
+        A UserError where under two suites can be ranked, or they share under two methods.
+        """
         ranked: list[OfSuite] = []
         apart: dict[str, str] = {}
         for suite in suites:
@@ -107,7 +99,17 @@ class Suites:
         if len(ranked) < 2:
             why = "; ".join(f"{name}: {reason}" for name, reason in apart.items())
             raise UserError(f"a page over {noun}s takes two or more of different model, data or task ({why or 'one'})")
-        methods, others = _shared(ranked)
+        shared = dict.fromkeys(name for suite in ranked for name in suite.kinds)
+        others: dict[str, str] = {}
+        for name in shared:
+            lacking = [suite.name for suite in ranked if suite.answer.by_name.get(name) is None
+                       or "score" not in suite.answer.by_name[name].values]  # fmt: skip
+            kinds = {suite.kinds[name] for suite in ranked if name in suite.kinds}
+            if lacking:
+                others[name] = f"{sentence_list(lacking)} {'has' if len(lacking) == 1 else 'have'} no score of it"
+            elif len(kinds) > 1:
+                others[name] = f"it is {sentence_list(sorted(kinds))} in different suites"
+        methods = tuple(name for name in shared if name not in others)
         if len(methods) < 2:
             names, compared = sentence_list([suite.name for suite in ranked]), ranked[0].answer.noun
             raise UserError(f"{names} share fewer than two {compared}s, so that nothing can be ranked over them")
@@ -164,21 +166,6 @@ class Suites:
     def interval(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Return the ends of a mean rank's interval; none where nothing is tested: few suites have few resamples."""
         return self.found.intervals[name] if self.tested else (None, None)
-
-
-def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the methods that every suite has a score of, as the same kind; and why others are not ranked."""
-    names = dict.fromkeys(name for suite in suites for name in suite.kinds)
-    why: dict[str, str] = {}
-    for name in names:
-        lacking = [suite.name for suite in suites if suite.answer.by_name.get(name) is None
-                   or "score" not in suite.answer.by_name[name].values]  # fmt: skip
-        kinds = {suite.kinds[name] for suite in suites if name in suite.kinds}
-        if lacking:
-            why[name] = f"{sentence_list(lacking)} {'has' if len(lacking) == 1 else 'have'} no score of it"
-        elif len(kinds) > 1:
-            why[name] = f"it is {sentence_list(sorted(kinds))} in different suites"
-    return tuple(name for name in names if name not in why), why
 
 
 def answer_over(suites: Suites) -> PageSummary:

@@ -6,7 +6,7 @@ What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any, cast
@@ -20,7 +20,6 @@ from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
-FOLDER = "peft"
 HOLDS = "train_time_holds"
 """Key beside `train_time`: what the time holds, since PEFT's own holds more than training."""
 TEST_ROWS = "test rows"
@@ -43,12 +42,11 @@ PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 """Packages that `meta_info.package_info` names."""
 
 
-def files_of(results: Results) -> dict[str, str]:
-    return {
-        f"{record.run_id}.json": json.dumps(as_peft(results, method, record), indent=2, allow_nan=False) + "\n"
-        for method in results.methods
-        for record in results.runs(method)
-    }
+def files_of(results: Results) -> Iterator[tuple[str, str]]:
+    for method in results.methods:
+        for record in results.runs(method):
+            text = json.dumps(as_peft(results, method, record), indent=2, allow_nan=False)
+            yield f"peft/{record.run_id}.json", f"{text}\n"
 
 
 def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
@@ -57,6 +55,16 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
     method_config = {"peft_type": kind, "method": spec.method, **spec.options}
     memory = max((peak for name in RESERVED if (peak := _value(record, name)) is not None), default=None)
     trainable, head = (_value(record, f"{what}_parameters") for what in ("trainable", "head"))
+    windows, consumed = _windows(results, method, record), record.consumed
+    # PEFT's test accuracy is a share of right rows, so another score isn't one
+    score, binary = _value(record, results.quality), results.task.binary
+    test: dict[str, Any] = {
+        "step": consumed.steps if consumed else None, ACCURACY: score if binary else None,
+        TEST_ROWS: results.test_rows, **({} if binary else {results.quality: score}),
+        "train loss": windows[-1]["train loss"] if windows else None,
+        "train samples": consumed.samples if consumed else None,
+        "train total tokens": consumed.real_tokens if consumed else None, "forgetting": _value(record, "forgetting"),
+    }  # fmt: skip
     return {
         "run_info": {
             "created_at": record.started, "total_time": record.seconds, "experiment_name": method, "peft_branch": None,
@@ -72,8 +80,7 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
             "file_size": _whole(_value(record, "saved_bytes")),
             "num_trainable_params": None if trainable is None or head is None else round(trainable + head),
             "num_total_params": _whole(_value(record, "total_parameters")),
-            "status": "success", "metrics": [*(windows := _windows(results, method, record)),
-                                             _test(results, record, windows)],
+            "status": "success", "metrics": [*windows, test],
         },
         "meta_info": _meta_info(record) | {UNRANKED: results.aligned.unranked or None},
     }  # fmt: skip
@@ -130,19 +137,6 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
             "accelerator": _text(cards[0].get("name")) if cards else None,
         },
         "pytorch_info": None, PROTOCOL: record.protocol_id, HOSTS: " ".join(hosts_of(record) or ()) or None,
-    }  # fmt: skip
-
-
-def _test(results: Results, record: RunRecord, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the last of the metrics: PEFT's test accuracy is a share of right rows, so another score isn't one."""
-    score = _value(record, results.quality)
-    consumed = record.consumed
-    return {
-        "step": consumed.steps if consumed else None, ACCURACY: score if results.task.binary else None,
-        TEST_ROWS: results.test_rows, **({} if results.task.binary else {results.quality: score}),
-        "train loss": windows[-1]["train loss"] if windows else None,
-        "train samples": consumed.samples if consumed else None,
-        "train total tokens": consumed.real_tokens if consumed else None, "forgetting": _value(record, "forgetting"),
     }  # fmt: skip
 
 

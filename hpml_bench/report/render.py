@@ -150,7 +150,14 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
 def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
     """Yield the files of a format, by their names in the report's folder."""
     if kind == "html":
-        yield "report.html", _page(page)
+        folder = packaged("templates", "templates")
+        sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
+            [path.read_text(encoding="utf-8") for name in ("report", "answer", "chooser")
+             if (path := folder / f"{name}.{kind}").is_file()]
+            for kind in ("css", "js")
+        )  # fmt: skip
+        sheets += screen.sheets(page.answer)
+        yield "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs)
     elif kind == "md":
         environment = _environment(html=False, open_pairs=page.open_pairs)
         yield "report.md", environment.get_template("report.md.j2").render(_context(page))
@@ -162,9 +169,9 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
         for of in pictures_of(page):
             yield f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")
     elif page.results is not None:
-        from hpml_bench.report import peft
+        from hpml_bench.report.peft import files_of
 
-        yield from ((f"{peft.FOLDER}/{name}", text) for name, text in peft.files_of(page.results).items())
+        yield from files_of(page.results)
 
 
 def load_libraries() -> None:
@@ -264,17 +271,6 @@ def _context(page: Page) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _page(page: Page) -> str:
-    folder = packaged("templates", "templates")
-    sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
-        [path.read_text(encoding="utf-8") for name in ("report", "answer", "chooser")
-         if (path := folder / f"{name}.{kind}").is_file()]
-        for kind in ("css", "js")
-    )  # fmt: skip
-    sheets += screen.sheets(page.answer)
-    return _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs)
-
-
 def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
     template = _environment(html=True, open_pairs=open_pairs).get_template("report.html.j2")
     return template.render(context, sheets=sheets, scripts=scripts, policy=policy(sheets, scripts))
@@ -285,14 +281,7 @@ def plain_page(
 ) -> str:
     """Return a page without a first screen or scripts: a headline, and sections of which each is a part of its own.
 
-    Args:
-        name: what the page is about, in the bar at its top.
-        about: more of it, beside the name.
-        headline: outcome, in a line.
-        sections: parts of the page; one whose slug is `setup` begins with the facts.
-        facts: circumstances by title.
-        closing: sentence at the end.
-
+    The bar at its top has `name` and `about`; a section whose slug is `setup` begins with the facts, by title.
     """
     context = {
         "title": headline, "suite": name, "about": about, "headline": headline, "facts": facts, "closing": closing,

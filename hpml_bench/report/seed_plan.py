@@ -13,14 +13,12 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.judge import staying
-from hpml_bench.report.numbers import Cell, cell, number, sentence_list
+from hpml_bench.report.numbers import Cell, cell, number, sentence_list, titled
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, table
 from hpml_bench.system.errors import UserError
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
-
-
 Planned = tuple[str, int, float, float, int | None, int | None, int | None, int | None]
 """A row of the plan: pair, its seeds in the pilot, the standard deviation of its differences within a seed (of
 logarithms where costs are compared by factors), and the least difference that these seeds can find at the first step's
@@ -43,14 +41,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     spread in the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show
     equivalence within that size.
 
-    Args:
-        folder: a suite's results.
-        detect: `METRIC=SIZE`: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`.
-        power: chance with which a difference of that size is to be found, between 0.05 and 1.
-
-    Raises:
-        UserError: there is no pilot, too little in it, an unknown metric, or a size that can't be read.
-
+    `detect` is METRIC=SIZE: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`. A
+    UserError where there is no pilot, too little in it, an unknown metric, or a size that can't be read.
     """
     if not statistics.ALPHA < power < 1:
         raise UserError(f"--power {power:g}: give a probability above {statistics.ALPHA:g} and below 1, such as 0.8")
@@ -153,10 +145,9 @@ def _told(
     counts = [[("none", None) if n is None else cell(n, "d") for n in row[4:]] for row in pairs]
     rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale), *of]
                               for (pair, n, sd, least, *_), of in zip(pairs, counts, strict=True)]  # fmt: skip
-    shown = f" ({unit})" if unit else ""
     columns = (
-        "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, page",
-        "Seeds, cautious", "Seeds, equivalent",
+        "pair", "Pilot seeds", titled("SD over seeds", unit), titled("Detectable now", unit), "Seeds, alone",
+        "Seeds, page", "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)

@@ -27,7 +27,6 @@ from hpml_bench.report.comparability import (
     protocol_but,
     protocol_difference,
     protocol_of,
-    share_a_host,
     short,
     untrained,
 )
@@ -96,10 +95,48 @@ class Selection:
 
     @classmethod
     def of(cls, folder: Path, loaded: LoadedRuns) -> Selection:
-        """Select among the runs of a results folder as they were read; a UserError where there is none."""
-        if not loaded.records:
-            raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
-        return _select(folder, loaded)
+        """Select among the runs of a results folder as they were read; a UserError where there is none.
+
+        The report's protocol is the one with the most comparable runs, among equals the one with the newest.
+        """
+        records, problems = loaded.records, loaded.problems
+        if not records:
+            raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *problems[:3]]))
+        misnamed = {r.run_id: why for r in records if (why := wrong_id(r, loaded.named[r.run_id]))}
+        ok = [record for record in records if record.status == "ok"]
+        stored = predictions.read_all(folder, ok)
+        groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in grouped(ok, protocol_of).items()}
+        primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
+        unfinished = tuple(record for record in records if record.status != "ok")
+        if primary is None:
+            size = Counter(map(protocol_of, unfinished))
+            reference = max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))
+            return cls(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
+        costed = _costed(primary.compared)
+        alike = protocol_but(primary.newest, world_size=None)  # which differ in the number of ranks alone
+        rest = [group for group in groups.values() if group is not primary]
+        scaled = [
+            g for g in rest if g.compared and primary.compared and protocol_but(g.newest, world_size=None) == alike
+        ]
+        others = [group for group in rest if group not in scaled]
+        excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
+        counted = _of_shared_seeds(costed, scaled)
+        checkpointed = _of_checkpointing(costed, others)
+        used = {record.run_id for record in (*counted, *checkpointed)}
+        for group in (*scaled, *others):
+            if idle := tuple(record for record in group.compared if record.run_id not in used):
+                why = protocol_difference(primary.newest, group.newest)
+                if group in scaled:
+                    why += "; no run of that method and seed on the same host to scale from"
+                    why += "" if all(map(alone, (primary.newest, *idle))) else ", of runs without others on their host"
+                excluded.append(Excluded(idle, why, "protocol"))
+            apart = group.excluded if group in others else ()
+            excluded += [Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in apart]
+        return cls(
+            folder, primary.newest, primary.compared, frozenset(record.run_id for record in costed), counted,
+            checkpointed, {record.run_id: stored[record.run_id] for record in primary.compared},
+            LeftOut(unfinished, tuple(excluded), problems),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,47 +150,6 @@ class _Group:
     def newest(self) -> RunRecord:
         runs = self.compared or tuple(record for group in self.excluded for record in group.records)
         return max(runs, key=lambda record: (record.started, record.run_id))
-
-
-def _select(folder: Path, loaded: LoadedRuns) -> Selection:
-    """Select among the readable records of a folder.
-
-    The report's protocol is the one with the most comparable runs, among equals the one with the newest.
-    """
-    records, problems = loaded.records, loaded.problems
-    misnamed = {r.run_id: why for r in records if (why := wrong_id(r, loaded.named[r.run_id]))}
-    ok = [record for record in records if record.status == "ok"]
-    stored = predictions.read_all(folder, ok)
-    groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in grouped(ok, protocol_of).items()}
-    primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
-    unfinished = tuple(record for record in records if record.status != "ok")
-    if primary is None:
-        size = Counter(map(protocol_of, unfinished))
-        reference = max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))
-        return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
-    costed = _costed(primary.compared)
-    alike = protocol_but(primary.newest, world_size=None)  # which differ in the number of ranks alone
-    rest = [group for group in groups.values() if group is not primary]
-    scaled = [g for g in rest if g.compared and primary.compared and protocol_but(g.newest, world_size=None) == alike]
-    others = [group for group in rest if group not in scaled]
-    excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
-    counted = _of_shared_seeds(costed, scaled)
-    checkpointed = _of_checkpointing(costed, others)
-    used = {record.run_id for record in (*counted, *checkpointed)}
-    for group in (*scaled, *others):
-        if idle := tuple(record for record in group.compared if record.run_id not in used):
-            why = protocol_difference(primary.newest, group.newest)
-            if group in scaled:
-                why += "; no run of that method and seed on the same host to scale from"
-                why += "" if all(map(alone, (primary.newest, *idle))) else ", of runs without others on their host"
-            excluded.append(Excluded(idle, why, "protocol"))
-        apart = group.excluded if group in others else ()
-        excluded += [Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in apart]
-    return Selection(
-        folder, primary.newest, primary.compared, frozenset(record.run_id for record in costed), counted,
-        checkpointed, {record.run_id: stored[record.run_id] for record in primary.compared},
-        LeftOut(unfinished, tuple(excluded), problems),
-    )  # fmt: skip
 
 
 def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
@@ -218,11 +214,7 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
         host, most = max(by_host.items(), key=lambda one: (len(one[1]), max(record.started for record in one[1])))
         if len(most) > 1 or len(by_host) == 1:
             chosen[seed] = host
-    return tuple(
-        record
-        for record in runs
-        if untrained(record) or (record.spec.seed in chosen and one_host(record) == chosen[record.spec.seed])
-    )
+    return tuple(r for r in runs if untrained(r) or (r.spec.seed in chosen and one_host(r) == chosen[r.spec.seed]))
 
 
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -266,6 +258,9 @@ def _like(
 
     def like(record: RunRecord) -> bool:
         own = base.get((method_of(record), record.spec.seed))
-        return own is not None and alone(record) and same(record, own) and share_a_host(record, own)
+        if own is None or not alone(record) or not same(record, own):
+            return False
+        here, there = one_host(record), one_host(own)  # runs that name none are taken to be of one machine
+        return here == there or bool(here and there and set(here) & set(there))
 
     return [list(filter(like, group.compared)) for group in groups]

@@ -119,12 +119,7 @@ def parts(sections: Sequence[Section], noun: Literal["method", "system"] = "meth
 
 
 def placed(module: ModuleType, name: str, section: Section) -> Section:
-    """Return a section with what its module says of its place: `question`, `about`, `folded`.
-
-    Raises:
-        UserError: there is no such question.
-
-    """
+    """Return a section with its module's `question`, `about` and `folded`; a UserError where that is no question."""
     place = {key: getattr(module, key) for key in ("question", "about", "folded") if hasattr(module, key)}
     if place.get("question", "setup") not in TITLES:
         known = ", ".join(get_args(Question))

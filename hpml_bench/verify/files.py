@@ -6,7 +6,7 @@ import getpass
 import math
 import re
 import tempfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -114,20 +114,16 @@ def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tupl
     """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
     compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
     for path in (path for path in evidence.files if path.suffix != ".safetensors"):  # weights look like anything
-        content = _content(path)
+        if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
+            content = path.read_bytes()
+        else:  # whose texts are compressed there
+            said = stored.texts
+            texts = () if said is None else (said.question, said.expected, said.answer or ())
+            content = "\n".join(text for column in texts for text in column).encode()
         for what, pattern in compiled.items():  # one after the other is quicker than all at once
             for found in islice(pattern.finditer(content), MOST):
                 line = content[: found.start()].count(b"\n") + 1
                 yield f"{evidence.name(path)}:{line}", what, found
-
-
-def _content(path: Path) -> bytes:
-    """Return the content of a file; of predictions the texts, which are compressed there."""
-    if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
-        return path.read_bytes()
-    said = stored.texts
-    texts = () if said is None else (said.question, said.expected, said.answer or ())
-    return "\n".join(text for column in texts for text in column).encode()
 
 
 def page(evidence: Evidence) -> Iterator[Finding]:
@@ -135,34 +131,28 @@ def page(evidence: Evidence) -> Iterator[Finding]:
     folder = evidence.folder
     if evidence.selection is None:
         return
-    there = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern)))
-    if not there and not (folder / "report.json").exists():
+    there, given = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern))), dict[Path, str]()
+    if there or (folder / "report.json").exists():
+        load_libraries()
+        made = page_of(Results.of(evidence.selection))
+        with tempfile.TemporaryDirectory() as name:
+            fresh = Path(name)
+            try:
+                write_page(made, fresh, there or ("md",))
+            except UserError as error:
+                yield Finding("not checked", f"the report can't be written again: {error}")
+                return
+            given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
+    else:
         yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")
-        yield from _other_pages(evidence, ())
-        return
-    load_libraries()
-    made = page_of(Results.of(evidence.selection))
-    with tempfile.TemporaryDirectory() as name:
-        fresh = Path(name)
-        try:
-            write_page(made, fresh, there or ("md",))
-        except UserError as error:
-            yield Finding("not checked", f"the report can't be written again: {error}")
-            return
-        given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
-        for path, content in sorted(given.items()):
-            if (folder / path).exists() and not same(_text(folder / path), content):
-                yield failed(path.as_posix(), "is not what the records give", AGAIN)
-        for path in sorted(path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])):
-            if path not in given:
-                yield failed(path.as_posix(), "is no part of the report that the records give", AGAIN)
-        yield from _other_pages(evidence, given)
-
-
-def _other_pages(evidence: Evidence, written: Container[Path]) -> Iterator[Finding]:
-    """Yield the pages and charts that the report doesn't write."""
+    for path, content in sorted(given.items()):
+        if (folder / path).exists() and not same(_text(folder / path), content):
+            yield failed(path.as_posix(), "is not what the records give", AGAIN)
+    for path in sorted(path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])):
+        if path not in given:
+            yield failed(path.as_posix(), "is no part of the report that the records give", AGAIN)
     for path in evidence.files:
-        if path.suffix.lower() in PAGES and path.relative_to(evidence.folder) not in written:
+        if path.suffix.lower() in PAGES and path.relative_to(folder) not in given:
             what = "is no page of the report; nothing compares it with records"
             yield Finding("not checked", f"{evidence.name(path)}: {what}")
 

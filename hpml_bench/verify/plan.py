@@ -14,7 +14,7 @@ from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import method_identity
-from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
+from hpml_bench.suite.suite import load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled
 from hpml_bench.sweep.race import due
 from hpml_bench.system.environment import PACKAGES
@@ -82,7 +82,18 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
     if declared is None:  # `planned` says so
         return
     for record in evidence.records:
-        yield from _unlike_suite(declared, record)
+        spec = record.spec
+        if spec.suite != declared.name:
+            yield failed(record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}")
+        if spec.method.name not in declared.methods:
+            yield failed(record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have")
+        else:
+            planned = method_identity(declared.method(spec.method.name))
+            for key, said, own in differences(planned, method_identity(spec.method)):
+                yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
+        if record.declared is not None and record.declared.margin != declared.margin:
+            was, now = map(_margins, (record.declared.margin, declared.margin))
+            yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
     for record in evidence.compared:
         pairs = differences(settings_of(declared.settings), settings_of(record.spec.settings))
         named = [f"{key} {short(own)} instead of {short(said)}" for key, said, own in pairs]
@@ -96,21 +107,6 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
         was, now = _margins(packaged), _margins(declared.margin)
         what = f"declares the margins {now}, and the packaged suite {declared.name} {was}"
         yield Finding("not checked", f"{SUITE}: {what}: no file shows whether they were declared before the results")
-
-
-def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Finding]:
-    spec = record.spec
-    if spec.suite != declared.name:
-        yield failed(record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}")
-    if spec.method.name not in declared.methods:
-        yield failed(record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have")
-    else:
-        planned = method_identity(declared.method(spec.method.name))
-        for key, said, own in differences(planned, method_identity(spec.method)):
-            yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
-    if record.declared is not None and record.declared.margin != declared.margin:
-        was, now = map(_margins, (record.declared.margin, declared.margin))
-        yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
 
 
 def _margins(margin: Any) -> str:
@@ -190,25 +186,18 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
     began: dict[str, datetime] = {}
     by_host: dict[str, list[RunRecord]] = {}
     for record in evidence.records:
-        if (found := _began(record)) is None:
+        try:
+            found = datetime.fromisoformat(record.started)
+        except ValueError:
             yield failed(record.run_id, f"began at {short(record.started)}, which is no time")
             continue
-        began[record.run_id] = found
+        began[record.run_id] = found = found if found.tzinfo else found.replace(tzinfo=UTC)
         if found > datetime.now(UTC) + TO_COME:
             yield failed(record.run_id, f"began at {record.started}, which is to come")
         for host in hosts_of(record) or ("",):
             by_host.setdefault(host, []).append(record)
     for records in by_host.values():
         yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.order or 0, one.run_id)), began)
-
-
-def _began(record: RunRecord) -> datetime | None:
-    """Return when a run began; None where its record says no time."""
-    try:
-        found = datetime.fromisoformat(record.started)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
@@ -244,17 +233,13 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
         elif said["fingerprint"] != digest(said["hardware"], 12):
             what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"
             yield failed(record.run_id, f"{what}, {digest(said['hardware'], 12)}")
-    kinds = grouped(evidence.compared, lambda record: digest(_software(record)))
+    software = {r.run_id: {key: r.environment.get(key) for key in SOFTWARE} for r in evidence.compared}
+    kinds = grouped(evidence.compared, lambda record: digest(software[record.run_id]))
     usual = max(kinds.values(), key=len, default=[])
     for record in evidence.compared:
-        pairs = differences(_software(usual[0]), _software(record))
-        if pairs:
+        if pairs := differences(software[usual[0].run_id], software[record.run_id]):
             named = ", ".join(f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs)
             yield failed(record.run_id, f"ran with {named}")
-
-
-def _software(record: RunRecord) -> dict[str, Any]:
-    return {key: record.environment.get(key) for key in SOFTWARE}
 
 
 def protocol(evidence: Evidence) -> Iterator[Finding]:

@@ -89,23 +89,21 @@ def verify(folder: Path) -> Verified:
             found[of_run] += _found(failed(run.record.run_id, why) for why in of_run(run))
     for check in found.keys() - OF_RUNS:
         found[check] = _found(check(evidence))
-    checks = [
-        printable(name_of(check), finding)
-        for check, findings in found.items()
-        for finding in findings or [_holds(check, evidence)]
-    ]
-    suite = evidence.suite.name if evidence.suite else ""
-    digests = {evidence.name(path): _digest(path) for path in evidence.files}
+    checks = []
+    for check, findings in found.items():
+        if not findings:  # its docstring's first sentence holds
+            sentence = (check.__doc__ or "").splitlines()[0].rstrip(".")
+            findings.append(Finding("ok", sentence[0].lower() + sentence[1:]) if evidence.records
+                            else Finding("not checked", "no record can be read"))  # fmt: skip
+        checks += [printable(name_of(check), finding) for finding in findings]
+    suite, digests = evidence.suite.name if evidence.suite else "", dict[str, str]()
+    for path in evidence.files:
+        try:
+            digests[evidence.name(path)] = sha256(path)
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None
     ordered = sorted(checks, key=lambda check: WORST.index(check.state))
     return Verified(folder, suite, len(evidence.records), tuple(ordered), digests)
-
-
-def _holds(check: Callable[..., Any], evidence: Evidence) -> Finding:
-    """Return the finding of a check that found nothing wrong: its docstring's first sentence."""
-    if not evidence.records:
-        return Finding("not checked", "no record can be read")
-    sentence = (check.__doc__ or "").splitlines()[0].rstrip(".")
-    return Finding("ok", sentence[0].lower() + sentence[1:])
 
 
 def _found(findings: Iterable[Finding]) -> list[Finding]:
@@ -119,10 +117,3 @@ def _found(findings: Iterable[Finding]) -> list[Finding]:
     except Exception as error:
         found.append(Finding("failed", f"can't be checked ({type(error).__name__}: {error})"))
     return found
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None

@@ -26,6 +26,9 @@ class Fact(NamedTuple):
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
     """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
+    names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
+    skewed = [method.name for method in answer.methods if method.name in names]
+    care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
     found = (
         Fact("Difference", _difference(answer), "#sure"),
         Fact("Cost", _cost(answer), "#cost"),
@@ -33,7 +36,7 @@ def facts(answer: PageSummary) -> tuple[Fact, ...]:
         Fact("Worth it?", _worth_it(answer), "#sure"),
         Fact("Cheaper", _cheaper(answer), "#cost"),
         Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", _care(answer), "#wrong"),
+        Fact("Take care", care, "#wrong"),
         Fact("Sure?", _sure(answer), "#sure"),
         Fact("Next", _next(answer), "#sure"),
     )
@@ -129,36 +132,26 @@ def _cheaper(answer: PageSummary) -> str:
     quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
     if not quicker:
         return _nothing_cheaper(answer, lead, time)
-    tied = _cheapest_tied(answer, lead, time, quicker)
+    # of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first
+    costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
+    least, tied = min(costs, key=costs.__getitem__, default=lead), ""
+    if least not in {lead, *quicker} and lead in costs and costs[least] <= 0.95 * costs[lead]:
+        who, less = _opening(answer, label(answer, least)), round(100 * (1 - costs[least] / costs[lead]))
+        tied = f"{who} may be best too: {less} % less {time.title.lower()} on average. "
     near, fastest = quicker[0], answer.winner(time.key)
     noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - pair.seen_from(near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
-    text = f"{tied}{text}{_far(answer, near, lead)}{_smaller(answer, near, lead)}."
+    text = f"{tied}{text}{_far(answer, near, lead)}"
+    if (size := answer.axis("size")) and near in answer.top:
+        own, other = (answer.value(method, size.id) or 0.0 for method in (near, lead))
+        text += f", {other / own:.0f} times smaller file" if other > 1.95 * own > 0 else ""
+    text += "."
     if fastest not in {None, near} and fastest in quicker:
         text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
     return text
-
-
-def _smaller(answer: PageSummary, name: str, lead: str) -> str:
-    """Return how many times smaller the file of a method is that may be best as well, where that is twice or more."""
-    size = answer.axis("size")
-    if size is None or name not in answer.top:
-        return ""
-    own, other = (answer.value(method, size.id) or 0.0 for method in (name, lead))
-    return f", {other / own:.0f} times smaller file" if other > 1.95 * own > 0 else ""
-
-
-def _cheapest_tied(answer: PageSummary, lead: str, time: Axis, quicker: Sequence[str]) -> str:
-    """Return of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first."""
-    costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
-    least = min(costs, key=costs.__getitem__, default=lead)
-    if least in {lead, *quicker} or lead not in costs or costs[least] > 0.95 * costs[lead]:
-        return ""
-    less = round(100 * (1 - costs[least] / costs[lead]))
-    return f"{_opening(answer, label(answer, least))} may be best too: {less} % less {time.title.lower()} on average. "
 
 
 def _far(answer: PageSummary, name: str, lead: str) -> str:
@@ -198,12 +191,6 @@ def _guessing(answer: PageSummary) -> str:
     return f"{who} {'is' if len(below) == 1 else 'are'} not shown to beat guessing."
 
 
-def _care(answer: PageSummary) -> str:
-    names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
-    skewed = [method.name for method in answer.methods if method.name in names]
-    return f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
-
-
 def _sure(answer: PageSummary) -> str:
     tested = [pair for pair in answer.pairs.get("score", ()) if pair.verdict != "untested"]
     if not tested:
@@ -214,7 +201,14 @@ def _sure(answer: PageSummary) -> str:
     if answer.ranks:
         return f"For {answer.over}s like these: {few} over them."
     if answer.over == "row":
-        return _sure_over_rows(answer, few, marked=any(pair.uncertain for pair in tested))
+        rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
+        marked = " Few rows carry some: these are less sure." if any(pair.uncertain for pair in tested) else ""
+        scope = f"For {answer.judged}:"
+        if answer.noun == "method":
+            alike = answer.seeds >= answer.least
+            why = "all seeds of a method score alike" if alike else "another seed may order the methods otherwise"
+            scope = f"Only for these trained models: {why}. For other test rows,"
+        return f"{scope} {few}.{rows}{marked}"
     if (seeds := min(answer.seeds, *(pair.shared for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.verdict == "different" for pair in tested)
@@ -226,16 +220,6 @@ def _sure(answer: PageSummary) -> str:
     if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
         unsure = f"for {several(answer, untested)}, which share{'s' if len(untested) == 1 else ''} too few seeds"
     return f"Not {unsure}. Verdicts hold {held}: {few} here."
-
-
-def _sure_over_rows(answer: PageSummary, few: str, *, marked: bool) -> str:
-    rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-    sure = f"{few}.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
-    if answer.noun != "method":
-        return f"For {answer.judged}: {sure}"
-    others = "another seed may order the methods otherwise"
-    others = others if answer.seeds < answer.least else "all seeds of a method score alike"
-    return f"Only for these trained models: {others}. For other test rows, {sure}"
 
 
 def _next(answer: PageSummary) -> str:

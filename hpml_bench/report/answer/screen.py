@@ -20,7 +20,7 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
-from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
+from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
@@ -30,8 +30,6 @@ BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 ONE_COST = 760
 """Pixels of a screen up to which answer.css shows one cost."""
-PLACES = frozenset(TITLES)
-"""Anchors to which a first screen may link; a page without some of these parts names its own."""
 LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
 """Relations of a method to another, as the page's script reads them."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -44,15 +42,23 @@ CROWDED: Final = 0.2
 def context(answer: PageSummary) -> dict[str, object]:
     of = bars(answer, 84 if answer.numbered else 96)
     chips = {words.verdict(answer, name).chip for name in answer.top}
+    # The page's script reads report.json, with the pairs' relations in place of their numbers: for the score and each
+    # cost a text per method, with a letter per method. 45 methods have 3,000 pairs, which would be half of the page.
+    names = [method.name for method in answer.methods]
+    relations = {
+        by: ["".join(LETTERS[answer.relation(by, one, other)] for other in names) for one in names]
+        for by in ("score", *(axis.key for axis in answer.axes))
+    }
+    data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return {
         "banner": words.banner(answer),
-        "places": PLACES,
+        "places": TITLES.keys(),  # anchors to which it may link; a page without some of these parts names its own
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": facts(answer),
         "noun": answer.noun,
-        "names": [method.name for method in answer.methods],
-        "many": len(answer.methods) > MANY,
+        "names": names,
+        "many": len(names) > MANY,
         "numbered": answer.numbered,
         "pictures": [_picture(answer, drawn) for drawn in pictures(answer)],
         "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
@@ -66,23 +72,8 @@ def context(answer: PageSummary) -> dict[str, object]:
         "bars": of,
         "bar_caption": _caption(answer),
         "rows": tuple(_row(answer, of, method) for method in answer.methods),
-        "data": _data(answer).translate(_ESCAPED),
+        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED),
     }  # fmt: skip
-
-
-def _data(answer: PageSummary) -> str:
-    """Return what the page's script reads: report.json, with the pairs' relations in place of their numbers.
-
-    `relations` has for the score and each cost a text per method, with a letter per method: how the one stands to the
-    other. 45 methods have 3,000 pairs, which would be half of the page.
-    """
-    names = [method.name for method in answer.methods]
-    relations = {
-        by: ["".join(LETTERS[answer.relation(by, one, other)] for other in names) for one in names]
-        for by in ("score", *(axis.key for axis in answer.axes))
-    }
-    content = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def sheets(answer: PageSummary) -> list[str]:
@@ -116,10 +107,10 @@ def _picture(answer: PageSummary, drawn: Picture) -> dict[str, object]:
     """Return a picture in both widths, with its cost, and a sentence on the methods with a score that it lacks."""
     cost = answer.axis(drawn.x.key)
     lost = [method for method in answer.methods if "score" in method.values and cost and cost.id not in method.values]
-    why = "not trained" if all(method.base for method in lost) else "not measured"
-    named = (
-        f"Not drawn: {sentence_list([words.label(answer, method.name) for method in lost])} ({why})." if lost else ""
-    )
+    named = ""
+    if lost:
+        why = "not trained" if all(method.base for method in lost) else "not measured"
+        named = f"Not drawn: {sentence_list([words.label(answer, method.name) for method in lost])} ({why})."
     return {"cost": cost, "drawn": drawn, "wide": svg(drawn), "narrow": svg(drawn, NARROW), "lost": named}
 
 
@@ -154,10 +145,10 @@ def _against(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Pictur
     if not v:
         return None
     at = {name: (of[cost.id].mean, of["score"].mean) for name, of in v.items()}
-    score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
+    score, number, top, turned = answer.score, answer.number, {*answer.top}, answer.score.better == "lower"
     scored = {name: f"{score.title} {score.text(y)}" for name, (_, y) in at.items()}
     values = {name: f"{scored[name]}, {cost.title.lower()} {cost.text(x)}" for name, (x, _) in at.items()}
-    title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
+    title = titled(capitalized(score.title), score.unit) + (", low is good" if turned else "")
     return Picture(
         name=f"answer_{cost.key}",
         caption="",
@@ -168,15 +159,11 @@ def _against(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Pictur
                     turned=turned, good="↑ better"),
         height=340 if len(answer.methods) <= MANY else 330,
         marks=tuple(
-            Mark(at[name], _number(answer, name) or name, answer.number[name],
-                 f"{_number(answer, name, ' ')}{name}: {text}. {said[name]}".strip(), name in top)
+            Mark(at[name], str(number[name]) if answer.numbered else name, number[name],
+                 f"{f'{number[name]} ' if answer.numbered else ''}{name}: {text}. {said[name]}".strip(), name in top)
             for name, text in values.items()
         ),
     )  # fmt: skip
-
-
-def _number(answer: PageSummary, name: str, end: str = "") -> str:
-    return f"{answer.number[name]}{end}" if answer.numbered else ""
 
 
 def _costs(cost: Cost, values: Sequence[float]) -> Axis:
@@ -187,11 +174,10 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
     def text(value: float) -> str:
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", cost.text(value))
 
-    title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
-    share, within = 0.12 if log else 0.14, (0.0,) if low > 0 else ()
     return axes.axis(
-        title, values, share=share, log=log, within=within, text=text if log else None, good="← cheaper", key=cost.key
-    )
+        titled(cost.title, "" if log else cost.unit), values, share=0.12 if log else 0.14, log=log,
+        within=(0.0,) if low > 0 else (), text=text if log else None, good="← cheaper", key=cost.key,
+    )  # fmt: skip
 
 
 # Bars of differences
@@ -227,27 +213,33 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     ends = [sign * end for of in found.values() for end in of if end is not None]
     low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
     axis = Axis(low, high if high > low else low + 1.0)
-    pixel = (axis.high - axis.low) / (width - 12)
     shown: dict[str, Gap] = found | dict.fromkeys(names[:1], (0.0, None, None))
     svg = {}
     for name, of in shown.items():
         differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
-        svg[name] = _drawn(_bar(axis, of, differs, sign, pixel, name in answer.top), width)
+        svg[name] = _bar(axis, of, differs, sign, width, name in answer.top)
     said = dict.fromkeys(names[:1], "best mean")
     for name, (d, *between) in found.items():
         texts = [answer.gap_text(end, unit=False) for end in between if end is not None]
         said[name] = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
-    key = _drawn(_bar(Axis(-32, 0), (-20, -32, -7), True, 1, 1.0, False), 44) if answer.tested_by_score else ""
-    return Bars({name: of[0] for name, of in shown.items()}, svg, said, _scale(axis, pixel, sign, width), key)
+    ticks, pixel = [(0.0, "0")], _pixel(axis, width)
+    if low < 0:  # and a round value left of it
+        step = 10.0 ** math.floor(math.log10(-low))
+        at = max(k * step for k in (1, 2, 5) if k * step <= -low * (1 + 1e-9))
+        ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
+    places = [(min(max(6 + (at - low) / pixel, 14), width - 4), text) for at, text in ticks]
+    marks = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
+    key = _bar(Axis(-32, 0), (-20, -32, -7), True, 1, 44, False) if answer.tested_by_score else ""
+    return Bars({name: of[0] for name, of in shown.items()}, svg, said, small(marks, width, 12, "scale"), key)
 
 
-def _drawn(row: Picture, width: int) -> str:
-    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+def _pixel(axis: Axis, width: int) -> float:
+    return (axis.high - axis.low) / (width - 12)
 
 
-def _bar(axis: Axis, of: Gap, differs: bool, sign: int, pixel: float, top: bool) -> Picture:
+def _bar(axis: Axis, of: Gap, differs: bool, sign: int, width: int, top: bool) -> str:
     """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
-    radius = 3.5 if differs else 3.0
+    radius, pixel = 3.5 if differs else 3.0, _pixel(axis, width)
     d, ends = sign * of[0], sorted(sign * end for end in of[1:] if end is not None)
     if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
         radius = 2.0  # else the mark hides the interval
@@ -260,20 +252,9 @@ def _bar(axis: Axis, of: Gap, differs: bool, sign: int, pixel: float, top: bool)
     ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
     point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
     ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
-    return Picture(
+    row = Picture(
         name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
         segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
         series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
     )  # fmt: skip
-
-
-def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
-    """Return the scale's text: zero, and a round value left of it."""
-    ticks = [(0.0, "0")]
-    if axis.low < 0:
-        step = 10.0 ** math.floor(math.log10(-axis.low))
-        at = max(k * step for k in (1, 2, 5) if k * step <= -axis.low * (1 + 1e-9))
-        ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
-    places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
-    texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
-    return small(texts, width, 12, "scale")
+    return small(layout(row, width).shapes, width, HEIGHT, "diff")

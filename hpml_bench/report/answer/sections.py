@@ -10,7 +10,7 @@ from hpml_bench.plugins.blocks import Fold, Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
 from hpml_bench.report.answer.screen import difference
-from hpml_bench.report.numbers import MISSING, Cell, Shown, capitalized, count_of, number, p_cell, rank, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list, titled
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
@@ -25,16 +25,13 @@ FAULT = 0.2
 """Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
 SHOWN = 4
 """Open pairs that are named; the others are counted."""
-LIKE_FIRST = "The columns are those of the first table of pairs."
 
 
 def answer_table(answer: PageSummary) -> Table:
     score, best = answer.score, answer.methods[0].name if answer.methods else ""
-    unit = f" ({score.difference_unit})" if score.difference_unit else ""
     columns = (
-        answer.noun, f"{score.title} ({score.unit})" if score.unit else score.title,
-        f"difference{unit}", "low", "high", "verdict", "can't tell from",
-        *(f"{axis.title.lower()} ({axis.unit})" if axis.unit else axis.title.lower() for axis in answer.axes),
+        answer.noun, titled(score.title, score.unit), titled("difference", score.difference_unit), "low", "high",
+        "verdict", "can't tell from", *(titled(axis.title.lower(), axis.unit) for axis in answer.axes),
     )  # fmt: skip
     caption = (
         f"{capitalized(answer.noun)}s by {score.title}, with the difference to the best mean, and low and high at its "
@@ -43,27 +40,22 @@ def answer_table(answer: PageSummary) -> Table:
     return table("answer", caption, columns, [_answer_cells(answer, method.name, best) for method in answer.methods])
 
 
-def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Shown]:
+def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
     mean, gap = answer.value(name, "score"), difference(answer, name, best) if name != best else None
-    yield name, name
-    yield (MISSING, None) if mean is None else (answer.score.text(mean, unit=False), mean)
+    yield name
+    yield None if mean is None else (answer.score.text(mean, unit=False), mean)
     for value in gap or (None,) * 3:
-        yield (MISSING, None) if value is None else (answer.gap_text(value, unit=False), value)
+        yield None if value is None else (answer.gap_text(value, unit=False), value)
     behind = ", ".join(answer.related(name, "worse"))
-    verdict = words.verdict(answer, name).chip or (f"behind {behind}" if behind else "")
-    for text in (verdict, ", ".join(answer.related(name, "open"))):
-        yield text or MISSING, text or None
+    yield words.verdict(answer, name).chip or (f"behind {behind}" if behind else None)
+    yield ", ".join(answer.related(name, "open")) or None
     for axis in answer.axes:
         cost = answer.value(name, axis.id)
-        if cost is None:
-            yield MISSING, None
-        else:
-            yield number(cost) if axis.own_units else axis.text(cost, unit=False), cost
+        yield None if cost is None else (number(cost) if axis.own_units else axis.text(cost, unit=False), cost)
 
 
 def places(answer: PageSummary) -> Table:
     """Return a row per method with its place, its score and the score's interval."""
-    unit = f" ({answer.score.unit})" if answer.score.unit else ""
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
@@ -74,7 +66,8 @@ def places(answer: PageSummary) -> Table:
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
         f"worse. Low and high: 95 % of the mean, for {answer.judged}."
     ]
-    columns = (capitalized(answer.noun), "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
+    scored = titled(capitalized(answer.score.title), answer.score.unit)
+    columns = (capitalized(answer.noun), "Place", scored, "Low", "High", "Runs")
     return table("places", f"{capitalized(answer.noun)}s by {answer.score.title}", columns, rows, notes)
 
 
@@ -113,8 +106,8 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
         cells = [_matrix_cell(answer, metric, name, other, mark) for other, mark in zip(names, own, strict=True)]
         rows.append([f"{numbers[name]} {name}" if numbers else name, *cells])
         marks.append((None, *own))
-    unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
-    what = f"difference{unit}, row less column" if axis is None else "factor, row over column"
+    difference_of = f"{titled('difference', answer.score.difference_unit)}, row less column"
+    what = difference_of if axis is None else "factor, row over column"
     heads = (capitalized(answer.noun), *(str(numbers.get(name, name)) for name in names))
     made = table(f"matrix_{metric}", f"{_label(answer, axis)}: {what}", heads, rows)
     return made.model_copy(update={"marks": tuple(marks)})
@@ -218,7 +211,7 @@ def pair_tables(answer: PageSummary) -> Iterator[Table]:
     for axis in tested:
         if answer.pairs.get("score" if axis is None else axis.tested or ""):
             yield _pairs(answer, axis, notes)
-            notes = [LIKE_FIRST]
+            notes = ["The columns are those of the first table of pairs."]
 
 
 def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
@@ -232,12 +225,11 @@ def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
     if never := [f"{a} and {b}" for a, b in combinations(named, 2) if answer.pair(metric, a, b) is None]:
         notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
     if axis is None:
-        what, name, title = "Difference", answer.score.id, answer.score.title
-        unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
+        what, name, title = titled("Difference", answer.score.difference_unit), answer.score.id, answer.score.title
     else:
-        what, unit, name = "Factor", "", metric
+        what, name = "Factor", metric
         title = f"{axis.title.lower()}{' over set-up' if axis.tested != axis.id else ''}"
-    columns = ["Pair", "Verdict", f"{what}{unit}", "Interval", "p", "p (adjusted)"]
+    columns = ["Pair", "Verdict", what, "Interval", "p", "p (adjusted)"]
     columns += ["p of the margin", "p of the margin (Holm)"] if margin else []
     columns += [] if by_rows else ["Detectable"]
     columns += ["Rows to decide"] if by_rows and axis is None else ["Seeds to decide", "Seeds"]
@@ -336,28 +328,23 @@ def each_section(answer: PageSummary) -> Section | None:
 def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
     score, run = method.values.get("score"), "seed" if answer.noun == "method" else "run"
     if score is not None:
-        unit = f" ({answer.score.unit})" if answer.score.unit else ""
         ends = [answer.score.text(end, unit=False) for end in (score.low, score.high) if end is not None]
         own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
-        what = f"{capitalized(answer.score.title)}{unit}, {count_of(len(score.runs), run)}"
+        what = f"{titled(capitalized(answer.score.title), answer.score.unit)}, {count_of(len(score.runs), run)}"
         yield [what, answer.score.text(score.mean, unit=False) + own]
         yield [f"{capitalized(run)} by {run}", ", ".join(answer.score.text(value, unit=False) for value in score.runs)]
+    shown = {"score", *(axis.id for axis in answer.axes)}
     for axis in answer.axes:
-        if axis.id in method.values:
-            yield [axis.title, _cost(answer, axis, method)]
+        if values := method.values.get(axis.id):
+            text = axis.text(values.mean)
+            if not axis.exact and values.low is not None and values.high is not None:
+                low, high = (axis.text(end, unit=False, mean=values.mean) for end in (values.low, values.high))
+                text += f"; 95 % interval {low} to {high}"
+            added = [key for key in method.values if key not in shown]
+            if axis.key == "memory" and added:
+                text += f"; training adds {axis.text(method.values[added[0]].mean)}"
+            yield [axis.title, text]
     for title, value in method.settings:
         yield [title, value]
     if late := answer.under.get(method.name):
         yield ["At the end", f"still improving in {late} of {count_of(method.seeds, 'run')}"]
-
-
-def _cost(answer: PageSummary, axis: Axis, method: Method) -> str:
-    values = method.values[axis.id]
-    text = axis.text(values.mean)
-    if not axis.exact and values.low is not None and values.high is not None:
-        low, high = (axis.text(end, unit=False, mean=values.mean) for end in (values.low, values.high))
-        text += f"; 95 % interval {low} to {high}"
-    added = [key for key in method.values if key not in {"score", *(other.id for other in answer.axes)}]
-    if axis.key == "memory" and added:
-        text += f"; training adds {axis.text(method.values[added[0]].mean)}"
-    return text

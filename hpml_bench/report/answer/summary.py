@@ -14,7 +14,7 @@ from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, P
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
 from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list, slug
 from hpml_bench.report.scores import AlignedScores, CostDefinition, SuiteFacts, entering
-from hpml_bench.statistics import Better, Comparison
+from hpml_bench.statistics import Comparison
 from hpml_bench.system.text import sanitize
 
 TESTS: Mapping[Scope, str] = {
@@ -28,7 +28,6 @@ TESTS: Mapping[Scope, str] = {
     "none": "Nothing is tested.",
 }
 """Tests of pairs of scores."""
-Costs = Mapping[CostDefinition, Axis]
 
 
 def summarize(found: Verdicts) -> PageSummary:
@@ -41,7 +40,7 @@ def summarize(found: Verdicts) -> PageSummary:
     methods.sort(key=lambda method: sign * method.values["score"].mean if "score" in method.values else math.inf)
     pairs = {"score": tuple(_pair(found, c, scale) for c in found.score)}
     pairs |= {
-        axis.tested: tuple(pair_of(c, "lower") for c in found.costs[ranking_cost(scores, cost).column])
+        axis.tested: tuple(_pair(found, c) for c in found.costs[ranking_cost(scores, cost).column])
         for cost, axis in axes.items()
         if axis.tested
     }
@@ -176,7 +175,7 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     return larger_unit(cost.unit, max(means, default=0.0))
 
 
-def _method(found: Verdicts, name: str, own: Method, axes: Costs, scale: float) -> Method:
+def _method(found: Verdicts, name: str, own: Method, axes: Mapping[CostDefinition, Axis], scale: float) -> Method:
     scores, v = found.scores, {}
     if runs := entering_means(found).get(name):
         low, high = own_interval(found, name)
@@ -228,30 +227,25 @@ def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None
     return low if least_end is None else max(low, least_end), high if most_end is None else min(high, most_end)
 
 
-def _pair(found: Verdicts, c: Comparison, scale: float) -> Pair:
-    """Return a pair; where verdicts are for other rows its counts are of rows, also where groups were tested."""
-    scores = found.scores
-    made = pair_of(c, scores.score.better, scale)
-    update: dict[str, object] = {"need": needed(found, c)}
-    if found.by_rows:
-        update["shared"] = scores.count or 0
-    if c.detectable is not None and scores.bounded and c.detectable > scores.range:
-        update["detectable"] = None
-    return made.model_copy(update=update)
+def _pair(found: Verdicts, c: Comparison, scale: float = 1.0) -> Pair:
+    """Return a pair by score, its numbers times `scale`, or by a cost, as factors.
 
-
-def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
-    """Return a pair with its numbers times `scale`, a cost's as factors."""
+    Where verdicts are for other rows its counts are of rows, also where groups were tested.
+    """
 
     def shown(value: float | None) -> float | None:
         return None if value is None else plain(math.exp(value) if c.ratio else scale * value)
 
-    (low, high), least = c.deciding or (None, None), c.detectable
+    scores, (low, high), least = found.scores, c.deciding or (None, None), c.detectable
+    shared, need = c.difference.n, c.seeds_needed
+    if not c.ratio:
+        shared, need = (scores.count or 0) if found.by_rows else shared, needed(found, c)
+        least = None if least is not None and scores.bounded and least > scores.range else least
     return Pair(
-        a=c.a, b=c.b, verdict=c.verdict, winner=c.winner(better),
+        a=c.a, b=c.b, verdict=c.verdict, winner=c.winner("lower" if c.ratio else scores.score.better),
         difference=plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
         ci_low=shown(c.difference.low), ci_high=shown(c.difference.high), decided_low=shown(low),
-        decided_high=shown(high), p=c.p, p_adjusted=c.p_adjusted, need=c.seeds_needed, shared=c.difference.n,
+        decided_high=shown(high), p=c.p, p_adjusted=c.p_adjusted, need=need, shared=shared,
         within_margin=c.verdict == "different" and c.equivalent, uncertain=c.uncertain, p_margin=c.p_equivalent,
         p_margin_adjusted=c.p_equivalent_adjusted,
         detectable=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),

@@ -27,8 +27,6 @@ BECAUSE = {
     "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
-
-
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
 NARROWEST = 40
@@ -169,24 +167,19 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
     spent = statistics.spent_at(answer.look, answer.declared_looks)
     share = f"{100 * statistics.ALPHA * spent:.2g} of the 5 %"
+    seeds = count_of(answer.seeds, "seed") if answer.seeds and repeated else ""
+    if seeds and answer.rounds:
+        least = min(method.seeds for method in answer.methods)
+        few = f"{least} to {seeds}" if least < answer.seeds else seeds
+        seeds = f"{few}, {answer.runs} of at most {answer.most_runs} runs"
+    elif seeds and answer.shared is not None:
+        seeds += f", means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
     parts = (
-        answer.rows_text if answer.methods else "", _seeds(answer) if answer.seeds and repeated else "",
-        setup.budget, where, setup.rates, setup.memory,
+        answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory,
         f"equal: within {answer.margin_text}" if equal else "",
         f"look {answer.look}, which has {share}" if answer.noun == "system" and answer.look > 1 else "",
     )  # fmt: skip
     return tuple(part for part in parts if part)
-
-
-def _seeds(answer: PageSummary) -> str:
-    seeds = count_of(answer.seeds, "seed")
-    if answer.rounds:
-        least = min(method.seeds for method in answer.methods)
-        few = f"{least} to {seeds}" if least < answer.seeds else seeds
-        return f"{few}, {answer.runs} of at most {answer.most_runs} runs"
-    if answer.shared is None:
-        return seeds
-    return f"{seeds}, means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
 
 
 # The banner and the rows
@@ -262,22 +255,17 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
     base = [label(answer, name) for name in names if answer.by_name[name].base]
     trained = [name for name in names if not answer.by_name[name].base]
     if answer.numbered:
-        ranges = [f"no. {_ranges(sorted(answer.number[name] for name in trained))}"] if trained else []
-        return sentence_list([*ranges, *base], last)
+        runs: list[list[int]] = []
+        for one in sorted(answer.number[name] for name in trained):
+            if runs and one == runs[-1][-1] + 1:
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+        ranges = [f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+        return sentence_list([*([f"no. {', '.join(ranges)}"] if ranges else []), *base], last)
     if len(names) <= NAMED:
         return sentence_list([*trained, *base], last)
     return sentence_list([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return `1–3, 5`."""
-    runs: list[list[int]] = []
-    for one in numbers:
-        if runs and one == runs[-1][-1] + 1:
-            runs[-1].append(one)
-        else:
-            runs.append([one])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 # The lines in a terminal
@@ -319,10 +307,9 @@ def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
     names = [name if len(name) <= longest else f"{name[: longest - 3]}..." for name in names]
     if answer.numbered:
         names = [f"{at:2} {name}" for at, name in enumerate(names, 1)]
-    unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
     shown = ["-" if score is None else answer.score.text(score, unit=False) for score in scores]
-    columns = [[answer.noun, *names], [answer.score.title + unit, *shown]]
+    columns = [[answer.noun, *names], [with_unit(answer.score.title, answer.score.unit), *shown]]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
         header = SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")

@@ -20,31 +20,35 @@ def axis(
     text: Callable[[float], str] | None = None,
     **more: Any,
 ) -> Axis:
-    """Return an axis with some room (a share of the values' range) around values, and about five ticks.
+    """Return an axis with some room at each end (a share of the values' range) around values, and about five ticks.
 
-    Args:
-        title: what it shows, with its unit.
-        values: all values on it.
-        share: room at each end.
-        log: logarithmic, of the values above 0, if they span a factor of 5.
-        within: values that no end passes where all values lie on one side of them, as 0 and 100 of per cent.
-        text: text of a tick's value.
-        more: other fields of the axis.
-
+    It is logarithmic with `log`, of the values above 0, if they span a factor of 5. No end passes a value of `within`
+    where all values lie on one side of it, as of 0 and 100 of per cent. `more` are other fields of the axis.
     """
     title = capitalized(title)
     above = [value for value in values if value > 0]
     if log and max(above) >= 5 * min(above):  # a smaller span has too few round values
         low, high = map(math.exp, _range(list(map(math.log, above)), share))
-        marked, text = _powers(low, high), text or "{:g}".format
+        decades, text = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1), text or "{:g}".format
+        for round_ones in ((1,), (1, 3), (1, 2, 5)):
+            marked = [k * 10.0**decade for decade in decades for k in round_ones if low < k * 10.0**decade < high]
+            if len(marked) >= 3:
+                break
     else:
         low, high = _range(values, share)
         low = max([low, *(end for end in within if end <= min(values) and (end < max(values) or end == within[0]))])
         high = min([high, *(end for end in within if end >= max(values) and end > low)])
-        log, (step, at) = False, _steps(low, high)
+        for count in range(5, 40):  # until there are three ticks or more
+            raw = (high - low) / count
+            power = 10.0 ** math.floor(math.log10(raw))
+            step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * (1 - 1e-9))
+            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+            if last - first >= 2:
+                break
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"
-        marked, text = [k * step for k in at], text or (lambda value: number(value, spec))
+        log, text = False, text or (lambda value: number(value, spec))
+        marked = [k * step for k in range(first, last + 1)]
     return Axis(low, high, title, tuple((value, text(value)) for value in marked), log, **more)
 
 
@@ -64,24 +68,3 @@ def _range(values: Sequence[float], share: float) -> tuple[float, float]:
     if spread <= 1e-9 * max(abs(low), abs(high)):
         spread, share = abs(high) or 1.0, max(share, 0.05)
     return low - share * spread, high + share * spread
-
-
-def _steps(low: float, high: float) -> tuple[float, range]:
-    """Return the round distance of ticks and their multiples of it, at least three."""
-    for count in range(5, 40):
-        raw = (high - low) / count
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * (1 - 1e-9))
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first >= 2:
-            break
-    return step, range(first, last + 1)
-
-
-def _powers(low: float, high: float) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for within in ((1,), (1, 3), (1, 2, 5)):
-        at = [k * 10.0**decade for decade in decades for k in within if low < k * 10.0**decade < high]
-        if len(at) >= 3:
-            break
-    return at

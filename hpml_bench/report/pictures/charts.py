@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from typing import Any, NamedTuple, get_args
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
-from hpml_bench.report.jobs import JobTimes, SweepTimes
-from hpml_bench.report.numbers import number
+from hpml_bench.report.jobs import SweepTimes
+from hpml_bench.report.numbers import number, titled
 from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
@@ -83,7 +83,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
         x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
-        y=axis(f"{title} ({unit.strip()})" if unit else title, heights, within=ends_of(unit.strip()), grid=True),
+        y=axis(titled(title, unit.strip()), heights, within=ends_of(unit.strip()), grid=True),
         series=tuple(series),
     )
 
@@ -184,7 +184,7 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
     groups = {metric: label for metric, label in groups.items() if results.values(metric)}
     units = ((quantity.scale, quantity.unit) for quantity in (quantity_of(results, metric) for metric in groups))
     scale, unit = min(units, default=(1.0, ""))
-    header = f"{title} ({unit})" if unit else title
+    header = titled(title, unit)
     drawn = [
         (method, label, index / len(groups), interval.mean * scale)
         for method in results.methods
@@ -236,7 +236,20 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
     order = ["queued", "preparing", "idle", *(sanitize(method, 30) for method in results.methods), OTHER]
     count = len(times.jobs)
     row = min(JOB_ROW, TALLEST / count)
-    found = [bar for at, job in enumerate(times.jobs) for bar in _bars(results, times, job, at, row, size)]
+    style, found = styles(results.methods), list[Segment]()
+
+    def draw(at: int, begin: float, end: float, tone: Tone, height: float, label: str, *how: Any) -> None:
+        start, stop = (((time - times.first) / size, float(at)) for time in (begin, end))
+        found.append(Segment(start, stop, tone, height * row, label, *how))
+
+    for at, job in enumerate(times.jobs):
+        draw(at, job.queued, job.began, "ink", 0.7, "queued", 0.5, "hatched")
+        height, label = (0.7, "preparing") if job.states["preparing"] else (0.22, "idle")
+        draw(at, job.began, job.ended, "ink", height, label, 0.5)
+        for begin, run in job.runs:
+            method = results.labels.get(run.run_id, run.spec.method.name)
+            tone, label = (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
+            draw(at, begin, begin + run.seconds, tone, 0.7, label, 1.0 if run.status == "ok" else 0.4)
     failed = any(run.status != "ok" for job in times.jobs for _, run in job.runs)
     named, ends = rows([job.name for job in times.jobs]), [0.0, times.makespan / size or 1.0]
     return Picture(
@@ -249,19 +262,3 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
         height=MARGINS + row * count,
         segments=tuple(sorted(found, key=lambda bar: order.index(bar.label))),
     )
-
-
-def _bars(results: Results, times: SweepTimes, job: JobTimes, at: int, row: float, size: float) -> Iterator[Segment]:
-
-    def ends(begin: float, end: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        return ((begin - times.first) / size, float(at)), ((end - times.first) / size, float(at))
-
-    yield Segment(*ends(job.queued, job.began), "ink", 0.7 * row, "queued", 0.5, "hatched")
-    thick, label = (0.7, "preparing") if job.states["preparing"] else (0.22, "idle")
-    yield Segment(*ends(job.began, job.ended), "ink", thick * row, label, 0.5)
-    style = styles(results.methods)
-    for begin, run in job.runs:
-        method = results.labels.get(run.run_id, run.spec.method.name)
-        tone, label = (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
-        opacity = 1.0 if run.status == "ok" else 0.4
-        yield Segment(*ends(begin, begin + run.seconds), tone, 0.7 * row, label, opacity)

@@ -119,7 +119,15 @@ def layout(picture: Picture, width: float = WIDE) -> Drawing:
         shapes.append(_line(start, end, of.tone, of.width, opacity=of.opacity, dash=of.dash))
         if of.text:
             shapes.append(_words((max(start[0], end[0]) + 5, end[1] + 4), sanitize(of.text, 60)))
-    shapes += [shape for series in picture.series for shape in _series(frame, series)]
+    for series in picture.series:
+        points = tuple(map(frame.at, series.points))
+        if series.band:
+            pairs = list(zip(series.points, series.band, strict=True))
+            lower, upper = ([frame.at((x, end[at])) for (x, _), end in pairs] for at in (0, 1))
+            shapes.append(Shape("polygon", (*lower, *reversed(upper)), fill=series.tone, opacity=0.16))
+        if series.line and len(points) > 1:
+            shapes.append(Shape("polyline", points, stroke=series.tone, width=series.line, opacity=series.opacity))
+        shapes += [shape for at in points[:: series.every] if series.marker for shape in _marker(series, at)]
     shapes += _marks(frame, picture.marks)
     named: tuple[Series | Segment, ...] = (*picture.series, *picture.segments)
     legend = {of.label: of for of in reversed(named) if of.label}
@@ -127,7 +135,15 @@ def layout(picture: Picture, width: float = WIDE) -> Drawing:
     for label in dict.fromkeys(of.label for of in named if of.label):
         text = _fitting(label, width - 24)
         x, y = (0.0, y + ROW) if x and x + 24 + CHARACTER * len(text) > width else (x, y)
-        shapes += [*_swatch(legend[label], (x, y)), _words((x + 24, y + 4), text)]
+        sample, end = legend[label], (x + 18, y)
+        if isinstance(sample, Segment):
+            thick = min(sample.width, 8.0)
+            shapes.append(_line((x, y), end, sample.tone, thick, opacity=sample.opacity, dash=sample.dash))
+        elif sample.line:
+            shapes.append(_line((x, y), end, sample.tone, sample.line, opacity=sample.opacity))
+        if isinstance(sample, Series) and sample.marker:
+            shapes += _marker(sample, (x + 9, y))
+        shapes.append(_words((x + 24, y + 4), text))
         x += 40 + CHARACTER * len(text)
     return Drawing(frame, y + 8 if legend else frame.height, tuple(shapes))
 
@@ -183,18 +199,6 @@ def _spaced(ticks: Sequence[tuple[float, str]], size: Callable[[str], float]) ->
     return ticks[:1]
 
 
-def _series(frame: Frame, of: Series) -> Iterator[Shape]:
-    points = tuple(map(frame.at, of.points))
-    if of.band:
-        pairs = list(zip(of.points, of.band, strict=True))
-        lower, upper = ([frame.at((x, end[at])) for (x, _), end in pairs] for at in (0, 1))
-        yield Shape("polygon", (*lower, *reversed(upper)), fill=of.tone, opacity=0.16)
-    if of.line and len(points) > 1:
-        yield Shape("polyline", points, stroke=of.tone, width=of.line, opacity=of.opacity)
-    for at in points[:: of.every] if of.marker else ():
-        yield from _marker(of, at)
-
-
 def _marker(of: Series, at: Point) -> Iterator[Shape]:
     def moved(points: Sequence[Point]) -> tuple[Point, ...]:
         return tuple((at[0] + of.size / 2 * x, at[1] + of.size / 2 * y) for x, y in points)
@@ -208,17 +212,6 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
         yield Shape("circle", (at,), stroke=of.tone, width=of.line or 1.0, opacity=of.opacity, radius=of.size / 2)
     else:
         yield Shape("circle", (at,), fill=of.tone, opacity=of.opacity, radius=of.size / 2)
-
-
-def _swatch(of: Series | Segment, at: Point) -> Iterator[Shape]:
-    """Yield a legend's sample, 18 pixels wide."""
-    end = (at[0] + 18, at[1])
-    if isinstance(of, Segment):
-        yield _line(at, end, of.tone, min(of.width, 8.0), opacity=of.opacity, dash=of.dash)
-    elif of.line:
-        yield _line(at, end, of.tone, of.line, opacity=of.opacity)
-    if isinstance(of, Series) and of.marker:
-        yield from _marker(of, (at[0] + 9, at[1]))
 
 
 def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
@@ -267,40 +260,33 @@ def places(
     """
     dots = np.array([(x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2) for x, y in at])
     order = sorted(range(len(at)), key=lambda n: later[n])
-    around = [_around(point, text, radius + 3) for point, text in zip(at, texts, strict=True)]
-    fixed = [_cost(*of, point, dots, bounds) for of, point in zip(around, at, strict=True)]
+    around, fixed, share = list[_Boxes](), list[_Boxes](), np.linspace(0.5, 1.0, 4)[:, None, None]
+    for point, text in zip(at, texts, strict=True):
+        # the corner or side of each box that faces the mark
+        facing = np.array(point) + np.stack([_UX, _UY], axis=1) * (radius + 3 + _FAR)[:, None]
+        width = 7.3 * len(text) + 2
+        west = facing[:, 0] - width * np.select([_UX > 0.1, _UX < -0.1], [0.0, 1.0], 0.5)
+        north = facing[:, 1] - LINE * np.select([_UY > 0.1, _UY < -0.1], [0.0, 1.0], 0.5)
+        boxes: _Boxes = np.stack([west, north, west + width, north + LINE], axis=1)
+        inside = (boxes[:, 0] >= bounds[0]) & (boxes[:, 2] <= bounds[2])
+        inside &= (boxes[:, 1] >= bounds[1]) & (boxes[:, 3] <= bounds[3])
+        leader = (np.array(point) * (1 - share) + facing * share).reshape(-1, 2)
+        crossed = _overlap(np.hstack([leader - 1, leader + 1]), dots).reshape(4, -1).sum(axis=0) * (_FAR > 8)
+        around.append(boxes)
+        # what it covers, how far it is, whether it leaves the drawing
+        fixed.append(3 * _overlap(boxes, dots) + 1.2 * _FAR + 500 * ~inside + 4 * crossed)
     chosen: dict[int, int] = {}
     for n in order * 2:
-        others = [around[other][0][place] for other, place in chosen.items() if other != n]
-        cost = fixed[n] + (3 * _overlap(around[n][0], np.array(others)) if others else 0.0)
+        others = [around[other][place] for other, place in chosen.items() if other != n]
+        cost = fixed[n] + (3 * _overlap(around[n], np.array(others)) if others else 0.0)
         chosen[n] = int(np.argmin(cost.round(6)))  # processors differ in last digits
     found = []
     for n, (x, y) in enumerate(at):
-        left, top, right, bottom = map(float, around[n][0][chosen[n]])
+        left, top, right, bottom = map(float, around[n][chosen[n]])
         beside, start = ("start", left) if left > x else ("end", right) if right < x else ("middle", (left + right) / 2)
         nearest = (min(max(x, left), right), min(max(y, top), bottom))
         found.append(Place((start, top + 11), beside, nearest if float(_FAR[chosen[n]]) > 8 else None))
     return found
-
-
-def _around(at: Point, text: str, near: float) -> tuple[_Boxes, _Boxes]:
-    """Return the boxes where a label may stand, and the corner or side of each that faces the mark."""
-    width = 7.3 * len(text) + 2
-    x, y = at[0] + _UX * (near + _FAR), at[1] + _UY * (near + _FAR)
-    left = x - width * np.select([_UX > 0.1, _UX < -0.1], [0.0, 1.0], 0.5)
-    top = y - LINE * np.select([_UY > 0.1, _UY < -0.1], [0.0, 1.0], 0.5)
-    return np.stack([left, top, left + width, top + LINE], axis=1), np.stack([x, y], axis=1)
-
-
-def _cost(boxes: _Boxes, ends: _Boxes, at: Point, dots: _Boxes, bounds: tuple[float, ...]) -> _Boxes:
-    """Return what each place costs: what it covers, how far it is, whether it leaves the drawing."""
-    inside = (boxes[:, 0] >= bounds[0]) & (boxes[:, 2] <= bounds[2])
-    inside &= (boxes[:, 1] >= bounds[1]) & (boxes[:, 3] <= bounds[3])
-    share = np.linspace(0.5, 1.0, 4)[:, None, None]
-    leader = (np.array(at) * (1 - share) + ends * share).reshape(-1, 2)
-    crossed = _overlap(np.hstack([leader - 1, leader + 1]), dots).reshape(4, -1).sum(axis=0) * (_FAR > 8)
-    cost: _Boxes = 3 * _overlap(boxes, dots) + 1.2 * _FAR + 500 * ~inside + 4 * crossed
-    return cost
 
 
 def _overlap(boxes: _Boxes, others: _Boxes) -> _Boxes:

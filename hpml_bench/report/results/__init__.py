@@ -254,6 +254,9 @@ class Results(ComparedRuns):
             binary=self.task.binary, row_weight=self._row_weight,
             linear=any(of.min() < least or of.max() > most for of in scored if len(of)),
         )  # fmt: skip
+        costs = {cost: self.values(cost.column) for cost in self.costs}
+        for cost in (cost for cost in costs if cost.key == "size"):  # a base model saves nothing
+            costs[cost] = {name: of for name, of in costs[cost].items() if not all(map(untrained, self.runs(name)))}
         number = {seed: at for at, seed in enumerate(self.seeds)}
 
         def by_run(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
@@ -264,7 +267,7 @@ class Results(ComparedRuns):
             dataset=self.suite, title=self.suite, score=score, systems=self.methods,
             seeds=tuple(map(str, self.seeds)), means=by_run(means),
             rows=by_run({name: self.row_scores(name) for name in means}), count=self.test_rows, groups=groups,
-            binary=self.task.binary, costs={cost: by_run(self._cost(cost)) for cost in self.costs},
+            binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
             unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
         )  # fmt: skip
@@ -287,13 +290,6 @@ class Results(ComparedRuns):
             name, title or metric.title, metric.unit, exact=not metric.noisy, key=key, margin=self.margin.cost,
             grid=metric.grid, stands_for=stands_for,
         )  # fmt: skip
-
-    def _cost(self, cost: CostDefinition) -> dict[str, dict[int, float]]:
-        """Return the values of a cost; a base model saves nothing, so its file's size is none."""
-        values = self.values(cost.column)
-        if cost.key != "size":
-            return values
-        return {name: of for name, of in values.items() if not all(map(untrained, self.runs(name)))}
 
     @cached_property
     def verdicts(self) -> Verdicts:
