@@ -105,13 +105,15 @@ class Watchdog:
         if not self._done():  # else the run is done and only its exit hangs
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
+            # a request to end waits for a state where the run has lasted longer, or is saved after some steps
+            long = time.monotonic() - self._began > SAVE_SECONDS or self._limits.checkpoint_steps is not None
             if status == "timeout":
                 self._late()
                 places = [f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats]
                 words, stacks = f"{words}: {', '.join(places) or 'no rank had begun'}", self._stacks(beats) or None
                 error = RunError(kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks)
                 self.verdict = status, error
-            elif self._worth_saving():
+            elif self._limits.checkpoints and long and _size(self._folder / POINTS) > 0:
                 self._signal(beats, heartbeat.SAVE_SIGNAL)
                 self._over.wait(SAVE_SECONDS)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -125,12 +127,6 @@ class Watchdog:
 
     def _done(self) -> bool:
         return (self._folder / OUTCOME).exists()
-
-    def _worth_saving(self) -> bool:
-        """Whether a run that is asked to end has lasted longer than the wait for it, or is saved after some steps."""
-        points, limits = self._folder / POINTS, self._limits
-        long = time.monotonic() - self._began > SAVE_SECONDS or limits.checkpoint_steps is not None
-        return limits.checkpoints and long and _size(points) > 0
 
     def _ours(self, beats: tuple[Beat, ...]) -> tuple[Beat, ...]:
         ours = {process.pid for process in self._seen if processes.alive(process)}

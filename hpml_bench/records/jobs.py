@@ -275,10 +275,7 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that.
-
-    Raises UserError if the file is damaged, or has other settings than the plan's.
-    """
+    """Return the settings as the first job resolved them, None before; UserError if damaged, or not the plan's."""
     if not (folder / RESOLVED).exists():
         return None
     found = read_model(folder / RESOLVED, Settings)

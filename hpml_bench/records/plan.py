@@ -86,16 +86,10 @@ class Plan:
 
     def settles(self, state: RunState) -> bool:
         """Whether a run need not be done again: it has ended, under the same protocol."""
-        if state.protocol_id not in {None, self._protocol(state)}:
+        digests = self.digests or state.digests
+        if digests is not None and digests not in self._protocols:
+            self._protocols[digests] = protocol_id(state.spec.settings, digests)
+        if state.protocol_id not in {None, None if digests is None else self._protocols[digests]}:
             return False
         failed = self.since is not None and state.status in FAILED and state.call >= self.since
         return state.status in FINAL or failed
-
-    def _protocol(self, state: RunState) -> str | None:
-        """Return the protocol id that a run of the plan has; None where its model and data are not known."""
-        digests = self.digests or state.digests
-        if digests is None:
-            return None
-        if digests not in self._protocols:
-            self._protocols[digests] = protocol_id(state.spec.settings, digests)
-        return self._protocols[digests]

@@ -112,20 +112,15 @@ def read_predictions(folder: Path) -> Predictions | None:
         )
         if groups is not None and groups.dtype.kind != "i":  # a row has none
             return None
-        probabilities = _probabilities(table, order) if "probabilities" in table.column_names else None
+        probabilities = None
+        if "probabilities" in table.column_names:
+            column = table.column("probabilities")
+            if not pa.types.is_fixed_size_list(column.type) or column.null_count:  # a row has none
+                return None
+            probabilities = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
     return Predictions(index[order], references, answers, loss[order], texts, groups, probabilities, scores)
-
-
-def _probabilities(table: Any, order: NDArray[Any]) -> NDArray[np.float32]:
-    import pyarrow as pa
-
-    column = table.column("probabilities")
-    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
-        raise ValueError("a row has no probabilities")
-    values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
-    return values
 
 
 def _texts(table: Any, order: NDArray[Any]) -> TextAnswers:

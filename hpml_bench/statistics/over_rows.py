@@ -44,10 +44,7 @@ class OverRows(Evidence):
     def of(cls, differences: ArrayLike, span: float = 1.0) -> OverRows | None:
         """Return the evidence of a difference per row or group, [n >= 2]; None where all are equal and have no range.
 
-        Args:
-            differences: [n rows or groups], of two systems' scores.
-            span: range of a score, 1 for right and wrong.
-
+        `span` is the range of a score, 1 for right and wrong.
         """
         data = np.asarray(differences, dtype=float)
         mean = float(data.mean())
@@ -154,12 +151,7 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
 
     Clopper and Pearson's where scores are one of two ends, else Student's t with the guards of `OverRows`: both give
-    the same where all scores are equal, which is no point.
-
-    Args:
-        scores: [n >= 2 rows or groups].
-        span: range of a score.
-
+    the same where all scores are equal, which is no point. `scores` are of [n >= 2 rows or groups], in a range `span`.
     """
     data = np.asarray(scores, dtype=float)
     if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
@@ -231,12 +223,7 @@ def compare_shares(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by means of n rows each, without the rows; `decide` gives verdicts.
 
-    Args:
-        means: system -> mean of its rows' scores.
-        n: rows of each.
-        margin: difference of means that counts as none.
-        bounds: least and largest score of a row.
-
+    `margin` is the difference of means that counts as none, `bounds` the least and the largest score of a row.
     """
     low, high = bounds
 

@@ -47,10 +47,7 @@ def is_built_in(kind: Kind, name: str) -> bool:
 
 
 def get(kind: Kind, name: str) -> ModuleType:
-    """Import and return the module registered as `name`.
-
-    Raises UserError: no plug-in has this name, or another package's entry point can't be imported.
-    """
+    """Import and return the module registered as `name`; UserError if there is none, or it can't be imported."""
     if name not in names(kind):
         raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
     if name not in _foreign(kind) or is_built_in(kind, name):
@@ -86,15 +83,11 @@ def plugin(kind: Kind, name: str) -> type[Any]:
             f"{kind}, and must define one (docs/adding.md)"
         )
     (chosen,) = classes
-    if missing := _missing(chosen):
+    # what base classes require: abstract methods, and attributes without a value
+    bases = [base for base in chosen.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
+    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(chosen, name)}
+    if missing := sorted(declared | getattr(chosen, "__abstractmethods__", frozenset())):
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"
         )
     return chosen
-
-
-def _missing(plugin: type[Any]) -> list[str]:
-    """Return the names that base classes require and a class lacks: abstract methods, attributes without a value."""
-    bases = [base for base in plugin.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
-    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(plugin, name)}
-    return sorted(declared | getattr(plugin, "__abstractmethods__", frozenset()))

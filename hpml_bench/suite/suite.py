@@ -195,15 +195,11 @@ def packaged_suites() -> tuple[str, ...]:
 def load_suite(
     name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None, **changes: Any
 ) -> Suite:
-    """Read and validate a suite.
+    """Read and validate a packaged suite, by its name, or a YAML file, by its path.
 
-    Args:
-        name: a packaged suite's name, or the path of a YAML file.
-        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
-            the suite's (`methods.lora.lr=1e-3`); the value is YAML.
-        settings: settings to override by dotted key, None included.
-        changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
-
+    `overrides` are `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
+    the suite's (`methods.lora.lr=1e-3`); the value is YAML. `settings` override by dotted key, None included; `changes`
+    are `seeds` and settings that have an option of their own on the command line: None changes nothing.
     """
     path = _suite_path(name)
     content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)

@@ -145,12 +145,9 @@ class SweepProgress:
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
         self._ended += 1
-        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{self._left()}")
-
-    def _left(self) -> str:
-        remaining = self._total - self._done
-        pace = (time.monotonic() - self._began) / self._ended
-        return f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
+        remaining, pace = self._total - self._done, (time.monotonic() - self._began) / self._ended
+        left = f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
+        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{left}")
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         self._count(1)
@@ -192,7 +189,11 @@ class Execution:
         """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
         failed = False
         while queue.left:
-            if ending := self._limit(failed) or queue.stop():
+            if failed and self.limits.fail_fast:
+                return Ending("limit", "--fail-fast")
+            if self._out_of_time():
+                return Ending("limit", self._max_hours)
+            if ending := queue.stop():
                 return ending
             request = queue.next()
             try:
@@ -204,11 +205,6 @@ class Execution:
             queue.keep(request, record)
             failed = failed or record.status not in FINAL
         return Ending()
-
-    def _limit(self, failed: bool) -> Ending | None:
-        if failed and self.limits.fail_fast:
-            return Ending("limit", "--fail-fast")
-        return Ending("limit", self._max_hours) if self._out_of_time() else None
 
     def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
-from hpml_bench.plugins.tracker import Tracker, follow_all
+from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
@@ -67,8 +67,12 @@ class SweepQueue(Queue[RunSpec]):
             place=self._places[spec.run_id], save_to=self._request.save_to(folder),
         )  # fmt: skip
 
-    def around(self, request: RunRequest) -> AbstractContextManager[None]:
-        return follow_all(self._trackers, request.spec, request.folder, self._results.path)
+    @contextmanager
+    def around(self, request: RunRequest) -> Iterator[None]:
+        with ExitStack() as followed:
+            for tracker in self._trackers:
+                followed.enter_context(tracker.follow(request.spec, request.folder, self._results.path))
+            yield
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         self._progress.finished(record)

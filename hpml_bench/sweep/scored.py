@@ -91,21 +91,27 @@ class Scoring:
             seed = sum(other == name for methods in by_seed for other in methods)
             by_seed += [{}] * (seed == len(by_seed))
             by_seed[seed][name] = MethodEntry.model_validate(entry)
-        return [self._request(suite, seed, methods) for seed, methods in enumerate(by_seed)]
-
-    def _request(self, suite: Suite, seed: int, methods: Mapping[str, MethodEntry]) -> SweepRequest:
-        out = self.out / SCORED / f"seed{seed}"
-        earlier: dict[str, MethodEntry] = {}
-        with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
-            earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
-        whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
-        return SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh)
+        made = []
+        for seed, methods in enumerate(by_seed):
+            out = self.out / SCORED / f"seed{seed}"
+            earlier: dict[str, MethodEntry] = {}
+            with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
+                earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
+            whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
+            made.append(SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh))
+        return made
 
     def run(self, recorded: Results | None, console: Console) -> list[SweepResult]:
         """Do the missing runs; a UserError where they come to have another protocol than the recorded ones."""
         done: list[SweepResult] = []
         for request in self.requests(recorded):
-            _set_aside_others(request, console)
+            # a name means one system: its runs on another folder, content or server are set aside
+            wanted = {spec.method.name: spec.method.options for spec in request.runs(request.suite)}
+            made = (record.spec for record in load_records(request.folder).records)
+            others = [spec for spec in made if spec.method.options != wanted.get(spec.method.name, spec.method.options)]
+            if others:
+                with ResultsFolder.open(request.folder) as results:
+                    results.set_aside(others, partial(console.print, markup=False, highlight=False))
             done.append(run_sweep(request, console, (), server.here_or_served(self.access)))
             ours = {r.protocol_id: r for r in done[-1].records if r.protocol_id}
             if recorded is not None and ours.keys() - {recorded.reference.protocol_id}:
@@ -154,16 +160,3 @@ def _runs(recorded: Results | None, done: Sequence[SweepResult] = ()) -> dict[st
     made = [(recorded.folder, record) for record in recorded.compared] if recorded else []
     made += [(one.folder, record) for one in done for record in one.records if record.status == "ok"]
     return {f"{one.spec.method.name}-s{one.spec.seed}": (one, folder / one.run_id) for folder, one in made}
-
-
-def _set_aside_others(request: SweepRequest, console: Console) -> None:
-    """Set aside runs of the request's names on another folder, content or server: a name means one system."""
-    wanted = {spec.method.name: spec.method.options for spec in request.runs(request.suite)}
-    others = [
-        record.spec
-        for record in load_records(request.folder).records
-        if record.spec.method.options != wanted.get(record.spec.method.name, record.spec.method.options)
-    ]
-    if others:
-        with ResultsFolder.open(request.folder) as results:
-            results.set_aside(others, partial(console.print, markup=False, highlight=False))

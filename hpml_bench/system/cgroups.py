@@ -72,7 +72,11 @@ def memory() -> Budget | None:
 
 def processes() -> Budget | None:
     """Return the processes and threads of the group that has the fewest left; None without a limit."""
-    return min(_found("pids", _pids), key=lambda budget: budget.free, default=None)
+
+    def pids(folder: Path, _: int) -> Budget:
+        return Budget(*(int((folder / name).read_text()) for name in ("pids.max", "pids.current")))
+
+    return min(_found("pids", pids), key=lambda budget: budget.free, default=None)
 
 
 def throttled() -> int:
@@ -83,11 +87,9 @@ def throttled() -> int:
 def _found(controller: str, read: Callable[[Path, int], T | None]) -> Iterator[T]:
     """Yield what `read` finds in the folders of a controller's groups, and of those that they are in."""
     for group in groups(controller):
-        for folder in (
-            folder for folder in (group.folder, *group.folder.parents) if folder.is_relative_to(group.mount)
-        ):
+        for folder in (group.folder, *group.folder.parents):
             with suppress(OSError, ValueError):  # the file is missing, or says "max"
-                if (value := read(folder, group.version)) is not None:
+                if folder.is_relative_to(group.mount) and (value := read(folder, group.version)) is not None:
                     yield value
 
 
@@ -104,10 +106,6 @@ def _memory(folder: Path, version: int) -> Budget | None:
     maximum, current, reclaimable = MEMORY[version]
     limit, used = (int((folder / name).read_text()) for name in (maximum, current))
     return Budget(limit, used - (_entry(folder / "memory.stat", reclaimable) or 0)) if limit < UNLIMITED else None
-
-
-def _pids(folder: Path, _: int) -> Budget:
-    return Budget(*(int((folder / name).read_text()) for name in ("pids.max", "pids.current")))
 
 
 def _entry(file: Path, key: str) -> int | None:

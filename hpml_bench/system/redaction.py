@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -41,18 +41,16 @@ _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 def secrets() -> tuple[str, ...]:
     """Return the values that must not be written anywhere, the longest first."""
-    found = set(filter(None, (part for name, value in os.environ.items() for part in _secret_parts(name, value))))
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if SECRET_VARIABLE.match(name):
+            # a PEM may be shown line by line, indented
+            found |= {value, value.strip(), *map(str.strip, value.splitlines())}
+        for login in _LOGIN.findall(value):
+            password = login.partition(":")[2] or login
+            found |= {password, unquote(password)}
     found |= {quote(value, safe="") for value in found}
     return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
-
-
-def _secret_parts(name: str, value: str) -> Iterator[str]:
-    if SECRET_VARIABLE.match(name):
-        yield from (value, value.strip())
-        yield from map(str.strip, value.splitlines())  # a PEM may be shown line by line, indented
-    for login in _LOGIN.findall(value):
-        password = login.partition(":")[2] or login
-        yield from (password, unquote(password))
 
 
 def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:

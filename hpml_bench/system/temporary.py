@@ -42,10 +42,7 @@ def host_id() -> str:
 
 
 def left_over(path: Path) -> bool:
-    """Return whether a temporary file is of an ended process with this `host_id`, or older than a day.
-
-    A folder is as old as the newest file in it.
-    """
+    """Return whether a file, or the newest of a folder, is of an ended process here, or older than a day."""
     if (ended := _ended(path)) is not None:
         return ended
     try:
