@@ -353,11 +353,9 @@ def linearised_ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.fl
 
 
 def make_task(
-    spec: TaskSpec,
-    label_names: tuple[str, ...] = (),
-    facts: Mapping[str, float] | None = None,
+    spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None,
     rank_by: str | None = None,
-) -> Task:
+) -> Task:  # fmt: skip
     """Return the task that the settings name, its score that of `rank_by` where that is given.
 
     Raises UserError: there is none of that name, or its options are wrong.

@@ -139,14 +139,9 @@ class Comparison:
 
 
 def compare_pairs(
-    values: Values,
-    *,
-    exact: bool = False,
-    ratio: bool = False,
-    margin: float | None = None,
-    grid: float | None = None,
-    evidence: EvidenceOf | None = None,
-) -> tuple[Comparison, ...]:
+    values: Values, *, exact: bool = False, ratio: bool = False, margin: float | None = None,
+    grid: float | None = None, evidence: EvidenceOf | None = None,
+) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
 
     Args:

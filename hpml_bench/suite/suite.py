@@ -201,7 +201,13 @@ def load_suite(
     the suite's (`methods.lora.lr=1e-3`); the value is YAML. `settings` override by dotted key, None included; `changes`
     are `seeds` and settings that have an option of their own on the command line: None changes nothing.
     """
-    path = _suite_path(name)
+    known = packaged_suites()
+    path = suites_folder() / f"{name}.yaml" if name in known else Path(name)
+    there = False
+    with suppress(OSError):  # too long for a path
+        there = path.is_file()
+    if not there:
+        raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
     content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)
     content.setdefault("name", path.stem)
     _anchor_paths(content, path.parent, scripts=path.parent != suites_folder())
@@ -214,16 +220,6 @@ def load_suite(
         return Suite.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, Suite)}") from None
-
-
-def _suite_path(name: str) -> Path:
-    known = packaged_suites()
-    if name in known:
-        return suites_folder() / f"{name}.yaml"
-    with suppress(OSError):  # too long for a path
-        if Path(name).is_file():
-            return Path(name)
-    raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
 
 
 def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:

@@ -51,13 +51,9 @@ def imports_from_working_folder() -> bool:
 
 
 def start(
-    command: Sequence[str],
-    variables: Mapping[str, str],
-    log: Path,
-    setup: Sequence[str] = (),
-    scratch: str | None = None,
-    place: Callable[[], None] | None = None,
-) -> subprocess.Popen[bytes]:
+    command: Sequence[str], variables: Mapping[str, str], log: Path, setup: Sequence[str] = (),
+    scratch: str | None = None, place: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
     `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
@@ -128,13 +124,9 @@ def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str]
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603
-            command,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, **(variables or {})},
-            start_new_session=True,
-        )
+        )  # fmt: skip
         try:
             status = process.wait(seconds)
         finally:

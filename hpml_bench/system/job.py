@@ -41,15 +41,10 @@ def this_job() -> ThisJob:
         if job is None and variable in os.environ:
             engine, job = engine or name, os.environ[variable]
     return ThisJob(
-        engine=engine or "manual",
-        job=plain(job or f"{host}-{pid}"),
-        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0,
-        host=host,
-        pid=pid,
-        exclusive=os.environ.get(EXCLUSIVE) == "1",
-        queued=os.environ.get(QUEUED),
-        until=_number(UNTIL, "SLURM_JOB_END_TIME"),
-    )
+        engine=engine or "manual", job=plain(job or f"{host}-{pid}"), host=host, pid=pid,
+        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0, exclusive=os.environ.get(EXCLUSIVE) == "1",
+        queued=os.environ.get(QUEUED), until=_number(UNTIL, "SLURM_JOB_END_TIME"),
+    )  # fmt: skip
 
 
 def where() -> dict[str, Any] | None:
@@ -58,15 +53,9 @@ def where() -> dict[str, Any] | None:
         return None
     own = this_job()
     return {
-        "engine": own.engine,
-        "job": own.job,
-        "restart": own.restart,
-        "unit": _number(UNIT),
-        "call": _number(CALL),
-        "host": own.host,
-        "hosts": [own.host],
-        "exclusive": own.exclusive,
-    }
+        "engine": own.engine, "job": own.job, "restart": own.restart, "unit": _number(UNIT), "call": _number(CALL),
+        "host": own.host, "hosts": [own.host], "exclusive": own.exclusive,
+    }  # fmt: skip
 
 
 def node_number() -> int:

@@ -89,7 +89,7 @@ def redacted_error(value: Any) -> Any:
 
 def redact_files(*paths: Path) -> None:
     """Redact files in place; files without secrets are not written, and missing ones are skipped."""
-    from hpml_bench.system import temporary
+    from hpml_bench.system.files import write_atomically
 
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
     pattern = re.compile(b"|".join(parts))
@@ -99,9 +99,4 @@ def redact_files(*paths: Path) -> None:
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if not pattern.search(content):
                 continue
-            fresh = temporary.beside(path)
-            try:
-                fresh.write_bytes(pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))
-                fresh.replace(path)
-            finally:
-                fresh.unlink(missing_ok=True)
+            write_atomically(path, pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))
