@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
 METHOD = "served"
 ANSWERS = "answers.jsonl"
-TRIES = 5
-"""Requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass."""
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses after which the same request may succeed."""
+TRIES = 5  # requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # HTTP statuses after which the same request may succeed
 LONGEST_REPLY = 50_000_000
 
 

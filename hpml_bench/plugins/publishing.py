@@ -40,8 +40,7 @@ from hpml_bench.system.processes import kill
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import digest, for_terminal, map_texts
 
-Order = dict[str, Any]
-"""An order to the helper: its name under `do`, and its arguments."""
+Order = dict[str, Any]  # an order to the helper: its name under `do`, and its arguments
 POLL_SECONDS = 0.5
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
 """Environment variables that every helper gets."""

@@ -18,13 +18,10 @@ from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
-RACY_SECONDS = 2.0
-"""A file younger than this may still change without a change of its size and time stamp."""
-OLD_PATTERN = ".new-*"
-"""Incomplete entries of older versions, and their locks."""
+RACY_SECONDS = 2.0  # a file younger than this may still change without a change of its size and time stamp
+OLD_PATTERN = ".new-*"  # incomplete entries of older versions, and their locks
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
-_AS_TEXT = re.compile(r"\(os error (\d+)\)")
-"""The errno in messages of libraries written in Rust."""
+_AS_TEXT = re.compile(r"\(os error (\d+)\)")  # the errno in messages of libraries written in Rust
 
 
 def cache_folder() -> Path:

@@ -10,16 +10,14 @@ from typing import NamedTuple, TypeVar
 
 GROUPS = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/self/mountinfo")
-MACHINE = Path("/proc/vmstat")
-"""The kernel's count for the whole machine, used where no control group has one."""
+MACHINE = Path("/proc/vmstat")  # the kernel's count for the whole machine, used where no control group has one
 T = TypeVar("T")
 MEMORY = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
 """By version the files of limit and use, and the key of what can be reclaimed in `memory.stat`."""
-UNLIMITED = 1 << 60
-"""Bytes from which on a limit of version 1 is none."""
+UNLIMITED = 1 << 60  # bytes from which on a limit of version 1 is none
 
 
 class Group(NamedTuple):

@@ -11,8 +11,7 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import for_terminal
 
 S = TypeVar("S", bound=str)
-LEAST_TEXT = 20
-"""Characters that a line's text has at least, however narrow the terminal."""
+LEAST_TEXT = 20  # characters that a line's text has at least, however narrow the terminal
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 SETUP = "HPML_BENCH_SETUP"  # variable with the shell lines before a job's command
 
 

@@ -19,10 +19,8 @@ from hpml_bench.system.errors import UserError
 MIG_ENABLED = 1
 SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
-RAPL = Path("/sys/class/powercap")
-"""Folder of the energy counters of CPUs."""
-MIG = "MIG-"
-"""Prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
+RAPL = Path("/sys/class/powercap")  # folder of the energy counters of CPUs
+MIG = "MIG-"  # prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's
 
 
 @contextmanager

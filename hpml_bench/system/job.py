@@ -10,10 +10,8 @@ from typing import Any
 
 ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
 EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
-CALL = "HPML_BENCH_CALL"
-"""Number of the call of run-all for which a job works."""
-CORES = "HPML_BENCH_CORES"
-"""CPU cores that an engine gave to this job without binding it to them."""
+CALL = "HPML_BENCH_CALL"  # number of the call of run-all for which a job works
+CORES = "HPML_BENCH_CORES"  # CPU cores that an engine gave to this job without binding it to them
 NODE = "HPML_BENCH_NODE"
 SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
 """Engines and their own variables for a job's id; for other engines it is in `HPML_BENCH_JOB`."""

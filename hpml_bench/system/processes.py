@@ -23,14 +23,10 @@ import psutil
 
 from hpml_bench.system.child import PR_SET_PDEATHSIG, prctl
 
-PR_SET_CHILD_SUBREAPER = 36
-"""From <sys/prctl.h>."""
-PF_EXITING = 4
-"""From <linux/sched.h>: flag of a process that is exiting and no zombie yet."""
-LAST_SECONDS = 5.0
-"""Seconds to wait for a killed process."""
-LINGER_SECONDS = 5.0
-"""Seconds within which processes that a guarded program started may end after it."""
+PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
+PF_EXITING = 4  # from <linux/sched.h>: flag of a process that is exiting and no zombie yet
+LAST_SECONDS = 5.0  # seconds to wait for a killed process
+LINGER_SECONDS = 5.0  # seconds within which processes that a guarded program started may end after it
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 

@@ -20,8 +20,7 @@ SECRET_VARIABLE = re.compile(
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
 )
 """Names with a word that ends in key, token and so on (PGPASSWORD does), or that is pass, pwd or pat."""
-SHORTEST = 8
-"""Characters below which a value is not redacted: without every `1` or `true`, messages could not be read."""
+SHORTEST = 8  # characters below which a value is not redacted: without every `1` or `true`, messages could not be read
 HIDDEN = "[redacted]"
 
 HOMES = (
@@ -32,10 +31,8 @@ HOMES = (
 
 _ASSIGNED = re.compile(r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)""")
 """A variable and a word of a shell's, which may be quoted in parts."""
-_QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")
-"""Both within one pair of quotes."""
-_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')
-"""A value that a shell takes from elsewhere."""
+_QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")  # both within one pair of quotes
+_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')  # a value that a shell takes from elsewhere
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 
