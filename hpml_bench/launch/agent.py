@@ -38,13 +38,11 @@ if TYPE_CHECKING:
     from hpml_bench.launch.meeting import Meeting
 
 LOG = "agents.log"  # file for the output of a run's agents and their starter, in the run's folder, which all nodes see
-KEY = "HPML_BENCH_MEETING_KEY"
-"""Environment variable of a run's key for its agents; all users of a node could read an argument."""
+KEY = "HPML_BENCH_MEETING_KEY"  # variable of a run's key for its agents; all users of a node could read an argument
 AGENT_POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
 """Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
-FOLDER_SECONDS = 10.0
-"""Seconds that a file of another host may take to appear here: NFS clients cache a folder's content."""
+FOLDER_SECONDS = 10.0  # seconds that another host's file may take to appear here: NFS clients cache a folder's content
 LEAVE_SECONDS = 25.0  # seconds after which an agent that was asked to end does so, whatever it waits for
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0  # seconds within which all agents must have begun
@@ -243,21 +241,17 @@ def merged(
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)
-    if priority is CausePriority.WATCHED:
-        return first.status, _stalled([report for report in bad if report.priority is priority])
+    if priority is CausePriority.WATCHED:  # one error for the nodes whose watchdogs ended their ranks, with all stacks
+        stalled = [report for report in bad if report.priority is priority]
+        errors = [(f"node {report.node} ({report.host})", report.error) for report in stalled if report.error]
+        return first.status, RunError(
+            kind=errors[0][1].kind,
+            message="; ".join(f"{node}: {error.message}" for node, error in errors),
+            rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
+            traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
+        )
     place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
     return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
-
-
-def _stalled(reports: Sequence[Report]) -> RunError:
-    """Return one error for the nodes whose watchdogs ended their ranks, with the stacks of all."""
-    errors = [(f"node {report.node} ({report.host})", report.error) for report in reports if report.error]
-    return RunError(
-        kind=errors[0][1].kind,
-        message="; ".join(f"{node}: {error.message}" for node, error in errors),
-        rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
-        traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
-    )
 
 
 def _reports(meeting: Meeting, count: int) -> list[Report]:

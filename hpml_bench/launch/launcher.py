@@ -226,20 +226,16 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and first.exitcode < 0:
         names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
-        return _killed(rank, names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence)
+        name, peak = names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence.peak_mb.get(rank)
+        out_of_memory = evidence.oom_kill and name == "SIGKILL"
+        message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
+        message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
+        message += "" if out_of_memory else errors.hint(message)
+        return "oom_host" if out_of_memory else "killed", RunError(kind=name, message=message, rank=rank)
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return errors.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
-
-
-def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:
-    peak = evidence.peak_mb.get(rank)
-    out_of_memory = evidence.oom_kill and name == "SIGKILL"
-    message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
-    message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
-    message += "" if out_of_memory else errors.hint(message)
-    return "oom_host" if out_of_memory else "killed", RunError(kind=name, message=message, rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:

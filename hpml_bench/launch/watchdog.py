@@ -19,16 +19,14 @@ from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
-AGENT_SIGNAL = signal.SIGUSR2
-"""The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
+AGENT_SIGNAL = signal.SIGUSR2  # torch's agent ends at it; ignored outside it, since one sent here may arrive late
 POLL_SECONDS = 0.2
 POLLS_PER_SCAN = 5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
 LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended machine must not look like a hang
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
-SAVE_SECONDS = 20.0
-"""Seconds within which a run that is asked to end may save its state, at the end of a window of steps."""
+SAVE_SECONDS = 20.0  # seconds within which a run that is asked to end may save its state, at a window's end
 GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
 
 

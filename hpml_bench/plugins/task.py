@@ -43,8 +43,7 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 ROUNDING = 1e-3  # relative error of a row's loss, in float32
-MOST_PROBABILITIES = 100
-"""Most classes whose probabilities are recorded, at four bytes a row and class: 400 kB for 1,000 rows."""
+MOST_PROBABILITIES = 100  # most classes whose probabilities are recorded, at four bytes a row and class
 KEPT = "kept"  # key of the indices of the rows that `encode` kept, where it leaves some out
 NOTHING = "none"  # value of a note on changed rows where no row was changed
 RETENTION = "retention"  # the split of general text, beside train, validation and test, on which forgetting is measured

@@ -21,8 +21,7 @@ class Limits:
     stall: float = STALL_SECONDS  # seconds without progress on any rank after which a run is ended; 0 for no such limit
     run_timeout: float | None = None  # seconds after which a run is ended
     retries: int = 0  # further attempts at a run that ended in one of `RETRIED`
-    max_hours: float | None = None
-    """Hours of a sweep after which no run begins; model and data must be prepared by then."""
+    max_hours: float | None = None  # hours after which no run begins; model and data must be prepared by then
     fail_fast: bool = False  # whether a sweep ends with the first run that did not end well
     checkpoint_minutes: float = 15.0
     """Minutes of training after which a run's state is saved, from which it goes on after a failure; 0 for never."""

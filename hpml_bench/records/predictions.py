@@ -26,8 +26,7 @@ class TextAnswers:
     expected: tuple[str, ...]  # the reference answer
     bytes: NDArray[Any]  # [n], UTF-8 bytes of the text whose loss is taken
     answer: tuple[str, ...] | None = None  # the model's answer; None where no answers were generated or compared
-    normalised: tuple[str, ...] | None = None
-    """The choice with the highest likelihood per character, where choices were compared."""
+    normalised: tuple[str, ...] | None = None  # the choice likeliest per character, where choices were compared
     choices: NDArray[Any] | None = None  # [n], number of choices compared
     tokens: NDArray[Any] | None = None  # [n], tokens of the answer, end token included
     cut: NDArray[Any] | None = None  # [n], whether the answer reached the maximum number of tokens
@@ -50,8 +49,7 @@ class Predictions:
     group: NDArray[Any] | None = None  # [n], equal for rows that belong together; None where each stands alone
     probabilities: NDArray[np.float32] | None = None
     """[n, classes] float32; None where answers are of no or many classes, or in files of former versions."""
-    scores: NDArray[Any] | None = None
-    """[n], the rows' scores as the run recorded them; only in predictions read from disk."""
+    scores: NDArray[Any] | None = None  # [n], rows' scores as the run recorded them; only in what was read from disk
 
     def __len__(self) -> int:
         return len(self.index)

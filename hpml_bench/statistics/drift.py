@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEAST, MOST = 4, 300
-"""Least and most steps of a third: fewer have no interval at this level, more are averaged, to limit the pairs."""
+LEAST, MOST = 4, 300  # steps of a third: fewer have no interval at this level, more are averaged, to limit the pairs
 CONFIDENCE = 0.95
 OUTLYING = 3.0
 """Standard deviations, estimated from the median absolute one, beyond which a step doesn't count for the line."""

@@ -205,8 +205,7 @@ class OverSeedsAndRows(Evidence):
 
 PRIOR = 2.4
 """Degrees of freedom of the variance that five or more methods of one noise share (benchmarks/simulation/power.py)."""
-LEAST_FACTOR = 2 / 3
-"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared (see `PRIOR`)."""
+LEAST_FACTOR = 2 / 3  # least factor of Shaffer's procedure, as a share of the pairs, where variances are shared
 
 
 def share_variances(

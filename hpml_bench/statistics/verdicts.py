@@ -65,8 +65,7 @@ class Comparison:
     """p of a difference of the margin or more: the larger of two one-sided tests. None also without a margin."""
     margin: float | None
     ratio: bool = False  # whether differences are of natural logarithms: the costs are compared by their factor a / b
-    exact: bool = False
-    """Whether the values are counts that are the same in every seed: they decide themselves, without a test."""
+    exact: bool = False  # whether the values are counts, the same in every seed: they decide themselves, without a test
     p_sign_flip: float | None = None  # exact sign-flip permutation test over seeds, which assumes symmetry only
     sign_flip_floor: float | None = None  # the least p that the sign-flip test can reach with so many seeds: 2 / 2^n
     superiority: float | None = None  # share of seeds in which a > b, ties counted half

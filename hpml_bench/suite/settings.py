@@ -15,8 +15,7 @@ from hpml_bench.system.text import digest
 CLASSIFICATION = "sequence_classification"  # the task of a suite that names none
 
 MAX_LENGTH = 128  # default of the setting `max_length`, which ids leave out: that of most tasks
-FORMER_DEFAULTS = {"validation_samples": 500}
-"""Former defaults, which ids still leave out: the same ids mean the same runs."""
+FORMER_DEFAULTS = {"validation_samples": 500}  # ids still leave these out: the same ids mean the same runs
 NEEDED: dict[str, Literal["bf16", "fp16"] | None] = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}
 """Type of weights -> the precision it needs."""
 

@@ -45,8 +45,7 @@ MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
 TRIES = 2  # attempts without progress that a time limit may end before a run counts as too long
-KILL_WAIT = 60.0
-"""Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
+KILL_WAIT = 60.0  # seconds that a job asked to end waits for its kill: only then may a preempting engine restart it
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,13 @@ class JobSweep:
             sweep = cls(folder, plan, engine, say)
             if request.fresh:
                 sweep.watch.forget_submissions()
-            if before is None or not before.same_open_settings(plan) or _unusable(folder, plan, say):
+            usable = before is not None and before.same_open_settings(plan)
+            try:
+                usable = usable and plans.read_resolved(folder, plan) is not None
+            except UserError as error:
+                say(f"{error} (it is removed now)")
+                usable = False
+            if not usable:
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -313,16 +319,6 @@ def _give(
         else:
             taken, ended = taken + batch.units, (name,)
     return taken
-
-
-def _unusable(folder: Path, plan: JobPlan, say: Say) -> bool:
-    """Return whether the settings that jobs have resolved can't be used for a plan; print why."""
-    try:
-        plans.read_resolved(folder, plan)
-    except UserError as error:
-        say(f"{error} (it is removed now)")
-        return True
-    return False
 
 
 def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | None = None) -> None:

@@ -21,7 +21,7 @@ from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
@@ -223,28 +223,21 @@ def next_rate(record: TuningRecord, spec: MethodSpec, trials: Sequence[Trial]) -
     if not trials:
         return spec.lr
     if record.sampler == "tpe":
-        return float(f"{_estimated(record.headline, low, high, trials):.2g}")
+        optuna, higher = _optuna(), record.headline.better == "higher"
+        scale = {"lr": optuna.distributions.FloatDistribution(low, high, log=True)}
+        sampler = optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4)
+        study = optuna.create_study(sampler=sampler, direction="maximize" if higher else "minimize")
+        worst = -WORST if higher else WORST  # for a trial that did not end well
+        for trial in trials:
+            rate, value = min(max(trial.lr, low), high), trial.ended[0] if trial.ended else worst
+            study.add_trial(optuna.trial.create_trial(params={"lr": rate}, distributions=scale, value=value))
+        return float(f"{study.ask(scale).params['lr']:.2g}")
     from scipy.stats.qmc import Sobol
 
     # one sequence for all methods: each is tried at the same multiples of its own rate
     sequence = Sobol(1, scramble=True, seed=0)
     share = [float(sequence.random()[0, 0]) for _ in trials][-1]
     return float(f"{math.exp(math.log(low) + share * (math.log(high) - math.log(low))):.2g}")
-
-
-def _estimated(metric: Metric, low: float, high: float, trials: Sequence[Trial]) -> float:
-    """Return the rate that Optuna's estimator draws; a trial that did not end well counts with the worst value."""
-    optuna = _optuna()
-    worst = -WORST if metric.better == "higher" else WORST
-    scale = {"lr": optuna.distributions.FloatDistribution(low, high, log=True)}
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4),
-        direction="maximize" if metric.better == "higher" else "minimize",
-    )
-    for trial in trials:
-        rate, value = min(max(trial.lr, low), high), trial.ended[0] if trial.ended else worst
-        study.add_trial(optuna.trial.create_trial(params={"lr": rate}, distributions=scale, value=value))
-    return float(study.ask(scale).params["lr"])
 
 
 def _optuna() -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
@@ -147,18 +148,30 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
 
     A process ends with this one. An exception of `work` is raised here.
     """
-    waiting = deque[Callable[[], Any]]()
+    waiting = deque[tuple[Any, Future[Any] | None]]()
     try:
         fork = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
     except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
         pool = None
+
+    def sent(item: Any) -> Future[Any] | None:
+        with suppress(OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
+            return None if pool is None else pool.submit(_call, item)
+        return None
+
+    def done(item: Any, result: Future[Any] | None) -> Any:
+        with suppress(BrokenProcessPool):  # a process was killed
+            if result is not None:
+                return result.result()
+        return work(item)
+
     try:
         for item in items:
-            waiting.append(_sent(pool, work, item))
+            waiting.append((item, sent(item)))
             if pool is None or len(waiting) > 2 * processes:
-                yield waiting.popleft()()
-        yield from (done() for done in waiting)
+                yield done(*waiting.popleft())
+        yield from itertools.starmap(done, waiting)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
@@ -173,19 +186,3 @@ def _begin(work: Callable[[Any], Any]) -> None:
 
 def _call(item: Any) -> Any:
     return _work(item)
-
-
-def _sent(pool: ProcessPoolExecutor | None, work: Callable[[Any], Any], item: Any) -> Callable[[], Any]:
-    """Return a function that returns the item's result; it waits for a process, or does the work itself."""
-    try:
-        sent = None if pool is None else pool.submit(_call, item)
-    except (OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
-        sent = None
-
-    def done() -> Any:
-        try:
-            return work(item) if sent is None else sent.result()
-        except BrokenProcessPool:  # a process was killed
-            return work(item)
-
-    return done

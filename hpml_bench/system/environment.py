@@ -18,8 +18,7 @@ from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 from hpml_bench.system.text import digest
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
-OPTIONAL = ("bitsandbytes",)
-"""Packages that the others import if installed, so that the processes of every run take more memory."""
+OPTIONAL = ("bitsandbytes",)  # packages that the others import if installed: they take memory in every process of a run
 
 PROCESS_ENVIRONMENT = {
     # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
@@ -185,6 +184,8 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     """
     torch: Any = sys.modules.get("torch")
     node, where = hardware(), job.where()
+    nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
+    named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
     parts = node | over.parts() if over else node
     if over and where:
         where["hosts"] = list(over.hosts)
@@ -198,7 +199,7 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
         "packages": {name: installed(name) for name in PACKAGES}
         | {name: found for name in OPTIONAL if (found := installed(name)) is not None},
         "driver": gpus.driver(),
-        "process": _process(),
+        "process": {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named},
         "threads": {  # of torch, within an operator and between operators; None where it isn't loaded
             "intra_op": torch and int(torch.get_num_threads()),
             "inter_op": torch and int(torch.get_num_interop_threads()),
@@ -215,13 +216,6 @@ def of_run(over: NodeLayout | None = None) -> dict[str, Any]:
 
 def of_hosts(over: NodeLayout | None) -> list[str]:
     return list(over.hosts) if over else [socket.gethostname()]
-
-
-def _process() -> dict[str, str | None]:
-    """Return the variables on which costs depend."""
-    nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
-    named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
-    return {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named}
 
 
 def _of_gpus() -> dict[str, Any]:
