@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -167,18 +167,14 @@ def _short(value: object) -> str:
 # A run
 
 
-def here_or_served(access: Access) -> Callable[[RunRequest, Stop], Outcome]:
-    """Return what runs the ranks of a run here, or asks its server where the method is `served`."""
-
-    def run_ranks(request: RunRequest, stop: Stop) -> Outcome:
-        if request.spec.method.method != METHOD:
-            return here(request, stop)
-        try:
-            return _asked(request, stop, access)
-        except UserError as error:
-            return ended_as("failed", RunError(kind="Server", message=str(error)))
-
-    return run_ranks
+def here_or_served(request: RunRequest, stop: Stop, access: Access) -> Outcome:
+    """Run the ranks of a run here, or ask its server where the method is `served`."""
+    if request.spec.method.method != METHOD:
+        return here(request, stop)
+    try:
+        return _asked(request, stop, access)
+    except UserError as error:
+        return ended_as("failed", RunError(kind="Server", message=str(error)))
 
 
 def client_of(spec: RunSpec, access: Access) -> Client:

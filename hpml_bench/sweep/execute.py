@@ -191,8 +191,8 @@ class Execution:
         while queue.left:
             if failed and self.limits.fail_fast:
                 return Ending("limit", "--fail-fast")
-            if self._out_of_time():
-                return Ending("limit", self._max_hours)
+            if self.limits.ended(time.monotonic() - self.began):
+                return Ending("limit", f"--max-hours {self.limits.max_hours:g}")
             if ending := queue.stop():
                 return ending
             request = queue.next()
@@ -218,20 +218,13 @@ class Execution:
             fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
             if record.status not in RETRIED or fruitless > self.limits.retries or not self.limits.retries:
                 return record
-            if self._out_of_time():
-                self.progress.say(f"{request.folder.name}: not tried again, by {self._max_hours}")
+            if self.limits.ended(time.monotonic() - self.began):
+                self.progress.say(f"{request.folder.name}: not tried again, by --max-hours {self.limits.max_hours:g}")
                 return record
             self.progress.finished(record)
             how = f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500]
             request = request.model_copy(update={"earlier_attempts": (*earlier, how)})
             self.progress.again(fruitless, self.limits.retries, folder.saved)
-
-    def _out_of_time(self) -> bool:
-        return self.limits.ended(time.monotonic() - self.began)
-
-    @property
-    def _max_hours(self) -> str:
-        return f"--max-hours {self.limits.max_hours:g}"
 
 
 def steps_of(spec: RunSpec) -> int | None:

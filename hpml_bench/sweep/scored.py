@@ -112,7 +112,7 @@ class Scoring:
             if others:
                 with ResultsFolder.open(request.folder) as results:
                     results.set_aside(others, partial(console.print, markup=False, highlight=False))
-            done.append(run_sweep(request, console, (), server.here_or_served(self.access)))
+            done.append(run_sweep(request, console, (), partial(server.here_or_served, access=self.access)))
             ours = {r.protocol_id: r for r in done[-1].records if r.protocol_id}
             if recorded is not None and ours.keys() - {recorded.reference.protocol_id}:
                 why = protocol_difference(recorded.reference, next(iter(ours.values())))

@@ -199,8 +199,8 @@ class TrialQueue(Queue[tuple[int, str]]):
         better: Literal["lower", "higher"] = "lower" if self._blank.headline.better == "lower" else "higher"
         now = []
         for name, spec in self._specs.items():
-            low, high = rates(self._blank, spec)
-            now.append(TunedMethod(spec=spec, low=low, high=high, trials=tuple(self._trials[name]), better=better))
+            low, high, trials = spec.lr / self._blank.factor, spec.lr * self._blank.factor, tuple(self._trials[name])
+            now.append(TunedMethod(spec=spec, low=low, high=high, trials=trials, better=better))
         record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
         write_atomically(self._results.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
@@ -211,15 +211,10 @@ def _conditions(record: TuningRecord) -> list[object]:
     return [identity(record.settings), record.digests, record.sampler, record.factor]
 
 
-def rates(record: TuningRecord, spec: MethodSpec) -> tuple[float, float]:
-    """Return the lowest and the highest rate that a method is tried at."""
-    return spec.lr / record.factor, spec.lr * record.factor
-
-
 def next_rate(record: TuningRecord, spec: MethodSpec, trials: Sequence[Trial]) -> float:
     """Return the rate of a method's trial after these, to two digits; the first takes the suite's own."""
     # It depends on the trials before it alone, so that an interrupted tuning tries what an unbroken one does.
-    low, high = rates(record, spec)
+    low, high = spec.lr / record.factor, spec.lr * record.factor
     if not trials:
         return spec.lr
     if record.sampler == "tpe":
