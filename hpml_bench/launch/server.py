@@ -273,10 +273,7 @@ class _Replies:
 def _ask_missing(
     client: Client, rows: Sequence[tuple[Asked, str]], replies: _Replies, decoding: Decoding, seed: int, threads: int
 ) -> Iterator[int]:
-    """Ask the rows without an answer, several at a time, and yield the number of answers, at least every half second.
-
-    Raises UserError where a row gets no answer.
-    """
+    """Ask the rows without an answer, several at a time; yield how many have one, every half second or sooner."""
     left: SimpleQueue[int] = SimpleQueue()
     came: SimpleQueue[tuple[int, Reply | Exception]] = SimpleQueue()
     for number in range(len(rows)):

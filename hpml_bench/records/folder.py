@@ -99,12 +99,9 @@ class RunFolder:
         return changed(self.path, record)
 
     def set_aside(self, results: Path | None = None, mark: str = "damaged") -> Path:
-        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path.
-
-        A link in the place of `SET_ASIDE` is removed, and none is followed.
-        """
+        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path."""
         parent = (results or self.path.parent) / files.SET_ASIDE
-        if parent.is_symlink():
+        if parent.is_symlink():  # none is followed
             parent.unlink()
         parent.mkdir(exist_ok=True)
         free = (parent / f"{self.path.name}.{number}" for number in count(1))

@@ -121,10 +121,7 @@ class Suite(Frozen):
         return self.model_copy(update={"until": until if seeds is None else None})
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return a run for each seed and method, of all or the given ones; seed by seed.
-
-        A method that answers alike with every seed has one run, with the first of them.
-        """
+        """Return the runs seed by seed, of all or the given; a method that answers alike with all seeds has one."""
         specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
         chosen = tuple(range(self.seeds) if seeds is None else seeds)
         return tuple(

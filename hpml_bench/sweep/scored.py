@@ -71,10 +71,7 @@ class Scoring:
         return Results.load(self.folder) if any(self.folder.glob(f"*/{RECORD}")) else None
 
     def requests(self, recorded: Results | None) -> list[SweepRequest]:
-        """Return a sweep for each seed, under the settings of the recorded runs.
-
-        Raises UserError: the suite has other settings now, or a system the name of a method.
-        """
+        """Return a sweep for each seed, under the recorded runs' settings; UserError if those or a name don't fit."""
         suite = self.suite
         if recorded is not None:
             of_runs = recorded.reference.spec.settings
@@ -133,10 +130,7 @@ class Scoring:
             self._run(name, claimed, _runs(recorded))
 
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
-        """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence.
-
-        Raises UserError: there is no such run, or one of the two has no answers.
-        """
+        """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence."""
         from hpml_bench.data.prepare import prepare
         from hpml_bench.training.served import Claim, examine
 
