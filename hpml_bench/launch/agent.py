@@ -73,7 +73,8 @@ class OverNodes:
         lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith("hpml-bench:")]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        cause = merged(_reports(meeting, self.count), meeting.hosts(self.count), self.count, telling[0][:300])
+        reports = [Report.model_validate_json(text) for text in meeting.reports(self.count)]
+        cause = merged(reports, meeting.hosts(self.count), self.count, telling[0][:300])
         if written is not None and (cause is None or cause[0] != "timeout"):
             return written
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
@@ -92,7 +93,8 @@ class OverNodes:
         try:
             while step.poll() is None:
                 now = time.monotonic()
-                if failed_at > now and any(not report.well for report in _reports(meeting, self.count)):
+                reports = (Report.model_validate_json(text) for text in meeting.reports(self.count))
+                if failed_at > now and not all(report.well for report in reports):
                     failed_at = now
                 late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
                 if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
@@ -252,10 +254,6 @@ def merged(
         )
     place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
     return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
-
-
-def _reports(meeting: Meeting, count: int) -> list[Report]:
-    return [Report.model_validate_json(text) for text in meeting.reports(count)]
 
 
 if __name__ == "__main__":

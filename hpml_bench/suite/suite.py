@@ -133,12 +133,10 @@ class Suite(Frozen):
 
     def method(self, name: str) -> MethodSpec:
         """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""
-        entry = self.methods.get(name)
+        registered = registry.names("methods")
+        entry = self.methods.get(name, MethodEntry() if name in registered else None)
         if entry is None and name.startswith("peft:"):
             entry = MethodEntry(method="peft", options={"type": name.removeprefix("peft:")})
-        registered = registry.names("methods")
-        if entry is None and name in registered:
-            entry = MethodEntry()
         if entry is None:
             known = ", ".join(dict.fromkeys([*self.methods, *registered, "peft:TYPE"]))
             raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
@@ -33,9 +34,6 @@ from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)

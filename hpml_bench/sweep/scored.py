@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
+from rich.console import Console
 
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
@@ -32,9 +33,6 @@ from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SCORED = "scored"
 

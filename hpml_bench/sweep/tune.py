@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import yaml
+from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.records.folder import ResultsFolder, make_folder
+from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
@@ -37,9 +38,6 @@ from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import digest
 from hpml_bench.training.request import RunRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FIRST_SEED = 10_000  # trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)
 FACTOR = 10.0  # the range: a tenth to ten times a method's rate, two decades for all
@@ -90,7 +88,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         _optuna()
     sweep, folder = request.sweep, request.sweep.folder / FOLDER
     target = check_target(request.write or folder / f"{sweep.suite.name}-tuned.yaml")
-    make_folder(folder)
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
