@@ -162,11 +162,8 @@ class OverSeedsAndRows(Evidence):
         mean = float(table.mean())
         by_seed, by_row = table.mean(axis=1), table.mean(axis=0)
         rest = table - by_seed[:, None] - by_row[None, :] + mean
-        squares = (
-            m * float(by_seed.var(ddof=1)),
-            n * float(by_row.var(ddof=1)),
-            float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
-        )
+        of_seeds, of_rows = m * float(by_seed.var(ddof=1)), n * float(by_row.var(ddof=1))
+        squares = of_seeds, of_rows, float(np.square(rest).sum()) / ((n - 1) * (m - 1))
         return cls(n, m, mean, squares, span, opposed_to(mean, by_row, span))
 
     def rows(self, n: int) -> int:  # noqa: ARG002 - as many at any number of seeds

@@ -277,13 +277,8 @@ class RunSpec(Frozen):
     def run_id(self) -> str:
         """Folder name: method, seed, and a digest of all that differs from the defaults."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
-        whole = {
-            "suite": self.suite,
-            "settings": identity(self.settings),
-            "method": method_identity(self.method),
-            "seed": self.seed,
-        }
-        return f"{name}-s{self.seed}-{digest(whole, 10)}"
+        whole = {"suite": self.suite, "settings": identity(self.settings), "method": method_identity(self.method)}
+        return f"{name}-s{self.seed}-{digest(whole | {'seed': self.seed}, 10)}"
 
 
 def identity(settings: Settings) -> dict[str, Any]:
