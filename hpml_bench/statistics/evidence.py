@@ -293,15 +293,13 @@ def _noncentrality(freedom: float, quantile: float, power: float) -> float:
     return float(nctdtrinc(freedom, 1 - power, t_quantile(quantile, freedom)))
 
 
-def seeds_to_decide(
-    evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equivalent: float
-) -> int | None:
+def seeds_to_decide(evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equal: float) -> int | None:
     """Return the least number of seeds that would decide if the mean difference is the true one; None above `most`."""
     # To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
     to_find = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
     if margin is None or abs(evidence[0].mean) >= margin:
         return to_find
-    to_show = seeds_to_show(evidence, margin, alpha_equivalent, mean=evidence[0].mean)
+    to_show = seeds_to_show(evidence, margin, alpha_equal, mean=evidence[0].mean)
     return min((n for n in (to_find, to_show) if n is not None), default=None)
 
 

@@ -373,13 +373,11 @@ def pareto_membership(
     return {method: place(method) for method in methods}
 
 
-def rank_intervals(
-    comparisons: Iterable[Comparison], methods: Sequence[str], better: Better
-) -> dict[str, tuple[int, int]]:
+def rank_intervals(pairs: Iterable[Comparison], methods: Sequence[str], better: Better) -> dict[str, tuple[int, int]]:
     """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
     # Undecided is not transitive, so a single order would claim more than is known.
     ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
-    for c in comparisons:
+    for c in pairs:
         if winner := c.winner(better):
             ahead[c.other(winner)] += 1
             behind[winner] += 1

@@ -16,9 +16,7 @@ from hpml_bench.system.errors import UserError
 Kind = Literal[
     "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
 ]  # fmt: skip
-ONE: Mapping[Kind, str] = {
-    kind: "data set" if kind == "datasets" else kind.removesuffix("s") for kind in get_args(Kind)
-}
+ONE: Mapping[Kind, str] = {of: "data set" if of == "datasets" else of.removesuffix("s") for of in get_args(Kind)}
 """Singular of each kind, for messages."""
 
 

@@ -146,9 +146,8 @@ def _run_missing(
     progress.skip(len(runs) - len(left))
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
-    return execution.execute(
-        SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress, trackers)
-    )
+    of_sweep = places(runs, resolved.suite)
+    return execution.execute(SweepQueue(left, of_sweep, request, prepared, results, progress, trackers))
 
 
 def run_as_rank(request: SweepRequest) -> bool:

@@ -75,10 +75,8 @@ class Scoring:
             of_runs = recorded.reference.spec.settings
             suite = suite.model_copy(update={"settings": decided_as(suite.settings, of_runs)})
             if other := differences(settings_of(of_runs), settings_of(suite.settings)):
-                named = ", ".join(f"{key} {short(now)} instead of {short(then)}" for key, then, now in other[:3])
-                raise UserError(
-                    f"{self.folder}: its runs have another protocol: now {named}; give the --set of the runs"
-                )
+                how = ", ".join(f"{key} {short(now)} instead of {short(then)}" for key, then, now in other[:3])
+                raise UserError(f"{self.folder}: its runs have another protocol: now {how}; give the --set of the runs")
         by_seed: list[dict[str, MethodEntry]] = []
         for name, entry in self.systems:
             if name in {*suite.methods, *(recorded.methods if recorded else ())}:
