@@ -125,10 +125,8 @@ class Client:
         return Reply(str(said or ""), tokens if isinstance(tokens, int) else None, cut)
 
     def _call(self, path: str, content: Mapping[str, Any] | None) -> dict[str, Any]:
-        headers = {
-            "Content-Type": "application/json",
-            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-        }
+        given = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Content-Type": "application/json", **given}
         data = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, headers)  # noqa: S310 - the scheme is checked
         for pause in [*(2.0**number for number in range(TRIES - 1)), None]:

@@ -20,12 +20,8 @@ FEWER = "fewer rows than asked for"  # name of the note on splits with fewer row
 Target = Literal["class", "number", "tags", "answer"]
 """The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
 IN_WORDS: dict[Target, str] = {
-    "class": "a class",
-    "number": "a number",
-    "tags": "a tag for every word",
-    "answer": "an answer",
-}
-
+    "class": "a class", "number": "a number", "tags": "a tag for every word", "answer": "an answer",
+}  # fmt: skip
 
 IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""

@@ -51,11 +51,8 @@ RECORDED = (
 """Variables written into records: a run's costs depend on them."""
 
 RECORDED_WHERE_SET = (
-    "CUDA_LAUNCH_BLOCKING",
-    "NVIDIA_TF32_OVERRIDE",
-    "PYTORCH_ALLOC_CONF",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
+    "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "PYTORCH_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
 """Variables of GPUs that are recorded, like NCCL's, only where they are set."""
 
 
