@@ -105,13 +105,12 @@ def read_predictions(folder: Path) -> Predictions | None:
             return None
         references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
         texts = _texts(table, order) if said_columns else None
-        groups, scores = (
-            table.column(name).to_numpy()[order] if name in table.column_names else None for name in ("group", "score")
-        )
+        there = table.column_names
+        groups, scores = (table.column(n).to_numpy()[order] if n in there else None for n in ("group", "score"))
         if groups is not None and groups.dtype.kind != "i":  # a row has none
             return None
         probabilities = None
-        if "probabilities" in table.column_names:
+        if "probabilities" in there:
             column = table.column("probabilities")
             if not pa.types.is_fixed_size_list(column.type) or column.null_count:  # a row has none
                 return None

@@ -67,14 +67,8 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     has no such class, or several, or the class is incomplete.
     """
     module = get(kind, name)
-    classes = {
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and getattr(value, "plugin_kind", None) == kind
-        and value.__module__ == module.__name__
-        and not value.__name__.startswith("_")
-    }
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    classes = {one for one in own if getattr(one, "plugin_kind", None) == kind and not one.__name__.startswith("_")}
     if len(classes) != 1:
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that extend the base class of "

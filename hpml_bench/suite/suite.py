@@ -124,12 +124,8 @@ class Suite(Frozen):
         """Return the runs seed by seed, of all or the given; a method that answers alike with all seeds has one."""
         specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
         chosen = tuple(range(self.seeds) if seeds is None else seeds)
-        return tuple(
-            RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
-            for seed in chosen
-            for spec in specs
-            if seed == chosen[0] or not alike(self.settings, spec)
-        )
+        pairs = ((s, spec) for s in chosen for spec in specs if s == chosen[0] or not alike(self.settings, spec))
+        return tuple(RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed) for seed, spec in pairs)
 
     def method(self, name: str) -> MethodSpec:
         """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""

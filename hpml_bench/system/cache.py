@@ -41,12 +41,10 @@ def file_sha256(path: Path) -> str:
     facts = path.stat()
     key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
     memo = cache_folder() / "hashes" / digest(key[0])
-    try:
+    with suppress(OSError, ValueError, TypeError):
         *known, value = json.loads(memo.read_text())
         if known == key:
             return str(value)
-    except (OSError, ValueError, TypeError):
-        pass
     with path.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - facts.st_mtime > RACY_SECONDS:

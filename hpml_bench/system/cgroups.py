@@ -92,11 +92,8 @@ def _found(controller: str, read: Callable[[Path, int], T | None]) -> Iterator[T
 
 
 def _quota(folder: Path, version: int) -> float | None:
-    if version == 2:
-        texts = (folder / "cpu.max").read_text().split()
-    else:
-        texts = [(folder / name).read_text() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    quota, period = map(int, texts)
+    names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
     return quota / period if quota > 0 else None
 
 

@@ -39,8 +39,7 @@ PROCESS_ENVIRONMENT = {
 CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 """Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
 
-All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is.
-"""
+All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is."""
 FIXED_SEGMENTS = "expandable_segments:False"  # value of that option on devices that refuse it: virtual GPUs, Jetson
 
 RECORDED = (
@@ -54,7 +53,6 @@ RECORDED_WHERE_SET = (
     "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "PYTORCH_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )  # fmt: skip
 """Variables of GPUs that are recorded, like NCCL's, only where they are set."""
-
 
 Check = Literal["equal", "shown", "ignored"]
 """What a part of the environment means: costs are compared where it is equal; it is shown; it is a run's own."""

@@ -36,8 +36,7 @@ _CUDA = re.compile(
 )
 """Out-of-memory messages of CUDA, cuBLAS, cuDNN and NCCL, which don't raise torch's OutOfMemoryError.
 
-cuBLAS reports that it isn't initialised if there is no memory for its handle.
-"""
+cuBLAS reports that it isn't initialised if there is no memory for its handle."""
 _HOST = re.compile(r"(?i)can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed")
 _LOST_PEER = re.compile(
     r"(?i)closed by (remote )?peer|reset by peer|broken pipe|remote process (exited|exiting)|communicator was aborted"
