@@ -38,13 +38,11 @@ if TYPE_CHECKING:
     from hpml_bench.launch.meeting import Meeting
 
 LOG = "agents.log"  # file for the output of a run's agents and their starter, in the run's folder, which all nodes see
-KEY = "HPML_BENCH_MEETING_KEY"
-"""Environment variable of a run's key for its agents; all users of a node could read an argument."""
+KEY = "HPML_BENCH_MEETING_KEY"  # variable of a run's key for its agents; all users of a node could read an argument
 AGENT_POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
 """Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
-FOLDER_SECONDS = 10.0
-"""Seconds that a file of another host may take to appear here: NFS clients cache a folder's content."""
+FOLDER_SECONDS = 10.0  # seconds that another host's file may take to appear here: NFS clients cache a folder's content
 LEAVE_SECONDS = 25.0  # seconds after which an agent that was asked to end does so, whatever it waits for
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0  # seconds within which all agents must have begun
@@ -72,12 +70,17 @@ class OverNodes:
         written = read_model(folder / OUTCOME, Outcome)
         if stop.requested and written is None:
             return launcher.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
-        cause = merged(_reports(meeting, self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
+        lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
+        telling = [line for line in lines if line.startswith("hpml-bench:")]  # an agent's own message
+        telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
+        reports = [Report.model_validate_json(text) for text in meeting.reports(self.count)]
+        cause = merged(reports, meeting.hosts(self.count), self.count, telling[0][:300])
         if written is not None and (cause is None or cause[0] != "timeout"):
             return written
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
 
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
+        """Run the agents; ask them to end after a signal, a late start, or a failure that leaves some running."""
         words = (f"{meeting.host}:{meeting.port}", str(self.count))
         command = [sys.executable, *child.module("hpml_bench.launch.agent", *words)]
         with log.open("wb") as printed:
@@ -86,34 +89,24 @@ class OverNodes:
                 self._on_each_node(command), stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT,
                 env={**os.environ, **variables}, start_new_session=True,
             )  # fmt: skip
+        began, failed_at, asked_at = time.monotonic(), float("inf"), float("inf")
         try:
-            self._await(step, meeting, stop)
+            while step.poll() is None:
+                now = time.monotonic()
+                reports = (Report.model_validate_json(text) for text in meeting.reports(self.count))
+                if failed_at > now and not all(report.well for report in reports):
+                    failed_at = now
+                late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
+                if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
+                    meeting.end()
+                    asked_at = now
+                if now - asked_at > END_SECONDS:
+                    return
+                time.sleep(POLL_SECONDS)
         finally:
             if step.poll() is None:
                 os.killpg(step.pid, signal.SIGKILL)
                 step.wait()
-
-    def _await(self, step: subprocess.Popen[bytes], meeting: Meeting, stop: Stop) -> None:
-        """Wait for the agents; ask them to end after a signal, a late start, or a failure that leaves some running."""
-        began, failed_at, asked_at = time.monotonic(), float("inf"), float("inf")
-        while step.poll() is None:
-            now = time.monotonic()
-            if failed_at > now and any(not report.well for report in _reports(meeting, self.count)):
-                failed_at = now
-            late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
-            if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
-                meeting.end()
-                asked_at = now
-            if now - asked_at > END_SECONDS:
-                return
-            time.sleep(POLL_SECONDS)
-
-
-def _words(log: Path) -> str:
-    """Return an agent's own message, else the first line with the word error, else the last one."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("hpml-bench:")]
-    return next(iter([*own, *(line for line in lines if "error" in line.lower()), *lines[-1:]]), "")[:300]
 
 
 def main(address: str, count: int) -> int:
@@ -144,11 +137,23 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
     first.join()
     meeting.arrive(number, name)
     _wait(lambda: len(meeting.hosts(count)) == count or stop.requested)
+
+    def late() -> None:
+        """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't report where they are."""
+        meeting.late(number)
+        _wait(lambda: meeting.all_late(count), REPORT_SECONDS)
+
+    nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
-        nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
-        report = _ended(meeting, request, nodes, name, stop, Path(beats))
+        evidence = launcher.watched(request, stop, nodes, Path(beats), late)
+        report = Report(node=number, host=name)
+        if not evidence.well:
+            ranks = nodes.ranks(request.spec.settings.world_size or 1)
+            status, error = evidence.verdict or launcher.cause(request.folder, evidence, ranks)
+            report = Report(node=number, host=name, status=status, error=error)
     meeting.report(number, report.model_dump_json())
-    if not report.decisive:
+    if not report.well and report.priority not in {CausePriority.KILLED, CausePriority.OWN}:
+        # another node's report may show the cause better
         _wait(lambda: len(meeting.reports(count)) == count, REPORT_SECONDS)
     return report
 
@@ -161,20 +166,6 @@ def check_folder(folder: Path) -> None:
             f"{folder}: on {socket.gethostname()} this is not the folder of the run; give an --out that all nodes "
             "share, under one path"
         )
-
-
-def _ended(meeting: Meeting, run: RunRequest, nodes: Nodes, name: str, stop: Stop, beats: Path) -> Report:
-    def late() -> None:
-        """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't report where they are."""
-        meeting.late(nodes.number)
-        _wait(lambda: meeting.all_late(nodes.count), REPORT_SECONDS)
-
-    evidence = launcher.watched(run, stop, nodes, beats, late)
-    if evidence.well:
-        return Report(node=nodes.number, host=name)
-    ranks = nodes.ranks(run.spec.settings.world_size or 1)
-    status, error = evidence.verdict or launcher.cause(run.folder, evidence, ranks)
-    return Report(node=nodes.number, host=name, status=status, error=error)
 
 
 def _exit_with_parent(meeting: Meeting, stop: Stop) -> None:
@@ -229,11 +220,6 @@ class Report(Frozen):
             return CausePriority.WATCHED
         return CausePriority.PEER if kind.startswith("Dist") or lost_peer(message) else CausePriority.OWN
 
-    @property
-    def decisive(self) -> bool:
-        """Whether no other node's report can show the cause better."""
-        return self.well or self.priority in {CausePriority.KILLED, CausePriority.OWN}
-
 
 def merged(
     reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = ""
@@ -243,8 +229,13 @@ def merged(
     `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
     """
     bad = [report for report in reports if not report.well]
-    lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]
-    ordered = [(report.priority, report) for report in bad] + [(CausePriority.LOST, report) for report in lost]
+    ordered = [(report.priority, report) for report in bad]
+    for number in sorted(set(range(count)) - {report.node for report in reports}):
+        name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
+        message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
+        error = RunError(kind="NoReport", message=message)
+        lost = Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
+        ordered.append((CausePriority.LOST, lost))
     if not ordered:
         return None
     priority, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
@@ -252,33 +243,17 @@ def merged(
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)
-    if priority is CausePriority.WATCHED:
-        return first.status, _stalled([report for report in bad if report.priority is priority])
+    if priority is CausePriority.WATCHED:  # one error for the nodes whose watchdogs ended their ranks, with all stacks
+        stalled = [report for report in bad if report.priority is priority]
+        errors = [(f"node {report.node} ({report.host})", report.error) for report in stalled if report.error]
+        return first.status, RunError(
+            kind=errors[0][1].kind,
+            message="; ".join(f"{node}: {error.message}" for node, error in errors),
+            rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
+            traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
+        )
     place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
     return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
-
-
-def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
-    """Return a substitute for the report of a node that sent none."""
-    name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
-    message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
-    error = RunError(kind="NoReport", message=message)
-    return Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
-
-
-def _stalled(reports: Sequence[Report]) -> RunError:
-    """Return one error for the nodes whose watchdogs ended their ranks, with the stacks of all."""
-    errors = [(f"node {report.node} ({report.host})", report.error) for report in reports if report.error]
-    return RunError(
-        kind=errors[0][1].kind,
-        message="; ".join(f"{node}: {error.message}" for node, error in errors),
-        rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
-        traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
-    )
-
-
-def _reports(meeting: Meeting, count: int) -> list[Report]:
-    return [Report.model_validate_json(text) for text in meeting.reports(count)]
 
 
 if __name__ == "__main__":

@@ -106,18 +106,6 @@ def watched(
     return ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
 
 
-def _rendezvous(nodes: Nodes) -> dict[str, Any]:
-    """Return the arguments of LaunchConfig by which the nodes meet."""
-    from hpml_bench.launch import meeting
-
-    meeting.register()
-    return {
-        "min_nodes": nodes.count, "max_nodes": nodes.count, "rdzv_backend": meeting.BACKEND,
-        "rdzv_endpoint": f"{nodes.host}:{nodes.port}", "rdzv_configs": {"rank": nodes.number},
-        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
-    }  # fmt: skip
-
-
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
@@ -125,6 +113,9 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from hpml_bench.launch import meeting
+
+    meeting.register()
     # Its modules print nothing, once imported, each with a level of its own: what ranks say is in their logs.
     for name in tuple(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
@@ -135,7 +126,11 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     with logs_folder as logs, _only_agent_signal() as signals:
         config = LaunchConfig(
             nproc_per_node=len(nodes.ranks(settings.world_size or 1)), max_restarts=0, start_method="forkserver",
-            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs), **_rendezvous(nodes), **signals,
+            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs),
+            min_nodes=nodes.count, max_nodes=nodes.count, rdzv_backend=meeting.BACKEND,
+            rdzv_endpoint=f"{nodes.host}:{nodes.port}", rdzv_configs={"rank": nodes.number},
+            run_id=nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
+            **signals,
         )  # fmt: skip
         try:
             elastic_launch(config, fork_server.start_rank)(request.model_dump_json(), str(beats), launched)
@@ -149,6 +144,7 @@ def _only_agent_signal() -> Iterator[dict[str, Any]]:
     """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that."""
     # It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks
     # that hang.
+    from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.launcher.api import LaunchConfig
 
     main = threading.current_thread() is threading.main_thread()
@@ -156,24 +152,15 @@ def _only_agent_signal() -> Iterator[dict[str, Any]]:
     try:
         if "signals_to_handle" in inspect.signature(LaunchConfig).parameters:
             yield {"signals_to_handle": AGENT_SIGNAL.name}
-        else:
-            with _torch_2_9(main):
+        else:  # torch 2.9 sets handlers of four signals, always: by hand what the argument does from 2.10 on
+            if main:
+                signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
+            without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+            with mock.patch.object(api, "signal", without_handlers):
                 yield {}
     finally:
         if main:
             signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
-
-
-@contextmanager
-def _torch_2_9(main: bool) -> Iterator[None]:
-    """Do by hand what `signals_to_handle` does from torch 2.10 on: torch 2.9 sets handlers of four signals, always."""
-    from torch.distributed.elastic.multiprocessing import api
-
-    if main:
-        signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
-    without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
-    with mock.patch.object(api, "signal", without_handlers):
-        yield
 
 
 @dataclass(frozen=True)
@@ -239,20 +226,16 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and first.exitcode < 0:
         names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
-        return _killed(rank, names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence)
+        name, peak = names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence.peak_mb.get(rank)
+        out_of_memory = evidence.oom_kill and name == "SIGKILL"
+        message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
+        message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
+        message += "" if out_of_memory else errors.hint(message)
+        return "oom_host" if out_of_memory else "killed", RunError(kind=name, message=message, rank=rank)
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return errors.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
-
-
-def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:
-    peak = evidence.peak_mb.get(rank)
-    out_of_memory = evidence.oom_kill and name == "SIGKILL"
-    message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
-    message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
-    message += "" if out_of_memory else errors.hint(message)
-    return "oom_host" if out_of_memory else "killed", RunError(kind=name, message=message, rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:

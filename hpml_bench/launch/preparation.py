@@ -25,12 +25,10 @@ from hpml_bench.system.files import read_json
 from hpml_bench.training.products import Products
 
 STOPPED_SECONDS = 10  # seconds after which a preparation, or its fork server, that a signal has stopped is given up
-PREDICTION_SECONDS = 120
-"""Seconds that a prediction of memory may take: a method of a model of 8 billion parameters takes some 15."""
+PREDICTION_SECONDS = 120  # seconds that a prediction of memory may take; of a model of 8 billion parameters some 15
 SERVER_LOST = 255  # exit status that multiprocessing reports for a child whose fork server has ended
 
-End = Literal["over", "late", "stopped"]
-"""Why the wait for the preparation ended: it is over, too late, or stopped by a signal."""
+End = Literal["over", "late", "stopped"]  # why the wait for the preparation ended; stopped: by a signal
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
 METHOD = "served"
 ANSWERS = "answers.jsonl"
-TRIES = 5
-"""Requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass."""
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses after which the same request may succeed."""
+TRIES = 5  # requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # HTTP statuses after which the same request may succeed
 LONGEST_REPLY = 50_000_000
 
 
@@ -127,10 +125,8 @@ class Client:
         return Reply(str(said or ""), tokens if isinstance(tokens, int) else None, cut)
 
     def _call(self, path: str, content: Mapping[str, Any] | None) -> dict[str, Any]:
-        headers = {
-            "Content-Type": "application/json",
-            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-        }
+        given = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Content-Type": "application/json", **given}
         data = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, headers)  # noqa: S310 - the scheme is checked
         for pause in [*(2.0**number for number in range(TRIES - 1)), None]:
@@ -169,18 +165,14 @@ def _short(value: object) -> str:
 # A run
 
 
-def here_or_served(access: Access) -> Callable[[RunRequest, Stop], Outcome]:
-    """Return what runs the ranks of a run here, or asks its server where the method is `served`."""
-
-    def run_ranks(request: RunRequest, stop: Stop) -> Outcome:
-        if request.spec.method.method != METHOD:
-            return here(request, stop)
-        try:
-            return _asked(request, stop, access)
-        except UserError as error:
-            return ended_as("failed", RunError(kind="Server", message=str(error)))
-
-    return run_ranks
+def here_or_served(request: RunRequest, stop: Stop, access: Access) -> Outcome:
+    """Run the ranks of a run here, or ask its server where the method is `served`."""
+    if request.spec.method.method != METHOD:
+        return here(request, stop)
+    try:
+        return _asked(request, stop, access)
+    except UserError as error:
+        return ended_as("failed", RunError(kind="Server", message=str(error)))
 
 
 def client_of(spec: RunSpec, access: Access) -> Client:
@@ -279,10 +271,7 @@ class _Replies:
 def _ask_missing(
     client: Client, rows: Sequence[tuple[Asked, str]], replies: _Replies, decoding: Decoding, seed: int, threads: int
 ) -> Iterator[int]:
-    """Ask the rows without an answer, several at a time, and yield the number of answers, at least every half second.
-
-    Raises UserError where a row gets no answer.
-    """
+    """Ask the rows without an answer, several at a time; yield how many have one, every half second or sooner."""
     left: SimpleQueue[int] = SimpleQueue()
     came: SimpleQueue[tuple[int, Reply | Exception]] = SimpleQueue()
     for number in range(len(rows)):

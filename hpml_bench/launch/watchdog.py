@@ -19,16 +19,14 @@ from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
-AGENT_SIGNAL = signal.SIGUSR2
-"""The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
+AGENT_SIGNAL = signal.SIGUSR2  # torch's agent ends at it; ignored outside it, since one sent here may arrive late
 POLL_SECONDS = 0.2
 POLLS_PER_SCAN = 5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
 LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended machine must not look like a hang
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
-SAVE_SECONDS = 20.0
-"""Seconds within which a run that is asked to end may save its state, at the end of a window of steps."""
+SAVE_SECONDS = 20.0  # seconds within which a run that is asked to end may save its state, at a window's end
 GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
 
 
@@ -105,13 +103,15 @@ class Watchdog:
         if not self._done():  # else the run is done and only its exit hangs
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
+            # a request to end waits for a state where the run has lasted longer, or is saved after some steps
+            long = time.monotonic() - self._began > SAVE_SECONDS or self._limits.checkpoint_steps is not None
             if status == "timeout":
                 self._late()
                 places = [f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats]
                 words, stacks = f"{words}: {', '.join(places) or 'no rank had begun'}", self._stacks(beats) or None
                 error = RunError(kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks)
                 self.verdict = status, error
-            elif self._worth_saving():
+            elif self._limits.checkpoints and long and _size(self._folder / POINTS) > 0:
                 self._signal(beats, heartbeat.SAVE_SIGNAL)
                 self._over.wait(SAVE_SECONDS)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -125,12 +125,6 @@ class Watchdog:
 
     def _done(self) -> bool:
         return (self._folder / OUTCOME).exists()
-
-    def _worth_saving(self) -> bool:
-        """Whether a run that is asked to end has lasted longer than the wait for it, or is saved after some steps."""
-        points, limits = self._folder / POINTS, self._limits
-        long = time.monotonic() - self._began > SAVE_SECONDS or limits.checkpoint_steps is not None
-        return limits.checkpoints and long and _size(points) > 0
 
     def _ours(self, beats: tuple[Beat, ...]) -> tuple[Beat, ...]:
         ours = {process.pid for process in self._seen if processes.alive(process)}

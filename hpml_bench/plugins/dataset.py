@@ -15,27 +15,19 @@ from hpml_bench.suite.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FEWER = "fewer rows than asked for"
-"""Name of the note on splits with fewer rows than the settings ask for."""
+FEWER = "fewer rows than asked for"  # name of the note on splits with fewer rows than the settings ask for
 
 Target = Literal["class", "number", "tags", "answer"]
 """The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
 IN_WORDS: dict[Target, str] = {
-    "class": "a class",
-    "number": "a number",
-    "tags": "a tag for every word",
-    "answer": "an answer",
-}
-
+    "class": "a class", "number": "a number", "tags": "a tag for every word", "answer": "an answer",
+}  # fmt: skip
 
 IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
-GROUP = "group"
-"""Column of numbers that are equal for rows that belong together."""
-PAIR = "text_pair"
-"""Column of the second texts of pairs."""
-SEGMENTS = "token_type_ids"
-"""Column of the numbers that tell the two texts of a pair apart, one for each token."""
+GROUP = "group"  # column of numbers that are equal for rows that belong together
+PAIR = "text_pair"  # column of the second texts of pairs
+SEGMENTS = "token_type_ids"  # column of the numbers that tell the two texts of a pair apart, one for each token
 
 
 @dataclass(frozen=True)

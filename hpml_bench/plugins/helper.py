@@ -14,8 +14,7 @@ import psutil
 
 from hpml_bench.system.processes import kill
 
-LAST_SECONDS = 30
-"""Seconds that what is left may take after the last order, also where the orders broke off as the parent died."""
+LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
 
 
 class Session(Protocol):

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from hpml_bench.suite.base import Frozen, Line
 
-Point = tuple[float, float]
-"""x and y of a point, in the numbers of its axes."""
+Point = tuple[float, float]  # x and y of a point, in the numbers of its axes
 Tone = Literal["ink", "soft", "mark", "grid", "paper", "blue", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"]
 """Colour by its name in the pages' style sheets; m1 to m8 tell methods apart."""
 Marker = Literal["", "o", "s", "D", "^", "v", "P", "X", "O", "|", "_", "x"]

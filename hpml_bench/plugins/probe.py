@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.task import Task
 
-Write = Callable[[list[Point]], None]
-"""Takes the points of a window, on every rank; only rank 0 keeps them."""
+Write = Callable[[list[Point]], None]  # takes the points of a window, on every rank; only rank 0 keeps them
 
 
 @dataclass(frozen=True)

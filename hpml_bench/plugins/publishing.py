@@ -40,8 +40,7 @@ from hpml_bench.system.processes import kill
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import digest, for_terminal, map_texts
 
-Order = dict[str, Any]
-"""An order to the helper: its name under `do`, and its arguments."""
+Order = dict[str, Any]  # an order to the helper: its name under `do`, and its arguments
 POLL_SECONDS = 0.5
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
 """Environment variables that every helper gets."""
@@ -311,8 +310,11 @@ def group_of(spec: RunSpec) -> str:
     return f"{spec.suite}-{digest(identity(spec.settings), 12)}"
 
 
-def config_of(spec: RunSpec) -> dict[str, Any]:
-    """Return a specification as a config: of paths the last part alone, no options named like secrets."""
+def opening(spec: RunSpec, own: str) -> Order:
+    """Return the order that opens a run; `own` identifies it at the service.
+
+    Its config has of paths the last part alone, and no options named like secrets.
+    """
 
     def without_folders(text: str) -> str:
         if not PATH.match(text):
@@ -320,15 +322,9 @@ def config_of(spec: RunSpec) -> dict[str, Any]:
         source = "path:" if text.startswith("path:") else ""
         return source + re.split(r"[\\/]", text.removeprefix(source).rstrip("\\/"))[-1]
 
-    dumped = spec.model_dump(mode="json")
-    config: dict[str, Any] = map_texts(dumped, without_folders, lambda key: bool(SECRET_OPTION.search(key)))
-    return config
-
-
-def opening(spec: RunSpec, own: str) -> Order:
-    """Return the order that opens a run; `own` identifies it at the service."""
+    config = map_texts(spec.model_dump(mode="json"), without_folders, lambda key: bool(SECRET_OPTION.search(key)))
     names = {"group": group_of(spec), "name": spec.run_id, "job_type": spec.method.name}
-    return {"do": "open", "id": own, **names, "config": config_of(spec)}
+    return {"do": "open", "id": own, **names, "config": config}
 
 
 def history(points: Iterable[Point]) -> Iterator[Order]:

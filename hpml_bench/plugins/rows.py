@@ -45,11 +45,9 @@ class Batch:
 
 
 def write_rows(
-    folder: Path,
-    batches: Iterable[Mapping[str, list[Any]]],
-    label: pa.DataType,
+    folder: Path, batches: Iterable[Mapping[str, list[Any]]], label: pa.DataType,
     extra: Mapping[str, pa.DataType] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write a split's token ids, labels and other columns, batch by batch, as one Arrow stream in a new folder."""
     folder.mkdir(parents=True)
     schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label, **(extra or {})})

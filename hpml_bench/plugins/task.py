@@ -42,16 +42,11 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return rows, columns
 
 
-ROUNDING = 1e-3
-"""Relative error of a row's loss, in float32."""
-MOST_PROBABILITIES = 100
-"""Most classes whose probabilities are recorded, at four bytes a row and class: 400 kB for 1,000 rows."""
-KEPT = "kept"
-"""Key of the indices of the rows that `encode` kept, where it leaves some out."""
-NOTHING = "none"
-"""Value of a note on changed rows where no row was changed."""
-RETENTION = "retention"
-"""The split of general text, beside train, validation and test, on which forgetting is measured."""
+ROUNDING = 1e-3  # relative error of a row's loss, in float32
+MOST_PROBABILITIES = 100  # most classes whose probabilities are recorded, at four bytes a row and class
+KEPT = "kept"  # key of the indices of the rows that `encode` kept, where it leaves some out
+NOTHING = "none"  # value of a note on changed rows where no row was changed
+RETENTION = "retention"  # the split of general text, beside train, validation and test, on which forgetting is measured
 
 
 @dataclass(frozen=True)
@@ -353,11 +348,9 @@ def linearised_ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.fl
 
 
 def make_task(
-    spec: TaskSpec,
-    label_names: tuple[str, ...] = (),
-    facts: Mapping[str, float] | None = None,
+    spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None,
     rank_by: str | None = None,
-) -> Task:
+) -> Task:  # fmt: skip
     """Return the task that the settings name, its score that of `rank_by` where that is given.
 
     Raises UserError: there is none of that name, or its options are wrong.

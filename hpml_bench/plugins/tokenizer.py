@@ -89,12 +89,9 @@ class Encoder:
         """Return the token ids of texts, with the end token, and what the tokenizer returned."""
         end = end_id(self.tokenizer)
         encoded = self.tokenizer(
-            texts,
-            truncation=True,
-            max_length=self.max_length - (end is not None),
-            return_attention_mask=False,
+            texts, truncation=True, max_length=self.max_length - (end is not None), return_attention_mask=False,
             **{"return_token_type_ids": False, **more},
-        )
+        )  # fmt: skip
         ids = [row if end is None else [*row, end] for row in encoded["input_ids"]]
         largest = max((max(row, default=0) for row in ids), default=0)
         if self.vocabulary is not None and largest >= self.vocabulary:

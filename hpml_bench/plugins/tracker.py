@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -63,14 +63,6 @@ class Tracker:
         report as an HTML file, None where it was not written.
         """
         return None
-
-
-@contextmanager
-def follow_all(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results_folder: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        for tracker in trackers:
-            stack.enter_context(tracker.follow(spec, folder, results_folder))
-        yield
 
 
 def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:

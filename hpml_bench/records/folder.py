@@ -47,14 +47,6 @@ class RunFolder:
             if path.name not in {files.CHECKPOINTS, files.POINTS}:
                 remove(path) if path.is_dir() else path.unlink()
 
-    def adopt(self, other: RunFolder) -> None:
-        """Take the checkpoints of another attempt at the run, and the points that they need."""
-        self.path.mkdir(exist_ok=True)
-        with suppress(OSError):  # its process may live: then this attempt begins anew
-            shutil.copyfile(other.path / files.POINTS, self.path / files.POINTS)
-            remove(self.path / files.CHECKPOINTS)
-            (other.path / files.CHECKPOINTS).rename(self.path / files.CHECKPOINTS)
-
     @property
     def saved(self) -> int:
         """Step of the newest checkpoint, 0 where there is none."""
@@ -107,12 +99,9 @@ class RunFolder:
         return changed(self.path, record)
 
     def set_aside(self, results: Path | None = None, mark: str = "damaged") -> Path:
-        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path.
-
-        A link in the place of `SET_ASIDE` is removed, and none is followed.
-        """
+        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path."""
         parent = (results or self.path.parent) / files.SET_ASIDE
-        if parent.is_symlink():
+        if parent.is_symlink():  # none is followed
             parent.unlink()
         parent.mkdir(exist_ok=True)
         free = (parent / f"{self.path.name}.{number}" for number in count(1))
@@ -154,12 +143,10 @@ class ResultsFolder:
 
     def set_aside_unusable(self, plan: Plan, say: Say) -> None:
         """Set aside a plan's damaged runs, and intact ones on other rows or weights, so that they are done again."""
-        for spec in plan.runs:
-            run = self.run_folder(spec)
-            why, record = run.damage(), run.record()
-            if why:
+        for run in map(self.run_folder, plan.runs):
+            if why := run.damage():
                 _set_aside(run, say, f": {why}; it")
-            elif record is not None and record.status in FINAL and not plan.settles(RunState.of(record)):
+            elif (record := run.record()) and record.status in FINAL and not plan.settles(RunState.of(record)):
                 _set_aside(run, say, " was made on other rows or weights than the present ones; it")
 
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
@@ -206,8 +193,12 @@ class SharedResults(ResultsFolder):
         own = self.attempt(spec)
         earlier = [self.run_folder(spec), *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))]
         newest = max(earlier, key=lambda run: run.saved)
-        if newest.saved > own.saved:
-            own.adopt(newest)
+        if newest.saved > own.saved:  # its checkpoints, and the points that they need
+            own.path.mkdir(exist_ok=True)
+            with suppress(OSError):  # its process may live: then this attempt begins anew
+                shutil.copyfile(newest.path / files.POINTS, own.path / files.POINTS)
+                remove(own.path / files.CHECKPOINTS)
+                (newest.path / files.CHECKPOINTS).rename(own.path / files.CHECKPOINTS)
         return own
 
     def attempt(self, spec: RunSpec) -> RunFolder:

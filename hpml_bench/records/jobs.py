@@ -21,9 +21,9 @@ from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import Digests, Settings
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import processes, temporary
+from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_model, remove, write_atomically
+from hpml_bench.system.files import is_plain_file, read_model, remove, write_atomically, written_beside
 from hpml_bench.system.text import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
@@ -253,32 +253,22 @@ def clear(folder: Path) -> None:
 
 def write_once(path: Path, text: str) -> bool:
     """Write a file atomically unless it exists; return whether this call wrote it."""
-    fresh = temporary.beside(path)
-    try:
-        with fresh.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    with written_beside(path, text) as fresh:
         try:
             os.link(fresh, path)
+        except FileExistsError:
+            return False
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
             if path.exists():
                 return False
             fresh.replace(path)  # of two at the same moment the later one stays
-    except FileExistsError:
-        return False
-    finally:
-        fresh.unlink(missing_ok=True)
     return True
 
 
 def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that.
-
-    Raises UserError if the file is damaged, or has other settings than the plan's.
-    """
+    """Return the settings as the first job resolved them, None before; UserError if damaged, or not the plan's."""
     if not (folder / RESOLVED).exists():
         return None
     found = read_model(folder / RESOLVED, Settings)

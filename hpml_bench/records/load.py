@@ -149,9 +149,7 @@ def load_records(folder: Path) -> LoadedRuns:
                 same = {name: value for name, value in before.items() if value == getattr(record, name)}
                 record = record.model_copy(update=same)
             records.append(record)
-    return LoadedRuns(
-        tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems), named
-    )
+    return LoadedRuns(tuple(sorted(records, key=lambda run: (run.started, run.run_id))), tuple(problems), named)
 
 
 def _of_runs(folder: Path) -> list[Path]:

@@ -21,8 +21,7 @@ class Limits:
     stall: float = STALL_SECONDS  # seconds without progress on any rank after which a run is ended; 0 for no such limit
     run_timeout: float | None = None  # seconds after which a run is ended
     retries: int = 0  # further attempts at a run that ended in one of `RETRIED`
-    max_hours: float | None = None
-    """Hours of a sweep after which no run begins; model and data must be prepared by then."""
+    max_hours: float | None = None  # hours after which no run begins; model and data must be prepared by then
     fail_fast: bool = False  # whether a sweep ends with the first run that did not end well
     checkpoint_minutes: float = 15.0
     """Minutes of training after which a run's state is saved, from which it goes on after a failure; 0 for never."""
@@ -86,16 +85,10 @@ class Plan:
 
     def settles(self, state: RunState) -> bool:
         """Whether a run need not be done again: it has ended, under the same protocol."""
-        if state.protocol_id not in {None, self._protocol(state)}:
+        digests = self.digests or state.digests
+        if digests is not None and digests not in self._protocols:
+            self._protocols[digests] = protocol_id(state.spec.settings, digests)
+        if state.protocol_id not in {None, None if digests is None else self._protocols[digests]}:
             return False
         failed = self.since is not None and state.status in FAILED and state.call >= self.since
         return state.status in FINAL or failed
-
-    def _protocol(self, state: RunState) -> str | None:
-        """Return the protocol id that a run of the plan has; None where its model and data are not known."""
-        digests = self.digests or state.digests
-        if digests is None:
-            return None
-        if digests not in self._protocols:
-            self._protocols[digests] = protocol_id(state.spec.settings, digests)
-        return self._protocols[digests]

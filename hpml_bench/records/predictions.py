@@ -26,8 +26,7 @@ class TextAnswers:
     expected: tuple[str, ...]  # the reference answer
     bytes: NDArray[Any]  # [n], UTF-8 bytes of the text whose loss is taken
     answer: tuple[str, ...] | None = None  # the model's answer; None where no answers were generated or compared
-    normalised: tuple[str, ...] | None = None
-    """The choice with the highest likelihood per character, where choices were compared."""
+    normalised: tuple[str, ...] | None = None  # the choice likeliest per character, where choices were compared
     choices: NDArray[Any] | None = None  # [n], number of choices compared
     tokens: NDArray[Any] | None = None  # [n], tokens of the answer, end token included
     cut: NDArray[Any] | None = None  # [n], whether the answer reached the maximum number of tokens
@@ -50,8 +49,7 @@ class Predictions:
     group: NDArray[Any] | None = None  # [n], equal for rows that belong together; None where each stands alone
     probabilities: NDArray[np.float32] | None = None
     """[n, classes] float32; None where answers are of no or many classes, or in files of former versions."""
-    scores: NDArray[Any] | None = None
-    """[n], the rows' scores as the run recorded them; only in predictions read from disk."""
+    scores: NDArray[Any] | None = None  # [n], rows' scores as the run recorded them; only in what was read from disk
 
     def __len__(self) -> int:
         return len(self.index)
@@ -107,25 +105,19 @@ def read_predictions(folder: Path) -> Predictions | None:
             return None
         references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
         texts = _texts(table, order) if said_columns else None
-        groups, scores = (
-            table.column(name).to_numpy()[order] if name in table.column_names else None for name in ("group", "score")
-        )
+        there = table.column_names
+        groups, scores = (table.column(n).to_numpy()[order] if n in there else None for n in ("group", "score"))
         if groups is not None and groups.dtype.kind != "i":  # a row has none
             return None
-        probabilities = _probabilities(table, order) if "probabilities" in table.column_names else None
+        probabilities = None
+        if "probabilities" in there:
+            column = table.column("probabilities")
+            if not pa.types.is_fixed_size_list(column.type) or column.null_count:  # a row has none
+                return None
+            probabilities = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
     return Predictions(index[order], references, answers, loss[order], texts, groups, probabilities, scores)
-
-
-def _probabilities(table: Any, order: NDArray[Any]) -> NDArray[np.float32]:
-    import pyarrow as pa
-
-    column = table.column("probabilities")
-    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
-        raise ValueError("a row has no probabilities")
-    values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
-    return values
 
 
 def _texts(table: Any, order: NDArray[Any]) -> TextAnswers:

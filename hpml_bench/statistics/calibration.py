@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BINS, LEAST = 10, 20
-"""Most bins, and least rows of each but a single one."""
+BINS, LEAST = 10, 20  # most bins, and least rows of each but a single one
 
 
 class Reliability(NamedTuple):

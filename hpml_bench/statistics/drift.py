@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEAST, MOST = 4, 300
-"""Least and most steps of a third: fewer have no interval at this level, more are averaged, to limit the pairs."""
+LEAST, MOST = 4, 300  # steps of a third: fewer have no interval at this level, more are averaged, to limit the pairs
 CONFIDENCE = 0.95
 OUTLYING = 3.0
 """Standard deviations, estimated from the median absolute one, beyond which a step doesn't count for the line."""
@@ -33,10 +32,7 @@ class Drift(NamedTuple):
 def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
     """Return how much longer a step of the last third takes than one of the first, of the same size.
 
-    Args:
-        seconds: of each step, in order, [steps].
-        tokens: padded tokens of each step, [steps], on which its time depends too.
-
+    `seconds` are those of each step, in order, and `tokens` its padded tokens, on which its time depends too: [steps].
     """
     ratios = _to_expected(np.asarray(seconds, dtype=float), np.asarray(tokens, dtype=float))
     third = len(ratios) // 3

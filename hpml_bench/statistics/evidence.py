@@ -162,11 +162,8 @@ class OverSeedsAndRows(Evidence):
         mean = float(table.mean())
         by_seed, by_row = table.mean(axis=1), table.mean(axis=0)
         rest = table - by_seed[:, None] - by_row[None, :] + mean
-        squares = (
-            m * float(by_seed.var(ddof=1)),
-            n * float(by_row.var(ddof=1)),
-            float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
-        )
+        of_seeds, of_rows = m * float(by_seed.var(ddof=1)), n * float(by_row.var(ddof=1))
+        squares = of_seeds, of_rows, float(np.square(rest).sum()) / ((n - 1) * (m - 1))
         return cls(n, m, mean, squares, span, opposed_to(mean, by_row, span))
 
     def rows(self, n: int) -> int:  # noqa: ARG002 - as many at any number of seeds
@@ -205,8 +202,7 @@ class OverSeedsAndRows(Evidence):
 
 PRIOR = 2.4
 """Degrees of freedom of the variance that five or more methods of one noise share (benchmarks/simulation/power.py)."""
-LEAST_FACTOR = 2 / 3
-"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared (see `PRIOR`)."""
+LEAST_FACTOR = 2 / 3  # least factor of Shaffer's procedure, as a share of the pairs, where variances are shared
 
 
 def share_variances(
@@ -297,15 +293,13 @@ def _noncentrality(freedom: float, quantile: float, power: float) -> float:
     return float(nctdtrinc(freedom, 1 - power, t_quantile(quantile, freedom)))
 
 
-def seeds_to_decide(
-    evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equivalent: float
-) -> int | None:
+def seeds_to_decide(evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equal: float) -> int | None:
     """Return the least number of seeds that would decide if the mean difference is the true one; None above `most`."""
     # To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
     to_find = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
     if margin is None or abs(evidence[0].mean) >= margin:
         return to_find
-    to_show = seeds_to_show(evidence, margin, alpha_equivalent, mean=evidence[0].mean)
+    to_show = seeds_to_show(evidence, margin, alpha_equal, mean=evidence[0].mean)
     return min((n for n in (to_find, to_show) if n is not None), default=None)
 
 

@@ -27,11 +27,7 @@ def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
 
     Student's t (1908): mean ± t(0.975, n - 1) · sd / √n, whatever the number of values: a BCa bootstrap covers less of
     normal data even with 40 of them, and no more of skewed. On a known grid g the variance of rounding to it, g²/12,
-    is added to the interval's, as in the tests. Constant data on no known grid give a point.
-
-    Raises:
-        ValueError: no value, or one that isn't finite.
-
+    is added to the interval's, as in the tests. Constant data on no known grid give a point. ValueError as of `finite`.
     """
     data = finite(values)
     mean = float(data.mean())
@@ -66,12 +62,7 @@ def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]
 
 
 def finite(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the values as a flat array.
-
-    Raises:
-        ValueError: no value, or one that isn't finite.
-
-    """
+    """Return the values as a flat array; a ValueError without any, or with one that isn't finite."""
     data = np.asarray(values, dtype=float).ravel()
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError("an interval or a test needs at least one value, and finite ones")

@@ -44,10 +44,7 @@ class OverRows(Evidence):
     def of(cls, differences: ArrayLike, span: float = 1.0) -> OverRows | None:
         """Return the evidence of a difference per row or group, [n >= 2]; None where all are equal and have no range.
 
-        Args:
-            differences: [n rows or groups], of two systems' scores.
-            span: range of a score, 1 for right and wrong.
-
+        `span` is the range of a score, 1 for right and wrong.
         """
         data = np.asarray(differences, dtype=float)
         mean = float(data.mean())
@@ -154,12 +151,7 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
 
     Clopper and Pearson's where scores are one of two ends, else Student's t with the guards of `OverRows`: both give
-    the same where all scores are equal, which is no point.
-
-    Args:
-        scores: [n >= 2 rows or groups].
-        span: range of a score.
-
+    the same where all scores are equal, which is no point. `scores` are of [n >= 2 rows or groups], in a range `span`.
     """
     data = np.asarray(scores, dtype=float)
     if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
@@ -196,12 +188,9 @@ def compare_rows(
     Where all scores are one of two ends, `span` apart, the test is McNemar's, else Student's t with guards: of few rows
     with two ends that claims too much. All of 4 fall to one side in 1 of 8 pages of equal systems, and its p is 0.03.
 
-    Args:
-        scores: system -> scores of rows, or of groups as `group_scores` gives them, in the same order for all.
-        margin: difference of means that counts as none.
-        span: range of a row's, or group's, score.
-        bounded: `span` is the range that scores can have; else that of those seen, and skewed differences are marked.
-
+    `scores` are of rows, or of groups as `group_scores` gives them, in the same order for all systems. `margin` is the
+    difference of means that counts as none, `span` the range that a row's, or group's, score can have (`bounded`), or
+    that of those seen: then skewed differences are marked.
     """
     exact = _has_two_ends(scores.values(), span)
 
@@ -231,12 +220,7 @@ def compare_shares(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by means of n rows each, without the rows; `decide` gives verdicts.
 
-    Args:
-        means: system -> mean of its rows' scores.
-        n: rows of each.
-        margin: difference of means that counts as none.
-        bounds: least and largest score of a row.
-
+    `margin` is the difference of means that counts as none, `bounds` the least and the largest score of a row.
     """
     low, high = bounds
 
@@ -280,12 +264,7 @@ def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     rows is a ratio of two means over groups, of their scores' totals and of their sizes; linearised at them a group's
     score is s + G size_g / m (s_g - s), with m rows in G groups, mean s_g in group g and mean s over all rows. Its
     variance over groups is that of the ratio (Cochran 1977, Sampling Techniques, ch. 9A). Groups of one row each keep
-    the rows' scores.
-
-    Args:
-        scores: [m rows].
-        groups: [m rows], equal for rows of one group; scores are in the order of their values.
-
+    the rows' scores. `groups` [m rows] are equal for rows of one group; the scores are in the order of their values.
     """
     values = np.asarray(scores, dtype=float)
     _, places, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
@@ -300,11 +279,9 @@ def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
     A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Evidence
     without spread is left out: for real numbers the second where all seeds agree, without a range both where rows do.
 
-    Args:
-        values: [n seeds, m rows] with n, m >= 2: scores of a method, or differences of two methods' scores.
-        span: range of a row's score, 1 for right and wrong; 0 where it has none.
-        step: least amount by which a row's score changes, 1 for right and wrong; 0 for real numbers.
-
+    `values` [n seeds, m rows], n, m >= 2, are scores of a method, or differences of two methods' scores; `span` is the
+    range of a row's score, 0 where it has none, and `step` the least amount by which it changes, 0 for real numbers:
+    both are 1 for right and wrong.
     """
     table = np.asarray(values, dtype=float)
     over_seeds = OverSeeds.of(table.mean(axis=1), grid=step / table.shape[1] or None)

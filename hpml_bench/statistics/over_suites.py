@@ -56,17 +56,11 @@ class OverSuites(NamedTuple):
 
 
 def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] = (), look: int = 1) -> OverSuites:
-    """Return ranks over suites of the methods that each of them has.
+    """Return ranks over suites, values and direction of each, of the methods that all have; a ValueError under two.
 
-    Args:
-        suites: values (method -> seed -> score) and direction of each suite.
-        blocks: number of each suite's block, from 0; suites of one depend on each other and count as one, in which
-            methods are ranked by their mean rank. Without blocks each suite is one.
-        look: number, from 1, of the look at these suites, which sets its share of the 5 %.
-
-    Raises:
-        ValueError: no suite, or fewer than two methods in all of them.
-
+    `blocks` are numbers, from 0, of the suites' blocks: suites of one depend on each other and count as one, in which
+    methods are ranked by their mean rank. Without blocks each suite is one. `look` is the number, from 1, of the look
+    at these suites, which sets its share of the 5 %.
     """
     methods = shared_methods([values for values, _ in suites])
     if len(methods) < 2:

@@ -28,15 +28,10 @@ class Round(NamedTuple):
 
 
 def race(
-    systems: Sequence[str],
-    rounds: Sequence[int],
-    complete: Callable[[tuple[str, ...], int], bool],
+    systems: Sequence[str], rounds: Sequence[int], complete: Callable[[tuple[str, ...], int], bool],
     compare: Callable[[tuple[str, ...], int], Family[Metric]],
-    decide: Callable[[Family[Metric], int], Family[Metric]],
-    score: Metric,
-    better: Better,
-    later: int = 0,
-) -> tuple[Family[Metric], tuple[Round, ...]]:
+    decide: Callable[[Family[Metric], int], Family[Metric]], score: Metric, better: Better, later: int = 0,
+) -> tuple[Family[Metric], tuple[Round, ...]]:  # fmt: skip
     """Return the pairs of all systems with their verdicts after the last complete round, and the complete rounds.
 
     A system that is shown to be worse than another by score leaves, and its pairs keep what they were at that look, as

@@ -65,8 +65,7 @@ class Comparison:
     """p of a difference of the margin or more: the larger of two one-sided tests. None also without a margin."""
     margin: float | None
     ratio: bool = False  # whether differences are of natural logarithms: the costs are compared by their factor a / b
-    exact: bool = False
-    """Whether the values are counts that are the same in every seed: they decide themselves, without a test."""
+    exact: bool = False  # whether the values are counts, the same in every seed: they decide themselves, without a test
     p_sign_flip: float | None = None  # exact sign-flip permutation test over seeds, which assumes symmetry only
     sign_flip_floor: float | None = None  # the least p that the sign-flip test can reach with so many seeds: 2 / 2^n
     superiority: float | None = None  # share of seeds in which a > b, ties counted half
@@ -139,14 +138,9 @@ class Comparison:
 
 
 def compare_pairs(
-    values: Values,
-    *,
-    exact: bool = False,
-    ratio: bool = False,
-    margin: float | None = None,
-    grid: float | None = None,
-    evidence: EvidenceOf | None = None,
-) -> tuple[Comparison, ...]:
+    values: Values, *, exact: bool = False, ratio: bool = False, margin: float | None = None,
+    grid: float | None = None, evidence: EvidenceOf | None = None,
+) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
 
     Args:
@@ -379,13 +373,11 @@ def pareto_membership(
     return {method: place(method) for method in methods}
 
 
-def rank_intervals(
-    comparisons: Iterable[Comparison], methods: Sequence[str], better: Better
-) -> dict[str, tuple[int, int]]:
+def rank_intervals(pairs: Iterable[Comparison], methods: Sequence[str], better: Better) -> dict[str, tuple[int, int]]:
     """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
     # Undecided is not transitive, so a single order would claim more than is known.
     ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
-    for c in comparisons:
+    for c in pairs:
         if winner := c.winner(better):
             ahead[c.other(winner)] += 1
             behind[winner] += 1

@@ -82,25 +82,19 @@ def with_decided(settings: Settings, decided: dict[str, Any]) -> Settings:
 
 
 def measures_precision(settings: Settings, device: str) -> bool:
-    """Return whether a suite's precision is that of the faster products: `auto` on a CPU that has bf16 too.
-
-    A CPU's flags say which instructions it has, not which are faster.
-    """
+    """Return whether a suite's precision is that of the faster products: `auto` on a CPU that has bf16 too."""
+    # A CPU's flags say which instructions it has, not which are faster.
     left_open = settings.precision == "auto" and settings.needed_precision is None
     return left_open and device == "cpu" and environment.has_bf16("cpu")
 
 
 def _precision(settings: Settings, device: str) -> str:
-    requested: str = settings.precision
-    if requested == "auto":
-        requested = settings.needed_precision or requested
-    if requested == "auto":  # on a CPU sweep.resolve measures it
-        return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
-    if (requested == "tf32" and device == "cpu") or (
-        requested in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)
-    ):
+    chosen, old = str(settings.precision), device == "cuda" and not environment.has_bf16(device)
+    if chosen == "auto":  # on a CPU sweep.resolve measures it
+        chosen = settings.needed_precision or ("bf16" if device == "cuda" and not old else "fp32")
+    if (chosen == "tf32" and device == "cpu") or (chosen in {"tf32", "bf16"} and old):
         raise UserError(
-            f"settings.precision is {requested}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on "
+            f"settings.precision is {chosen}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on "
             "a GPU"
         )
-    return requested
+    return chosen

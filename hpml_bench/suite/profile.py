@@ -117,7 +117,17 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
     `name` is the path of a YAML file, the name of one in the user's folder of profiles, or an engine's name for its
     defaults; `overrides` are keys and values that replace those of the file.
     """
-    where, content = _content(name)
+    known = registry.names("engines")
+    path = next((p for p in (Path(name), profiles_folder() / f"{name}.yaml") if p.is_file()), None)
+    if path is not None:
+        where, content = str(path), read_mapping(path, "a profile", "a profile", Profile.model_fields)
+    elif name in known:
+        where, content = f"--on {name}", {"engine": name}
+    else:
+        raise UserError(
+            f"there is no profile '{name}': give the path of a YAML file, or one of {', '.join(known_profiles())} "
+            f"(your own lie in {profiles_folder()})"
+        )
     content |= dict(overrides)
     try:
         profile = Profile.model_validate(content)
@@ -125,22 +135,10 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
         unknown = error.errors()[0]["type"] == "extra_forbidden"
         hint = "; write an engine's own options under options, such as sbatch's: {sbatch: {partition: gpu}}"
         raise UserError(f"{where}: {explain(error, Profile)}{hint if unknown else ''}") from None
-    if profile.engine not in (known := registry.names("engines")):
+    if profile.engine not in known:
         raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
     for key, words in (("launcher", " ".join(profile.launcher)), ("options", str(profile.options))):
         if without_assigned(words) != words:
             raise UserError(f"{where}: {key} is written down and has the value of a secret variable; give it under env")
     options = validate_options("engines", profile.engine, profile.options, f"{where}: options")
     return profile.model_copy(update={"options": options.model_dump(mode="json")})
-
-
-def _content(name: str) -> tuple[str, dict[str, Any]]:
-    path = next((p for p in (Path(name), profiles_folder() / f"{name}.yaml") if p.is_file()), None)
-    if path is None:
-        if name in registry.names("engines"):
-            return f"--on {name}", {"engine": name}
-        raise UserError(
-            f"there is no profile '{name}': give the path of a YAML file, or one of {', '.join(known_profiles())} "
-            f"(your own lie in {profiles_folder()})"
-        )
-    return str(path), read_mapping(path, "a profile", "a profile", Profile.model_fields)

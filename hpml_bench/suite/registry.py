@@ -16,9 +16,7 @@ from hpml_bench.system.errors import UserError
 Kind = Literal[
     "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
 ]  # fmt: skip
-ONE: Mapping[Kind, str] = {
-    kind: "data set" if kind == "datasets" else kind.removesuffix("s") for kind in get_args(Kind)
-}
+ONE: Mapping[Kind, str] = {of: "data set" if of == "datasets" else of.removesuffix("s") for of in get_args(Kind)}
 """Singular of each kind, for messages."""
 
 
@@ -47,10 +45,7 @@ def is_built_in(kind: Kind, name: str) -> bool:
 
 
 def get(kind: Kind, name: str) -> ModuleType:
-    """Import and return the module registered as `name`.
-
-    Raises UserError: no plug-in has this name, or another package's entry point can't be imported.
-    """
+    """Import and return the module registered as `name`; UserError if there is none, or it can't be imported."""
     if name not in names(kind):
         raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
     if name not in _foreign(kind) or is_built_in(kind, name):
@@ -72,29 +67,19 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     has no such class, or several, or the class is incomplete.
     """
     module = get(kind, name)
-    classes = {
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and getattr(value, "plugin_kind", None) == kind
-        and value.__module__ == module.__name__
-        and not value.__name__.startswith("_")
-    }
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    classes = {one for one in own if getattr(one, "plugin_kind", None) == kind and not one.__name__.startswith("_")}
     if len(classes) != 1:
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that extend the base class of "
             f"{kind}, and must define one (docs/adding.md)"
         )
     (chosen,) = classes
-    if missing := _missing(chosen):
+    # what base classes require: abstract methods, and attributes without a value
+    bases = [base for base in chosen.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
+    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(chosen, name)}
+    if missing := sorted(declared | getattr(chosen, "__abstractmethods__", frozenset())):
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"
         )
     return chosen
-
-
-def _missing(plugin: type[Any]) -> list[str]:
-    """Return the names that base classes require and a class lacks: abstract methods, attributes without a value."""
-    bases = [base for base in plugin.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
-    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(plugin, name)}
-    return sorted(declared | getattr(plugin, "__abstractmethods__", frozenset()))

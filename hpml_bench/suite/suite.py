@@ -121,27 +121,18 @@ class Suite(Frozen):
         return self.model_copy(update={"until": until if seeds is None else None})
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return a run for each seed and method, of all or the given ones; seed by seed.
-
-        A method that answers alike with every seed has one run, with the first of them.
-        """
+        """Return the runs seed by seed, of all or the given; a method that answers alike with all seeds has one."""
         specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
         chosen = tuple(range(self.seeds) if seeds is None else seeds)
-        return tuple(
-            RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
-            for seed in chosen
-            for spec in specs
-            if seed == chosen[0] or not alike(self.settings, spec)
-        )
+        pairs = ((s, spec) for s in chosen for spec in specs if s == chosen[0] or not alike(self.settings, spec))
+        return tuple(RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed) for seed, spec in pairs)
 
     def method(self, name: str) -> MethodSpec:
         """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""
-        entry = self.methods.get(name)
+        registered = registry.names("methods")
+        entry = self.methods.get(name, MethodEntry() if name in registered else None)
         if entry is None and name.startswith("peft:"):
             entry = MethodEntry(method="peft", options={"type": name.removeprefix("peft:")})
-        registered = registry.names("methods")
-        if entry is None and name in registered:
-            entry = MethodEntry()
         if entry is None:
             known = ", ".join(dict.fromkeys([*self.methods, *registered, "peft:TYPE"]))
             raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")
@@ -195,17 +186,19 @@ def packaged_suites() -> tuple[str, ...]:
 def load_suite(
     name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None, **changes: Any
 ) -> Suite:
-    """Read and validate a suite.
+    """Read and validate a packaged suite, by its name, or a YAML file, by its path.
 
-    Args:
-        name: a packaged suite's name, or the path of a YAML file.
-        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
-            the suite's (`methods.lora.lr=1e-3`); the value is YAML.
-        settings: settings to override by dotted key, None included.
-        changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
-
+    `overrides` are `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
+    the suite's (`methods.lora.lr=1e-3`); the value is YAML. `settings` override by dotted key, None included; `changes`
+    are `seeds` and settings that have an option of their own on the command line: None changes nothing.
     """
-    path = _suite_path(name)
+    known = packaged_suites()
+    path = suites_folder() / f"{name}.yaml" if name in known else Path(name)
+    there = False
+    with suppress(OSError):  # too long for a path
+        there = path.is_file()
+    if not there:
+        raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
     content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)
     content.setdefault("name", path.stem)
     _anchor_paths(content, path.parent, scripts=path.parent != suites_folder())
@@ -218,16 +211,6 @@ def load_suite(
         return Suite.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, Suite)}") from None
-
-
-def _suite_path(name: str) -> Path:
-    known = packaged_suites()
-    if name in known:
-        return suites_folder() / f"{name}.yaml"
-    with suppress(OSError):  # too long for a path
-        if Path(name).is_file():
-            return Path(name)
-    raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
 
 
 def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:

@@ -145,12 +145,9 @@ class SweepProgress:
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
         self._ended += 1
-        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{self._left()}")
-
-    def _left(self) -> str:
-        remaining = self._total - self._done
-        pace = (time.monotonic() - self._began) / self._ended
-        return f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
+        remaining, pace = self._total - self._done, (time.monotonic() - self._began) / self._ended
+        left = f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
+        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{left}")
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         self._count(1)
@@ -192,7 +189,11 @@ class Execution:
         """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
         failed = False
         while queue.left:
-            if ending := self._limit(failed) or queue.stop():
+            if failed and self.limits.fail_fast:
+                return Ending("limit", "--fail-fast")
+            if self.limits.ended(time.monotonic() - self.began):
+                return Ending("limit", f"--max-hours {self.limits.max_hours:g}")
+            if ending := queue.stop():
                 return ending
             request = queue.next()
             try:
@@ -204,11 +205,6 @@ class Execution:
             queue.keep(request, record)
             failed = failed or record.status not in FINAL
         return Ending()
-
-    def _limit(self, failed: bool) -> Ending | None:
-        if failed and self.limits.fail_fast:
-            return Ending("limit", "--fail-fast")
-        return Ending("limit", self._max_hours) if self._out_of_time() else None
 
     def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
@@ -222,20 +218,13 @@ class Execution:
             fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
             if record.status not in RETRIED or fruitless > self.limits.retries or not self.limits.retries:
                 return record
-            if self._out_of_time():
-                self.progress.say(f"{request.folder.name}: not tried again, by {self._max_hours}")
+            if self.limits.ended(time.monotonic() - self.began):
+                self.progress.say(f"{request.folder.name}: not tried again, by --max-hours {self.limits.max_hours:g}")
                 return record
             self.progress.finished(record)
             how = f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500]
             request = request.model_copy(update={"earlier_attempts": (*earlier, how)})
             self.progress.again(fruitless, self.limits.retries, folder.saved)
-
-    def _out_of_time(self) -> bool:
-        return self.limits.ended(time.monotonic() - self.began)
-
-    @property
-    def _max_hours(self) -> str:
-        return f"--max-hours {self.limits.max_hours:g}"
 
 
 def steps_of(spec: RunSpec) -> int | None:

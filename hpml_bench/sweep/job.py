@@ -45,8 +45,7 @@ MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
 TRIES = 2  # attempts without progress that a time limit may end before a run counts as too long
-KILL_WAIT = 60.0
-"""Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
+KILL_WAIT = 60.0  # seconds that a job asked to end waits for its kill: only then may a preempting engine restart it
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,11 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
     return Job(**same, unit=unit, process=processes.identity(own.pid), began=utc_now())
 
 
-def _at_limit(until: float | None, warned: float) -> bool:
-    return _left(until) <= warned + EARLY
-
-
 def _await_kill(stop: Stop, warned: float) -> None:
     """Wait a while for the kill that follows a signal to end, unless that was for the time limit."""
     own = jobs.this_job()
     kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
-    if stop.requested and kills and not _at_limit(own.until, warned):
+    if stop.requested and kills and _left(own.until) > warned + EARLY:
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
@@ -211,7 +206,7 @@ class JobWork(Queue[RunSpec]):
             self.keep(request, record)
         else:
             disk.check_space(self.folder)  # what failed for want of it is no result
-        if not _at_limit(self.until, self.plan.profile.warned):
+        if _left(self.until) > self.plan.profile.warned + EARLY:
             return Ending("interrupted")
         if record.status not in FINAL:
             self._out_of_time(request.spec, record)

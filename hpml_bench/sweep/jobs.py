@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
@@ -67,7 +67,13 @@ class JobSweep:
             sweep = cls(folder, plan, engine, say)
             if request.fresh:
                 sweep.watch.forget_submissions()
-            if before is None or not before.same_open_settings(plan) or _unusable(folder, plan, say):
+            usable = before is not None and before.same_open_settings(plan)
+            try:
+                usable = usable and plans.read_resolved(folder, plan) is not None
+            except UserError as error:
+                say(f"{error} (it is removed now)")
+                usable = False
+            if not usable:
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -192,7 +198,11 @@ class JobSweep:
                 if (key := (state.run_id, state.started)) not in shown:
                     shown.add(key)
                     found(state)
-            self._say_new_reasons(live, reasons)
+            # why jobs wait, while none runs
+            new = set() if any(job.running for job in live) else {job.reason for job in live if job.reason} - reasons
+            if new:
+                self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+            reasons |= new
             left = self.watch.left()
             idle = {unit: left[unit] for unit in sorted(self.watch.without_job(left, live))}
             stopped = bool(left) and plans.read_plan(self.folder).stopped
@@ -204,13 +214,6 @@ class JobSweep:
             if idle and not stopped and not self.watch.refused:
                 self._submit_again(idle, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
-
-    def _say_new_reasons(self, live: Sequence[EngineJob], said: set[str]) -> None:
-        """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
-        new = set() if any(job.running for job in live) else {job.reason for job in live if job.reason} - said
-        if new:
-            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
-        said |= new
 
     def _submit_again(self, left: Mapping[int, int], others: bool) -> None:
         """Submit units (`left`: unit -> its runs left) that have no job; refused ones again later, for a time."""
@@ -316,16 +319,6 @@ def _give(
         else:
             taken, ended = taken + batch.units, (name,)
     return taken
-
-
-def _unusable(folder: Path, plan: JobPlan, say: Say) -> bool:
-    """Return whether the settings that jobs have resolved can't be used for a plan; print why."""
-    try:
-        plans.read_resolved(folder, plan)
-    except UserError as error:
-        say(f"{error} (it is removed now)")
-        return True
-    return False
 
 
 def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | None = None) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
-from hpml_bench.plugins.tracker import Tracker, follow_all
+from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
@@ -33,9 +34,6 @@ from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,12 @@ class SweepQueue(Queue[RunSpec]):
             place=self._places[spec.run_id], save_to=self._request.save_to(folder),
         )  # fmt: skip
 
-    def around(self, request: RunRequest) -> AbstractContextManager[None]:
-        return follow_all(self._trackers, request.spec, request.folder, self._results.path)
+    @contextmanager
+    def around(self, request: RunRequest) -> Iterator[None]:
+        with ExitStack() as followed:
+            for tracker in self._trackers:
+                followed.enter_context(tracker.follow(request.spec, request.folder, self._results.path))
+            yield
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         self._progress.finished(record)
@@ -144,9 +146,8 @@ def _run_missing(
     progress.skip(len(runs) - len(left))
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
-    return execution.execute(
-        SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress, trackers)
-    )
+    of_sweep = places(runs, resolved.suite)
+    return execution.execute(SweepQueue(left, of_sweep, request, prepared, results, progress, trackers))
 
 
 def run_as_rank(request: SweepRequest) -> bool:

@@ -128,21 +128,17 @@ def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: Job
     request.check(suite.settings)
     profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
     earlier = [record.call for record in load_records(folder).records] if before is None else [before.call]
+    tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(suite)]  # in a sweep's order
+    units = [[task] for task in tasks]
+    if profile.unit == "seed":
+        units = [list(of_seed) for _, of_seed in groupby(tasks, key=lambda task: task.seed)]
     made = JobPlan(
-        id=plan_id(folder), suite=suite, profile=profile, units=_units(request, profile), limits=request.limits,
-        verbose=request.verbose, keep=request.keep, call=max(earlier, default=0) + 1,
+        id=plan_id(folder), suite=suite, profile=profile, units=tuple(Unit(tasks=tuple(own)) for own in units),
+        limits=request.limits, verbose=request.verbose, keep=request.keep, call=max(earlier, default=0) + 1,
     )  # fmt: skip
     if before is None or not before.same_units(made):
         return made
     return made.model_copy(update={"digests": before.digests})
-
-
-def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
-    """Return the runs, in the order of a sweep, cut into the profile's units: a run or a seed each."""
-    tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(request.suite)]
-    if profile.unit == "run":
-        return tuple(Unit(tasks=(task,)) for task in tasks)
-    return tuple(Unit(tasks=tuple(group)) for _, group in groupby(tasks, key=lambda task: task.seed))
 
 
 def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:

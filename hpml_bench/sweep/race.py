@@ -81,12 +81,8 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
     """Yield the request of each round until the race has ended, and say how it stands before each and at the end.
 
     Slots of the profile `ahead` that a round would leave idle get runs of the next one, which no look before it uses.
-
     A round whose runs could not all be done is the last. A suite without `until` has one round, of all its runs.
-
-    Raises:
-        UserError: the runs in the folder were begun under another declaration, or methods are chosen.
-
+    Raises UserError if the runs in the folder were begun under another declaration, or methods are chosen.
     """
     suite, until, before = request.suite, request.suite.until, 0
     if until is None:

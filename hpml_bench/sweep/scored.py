@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
+from rich.console import Console
 
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
@@ -32,9 +33,6 @@ from hpml_bench.sweep.local import SweepResult, run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SCORED = "scored"
 
@@ -71,19 +69,14 @@ class Scoring:
         return Results.load(self.folder) if any(self.folder.glob(f"*/{RECORD}")) else None
 
     def requests(self, recorded: Results | None) -> list[SweepRequest]:
-        """Return a sweep for each seed, under the settings of the recorded runs.
-
-        Raises UserError: the suite has other settings now, or a system the name of a method.
-        """
+        """Return a sweep for each seed, under the recorded runs' settings; UserError if those or a name don't fit."""
         suite = self.suite
         if recorded is not None:
             of_runs = recorded.reference.spec.settings
             suite = suite.model_copy(update={"settings": decided_as(suite.settings, of_runs)})
             if other := differences(settings_of(of_runs), settings_of(suite.settings)):
-                named = ", ".join(f"{key} {short(now)} instead of {short(then)}" for key, then, now in other[:3])
-                raise UserError(
-                    f"{self.folder}: its runs have another protocol: now {named}; give the --set of the runs"
-                )
+                how = ", ".join(f"{key} {short(now)} instead of {short(then)}" for key, then, now in other[:3])
+                raise UserError(f"{self.folder}: its runs have another protocol: now {how}; give the --set of the runs")
         by_seed: list[dict[str, MethodEntry]] = []
         for name, entry in self.systems:
             if name in {*suite.methods, *(recorded.methods if recorded else ())}:
@@ -91,22 +84,28 @@ class Scoring:
             seed = sum(other == name for methods in by_seed for other in methods)
             by_seed += [{}] * (seed == len(by_seed))
             by_seed[seed][name] = MethodEntry.model_validate(entry)
-        return [self._request(suite, seed, methods) for seed, methods in enumerate(by_seed)]
-
-    def _request(self, suite: Suite, seed: int, methods: Mapping[str, MethodEntry]) -> SweepRequest:
-        out = self.out / SCORED / f"seed{seed}"
-        earlier: dict[str, MethodEntry] = {}
-        with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
-            earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
-        whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
-        return SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh)
+        made = []
+        for seed, methods in enumerate(by_seed):
+            out = self.out / SCORED / f"seed{seed}"
+            earlier: dict[str, MethodEntry] = {}
+            with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
+                earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
+            whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
+            made.append(SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh))
+        return made
 
     def run(self, recorded: Results | None, console: Console) -> list[SweepResult]:
         """Do the missing runs; a UserError where they come to have another protocol than the recorded ones."""
         done: list[SweepResult] = []
         for request in self.requests(recorded):
-            _set_aside_others(request, console)
-            done.append(run_sweep(request, console, (), server.here_or_served(self.access)))
+            # a name means one system: its runs on another folder, content or server are set aside
+            wanted = {spec.method.name: spec.method.options for spec in request.runs(request.suite)}
+            made = (record.spec for record in load_records(request.folder).records)
+            others = [spec for spec in made if spec.method.options != wanted.get(spec.method.name, spec.method.options)]
+            if others:
+                with ResultsFolder.open(request.folder) as results:
+                    results.set_aside(others, partial(console.print, markup=False, highlight=False))
+            done.append(run_sweep(request, console, (), partial(server.here_or_served, access=self.access)))
             ours = {r.protocol_id: r for r in done[-1].records if r.protocol_id}
             if recorded is not None and ours.keys() - {recorded.reference.protocol_id}:
                 why = protocol_difference(recorded.reference, next(iter(ours.values())))
@@ -127,10 +126,7 @@ class Scoring:
             self._run(name, claimed, _runs(recorded))
 
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
-        """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence.
-
-        Raises UserError: there is no such run, or one of the two has no answers.
-        """
+        """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence."""
         from hpml_bench.data.prepare import prepare
         from hpml_bench.training.served import Claim, examine
 
@@ -154,16 +150,3 @@ def _runs(recorded: Results | None, done: Sequence[SweepResult] = ()) -> dict[st
     made = [(recorded.folder, record) for record in recorded.compared] if recorded else []
     made += [(one.folder, record) for one in done for record in one.records if record.status == "ok"]
     return {f"{one.spec.method.name}-s{one.spec.seed}": (one, folder / one.run_id) for folder, one in made}
-
-
-def _set_aside_others(request: SweepRequest, console: Console) -> None:
-    """Set aside runs of the request's names on another folder, content or server: a name means one system."""
-    wanted = {spec.method.name: spec.method.options for spec in request.runs(request.suite)}
-    others = [
-        record.spec
-        for record in load_records(request.folder).records
-        if record.spec.method.options != wanted.get(record.spec.method.name, record.spec.method.options)
-    ]
-    if others:
-        with ResultsFolder.open(request.folder) as results:
-            results.set_aside(others, partial(console.print, markup=False, highlight=False))

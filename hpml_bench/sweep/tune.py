@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import yaml
+from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.records.folder import ResultsFolder, make_folder
+from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
@@ -37,9 +38,6 @@ from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import digest
 from hpml_bench.training.request import RunRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FIRST_SEED = 10_000  # trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)
 FACTOR = 10.0  # the range: a tenth to ten times a method's rate, two decades for all
@@ -90,7 +88,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         _optuna()
     sweep, folder = request.sweep, request.sweep.folder / FOLDER
     target = check_target(request.write or folder / f"{sweep.suite.name}-tuned.yaml")
-    make_folder(folder)
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
@@ -199,8 +196,8 @@ class TrialQueue(Queue[tuple[int, str]]):
         better: Literal["lower", "higher"] = "lower" if self._blank.headline.better == "lower" else "higher"
         now = []
         for name, spec in self._specs.items():
-            low, high = rates(self._blank, spec)
-            now.append(TunedMethod(spec=spec, low=low, high=high, trials=tuple(self._trials[name]), better=better))
+            low, high, trials = spec.lr / self._blank.factor, spec.lr * self._blank.factor, tuple(self._trials[name])
+            now.append(TunedMethod(spec=spec, low=low, high=high, trials=trials, better=better))
         record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
         write_atomically(self._results.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
@@ -211,40 +208,28 @@ def _conditions(record: TuningRecord) -> list[object]:
     return [identity(record.settings), record.digests, record.sampler, record.factor]
 
 
-def rates(record: TuningRecord, spec: MethodSpec) -> tuple[float, float]:
-    """Return the lowest and the highest rate that a method is tried at."""
-    return spec.lr / record.factor, spec.lr * record.factor
-
-
 def next_rate(record: TuningRecord, spec: MethodSpec, trials: Sequence[Trial]) -> float:
     """Return the rate of a method's trial after these, to two digits; the first takes the suite's own."""
     # It depends on the trials before it alone, so that an interrupted tuning tries what an unbroken one does.
-    low, high = rates(record, spec)
+    low, high = spec.lr / record.factor, spec.lr * record.factor
     if not trials:
         return spec.lr
     if record.sampler == "tpe":
-        return float(f"{_estimated(record.headline, low, high, trials):.2g}")
+        optuna, higher = _optuna(), record.headline.better == "higher"
+        scale = {"lr": optuna.distributions.FloatDistribution(low, high, log=True)}
+        sampler = optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4)
+        study = optuna.create_study(sampler=sampler, direction="maximize" if higher else "minimize")
+        worst = -WORST if higher else WORST  # for a trial that did not end well
+        for trial in trials:
+            rate, value = min(max(trial.lr, low), high), trial.ended[0] if trial.ended else worst
+            study.add_trial(optuna.trial.create_trial(params={"lr": rate}, distributions=scale, value=value))
+        return float(f"{study.ask(scale).params['lr']:.2g}")
     from scipy.stats.qmc import Sobol
 
     # one sequence for all methods: each is tried at the same multiples of its own rate
     sequence = Sobol(1, scramble=True, seed=0)
     share = [float(sequence.random()[0, 0]) for _ in trials][-1]
     return float(f"{math.exp(math.log(low) + share * (math.log(high) - math.log(low))):.2g}")
-
-
-def _estimated(metric: Metric, low: float, high: float, trials: Sequence[Trial]) -> float:
-    """Return the rate that Optuna's estimator draws; a trial that did not end well counts with the worst value."""
-    optuna = _optuna()
-    worst = -WORST if metric.better == "higher" else WORST
-    scale = {"lr": optuna.distributions.FloatDistribution(low, high, log=True)}
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=4),
-        direction="maximize" if metric.better == "higher" else "minimize",
-    )
-    for trial in trials:
-        rate, value = min(max(trial.lr, low), high), trial.ended[0] if trial.ended else worst
-        study.add_trial(optuna.trial.create_trial(params={"lr": rate}, distributions=scale, value=value))
-    return float(study.ask(scale).params["lr"])
 
 
 def _optuna() -> ModuleType:

@@ -13,14 +13,14 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
-from hpml_bench.records.folder import TAKEN, RunFolder
+from hpml_bench.records.folder import TAKEN, RunFolder, Say
 from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, claims, ended_here, holder, read_jobs
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL
@@ -37,9 +37,7 @@ NEVER = -float("inf")
 class Watcher:
     """Jobs, runs and progress of a sweep's units, for the process that submits jobs, waits for them or shows them."""
 
-    def __init__(
-        self, folder: Path, plan: JobPlan, engine: Engine, say: Callable[[str], None], resolved: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, resolved: bool = True) -> None:
         """Keep the arguments; `resolved`: whether the settings that jobs resolved in the folder are this plan's."""
         self._folder, self._plan, self._engine, self._say, self._resolved = folder, plan, engine, say, resolved
         self.refused: list[str] = []  # reasons why the engine would never begin jobs that it has accepted
@@ -201,11 +199,9 @@ class Watcher:
 
     def _saved(self, unit: int) -> int:
         """Return the steps of a unit's runs whose state is saved, in sum."""
-        runs = () if self._runs is None else self._runs.units[unit]
-        attempts = (
-            RunFolder(path) for run in runs for path in (self._folder / files.ATTEMPTS).glob(f"{run.run_id}.*/")
-        )
-        return sum(attempt.saved for attempt in attempts)  # a checkpoint moves with its run: no other has it
+        runs, attempts = () if self._runs is None else self._runs.units[unit], self._folder / files.ATTEMPTS
+        # a checkpoint moves with its run: no other has it
+        return sum(RunFolder(path).saved for run in runs for path in attempts.glob(f"{run.run_id}.*/"))
 
     def refuses_for_long(self, others: bool) -> bool:
         """Note that the engine refuses a further job; return whether it has for minutes in which no other job lived."""

@@ -18,13 +18,10 @@ from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
-RACY_SECONDS = 2.0
-"""A file younger than this may still change without a change of its size and time stamp."""
-OLD_PATTERN = ".new-*"
-"""Incomplete entries of older versions, and their locks."""
+RACY_SECONDS = 2.0  # a file younger than this may still change without a change of its size and time stamp
+OLD_PATTERN = ".new-*"  # incomplete entries of older versions, and their locks
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
-_AS_TEXT = re.compile(r"\(os error (\d+)\)")
-"""The errno in messages of libraries written in Rust."""
+_AS_TEXT = re.compile(r"\(os error (\d+)\)")  # the errno in messages of libraries written in Rust
 
 
 def cache_folder() -> Path:
@@ -44,12 +41,10 @@ def file_sha256(path: Path) -> str:
     facts = path.stat()
     key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
     memo = cache_folder() / "hashes" / digest(key[0])
-    try:
+    with suppress(OSError, ValueError, TypeError):
         *known, value = json.loads(memo.read_text())
         if known == key:
             return str(value)
-    except (OSError, ValueError, TypeError):
-        pass
     with path.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - facts.st_mtime > RACY_SECONDS:

@@ -10,16 +10,14 @@ from typing import NamedTuple, TypeVar
 
 GROUPS = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/self/mountinfo")
-MACHINE = Path("/proc/vmstat")
-"""The kernel's count for the whole machine, used where no control group has one."""
+MACHINE = Path("/proc/vmstat")  # the kernel's count for the whole machine, used where no control group has one
 T = TypeVar("T")
 MEMORY = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
 """By version the files of limit and use, and the key of what can be reclaimed in `memory.stat`."""
-UNLIMITED = 1 << 60
-"""Bytes from which on a limit of version 1 is none."""
+UNLIMITED = 1 << 60  # bytes from which on a limit of version 1 is none
 
 
 class Group(NamedTuple):
@@ -72,7 +70,11 @@ def memory() -> Budget | None:
 
 def processes() -> Budget | None:
     """Return the processes and threads of the group that has the fewest left; None without a limit."""
-    return min(_found("pids", _pids), key=lambda budget: budget.free, default=None)
+
+    def pids(folder: Path, _: int) -> Budget:
+        return Budget(*(int((folder / name).read_text()) for name in ("pids.max", "pids.current")))
+
+    return min(_found("pids", pids), key=lambda budget: budget.free, default=None)
 
 
 def throttled() -> int:
@@ -83,20 +85,15 @@ def throttled() -> int:
 def _found(controller: str, read: Callable[[Path, int], T | None]) -> Iterator[T]:
     """Yield what `read` finds in the folders of a controller's groups, and of those that they are in."""
     for group in groups(controller):
-        for folder in (
-            folder for folder in (group.folder, *group.folder.parents) if folder.is_relative_to(group.mount)
-        ):
+        for folder in (group.folder, *group.folder.parents):
             with suppress(OSError, ValueError):  # the file is missing, or says "max"
-                if (value := read(folder, group.version)) is not None:
+                if folder.is_relative_to(group.mount) and (value := read(folder, group.version)) is not None:
                     yield value
 
 
 def _quota(folder: Path, version: int) -> float | None:
-    if version == 2:
-        texts = (folder / "cpu.max").read_text().split()
-    else:
-        texts = [(folder / name).read_text() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    quota, period = map(int, texts)
+    names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
     return quota / period if quota > 0 else None
 
 
@@ -104,10 +101,6 @@ def _memory(folder: Path, version: int) -> Budget | None:
     maximum, current, reclaimable = MEMORY[version]
     limit, used = (int((folder / name).read_text()) for name in (maximum, current))
     return Budget(limit, used - (_entry(folder / "memory.stat", reclaimable) or 0)) if limit < UNLIMITED else None
-
-
-def _pids(folder: Path, _: int) -> Budget:
-    return Budget(*(int((folder / name).read_text()) for name in ("pids.max", "pids.current")))
 
 
 def _entry(file: Path, key: str) -> int | None:

@@ -11,8 +11,7 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import for_terminal
 
 S = TypeVar("S", bound=str)
-LEAST_TEXT = 20
-"""Characters that a line's text has at least, however narrow the terminal."""
+LEAST_TEXT = 20  # characters that a line's text has at least, however narrow the terminal
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,7 @@ def printable(name: str, found: CheckResult[S]) -> CheckResult[S]:
 
 
 def lines(check: CheckResult[Any], states: int, names: int, width: int) -> str:
-    """Return a check's state, name and finding, and beneath it the advice, wrapped to a width.
-
-    `states` and `names` are the widths of their columns.
-    """
+    """Return a check's state, name and finding, in columns so wide, and beneath it the advice, wrapped to a width."""
     start = f"{check.state:<{states}}  {check.name:<{names}}  "
     fold = textwrap.TextWrapper(max(width, len(start) + LEAST_TEXT), break_long_words=False, break_on_hyphens=False)
     fold.subsequent_indent = " " * len(start)

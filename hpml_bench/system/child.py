@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,14 +13,13 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 SETUP = "HPML_BENCH_SETUP"  # variable with the shell lines before a job's command
 
 
@@ -51,13 +51,9 @@ def imports_from_working_folder() -> bool:
 
 
 def start(
-    command: Sequence[str],
-    variables: Mapping[str, str],
-    log: Path,
-    setup: Sequence[str] = (),
-    scratch: str | None = None,
-    place: Callable[[], None] | None = None,
-) -> subprocess.Popen[bytes]:
+    command: Sequence[str], variables: Mapping[str, str], log: Path, setup: Sequence[str] = (),
+    scratch: str | None = None, place: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
     `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
@@ -128,13 +124,9 @@ def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str]
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603
-            command,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, **(variables or {})},
-            start_new_session=True,
-        )
+        )  # fmt: skip
         try:
             status = process.wait(seconds)
         finally:
@@ -156,18 +148,30 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
 
     A process ends with this one. An exception of `work` is raised here.
     """
-    waiting = deque[Callable[[], Any]]()
+    waiting = deque[tuple[Any, Future[Any] | None]]()
     try:
         fork = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
     except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
         pool = None
+
+    def sent(item: Any) -> Future[Any] | None:
+        with suppress(OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
+            return None if pool is None else pool.submit(_call, item)
+        return None
+
+    def done(item: Any, result: Future[Any] | None) -> Any:
+        with suppress(BrokenProcessPool):  # a process was killed
+            if result is not None:
+                return result.result()
+        return work(item)
+
     try:
         for item in items:
-            waiting.append(_sent(pool, work, item))
+            waiting.append((item, sent(item)))
             if pool is None or len(waiting) > 2 * processes:
-                yield waiting.popleft()()
-        yield from (done() for done in waiting)
+                yield done(*waiting.popleft())
+        yield from itertools.starmap(done, waiting)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
@@ -182,19 +186,3 @@ def _begin(work: Callable[[Any], Any]) -> None:
 
 def _call(item: Any) -> Any:
     return _work(item)
-
-
-def _sent(pool: ProcessPoolExecutor | None, work: Callable[[Any], Any], item: Any) -> Callable[[], Any]:
-    """Return a function that returns the item's result; it waits for a process, or does the work itself."""
-    try:
-        sent = None if pool is None else pool.submit(_call, item)
-    except (OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
-        sent = None
-
-    def done() -> Any:
-        try:
-            return work(item) if sent is None else sent.result()
-        except BrokenProcessPool:  # a process was killed
-            return work(item)
-
-    return done

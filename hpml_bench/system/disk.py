@@ -16,8 +16,7 @@ from filelock import FileLock
 
 from hpml_bench.system.errors import UserError
 
-LEAST_FREE_MB = 32
-"""Free space below which no run begins; its points, predictions and logs take a few MB."""
+LEAST_FREE_MB = 32  # free space below which no run begins; its points, predictions and logs take a few MB
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """Errors of writes only; other errors of a disk may concern the file that is read."""
 STORAGE_ERRORS = WRITE_ERRORS | {errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE}

@@ -18,8 +18,7 @@ from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 from hpml_bench.system.text import digest
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
-OPTIONAL = ("bitsandbytes",)
-"""Packages that the others import if installed, so that the processes of every run take more memory."""
+OPTIONAL = ("bitsandbytes",)  # packages that the others import if installed: they take memory in every process of a run
 
 PROCESS_ENVIRONMENT = {
     # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
@@ -40,10 +39,8 @@ PROCESS_ENVIRONMENT = {
 CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 """Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
 
-All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is.
-"""
-FIXED_SEGMENTS = "expandable_segments:False"
-"""Value of that option on devices that refuse it: virtual GPUs, Jetson."""
+All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is."""
+FIXED_SEGMENTS = "expandable_segments:False"  # value of that option on devices that refuse it: virtual GPUs, Jetson
 
 RECORDED = (
     *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
@@ -53,13 +50,9 @@ RECORDED = (
 """Variables written into records: a run's costs depend on them."""
 
 RECORDED_WHERE_SET = (
-    "CUDA_LAUNCH_BLOCKING",
-    "NVIDIA_TF32_OVERRIDE",
-    "PYTORCH_ALLOC_CONF",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
+    "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "PYTORCH_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
 """Variables of GPUs that are recorded, like NCCL's, only where they are set."""
-
 
 Check = Literal["equal", "shown", "ignored"]
 """What a part of the environment means: costs are compared where it is equal; it is shown; it is a run's own."""
@@ -186,6 +179,8 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     """
     torch: Any = sys.modules.get("torch")
     node, where = hardware(), job.where()
+    nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
+    named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
     parts = node | over.parts() if over else node
     if over and where:
         where["hosts"] = list(over.hosts)
@@ -199,7 +194,7 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
         "packages": {name: installed(name) for name in PACKAGES}
         | {name: found for name in OPTIONAL if (found := installed(name)) is not None},
         "driver": gpus.driver(),
-        "process": _process(),
+        "process": {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named},
         "threads": {  # of torch, within an operator and between operators; None where it isn't loaded
             "intra_op": torch and int(torch.get_num_threads()),
             "inter_op": torch and int(torch.get_num_interop_threads()),
@@ -216,13 +211,6 @@ def of_run(over: NodeLayout | None = None) -> dict[str, Any]:
 
 def of_hosts(over: NodeLayout | None) -> list[str]:
     return list(over.hosts) if over else [socket.gethostname()]
-
-
-def _process() -> dict[str, str | None]:
-    """Return the variables on which costs depend."""
-    nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
-    named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
-    return {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named}
 
 
 def _of_gpus() -> dict[str, Any]:

@@ -31,26 +31,19 @@ class ProgramMemoryError(ProgramFailed):
 
 
 _CUDA = re.compile(
-    r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED"
-    r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc",
-    re.IGNORECASE,
+    r"(?i)\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED"
+    r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc"
 )
 """Out-of-memory messages of CUDA, cuBLAS, cuDNN and NCCL, which don't raise torch's OutOfMemoryError.
 
-cuBLAS reports that it isn't initialised if there is no memory for its handle.
-"""
-_HOST = re.compile(
-    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
-)
+cuBLAS reports that it isn't initialised if there is no memory for its handle."""
+_HOST = re.compile(r"(?i)can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed")
 _LOST_PEER = re.compile(
-    r"closed by (remote )?peer|reset by peer|broken pipe|remote process (exited|exiting)|communicator was aborted"
-    r"|watchdog caught collective",
-    re.IGNORECASE,
+    r"(?i)closed by (remote )?peer|reset by peer|broken pipe|remote process (exited|exiting)|communicator was aborted"
+    r"|watchdog caught collective"
 )
 """Messages of gloo and NCCL on the remaining ranks when one has ended or doesn't answer."""
-_DEVICE = re.compile(
-    r"\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device", re.IGNORECASE
-)
+_DEVICE = re.compile(r"(?i)\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device")
 """Messages of CUDA's errors and its libraries', and torch's where tensors are on two devices."""
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b", re.DOTALL)  # noqa: S108
 """Messages of NCCL and torch, and the signal, where shared memory has run out."""

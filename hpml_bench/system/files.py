@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +26,24 @@ def absolute_keeping_links(path: Path) -> Path:
     return (folder if folder.samefile(Path.cwd()) else Path.cwd()) / path
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a crash leaves the whole old file or the whole new one."""
+@contextmanager
+def written_beside(path: Path, content: str | bytes) -> Iterator[Path]:
+    """Yield a file beside a path with this content, which is on disk; it is removed unless the body renames it."""
     fresh = temporary.beside(path)
     try:
         with fresh.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        yield fresh
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file atomically: a crash leaves the whole old file or the whole new one."""
+    with written_beside(path, content) as fresh:
+        fresh.replace(path)
     sync_folder(path.parent)  # the new name itself must survive a crash
 
 

@@ -19,10 +19,8 @@ from hpml_bench.system.errors import UserError
 MIG_ENABLED = 1
 SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
-RAPL = Path("/sys/class/powercap")
-"""Folder of the energy counters of CPUs."""
-MIG = "MIG-"
-"""Prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
+RAPL = Path("/sys/class/powercap")  # folder of the energy counters of CPUs
+MIG = "MIG-"  # prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's
 
 
 @contextmanager
@@ -58,9 +56,15 @@ def visible_gpus() -> tuple[dict[str, Any], ...]:
 def shareable_gpus() -> tuple[dict[str, Any], ...]:
     """Return the same for GPUs that processes can divide: the cards, else all MIG instances."""
     with nvml() as library:
-        found = [] if library is None else list(_devices(library))
-    selection = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = found if selection is None else _chosen(found, selection)
+        chosen = devices = [] if library is None else list(_devices(library))
+    if (selection := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        chosen = []  # the named ones, each once, up to the first unknown name
+        for name in map(str.strip, selection.split(",")):
+            named = [gpu for gpu in devices if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
+            if not named:
+                break
+            if named[0] not in chosen:
+                chosen.append(named[0])
     return tuple([gpu for gpu in chosen if not gpu["uuid"].startswith(MIG)] or chosen)
 
 
@@ -175,18 +179,6 @@ def _instances(library: Any, card: Any) -> list[Any] | None:
     numbers = range(_ask(library, "nvmlDeviceGetMaxMigDeviceCount", card) or 0)
     handles = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", card, number) for number in numbers]
     return [handle for handle in handles if handle is not None]
-
-
-def _chosen(devices: list[dict[str, Any]], selection: str) -> list[dict[str, Any]]:
-    """Return the devices that CUDA_VISIBLE_DEVICES names, each once, up to the first unknown name."""
-    chosen: list[dict[str, Any]] = []
-    for name in map(str.strip, selection.split(",")):
-        named = [gpu for gpu in devices if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
-        if not named:
-            break
-        if named[0] not in chosen:
-            chosen.append(named[0])
-    return chosen
 
 
 def _handle(library: Any, uuid: str) -> Any:

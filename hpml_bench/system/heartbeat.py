@@ -15,13 +15,11 @@ import psutil
 
 LENGTH = 128
 PATTERN = "heartbeat-rank*"
-STACK_SIGNAL = signal.SIGUSR1
-"""The signal at which a rank that has begun writes its Python stacks to its log."""
+STACK_SIGNAL = signal.SIGUSR1  # the signal at which a rank that has begun writes its Python stacks to its log
 SAVE_SIGNAL = signal.SIGURG
 """The signal at which a rank saves its state at the next window's end, and ends; one that has not begun ignores it."""
 LOOK_SECONDS = 10.0
-BUSY_CPU, BUSY_BYTES = 0.1, 1e6
-"""Least use of a working process: a tenth of a core, or bytes per second read from or written to disk."""
+BUSY_CPU, BUSY_BYTES = 0.1, 1e6  # least use by work: a tenth of a core, or bytes per second from or to disk
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from typing import Any
 
 ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
 EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
-CALL = "HPML_BENCH_CALL"
-"""Number of the call of run-all for which a job works."""
-CORES = "HPML_BENCH_CORES"
-"""CPU cores that an engine gave to this job without binding it to them."""
+CALL = "HPML_BENCH_CALL"  # number of the call of run-all for which a job works
+CORES = "HPML_BENCH_CORES"  # CPU cores that an engine gave to this job without binding it to them
 NODE = "HPML_BENCH_NODE"
 SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
 """Engines and their own variables for a job's id; for other engines it is in `HPML_BENCH_JOB`."""
@@ -41,15 +39,10 @@ def this_job() -> ThisJob:
         if job is None and variable in os.environ:
             engine, job = engine or name, os.environ[variable]
     return ThisJob(
-        engine=engine or "manual",
-        job=plain(job or f"{host}-{pid}"),
-        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0,
-        host=host,
-        pid=pid,
-        exclusive=os.environ.get(EXCLUSIVE) == "1",
-        queued=os.environ.get(QUEUED),
-        until=_number(UNTIL, "SLURM_JOB_END_TIME"),
-    )
+        engine=engine or "manual", job=plain(job or f"{host}-{pid}"), host=host, pid=pid,
+        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0, exclusive=os.environ.get(EXCLUSIVE) == "1",
+        queued=os.environ.get(QUEUED), until=_number(UNTIL, "SLURM_JOB_END_TIME"),
+    )  # fmt: skip
 
 
 def where() -> dict[str, Any] | None:
@@ -58,15 +51,9 @@ def where() -> dict[str, Any] | None:
         return None
     own = this_job()
     return {
-        "engine": own.engine,
-        "job": own.job,
-        "restart": own.restart,
-        "unit": _number(UNIT),
-        "call": _number(CALL),
-        "host": own.host,
-        "hosts": [own.host],
-        "exclusive": own.exclusive,
-    }
+        "engine": own.engine, "job": own.job, "restart": own.restart, "unit": _number(UNIT), "call": _number(CALL),
+        "host": own.host, "hosts": [own.host], "exclusive": own.exclusive,
+    }  # fmt: skip
 
 
 def node_number() -> int:

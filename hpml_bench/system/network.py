@@ -10,15 +10,12 @@ from pathlib import Path
 
 import psutil
 
-LOOPBACK = "127.0.0.1"
-"""Address by which the ranks of a machine meet; no name, since a bare system doesn't know localhost."""
+LOOPBACK = "127.0.0.1"  # where the ranks of a machine meet; no name, since a bare system doesn't know localhost
 LOOPBACK_ADVICE = "ip link set lo up (as root)"
-ANYWHERE = "192.0.2.1"
-"""An unassigned address (RFC 5737): the route to it is the default one."""
+ANYWHERE = "192.0.2.1"  # an unassigned address (RFC 5737): the route to it is the default one
 INFINIBAND = Path("/sys/class/infiniband")
 INTERFACES = Path("/sys/class/net")
-NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
-"""Variables by which users name the interface of a run."""
+NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")  # variables by which users name the interface of a run
 
 
 def no_loopback() -> str | None:

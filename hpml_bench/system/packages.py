@@ -43,10 +43,8 @@ def lacks(need: Requirement) -> bool:
 
 
 def install_extras(*extras: str) -> str:
-    """Return the command that installs what these extras need.
-
-    It names their packages: `hpml-bench` is on no package index, where anyone could publish that name.
-    """
+    """Return the command that installs what these extras need."""
+    # It names their packages: `hpml-bench` is on no package index, where anyone could publish that name.
     try:
         known = requirements()
     except PackageNotFoundError:

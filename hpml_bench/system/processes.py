@@ -23,14 +23,10 @@ import psutil
 
 from hpml_bench.system.child import PR_SET_PDEATHSIG, prctl
 
-PR_SET_CHILD_SUBREAPER = 36
-"""From <sys/prctl.h>."""
-PF_EXITING = 4
-"""From <linux/sched.h>: flag of a process that is exiting and no zombie yet."""
-LAST_SECONDS = 5.0
-"""Seconds to wait for a killed process."""
-LINGER_SECONDS = 5.0
-"""Seconds within which processes that a guarded program started may end after it."""
+PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
+PF_EXITING = 4  # from <linux/sched.h>: flag of a process that is exiting and no zombie yet
+LAST_SECONDS = 5.0  # seconds to wait for a killed process
+LINGER_SECONDS = 5.0  # seconds within which processes that a guarded program started may end after it
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
@@ -157,7 +153,7 @@ def await_dying_server() -> None:
     server, deadline = fork_server(), time.monotonic() + LAST_SECONDS
     while server and time.monotonic() < deadline:
         ended = identify(server) is None
-        if not psutil.pid_exists(server) or not (ended or _exiting(server) or _killed(server)):
+        if not psutil.pid_exists(server) or not (ended or _ending(server)):
             return
         if ended and not hasattr(os, "waitid"):  # macOS with Python 3.12 or older
             return
@@ -167,18 +163,13 @@ def await_dying_server() -> None:
         time.sleep(0.01)
 
 
-def _exiting(pid: int) -> bool:
+def _ending(pid: int) -> bool:
+    """Whether a process is exiting, or a SIGKILL is pending for it."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return bool(int(fields[6]) & PF_EXITING)
-    return False
-
-
-def _killed(pid: int) -> bool:
-    """Whether a SIGKILL is pending for a process."""
-    with suppress(OSError):
         pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        return any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
+        killed = any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
+        return killed or bool(int(fields[6]) & PF_EXITING)
     return False
 
 

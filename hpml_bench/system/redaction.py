@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,8 +20,7 @@ SECRET_VARIABLE = re.compile(
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
 )
 """Names with a word that ends in key, token and so on (PGPASSWORD does), or that is pass, pwd or pat."""
-SHORTEST = 8
-"""Characters below which a value is not redacted: without every `1` or `true`, messages could not be read."""
+SHORTEST = 8  # characters below which a value is not redacted: without every `1` or `true`, messages could not be read
 HIDDEN = "[redacted]"
 
 HOMES = (
@@ -32,27 +31,23 @@ HOMES = (
 
 _ASSIGNED = re.compile(r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)""")
 """A variable and a word of a shell's, which may be quoted in parts."""
-_QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")
-"""Both within one pair of quotes."""
-_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')
-"""A value that a shell takes from elsewhere."""
+_QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")  # both within one pair of quotes
+_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')  # a value that a shell takes from elsewhere
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 
 def secrets() -> tuple[str, ...]:
     """Return the values that must not be written anywhere, the longest first."""
-    found = set(filter(None, (part for name, value in os.environ.items() for part in _secret_parts(name, value))))
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if SECRET_VARIABLE.match(name):
+            # a PEM may be shown line by line, indented
+            found |= {value, value.strip(), *map(str.strip, value.splitlines())}
+        for login in _LOGIN.findall(value):
+            password = login.partition(":")[2] or login
+            found |= {password, unquote(password)}
     found |= {quote(value, safe="") for value in found}
     return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
-
-
-def _secret_parts(name: str, value: str) -> Iterator[str]:
-    if SECRET_VARIABLE.match(name):
-        yield from (value, value.strip())
-        yield from map(str.strip, value.splitlines())  # a PEM may be shown line by line, indented
-    for login in _LOGIN.findall(value):
-        password = login.partition(":")[2] or login
-        yield from (password, unquote(password))
 
 
 def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
@@ -91,7 +86,7 @@ def redacted_error(value: Any) -> Any:
 
 def redact_files(*paths: Path) -> None:
     """Redact files in place; files without secrets are not written, and missing ones are skipped."""
-    from hpml_bench.system import temporary
+    from hpml_bench.system.files import write_atomically
 
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
     pattern = re.compile(b"|".join(parts))
@@ -101,9 +96,4 @@ def redact_files(*paths: Path) -> None:
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if not pattern.search(content):
                 continue
-            fresh = temporary.beside(path)
-            try:
-                fresh.write_bytes(pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))
-                fresh.replace(path)
-            finally:
-                fresh.unlink(missing_ok=True)
+            write_atomically(path, pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))

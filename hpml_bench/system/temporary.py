@@ -24,8 +24,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
 PATTERN = ".*.tmp"
-FOREIGN_SECONDS = 86_400
-"""Age from which a temporary file counts as left over, whoever wrote it."""
+FOREIGN_SECONDS = 86_400  # age from which a temporary file counts as left over, whoever wrote it
 LONGEST = 60  # characters of TMPDIR: a socket's path has at most 107, of which our names and multiprocessing's take 47
 _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
@@ -42,10 +41,7 @@ def host_id() -> str:
 
 
 def left_over(path: Path) -> bool:
-    """Return whether a temporary file is of an ended process with this `host_id`, or older than a day.
-
-    A folder is as old as the newest file in it.
-    """
+    """Return whether a file, or the newest of a folder, is of an ended process here, or older than a day."""
     if (ended := _ended(path)) is not None:
         return ended
     try:
@@ -69,8 +65,7 @@ def _ended(path: Path) -> bool | None:
     return processes.identify(int(name["pid"])) is None
 
 
-PREFIX = "hpmlt-"
-"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters."""
+PREFIX = "hpmlt-"  # short, since sockets are made in the folder, and a socket's path has at most 107 characters
 AFTER_OTHERS = -200  # exit priority: what multiprocessing ends by itself is over then
 
 

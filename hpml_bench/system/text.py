@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-LONGEST = 10_000
-"""Characters that any one text of a report may have; a longer one is cut."""
+LONGEST = 10_000  # characters that any one text of a report may have; a longer one is cut
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _COMMAND = re.compile(r":(?=:[A-Za-z])|##(?=\[)")
