@@ -14,8 +14,6 @@ from transformers import PretrainedConfig
 
 WORTH = 0.75
 """Share of a model's blocks that both traces of a few may have together: the rest is what they save."""
-
-
 WHOLE = 6
 
 

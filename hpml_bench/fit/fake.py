@@ -120,20 +120,15 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
         copied = [value for value, strange in zip(tensors, odd, strict=True) if strange or value.is_conj()]
         found = [torch.empty(value.shape, dtype=value.dtype) for value in copied]
         if half:
-            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if sums_in_float32() else 0
+            # oneDNN adds up in a float32 matrix of the result's shape with AVX-512 and without instructions for
+            # bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp, `book_acc_scratchpad`): on a processor that lacks these, or
+            # by its variable
+            limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
+            in_float32 = torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
+            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if in_float32 else 0
             found.append(torch.empty(max(BUFFERS, sums), dtype=torch.uint8))
         return found
     return []
-
-
-def sums_in_float32() -> bool:
-    """Whether products of bfloat16 here add up in a float32 matrix of the result's shape.
-
-    oneDNN's do with AVX-512 and without instructions for bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp,
-    `book_acc_scratchpad`): on a processor that lacks these, or by oneDNN's variable.
-    """
-    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -172,8 +167,7 @@ def to_fake(model: nn.Module) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        owners: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
-        for own in owners:
+        for own in cast(tuple[dict[str, Any], ...], (module._parameters, module._buffers, vars(module))):
             for name, value in list(own.items()):
                 if isinstance(value, Tensor):
                     own[name] = fake(value)
@@ -215,22 +209,6 @@ def _pack(layer: Any, settings: Settings) -> None:
     layer._parameters["weight"], layer.quant_state = packed, packed.quant_state
 
 
-def _until_quantised(folder: Path, layer: Any, settings: Settings, *, on_cpu: bool) -> int:
-    """Return the bytes that a layer's weights take while they are quantised.
-
-    GPT-2's are transposed to a copy. On a CPU a weight of its file's type stays there, and `quantize_4bit` is made of
-    operators, which hold float32 values, these scaled, int32 and uint8 levels and two halves of the latter
-    (bitsandbytes: backends/default/ops.py).
-    """
-    kind = WEIGHTS[settings.weights]
-    each = kind.itemsize * (1 + issubclass(layer.source_cls, Conv1D))
-    if on_cpu:
-        with suppress(UserError):  # the file isn't here
-            each -= kind.itemsize * (weight_types(folder).keys() == {saving.TYPES[kind]})
-        each += 10 if kind == torch.float32 else 14
-    return int(layer.out_features * layer.in_features * each)
-
-
 def _in_file(name: str) -> list[str]:
     """Return what sorts names in the order of loading: by parts, numbers by value."""
     return [part.zfill(9) if part.isdigit() else part for part in name.split(".")]
@@ -239,7 +217,7 @@ def _in_file(name: str) -> list[str]:
 def describe(
     folder: Path,
     settings: Settings,
-    kind: ModelKind,
+    kind_of_model: ModelKind,
     _: torch.device,
     blocks: int | None = None,
     *,
@@ -249,8 +227,9 @@ def describe(
 
     `on_cpu`: whether the run is on a CPU, and not on a card.
     """
+    change = partial(depth.cut, blocks=blocks) if blocks else None
     with unset_fake_temporarily():
-        backbone = describe_backbone(folder, settings, kind, partial(depth.cut, blocks=blocks) if blocks else None)
+        backbone = describe_backbone(folder, settings, kind_of_model, change)
         _quantize(backbone, settings)
     packed: dict[str, Any] = {
         name: layer for name, layer in backbone.named_modules() if type(layer).__name__ == "Linear4bit"
@@ -258,11 +237,19 @@ def describe(
     for layer in packed.values():
         _pack(layer, settings)
     to_fake(backbone)
-    if packed:
-        last = max(packed, key=lambda name: (packed[name].in_features * packed[name].out_features, _in_file(name)))
+    if packed:  # bytes that the last of the largest weights takes while it is quantised
+        weights = {name: layer.in_features * layer.out_features for name, layer in packed.items()}
+        last = max(packed, key=lambda name: (weights[name], _in_file(name)))
         later = sum(weight.nbytes for name, weight in backbone.named_parameters() if _in_file(name) > _in_file(last))
-        needed = _until_quantised(folder, packed[last], settings, on_cpu=on_cpu)
-        torch.empty(max(0, needed - later), dtype=torch.uint8)
+        kind = WEIGHTS[settings.weights]
+        each = kind.itemsize * (1 + issubclass(packed[last].source_cls, Conv1D))  # GPT-2's are transposed to a copy
+        if on_cpu:
+            with suppress(UserError):  # where the file is here, a weight of its type stays there
+                each -= kind.itemsize * (weight_types(folder).keys() == {saving.TYPES[kind]})
+            # `quantize_4bit` is made of operators, which hold float32 values, these scaled, int32 and uint8 levels and
+            # two halves of the latter (bitsandbytes: backends/default/ops.py)
+            each += 10 if kind == torch.float32 else 14
+        torch.empty(max(0, weights[last] * each - later), dtype=torch.uint8)
     return backbone
 
 

@@ -46,9 +46,7 @@ TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
 HOLDING = {"quantization", "sharding", "world_size"}
 """Settings that change what a training holds throughout or takes to load, or how much it may."""
-SHARDABLE = {("none", precision) for precision in ("fp32", "tf32", "bf16")}
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
-
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
 
 
@@ -158,17 +156,15 @@ class Predictor:
         Raises Unsupported: backbone or fake tensors can't run it; UserError: an option is wrong.
         """
         key = (method.name, settings.model_dump_json())
-        if key not in self._traced:
-            self._traced[key] = self._trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0))
-        return self._traced[key]
-
-    def _trace(self, spec: RunSpec) -> Footprint:
-        prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
+        if key in self._traced:
+            return self._traced[key]
+        spec = RunSpec(suite=self.name, settings=settings, method=method, seed=0)
+        prepared, _ = self._rows(settings.max_length, settings.global_batch)
         try:
-            key = (spec.method.name, spec.settings.quantization, is_sharded(spec.settings))
-            if key not in self._few:
-                self._few[key] = blocks_that_tell(spec, prepared)
-            return trace(spec, prepared, self._few[key])
+            alike = (method.name, settings.quantization, is_sharded(settings))
+            if alike not in self._few:
+                self._few[alike] = blocks_that_tell(spec, prepared)
+            self._traced[key] = trace(spec, prepared, self._few[alike])
         except UserError:
             raise
         except Unsupported as error:
@@ -177,6 +173,7 @@ class Predictor:
             raise Unsupported(f"it can't be built on tensors without values: {error}") from error
         except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
             raise Unsupported(f"it fails on tensors without values: {first_line(error).rstrip('.')}") from error
+        return self._traced[key]
 
     def need(self, method: MethodSpec, *, advised: bool) -> Need:
         """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""
@@ -314,7 +311,8 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if trains and (settings.sharding, settings.precision) in SHARDABLE and (settings.world_size or 1) > 1:
+    shardable = settings.sharding == "none" and settings.precision in {"fp32", "tf32", "bf16"}
+    if trains and shardable and (settings.world_size or 1) > 1:
         yield {"sharding": "fsdp"}
     if settings.quantization is None and can_quantise():
         yield {"quantization": "nf4", "sharding": "none"}

@@ -40,7 +40,6 @@ SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
-
 AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
 
 
@@ -181,10 +180,6 @@ class Buckets(nn.Module):
         self._views = self._buffer()
         for weight in self._trained:
             weight.register_post_accumulate_grad_hook(self._exchange)  # type: ignore[no-untyped-call]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(weight.nbytes for weight in self._trained)
 
     def _buffer(self) -> dict[Tensor, Tensor]:
         views: dict[Tensor, Tensor] = {}

@@ -142,24 +142,6 @@ def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
     return {key: _unpacked(part, tensor) for key, part in content}
 
 
-# Random generators
-
-
-def generators(device: torch.device) -> dict[str, Any]:
-    """Return the state of all random generators of this process."""
-    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
-    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, keys.tolist(), *rest)}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_generators(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
 # Checkpoints of a run
 
 
@@ -195,7 +177,12 @@ class Training:
         }
         weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         trained = {"weights": weights, "stateful": {name: part.state_dict() for name, part in self.stateful.items()}}
-        own = {"probes": probes, "generators": generators(self.device)}
+        name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+        numpy = (name, keys.tolist(), *rest)
+        generators = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        own = {"probes": probes, "generators": generators}
         if any(isinstance(weight, DTensor) for weight in weights.values()):
             return State(shared, own | trained)
         return State(shared | trained, own)
@@ -214,7 +201,12 @@ class Training:
         for probe in self.probes:
             probe.after_steps(steps)
             probe.load(state.own["probes"][type(probe).__name__], len(steps))
-        set_generators(state.own["generators"], self.device)  # last, so that nothing draws from them in between
+        generators = state.own["generators"]  # last, so that nothing draws from them in between
+        torch.set_rng_state(generators["torch"])
+        random.setstate(generators["python"])
+        np.random.set_state(generators["numpy"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
         return steps
 
 
@@ -268,7 +260,12 @@ class Checkpoints:
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
             state = self._all(partial(self._read, self._folder / str(step)))
             if state is not None:
-                self._go_on(step, state.shared)
+                self.begun = self._tried = step
+                self._earlier = tuple(Segment.model_validate(segment) for segment in state.shared["segments"])
+                if self._points:
+                    lost = self._points.cut(state.shared["points"])
+                    self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
+                    print(f"going on after step {step}; {len(self._repeated)} steps are done again")
                 return state
             if self._points:  # else it would count as the run's progress
                 remove(self._folder / str(step))
@@ -285,14 +282,6 @@ class Checkpoints:
             raise ValueError("it has more points than are there")
         return state
 
-    def _go_on(self, step: int, shared: dict[str, Any]) -> None:
-        self.begun = self._tried = step
-        self._earlier = tuple(Segment.model_validate(segment) for segment in shared["segments"])
-        if self._points:
-            lost = self._points.cut(shared["points"])
-            self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
-            print(f"going on after step {step}; {len(self._repeated)} steps are done again")
-
     def end_window(self, steps: Sequence[Step], training: Training) -> None:
         """Save the state after a window, the last of these steps, if it is time; raises Ended if a rank is to end."""
         limits, step = self._request.limits, len(steps)
@@ -302,14 +291,9 @@ class Checkpoints:
         if limits.checkpoint_steps is not None:
             due = step - self._tried >= limits.checkpoint_steps
         due, asked = self._group.gather(torch.tensor([due, ASKED.is_set()])).any(dim=0).tolist()
-        if due or asked:
-            self._save(steps, training)
-        if asked:
-            raise Ended
-
-    def _save(self, steps: Sequence[Step], training: Training) -> None:
-        began, step = time.monotonic(), len(steps)
-        fresh = self._folder / f"{step}.new"
+        if not (due or asked):
+            return
+        began, fresh = time.monotonic(), self._folder / f"{step}.new"
         heartbeat.beat(f"saving the state after step {step}")
         with heartbeat.busy():
             written = self._all(lambda: self._write(fresh, training.state(steps), steps))
@@ -320,6 +304,8 @@ class Checkpoints:
                     remove(fresh)
         self._tried, self._tried_at = step, time.monotonic()
         self._seconds = max(self._seconds, (self._tried_at - began) / SHARE)
+        if asked:
+            raise Ended
 
     def _write(self, folder: Path, state: State, steps: Sequence[Step]) -> bool:
         folder.mkdir(parents=True, exist_ok=True)

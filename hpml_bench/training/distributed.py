@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,7 +39,6 @@ COLLECTIVE_TIMEOUT = timedelta(hours=1)  # others wait while rank 0 saves a larg
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 """Backends by the run's device. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in
 gloo it sleeps."""
-
 DROP_SECONDS = 0.02  # for which the interpreter's lock is released before a group is left: four switch intervals
 LENGTH = 256  # most bytes of a rank's text about its node
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
@@ -244,12 +243,8 @@ def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
     """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
     parts = {number: {*block.modules()} for number, block in enumerate(found)}
     parts[-1] = {*model.modules()}.difference(*parts.values())
-    uses = Counter(weight for part in parts.values() for weight in {*_weights(part)})
-    return max(uses.values()) > 1
-
-
-def _weights(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
-    return (weight for module in modules for weight in module.parameters(recurse=False))
+    own = ({weight for module in part for weight in module.parameters(recurse=False)} for part in parts.values())
+    return max(Counter(weight for weights in own for weight in weights).values()) > 1
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:

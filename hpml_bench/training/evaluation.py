@@ -56,13 +56,17 @@ def evaluate(
             found = choose(model, task, rows, settings, group, most_targets(model))
     answering = seconds_since(began, group) if found else None
     model.train()
+    texts = None
+    if rows.has("expected"):
+        question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
+        texts = TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
     predictions = Predictions(
         index=np.arange(len(rows)),
         reference=rows.references,
         prediction=rows.answers(gathered[:, 2:]),
         probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
         loss=gathered[:, 1],
-        texts=_texts(rows, found) if rows.has("expected") else None,
+        texts=texts,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
@@ -120,11 +124,6 @@ def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], ob
     model.eval()
     with torch.no_grad(), autocast(run.settings, cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
-
-
-def _texts(rows: Rows, found: dict[str, Any]) -> TextAnswers:
-    question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
-    return TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
 
 
 @torch.no_grad()

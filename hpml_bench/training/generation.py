@@ -36,7 +36,6 @@ NEAR = 1e-4
 In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
 """
 SHRINK = 0.5  # share of unfinished rows in a batch at or below which the finished ones leave it
-
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
 EXACT, ROUNDED = 0.01, 0.35
@@ -187,15 +186,23 @@ def generate(
     unfinished = set(active)
     room = _positions(model) + 1  # the last token of an answer isn't read any more
     most = [int(min(generator.decoding.max_new_tokens, room - place)) for place in state.positions.tolist()]
+    greedy, stops = generator.decoding.temperature == 0, generator.decoding.stop
     for made in range(1, max(most) + 1):
         logits = state.logits.float()
         top = logits.topk(2, dim=-1)
-        greedy = generator.decoding.temperature == 0
         chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
         step = (top.values[:, 0].abs() * torch.finfo(state.logits.dtype).eps).clamp(min=NEAR)
         near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # sampling has no ties
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
-            if row in unfinished and _finished(answers[row], token, close, most[row], generator):
+            if row not in unfinished:
+                continue
+            answer = answers[row]
+            answer.tokens.append(token)
+            answer.near_tie |= close
+            if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
+                unfinished.remove(row)
+            elif len(answer.tokens) >= most[row]:
+                answer.cut = True
                 unfinished.remove(row)
         if not unfinished:
             break
@@ -211,17 +218,6 @@ def generate(
 def _positions(model: LanguageModel) -> float:
     config: Any = cast(Any, model.encoder).config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or math.inf
-
-
-def _finished(answer: GeneratedText, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
-    """Append a token to an answer of at most `most`, and return whether it was the last."""
-    answer.tokens.append(token)
-    answer.near_tie |= near_tie
-    stops = generator.decoding.stop
-    if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
-        return True
-    answer.cut = len(answer.tokens) >= most
-    return answer.cut
 
 
 def _read(model: LanguageModel, prompts: list[list[int]], pad_id: int, device: torch.device) -> State:

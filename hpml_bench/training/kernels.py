@@ -8,9 +8,6 @@ weights under autocast).
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -133,15 +130,6 @@ AttentionMaskInterface.register(ATTENTION, masking_utils.sdpa_mask)
 masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds several texts; looking waits for the device
 
 
-def dispatches(kind: type) -> bool:
-    """Return whether a model's code looks up its attention by name, and tests for no particular name."""
-    source = inspect.getsource(sys.modules[kind.__module__])
-    # GPT-2 before transformers 5.2, for cross-attention only
-    source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
-    tests_name = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
-    return "ALL_ATTENTION_FUNCTIONS" in source and not tests_name
-
-
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
@@ -155,16 +143,6 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
     for weight in linear_weights(encoder):
         if not weight.requires_grad and id(weight) not in of_adapters:
             weight.data = weight.data.to(torch.bfloat16)
-
-
-def store_trained_as_bf16(encoder: nn.Module) -> None:
-    """Store trained matrices in bfloat16, and with them their gradients; vectors, such as norms' weights, take little.
-
-    Those meet float32 inputs on a CPU, whose autocast leaves norms alone.
-    """
-    for parameter in encoder.parameters():
-        if parameter.requires_grad and parameter.dtype == torch.float32 and parameter.ndim > 1:
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def linear_weights(model: nn.Module) -> list[nn.Parameter]:
@@ -273,7 +251,11 @@ class Casts:
         trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
         linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
         self.layers = [*linear] if self.dtype else []
-        self.groups = _grouped([*trained.values()]) if self.layers and trained else []
+        self.groups: list[list[nn.Parameter]] = []
+        for weight in trained.values() if self.layers else ():
+            if not self.groups or sum(of.nbytes for of in self.groups[-1]) >= GROUP_BYTES:
+                self.groups.append([])
+            self.groups[-1].append(weight)
         self._input: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         """The last that was cast, its version, and its copy; an input kept alive would keep a block's activations."""
 
@@ -301,28 +283,14 @@ class Casts:
         weight, bias = (copies.get(id(of), of) for of in (parameters.get("weight"), parameters.get("bias")))
         if weight is None or not torch.is_autocast_enabled(x.device.type):
             return own(x)
-        x = self._cast(x)
+        if x.dtype == torch.float32:
+            # an input of the layer before is not cast again, as of queries and keys
+            if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
+                self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
+            x = cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
         if type(layer) is not Conv1D or bias is None:
             return nn.functional.linear(x, weight, bias)
         return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
-    def _cast(self, x: Tensor) -> Tensor:
-        """Return an input in half precision: that of the layer before is not cast again, as of queries and keys."""
-        if x.dtype != torch.float32:
-            return x
-        if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
-            self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
-        return cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
-
     def _forget(self, _: weakref.ref[Tensor]) -> None:
         self._input = None
-
-
-def _grouped(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return weights in groups of `GROUP_BYTES` at least, but for the last."""
-    groups: list[list[nn.Parameter]] = [[]]
-    for weight in weights:
-        if sum(of.nbytes for of in groups[-1]) >= GROUP_BYTES:
-            groups.append([])
-        groups[-1].append(weight)
-    return groups

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -47,11 +49,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
 }
 """Kinds of models: the classes by configuration, and the class that loads them."""
-
 ModelKind = Literal["encoder", "language_model"]
 Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
 """Loading of a backbone of a kind from a folder, in the type of the settings, to a device."""
-
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 NOT_CHECKPOINTED = dict.fromkeys(
@@ -59,14 +59,12 @@ NOT_CHECKPOINTED = dict.fromkeys(
 )
 """PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) breaks, and why (huggingface/peft#869);
 PEFT says so itself."""
-
 NOT_SHARDED = {
     "CPT": "it changes its prompt's weights in each pass, which only a whole copy shows",
     "OSF": "it projects gradients in hooks on whole weights",
     "SHADOW": "its second model shares weights with the first one's blocks",
 }
 """PEFT's types that FSDP breaks, and why."""
-
 NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
 """PEFT's types whose trained weights can't be bfloat16, and why."""
 
@@ -290,7 +288,13 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
         {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
     )
     if getattr(kind, "_supports_sdpa", False):
-        extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
+        # ours where the model's code looks up its attention by name, and tests for no particular name, as GPT-2's did
+        # before transformers 5.2 for cross-attention only
+        source = inspect.getsource(sys.modules[kind.__module__])
+        source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
+        tests_name = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
+        by_name = "ALL_ATTENTION_FUNCTIONS" in source and not tests_name
+        extra["attn_implementation"] = kernels.ATTENTION if by_name else "sdpa"
     return config, auto, extra
 
 

@@ -16,8 +16,6 @@ from hpml_bench.training.trial import kept_generators
 
 STEPPED_TOGETHER = 1 << 24
 """Most values of weights in bfloat16 of which float32 copies are made at a time; those of one weight may be more."""
-Pairs = list[tuple[nn.Parameter, nn.Parameter]]
-"""Weights, each with its float32 copy."""
 
 
 def make_optimizer(
@@ -109,15 +107,15 @@ class Rounded(Combined):
                 reached = reached[together:]
         first["rounded"] += 1
 
-    def _step_on(self, part: Pairs) -> None:
+    def _step_on(self, part: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Step on weights, each with its copy, whose values and gradients are gone when this returns."""
         weights: list[Tensor] = [weight for weight, _ in part]
         values, gradients = _as_float32(weights), _as_float32([cast(Tensor, weight.grad) for weight in weights])
         for (_, copy), value, gradient in zip(part, values, gradients, strict=True):
             copy.data, copy.grad = value, gradient
         super().step()
-        torch._foreach_copy_(
-            weights, [rounded(copy) if weight.dtype == torch.bfloat16 else copy for weight, copy in part]
-        )
+        stepped = [rounded(copy) if weight.dtype == torch.bfloat16 else copy for weight, copy in part]
+        torch._foreach_copy_(weights, stepped)
         for weight, copy in part:
             copy.data, copy.grad = _nothing_like(weight), None
 

@@ -26,7 +26,13 @@ STEPS_UNKNOWN = 10**9  # AdaLoRA's `total_step` until `before_train` sets it
 
 def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     """Return PEFT's model for a type, with the options given and our defaults for the others."""
-    replace_conv1d(backbone)
+    for name, layer in list(backbone.named_modules()):
+        if type(layer).__name__ == "Conv1D":  # GPT-2's: most types know linear layers alone
+            linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
+            linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous())
+            linear.bias = layer.bias
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, linear)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
     if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
@@ -160,17 +166,6 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
 def _pattern(parts: list[str]) -> str | None:
     """Return a regular expression for the names of some parts of a model and of all within them; None for no parts."""
     return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
-
-
-def replace_conv1d(backbone: Any) -> None:
-    """Replace GPT-2's Conv1D layers by linear ones of the same function, the only layers that most types know."""
-    for name, layer in list(backbone.named_modules()):
-        if type(layer).__name__ == "Conv1D":
-            linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
-            linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous())
-            linear.bias = layer.bias
-            parent, _, child = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), child, linear)
 
 
 def start_eva(model: Any, batches: list[Any]) -> None:

@@ -37,7 +37,6 @@ LAUNCH = re.compile(
 """Variables by which our ranks meet, for one of which a program would take itself; and the fork server's, with which a
 script would import nothing from its own folder."""
 TAIL = 600  # characters of a log's last lines in an error
-
 Form = Literal["messages", "sharegpt"]
 
 

@@ -102,21 +102,15 @@ def weights_in(parameter: nn.Parameter) -> int:
 
 def frozen_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's frozen weights as they are stored, with the scales of quantised ones."""
-    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-    scales = [part for layer in model.modules() for part in _scales(layer)]
-    return sum(part.nbytes for part in [*frozen, *scales])
-
-
-def _scales(layer: nn.Module) -> list[Tensor]:
-    """Return the tensors beside a layer's quantised weight that dequantise it: scales, and tables of levels."""
-    if not _is_quantized(layer):
-        return []
-    weight = cast(Any, layer.weight)
-    if type(weight).__name__ == "Int8Params":
-        return [cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB]
-    states = [weight.quant_state, weight.quant_state.state2]
-    tensors = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
-    return [part for part in tensors if part is not None]
+    parts: list[Tensor | None] = [weight for weight in model.parameters() if not weight.requires_grad]
+    for layer in filter(_is_quantized, model.modules()):
+        weight = cast(Any, layer.weight)
+        if type(weight).__name__ == "Int8Params":
+            parts.append(cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB)
+        else:  # scales, and tables of levels
+            states = [weight.quant_state, weight.quant_state.state2]
+            parts += [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ each as a hypothesis, and the one that gives the server's answers is named.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import Asked, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import generate, make_generator, padded, text_of
@@ -161,7 +160,8 @@ class _Trial:
     """The run's model, which answers rows as in the run, and as it would under faults of a server."""
 
     def __init__(self, claim: Claim) -> None:
-        self._claim, settings, prepared = claim, claim.spec.settings, claim.prepared
+        self._claim, prepared = claim, claim.prepared
+        self.settings = settings = claim.spec.settings
         set_float32_products(settings)
         self._task = make_task(settings.task, prepared.label_names, prepared.facts)
         self.generator = cast(Generator, make_generator(self._task, prepared, settings, claim.spec.seed))
@@ -178,10 +178,6 @@ class _Trial:
         built = build_model(folder, spec, make_method(chosen), self._task, device=device)
         return cast(LanguageModel, built.to(device).eval())
 
-    @property
-    def settings(self) -> Settings:
-        return self._claim.spec.settings
-
     def tokens_of(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -192,7 +188,7 @@ class _Trial:
         prompts = {row: list(prompt(self._claim.rows[row])) for row in rows}
         model, made = model or self._trained, cast(dict[int, list[int]], {})
         device = next(model.parameters()).device
-        with torch.no_grad(), autocast(self._claim.spec.settings):
+        with torch.no_grad(), autocast(self.settings):
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 told = generate(model, [prompts[row] for row in part], self.generator, device, part)
@@ -242,19 +238,18 @@ class _Answers:
 
     def gives(self, row: int, told: str) -> bool:
         """Whether a row's answer is what was told, or was nearly so: each token told is almost the likeliest."""
-        own, told = text_of(self.tokens[row], self.trial.generator).strip(), told.strip()
-        return own == told or self._gap(row, told) <= UNDECIDED
-
-    def _gap(self, row: int, told: str) -> float:
-        """Return the largest distance, in deviations, from the top logit to that of a token that was told."""
-        decode, own = self.trial.generator.decode, self.tokens[row]
+        own, told = self.tokens[row], told.strip()
+        if text_of(own, self.trial.generator).strip() == told:
+            return True
+        decode = self.trial.generator.decode
         heads = [decode(own[:count]).strip() for count in range(len(own) + 1)]
         same = max(count for count, head in enumerate(heads) if told.startswith(head))
         read = [*own[:same], *self.trial.tokens_of(told[len(heads[same]) :])]
         ways = (read, self.trial.tokens_of(told), self.trial.tokens_of(f" {told}"))
-        return min((self._far(row, ids) for ids in ways if decode(ids).strip() == told), default=math.inf)
+        return any(self._far(row, ids) <= UNDECIDED for ids in ways if decode(ids).strip() == told)
 
     def _far(self, row: int, ids: list[int]) -> float:
+        """Return the largest distance, in deviations, from the top logit to that of a token of an answer."""
         generator, device = self.trial.generator, next(self.model.parameters()).device
         limits, ends = generator.decoding, list(generator.stop_ids)
         with torch.no_grad(), autocast(self.trial.settings):

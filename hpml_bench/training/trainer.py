@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -53,13 +53,13 @@ class Trained:
 
 
 @contextmanager
-def collected_by_hand() -> Iterator[Callable[[], object]]:
-    """Yield what collects Python's garbage; in the body nothing else does, so that no step waits for it."""
+def collected_by_hand() -> Iterator[None]:
+    """Let nothing collect Python's garbage in the body but its own calls, so that no step waits for it."""
     automatic = gc.isenabled()
     gc.disable()
     gc.freeze()  # models and libraries, which a collection would look through each time
     try:
-        yield gc.collect
+        yield
     finally:
         gc.unfreeze()
         if automatic:
@@ -213,18 +213,15 @@ class Trainer(Evaluator):
             outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             loss = self.task.loss(outputs.float(), batch.labels)
             del outputs  # half-precision logits beside those in float32, through the backward pass
-            terms = [(loss, 1 / targets), *self._auxiliary(len(batch.labels), last=with_auxiliary)]
+            terms = [(loss, 1 / targets)]
+            if with_auxiliary and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
+                terms.append((term, 1.0))  # of the method's parameters: once per step
+            if (term := self.model.auxiliary) is not None:  # a mean over the batch
+                terms.append((term, len(batch.labels) * self.group.world / self.settings.global_batch))
         # gradients begin with the factors: multiplying the losses would be two more operators in every step
         begin = [self.scaler.scale(torch.full_like(term, factor)) for term, factor in terms]
         torch.autograd.backward([term for term, _ in terms], begin)
         return loss
-
-    def _auxiliary(self, rows: int, *, last: bool) -> Iterator[tuple[torch.Tensor, float]]:
-        """Yield a micro-batch's further terms: the method's, of its parameters, once per step; the model's, a mean."""
-        if last and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
-            yield term, 1.0
-        if (term := self.model.auxiliary) is not None:
-            yield term, rows * self.group.world / self.settings.global_batch
 
     def _micro_batch(self, share: int) -> int:
         """Return the samples per forward pass; under torchrun nothing is tried out, so that `auto` is the share."""
@@ -301,10 +298,9 @@ class Trainer(Evaluator):
         self.rehearse()
         for probe in self.probes:
             probe.before_training()
-        begun = self._go_on()
-
-        with collected_by_hand() as collect:
-            self._take_steps(order, windows, begun, collect)
+        self._go_on()
+        with collected_by_hand():
+            self._take_steps(order, windows, len(self.seen))
         if all(step.overflowed for step in self.seen):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
         self.selection.restore()  # before what probes measure after it, such as forgetting
@@ -327,8 +323,8 @@ class Trainer(Evaluator):
         )
         return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
-    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
-        """Take the steps after those of a checkpoint; call `collect` between windows, which is not timed."""
+    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int) -> None:
+        """Take the steps after those of a checkpoint; garbage is collected between windows, which is not timed."""
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):
             order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
@@ -342,7 +338,7 @@ class Trainer(Evaluator):
                 self.selection.see(self.evaluate(self.validation, "validation", index))
             if self.checkpoints is not None:
                 self.checkpoints.end_window(self.seen, self.training)
-            collect()
+            gc.collect()
             self.log.begin_window()
 
     def _write_steps(self) -> None:
@@ -371,12 +367,11 @@ class Trainer(Evaluator):
         self.log.steps = step.index
         self._skipped = self._skipped + 1 if step.overflowed else 0
 
-    def _go_on(self) -> int:
-        """Go on from the newest checkpoint; return its step, 0 where there is none."""
+    def _go_on(self) -> None:
+        """Go on from the newest checkpoint, if there is one; its state is in memory no longer than that takes."""
         state = None if self.checkpoints is None else self.checkpoints.newest()
         for step in () if state is None else self.training.load(state):
             self._count(step)
-        return len(self.seen)
 
 
 def make_trainer(
