@@ -231,9 +231,8 @@ def describe(
     with unset_fake_temporarily():
         backbone = describe_backbone(folder, settings, kind_of_model, change)
         _quantize(backbone, settings)
-    packed: dict[str, Any] = {
-        name: layer for name, layer in backbone.named_modules() if type(layer).__name__ == "Linear4bit"
-    }
+    named = backbone.named_modules()
+    packed: dict[str, Any] = {name: layer for name, layer in named if type(layer).__name__ == "Linear4bit"}
     for layer in packed.values():
         _pack(layer, settings)
     to_fake(backbone)
@@ -327,15 +326,12 @@ def stand_ins(device: str) -> Iterator[None]:
 
     own_batch, on_cpu = Rows.batch, device == "cpu"
     attention = kernels.attention if on_cpu else _fused_attention
+    # the real mask seeds numpy's generator with a value; CUDA's dropout keeps one of a byte per element
+    dropout: tuple[str, Any] = ("dropout_mask", lambda values, _p: torch.empty_like(values))
+    if not on_cpu:
+        dropout = ("apply_dropout", lambda values, p: torch.native_dropout(values, p, train=True)[0] if p else values)
     replaced: list[tuple[Any, str, Any]] = [
-        # the real mask seeds numpy's generator with a value; CUDA's dropout keeps one of a byte per element
-        (kernels, "dropout_mask", lambda values, _p: torch.empty_like(values))
-        if on_cpu
-        else (
-            kernels,
-            "apply_dropout",
-            lambda values, p: torch.native_dropout(values, p, train=True)[0] if p else values,
-        ),
+        (kernels, *dropout),
         (functional, "layer_norm", layer_norm if on_cpu else _cuda_layer_norm),
         (nn.Module, "_apply", _apply),
         (peft, "start_eva", _start),

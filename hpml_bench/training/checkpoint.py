@@ -37,12 +37,8 @@ from hpml_bench.system.files import remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
 from hpml_bench.training.distributed import local, sharded
 from hpml_bench.training.request import RunRequest
-from hpml_bench.training.saving import ALIGNMENT, TYPES
+from hpml_bench.training.saving import NAMES, safetensors_head
 
-NAMES = TYPES | {
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
-}  # fmt: skip
-"""Names of types in safetensors files."""
 SHARE = 0.01
 """Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
@@ -74,16 +70,9 @@ def write(path: Path, value: Any) -> None:
     tensors: list[torch.Tensor] = []
     text = json.dumps(_packed(value, tensors))
     tensors.append(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))  # a header can't be as long
-    header: dict[str, Any] = {}
-    ordered = sorted(enumerate(tensors), key=lambda item: -item[1].element_size())  # so that all lie aligned
-    end = 0
-    for number, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[str(number)] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
-    header["crc"] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % ALIGNMENT)
-    head = len(head).to_bytes(8, "little") + head
+    numbered = ((str(number), tensor) for number, tensor in enumerate(tensors))
+    ordered = sorted(numbered, key=lambda pair: -pair[1].element_size())  # so that all lie aligned
+    head, _ = safetensors_head([*ordered, ("crc", torch.empty(4, dtype=torch.uint8))])
     crc = zlib.crc32(head)
     with path.open("wb") as file:
         file.write(head)
@@ -230,11 +219,10 @@ class Checkpoints:
     @cached_property
     def _key(self) -> str:
         """Facts that must be equal here and where a checkpoint was saved."""
-        here, prepared = environment.describe(), self._request.prepared
+        here, request = environment.describe(), self._request
         same = [here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")]
-        return digest(
-            [*same, self._request.spec.model_dump(mode="json"), prepared.digests.model_dump(), self._group.world]
-        )
+        asked = [request.spec.model_dump(mode="json"), request.prepared.digests.model_dump()]
+        return digest([*same, *asked, self._group.world])
 
     def segments(self, steps: Sequence[Step]) -> tuple[Segment, ...]:
         """Return the parts of the run so far, whose steps are given."""

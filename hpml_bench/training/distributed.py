@@ -147,9 +147,8 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     ranks = Counter(map(int, numbers))
     first = [numbers.index(str(number)) for number in sorted(ranks)]
     names = tuple(hosts[rank] for rank in first)
-    between = network.interconnect(
-        [os.environ.get("MASTER_ADDR", ""), *(n for n in names if n != socket.gethostname())]
-    )
+    others = [name for name in names if name != socket.gethostname()]
+    between = network.interconnect([os.environ.get("MASTER_ADDR", ""), *others])
     hardware = _gathered(group, digest([environment.hardware(), between], 12))
     per_node = tuple(hardware[rank] for rank in first)
     return environment.NodeLayout(
@@ -341,23 +340,22 @@ def end_sharding(model: nn.Module) -> None:
 
 @contextmanager
 def _without_fsdp(model: nn.Module) -> Iterator[None]:
-    kept = [(hooks, dict(hooks)) for hooks in _hooks(model)]
-    _forget_fsdp(model)
+    kept = _forget_fsdp(model)
     yield
     for hooks, before in kept:
         hooks.clear()
         hooks.update(before)
 
 
-def _forget_fsdp(model: nn.Module) -> None:
-    for hooks in _hooks(model):
-        modules = {key: getattr(getattr(hook, "hook", hook), "__module__", None) for key, hook in hooks.items()}
-        for key in [key for key, module in modules.items() if "_fully_shard" in str(module)]:
-            del hooks[key]
-
-
-def _hooks(model: nn.Module) -> Iterator[dict[int, Any]]:
-    return (vars(module)[name] for module in model.modules() for name in HOOKS)
+def _forget_fsdp(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, Any]]]:
+    """Remove FSDP's hooks from a model; return torch's dicts of hooks, each with what it held."""
+    kept = []
+    for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
+        kept.append((hooks, dict(hooks)))
+        for key, hook in kept[-1][1].items():
+            if "_fully_shard" in str(getattr(getattr(hook, "hook", hook), "__module__", None)):
+                del hooks[key]
+    return kept
 
 
 def _parts(model: nn.Module) -> list[Any]:

@@ -150,9 +150,8 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 
     Without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows.
     """
-    shared = {
-        id(weight) for layer in model.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()
-    }
+    embeddings = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
+    shared = {id(weight) for layer in embeddings for weight in layer.parameters()}
     linear = (layer for layer in model.modules() if type(layer) in {nn.Linear, Conv1D})
     return [weight for layer in linear for weight in layer.parameters(recurse=False) if id(weight) not in shared]
 

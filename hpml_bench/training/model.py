@@ -81,9 +81,8 @@ def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
     with suppress(UserError):
         return {*weight_types(folder)} == {"BF16"}
     with suppress(Exception):  # a broken configuration can raise anything; loading names it
-        return bool(
-            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype == torch.bfloat16
-        )
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return bool(config.dtype == torch.bfloat16)
     return False
 
 
@@ -283,10 +282,9 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
     logging.set_verbosity_error()  # missing weights, of which it warns, are checked by `load_backbone`
     config, kind, auto = _read_config(folder, kind_of_model)
     _adjust(config, settings.dropout)
-    # BERT's pooler would be trained by `full` and never get a gradient.
-    extra: dict[str, Any] = (
-        {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
-    )
+    extra: dict[str, Any] = {}
+    if "add_pooling_layer" in inspect.signature(kind).parameters:
+        extra["add_pooling_layer"] = False  # BERT's pooler would be trained by `full` and never get a gradient
     if getattr(kind, "_supports_sdpa", False):
         # ours where the model's code looks up its attention by name, and tests for no particular name, as GPT-2's did
         # before transformers 5.2 for cross-attention only

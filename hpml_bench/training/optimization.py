@@ -33,10 +33,8 @@ def make_optimizer(
     weights = parameters_in(groups)
     copies = [nn.Parameter(_nothing_like(weight)) for weight in weights]
     of = dict(zip(map(id, weights), copies, strict=True))
-    made = chosen.make(
-        [group | {"params": [of[id(weight)] for weight in group["params"]]} for group in groups], settings
-    )
-    return Rounded(made, weights, copies, seed)
+    of_copies = [group | {"params": [of[id(weight)] for weight in group["params"]]} for group in groups]
+    return Rounded(chosen.make(of_copies, settings), weights, copies, seed)
 
 
 def parameters_in(groups: Groups) -> list[nn.Parameter]:
@@ -128,7 +126,6 @@ class Rounded(Combined):
             self.state, self.param_groups = self.parts[0].state, self.parts[0].param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients of the weights."""
         for weight in self.weights:
             weight.grad = None if set_to_none or weight.grad is None else weight.grad.zero_()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,10 @@ except ImportError as error:
 """Code beside a saved model, which transformers runs where `trust_remote_code` allows it."""
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Names of the types that can be trained, in the order in which their tensors lie in a file."""
-ALIGNMENT = 8
+NAMES = TYPES | {
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
+}  # fmt: skip
+"""Names of types in safetensors files."""
 
 
 def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path) -> None:
@@ -191,16 +193,23 @@ def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Return the size in bytes of the file that `save_file` writes for these tensors.
-
-    That is eight bytes with the header's length, the header (JSON padded with spaces to a multiple of eight), and the
-    tensors by type and name (https://huggingface.co/docs/safetensors#format).
-    """
+    """Return the size in bytes of the file that `save_file` writes for these tensors, by type and name."""
     order = list(TYPES)
+    head, rest = safetensors_head(sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])))
+    return len(head) + rest
+
+
+def safetensors_head(tensors: Iterable[tuple[str, torch.Tensor]]) -> tuple[bytes, int]:
+    """Return the beginning of a file of tensors in this order, and the number of their bytes, which follow it.
+
+    That is eight bytes with the header's length, and the header: JSON padded with spaces to a multiple of eight
+    (https://huggingface.co/docs/safetensors#format).
+    """
     header: dict[str, Any] = {}
     end = 0
-    for name, tensor in sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])):
+    for name, tensor in tensors:
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + math.ceil(len(text) / ALIGNMENT) * ALIGNMENT + end
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, end

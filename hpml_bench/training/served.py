@@ -92,6 +92,7 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
         beyond = [row for row in looked if not again.gives(row, pairs[row][1])]
     else:
         beyond = [row for row in looked if near is None or not near[row]]
+    counts = len(pairs), len(differing), len(beyond)
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
     if texts.cut is not None and texts.tokens is not None and limits is not None:
@@ -100,15 +101,13 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
         early = texts.cut & (texts.tokens < limits.max_new_tokens) & ~own_cut
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
-            return Agreement(len(pairs), len(differing), len(beyond), "lengths cut", f"{start}: {why}")
+            return Agreement(*counts, "lengths cut", f"{start}: {why}")
     if not beyond:
-        return Agreement(len(pairs), len(differing), 0, "", start + ", where rounding decides" * bool(differing))
+        return Agreement(*counts, "", start + ", where rounding decides" * bool(differing))
     agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
     cause, why = _cause(claim, trial, pairs, beyond, agreeing)
     tried = "" if len(looked) == len(differing) else f" of {len(looked)} tried"
-    return Agreement(
-        len(pairs), len(differing), len(beyond), cause, f"{start}, {len(beyond)}{tried} beyond rounding: {why}"
-    )
+    return Agreement(*counts, cause, f"{start}, {len(beyond)}{tried} beyond rounding: {why}")
 
 
 def _cause(
@@ -136,10 +135,8 @@ def _cause(
     with suppress(UserError):
         by_prompt = dict(zip(rows, claim.ask(rows, "completions"), strict=True))
         if sum(trial.answers(rows).gives(row, by_prompt[row]) for row in rows) >= MOSTLY * len(rows):
-            return (
-                "another template",
-                "it answers the suite's own prompts as the run does, so that its template differs",
-            )
+            why = "it answers the suite's own prompts as the run does, so that its template differs"
+            return "another template", why
     return "", f"no cause that was tried gives the server's answers; the closest, {cause}, gives {most} of {len(rows)}"
 
 
@@ -149,10 +146,8 @@ def _by_texts(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     if sum(told != "" and own.startswith(told) for own, told in stripped) >= least:
         return "lengths cut", "the server's answers are the beginnings of the run's: it cuts them short"
     if sum(own != "" and told.startswith(own) for own, told in stripped) >= least:
-        return (
-            "a missing end token",
-            "the server's answers run on where the run's end: it doesn't stop at the end token",
-        )
+        why = "the server's answers run on where the run's end: it doesn't stop at the end token"
+        return "a missing end token", why
     return None
 
 
@@ -207,18 +202,15 @@ class _Trial:
             ids = [self._claim.rows[row].ids for row in rows]
             what = "a second BOS" if all(row[:1] == (first,) for row in ids) else "a BOS that the run's prompts lack"
             yield "a second BOS", f"{what} in front", self.answers(rows, lambda row: [first, *row.ids])
-        for name, template, prompted in self._templates():
+        of_tokenizer = self._tokenizer.chat_template
+        others = {"of the tokenizer": of_tokenizer if self._template else None} | TEMPLATES
+        for name, template in {"that asks for no answer": self._template or of_tokenizer, **others}.items():
+            if not template:
+                continue
             with suppress(Exception):  # a template may refuse the turns
-                written = self.answers(rows, partial(self._written, template, prompted))
+                written = self.answers(rows, partial(self._written, template, name in others))
                 if any(written.prompts[row] != list(self._claim.rows[row].ids) for row in rows):
                     yield "another template", f"prompts by a template {name}", written
-
-    def _templates(self) -> Iterator[tuple[str, str, bool]]:
-        if own := self._template or self._tokenizer.chat_template:
-            yield "that asks for no answer", own, False
-        if self._template and self._tokenizer.chat_template:
-            yield "of the tokenizer", self._tokenizer.chat_template, True
-        yield from ((name, template, True) for name, template in TEMPLATES.items())
 
     def _written(self, template: str, prompted: bool, row: Asked) -> list[int]:
         text = self._tokenizer.apply_chat_template(

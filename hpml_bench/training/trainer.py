@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
 from hpml_bench.plugins.group import Group, settle
@@ -128,25 +129,22 @@ class Trainer(Evaluator):
         self.checkpoints = checkpoints
         self.seen: list[Step] = []
         """All steps so far, those before a checkpoint too."""
-        self.wrapped = (wrap or distributed.wrapping(self.settings.sharding))(self.model, self.group)
-        self.optimizer = make_optimizer(
-            self.model.encoder, self.model.head, self.spec.method, self.settings, self.spec.seed
-        )
+        model, spec, settings = self.model, self.spec, self.settings
+        self.wrapped = (wrap or distributed.wrapping(settings.sharding))(model, self.group)
+        self.optimizer = make_optimizer(model.encoder, model.head, spec.method, settings, spec.seed)
         own = parameters_in(self.optimizer.param_groups)
         self.parameters: list[torch.nn.Parameter] = getattr(self.optimizer, "weights", own)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
-        )
-        self.scaler = make_scaler(self.settings)
+        self.schedule = LambdaLR(self.optimizer, lambda step: lr_factor(step, self.steps, settings))
+        self.scaler = make_scaler(settings)
         self.selection = Selection(run)
-        self.cast = Casts(self.model.encoder, self.settings)
+        self.cast = Casts(model.encoder, settings)
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = 0
         self.log = StepLog(self.group, clock(self.group.device))
         stateful = {
             "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler, "selection": self.selection
         }  # fmt: skip
-        self.training = Training(self.model, self.method, self.probes, stateful, self.group.device)
+        self.training = Training(model, self.method, self.probes, stateful, self.group.device)
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
