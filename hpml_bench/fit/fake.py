@@ -173,26 +173,12 @@ def to_fake(model: nn.Module) -> None:
                     own[name] = fake(value)
 
 
-def _quantize(model: PreTrainedModel, settings: Settings) -> None:
-    """Replace the linear layers of a model on the meta device as loading does where a run's settings quantise it.
-
-    Raises Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
-    """
-    if settings.quantization is None:
-        return
-    if settings.quantization.name != "nf4":
-        raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
-    quantization.replace_layers(model, settings).postprocess_model(model)  # by which PEFT tells such layers
-    quantization.prepare(model)
-    model.requires_grad_(False)
-
-
 def _pack(layer: Any, settings: Settings) -> None:
     """Replace the weight of a layer of bitsandbytes by a fake one, of the bytes that nf4 takes, with its scales."""
     from bitsandbytes.functional import QuantState
 
     chosen, weight = settings.quantization, layer.weight
-    assert chosen is not None  # noqa: S101 - `_quantize` has made the layer
+    assert chosen is not None  # noqa: S101 - `describe` has made the layer
     scales = math.ceil(weight.numel() / BLOCK)
     shape, dtype = torch.Size((layer.out_features, layer.in_features)), WEIGHTS[settings.weights]
     nested: dict[str, Any] = {}
@@ -225,12 +211,18 @@ def describe(
 ) -> PreTrainedModel:
     """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode.
 
-    `on_cpu`: whether the run is on a CPU, and not on a card.
+    `on_cpu`: whether the run is on a CPU, and not on a card. Raises Unsupported: the weights are int8.
     """
     change = partial(depth.cut, blocks=blocks) if blocks else None
     with unset_fake_temporarily():
         backbone = describe_backbone(folder, settings, kind_of_model, change)
-        _quantize(backbone, settings)
+        if settings.quantization is not None:
+            if settings.quantization.name != "nf4":  # products of int8 can't be traced: they look for large inputs
+                raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
+            # as loading does; by the latter PEFT tells such layers
+            quantization.replace_layers(backbone, settings).postprocess_model(backbone)
+            quantization.prepare(backbone)
+            backbone.requires_grad_(False)
     named = backbone.named_modules()
     packed: dict[str, Any] = {name: layer for name, layer in named if type(layer).__name__ == "Linear4bit"}
     for layer in packed.values():

@@ -79,7 +79,6 @@ class LanguageModel(nn.Module):
 
     @property
     def _layer(self) -> Any:
-        """The output layer."""
         return cast(Any, self.encoder).get_output_embeddings()
 
     @property

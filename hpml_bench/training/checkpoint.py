@@ -227,15 +227,11 @@ class Checkpoints:
     def segments(self, steps: Sequence[Step]) -> tuple[Segment, ...]:
         """Return the parts of the run so far, whose steps are given."""
         own = Segment(
-            hosts=self._hosts,
-            started=self._started,
-            first=self.begun + 1,
-            last=len(steps),
+            hosts=self._hosts, started=self._started, first=self.begun + 1, last=len(steps),
             seconds=time.monotonic() - self._began,
             warmup_seconds=sum(step.seconds for step in steps[self.begun :] if step.again),
-            repeated_steps=len(self._repeated),
-            repeated_seconds=sum(self._repeated),
-        )
+            repeated_steps=len(self._repeated), repeated_seconds=sum(self._repeated),
+        )  # fmt: skip
         return (*self._earlier, own)
 
     def newest(self) -> State | None:

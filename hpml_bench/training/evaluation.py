@@ -61,14 +61,10 @@ def evaluate(
         question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
         texts = TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
     predictions = Predictions(
-        index=np.arange(len(rows)),
-        reference=rows.references,
-        prediction=rows.answers(gathered[:, 2:]),
+        index=np.arange(len(rows)), reference=rows.references, prediction=rows.answers(gathered[:, 2:]),
         probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
-        loss=gathered[:, 1],
-        texts=texts,
-        group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
-    )
+        loss=gathered[:, 1], texts=texts, group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
+    )  # fmt: skip
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
 
 

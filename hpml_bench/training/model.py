@@ -237,15 +237,9 @@ def load_backbone(
         extra |= quantization.loading_options(settings, device, described)
     try:
         model, report = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=WEIGHTS[settings.weights],
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **extra,
-        )
+            folder, config=config, dtype=WEIGHTS[settings.weights], use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, **extra,
+        )  # fmt: skip
     except Exception as error:  # the libraries raise kinds of their own
         if of_machine(error):
             raise

@@ -59,15 +59,11 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
         raise Unsupported("PEFT knows no dropout for updates of experts that are stacked; set dropout: 0, or a target")
     passed = passed_over(backbone)
     config = LoraConfig(
-        task_type=task_type(backbone),
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=target,
-        target_parameters=experts or None,
+        task_type=task_type(backbone), r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout,
+        target_modules=target, target_parameters=experts or None,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
         exclude_modules=_pattern([*unread_parts(backbone), *(passed if everywhere else [])]),
-    )
+    )  # fmt: skip
     model = get_peft_model(backbone, config)
     for name in passed:
         if isinstance(backbone.get_submodule(name), BaseTunerLayer):

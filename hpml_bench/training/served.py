@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from hpml_bench.data.prepared import Prepared
@@ -96,9 +95,9 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
     if texts.cut is not None and texts.tokens is not None and limits is not None:
-        own_cut = cast(Any, ours.texts).cut
-        own_cut = np.zeros(len(pairs), bool) if own_cut is None else own_cut
-        early = texts.cut & (texts.tokens < limits.max_new_tokens) & ~own_cut
+        early = texts.cut & (texts.tokens < limits.max_new_tokens)
+        if (own_cut := cast(Any, ours.texts).cut) is not None:
+            early &= ~own_cut
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
             return Agreement(*counts, "lengths cut", f"{start}: {why}")

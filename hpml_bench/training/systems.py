@@ -45,12 +45,18 @@ def load_system(backbone: Any, where: Path) -> Any:
     """
     if not where.exists():
         raise UserError(f"{where}: there is no such folder or file; name an adapter's or a checkpoint's")
-    headless = not (where / RUN).is_file() and backbone.get_output_embeddings() is None
-    if headless:
+    if not (where / RUN).is_file() and backbone.get_output_embeddings() is None:
         raise UserError(
             f"{where}: has no head for the task, which is put on the bare model; give the folder of `run --save`"
         )
-    _check_vocabulary(backbone, where)
+    files = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
+    if all(file.is_file() for file in files):
+        with _explained(where, "its tokenizer.json can't be read"):
+            ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
+            differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
+            if differing or len(theirs.keys() & ours.keys()) < len(ours):
+                which = f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else ""
+                raise UserError(f"{where}: its tokenizer isn't the one of the suite's backbone{which}")
     if (where / RUN).is_file():
         encoder = _saved_run(backbone, where)
     elif (where / ADAPTER).is_file():
@@ -152,21 +158,6 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
             raise UserError(f"{where}: {name} is of other size than the suite's backbone has ({shapes})")
     backbone.load_state_dict(weights)
     return backbone
-
-
-def _check_vocabulary(backbone: Any, where: Path) -> None:
-    """Refuse a folder whose tokenizer gives a token of the backbone's another number."""
-    own, other = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
-    if not (own.is_file() and other.is_file()):
-        return
-    with _explained(where, "its tokenizer.json can't be read"):
-        ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in (own, other))
-        differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
-        if differing or len(theirs.keys() & ours.keys()) < len(ours):
-            raise UserError(
-                f"{where}: its tokenizer isn't the one of the suite's backbone"
-                + (f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else "")
-            )
 
 
 @contextmanager

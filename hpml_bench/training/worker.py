@@ -196,16 +196,10 @@ def _measured(
     if segments:  # costs are compared on one host: with runs whose parts were all there
         described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
     return Outcome(
-        status="ok",
-        environment=described,
-        segments=segments,
-        headline=run.task.headline,
-        definitions=definitions,
-        metrics=metrics,
-        per_rank=per_rank,
-        consumed=trained.consumed,
+        status="ok", environment=described, segments=segments, headline=run.task.headline, definitions=definitions,
+        metrics=metrics, per_rank=per_rank, consumed=trained.consumed,
         checks=_checks(folder, run, metrics, trained, trainable) if group.main else (),
-    )
+    )  # fmt: skip
 
 
 def _stopped(probes: dict[str, Probe], method: Method) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
