@@ -201,13 +201,7 @@ def _in_file(name: str) -> list[str]:
 
 
 def describe(
-    folder: Path,
-    settings: Settings,
-    kind_of_model: ModelKind,
-    _: torch.device,
-    blocks: int | None = None,
-    *,
-    on_cpu: bool = True,
+    folder: Path, settings: Settings, kind: ModelKind, _: torch.device, blocks: int | None = None, on_cpu: bool = True
 ) -> PreTrainedModel:
     """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode.
 
@@ -215,7 +209,7 @@ def describe(
     """
     change = partial(depth.cut, blocks=blocks) if blocks else None
     with unset_fake_temporarily():
-        backbone = describe_backbone(folder, settings, kind_of_model, change)
+        backbone = describe_backbone(folder, settings, kind, change)
         if settings.quantization is not None:
             if settings.quantization.name != "nf4":  # products of int8 can't be traced: they look for large inputs
                 raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
@@ -232,14 +226,14 @@ def describe(
         weights = {name: layer.in_features * layer.out_features for name, layer in packed.items()}
         last = max(packed, key=lambda name: (weights[name], _in_file(name)))
         later = sum(weight.nbytes for name, weight in backbone.named_parameters() if _in_file(name) > _in_file(last))
-        kind = WEIGHTS[settings.weights]
-        each = kind.itemsize * (1 + issubclass(packed[last].source_cls, Conv1D))  # GPT-2's are transposed to a copy
+        dtype = WEIGHTS[settings.weights]
+        each = dtype.itemsize * (1 + issubclass(packed[last].source_cls, Conv1D))  # GPT-2's are transposed to a copy
         if on_cpu:
             with suppress(UserError):  # where the file is here, a weight of its type stays there
-                each -= kind.itemsize * (weight_types(folder).keys() == {saving.TYPES[kind]})
+                each -= dtype.itemsize * (weight_types(folder).keys() == {saving.TYPES[dtype]})
             # `quantize_4bit` is made of operators, which hold float32 values, these scaled, int32 and uint8 levels and
             # two halves of the latter (bitsandbytes: backends/default/ops.py)
-            each += 10 if kind == torch.float32 else 14
+            each += 10 if dtype == torch.float32 else 14
         torch.empty(max(0, weights[last] * each - later), dtype=torch.uint8)
     return backbone
 

@@ -230,12 +230,8 @@ def predict(
         for spec in specs:
             needs.append(predictor.need(spec, advised=advised))
             done(needs[-1])
-        return Prediction(
-            settings=predictor.settings,
-            limit=predictor.limit(predictor.settings),
-            made_up_rows=predictor.made_up,
-            needs=tuple(needs),
-        )
+        settings, made_up = predictor.settings, predictor.made_up
+        return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=tuple(needs))
 
 
 def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str) -> None:

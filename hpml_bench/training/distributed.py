@@ -140,23 +140,19 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     """Return the layout of the ranks over nodes; None where all are on one. All ranks call it."""
     if group.nodes == 1:
         return None
-    numbers, hosts = zip(
-        *(text.split("\t") for text in _gathered(group, f"{os.environ['GROUP_RANK']}\t{socket.gethostname()}")),
-        strict=True,
-    )
-    ranks = Counter(map(int, numbers))
-    first = [numbers.index(str(number)) for number in sorted(ranks)]
+    here = socket.gethostname()
+    texts = _gathered(group, f"{os.environ['GROUP_RANK']}\t{here}")
+    numbers, hosts = zip(*(text.split("\t") for text in texts), strict=True)
+    ranks = dict(sorted(Counter(map(int, numbers)).items()))
+    first = [numbers.index(str(number)) for number in ranks]
     names = tuple(hosts[rank] for rank in first)
-    others = [name for name in names if name != socket.gethostname()]
+    others = [name for name in names if name != here]
     between = network.interconnect([os.environ.get("MASTER_ADDR", ""), *others])
     hardware = _gathered(group, digest([environment.hardware(), between], 12))
     per_node = tuple(hardware[rank] for rank in first)
-    return environment.NodeLayout(
-        hosts=names,
-        ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
-        interconnect=between,
-        unlike=() if len(set(per_node)) == 1 else per_node,
-    )
+    unlike = () if len(set(per_node)) == 1 else per_node
+    counts = tuple(ranks.values())
+    return environment.NodeLayout(hosts=names, ranks_per_node=counts, interconnect=between, unlike=unlike)
 
 
 def _gathered(group: Group, text: str) -> list[str]:
@@ -203,12 +199,8 @@ def wrapping(sharding: str) -> Wrap:
 
 
 def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
-    return DistributedDataParallel(
-        model,
-        device_ids=[group.device.index] if group.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    own = [group.device.index] if group.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def fsdp(model: TaskModel, group: Group) -> Alone:

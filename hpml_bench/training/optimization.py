@@ -161,14 +161,9 @@ class LionSteps(torch.optim.Optimizer):
         m <- beta2 m + (1 - beta2) g
     """
 
-    def __init__(
-        self,
-        params: Iterable[dict[str, Any]],
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[dict[str, Any]], betas: tuple[float, float], weight_decay: float) -> None:
+        """Take groups of parameters, each with its rate `lr`."""
+        super().__init__(params, {"betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before

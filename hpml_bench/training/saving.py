@@ -73,12 +73,8 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     save_tokenizer(spec, prepared, task, folder)
     if task.pipeline:
         write_class(task, folder)
-    facts = {
-        "spec": spec.model_dump(mode="json"),
-        "label_names": prepared.label_names,
-        "facts": prepared.facts,
-        "digests": prepared.digests.model_dump(mode="json"),
-    }
+    facts = {"spec": spec.model_dump(mode="json"), "label_names": prepared.label_names, "facts": prepared.facts}
+    facts |= {"digests": prepared.digests.model_dump(mode="json")}
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
 
 
