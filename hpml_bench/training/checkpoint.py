@@ -159,11 +159,8 @@ class Training:
         for name, state in {**probes, type(self.method).__name__: method}.items():
             if state is None:
                 raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
-        shared = {
-            "buffers": dict(self.model.named_buffers()),
-            "method": method,
-            "steps": [tuple(vars(step).values()) for step in steps],
-        }
+        taken = [tuple(vars(step).values()) for step in steps]
+        shared = {"buffers": dict(self.model.named_buffers()), "method": method, "steps": taken}
         weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         trained = {"weights": weights, "stateful": {name: part.state_dict() for name, part in self.stateful.items()}}
         name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())

@@ -14,19 +14,8 @@ from unittest import mock
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    MODEL_MAPPING,
-)
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from hpml_bench.data.sources import weight_types
@@ -45,8 +34,8 @@ from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
 
 KINDS: dict[str, tuple[Any, Any]] = {
-    "encoder": (MODEL_MAPPING, AutoModel),
-    "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+    "encoder": (modeling_auto.MODEL_MAPPING, modeling_auto.AutoModel),
+    "language_model": (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING, modeling_auto.AutoModelForCausalLM),
 }
 """Kinds of models: the classes by configuration, and the class that loads them."""
 ModelKind = Literal["encoder", "language_model"]
@@ -299,8 +288,9 @@ def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, ty
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if kind_of_model == "language_model" and type(config) not in mapping:
-            mapping, auto = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText
-        if type(config) in MODEL_MAPPING and type(config) not in mapping:
+            mapping = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+            auto = modeling_auto.AutoModelForImageTextToText
+        if type(config) in modeling_auto.MODEL_MAPPING and type(config) not in mapping:
             raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
         kind = mapping[type(config)]
     except UserError as error:
