@@ -32,9 +32,8 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import distributed, kernels, peft, quantization, saving
 from hpml_bench.training.distributed import is_sharded, mesh_of
 from hpml_bench.training.kernels import WEIGHTS
-from hpml_bench.training.model import ModelKind, describe_backbone
+from hpml_bench.training.model import CPU, ModelKind, describe_backbone
 
-CPU = torch.device("cpu")
 NONE = "hpml_none"
 """Marks the result of `mask.any()`. Branches on it are taken as False: nearly all such masks flag errors."""
 BLOCK, SCALES_BLOCK = 64, 256

@@ -139,10 +139,8 @@ class Predictor:
     def _find_rows(self, length: int, batch: int) -> tuple[Prepared, str]:
         changed = self.settings.model_copy(update={"max_length": length})
         try:
-            with (
-                mock.patch.object(constants, "HF_HUB_OFFLINE", new=True),
-                mock.patch.dict(os.environ, PIP_NO_INDEX="1"),
-            ):
+            offline = mock.patch.object(constants, "HF_HUB_OFFLINE", new=True)
+            with offline, mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
                 return prepare_rows(changed, self.model), ""
         except UserError as error:
             return _largest_rows(changed, self.model, self.folder / f"{length}-{batch}"), first_line(error)

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
-from hpml_bench.fit.fake import CPU, MadeUp, describe, silent_ranks, stand_ins
+from hpml_bench.fit.fake import MadeUp, describe, silent_ranks, stand_ins
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.model import TaskModel
@@ -32,6 +32,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.distributed import is_sharded, local, unequal_passes, whole
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
+from hpml_bench.training.model import CPU
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512

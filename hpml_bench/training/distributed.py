@@ -156,9 +156,7 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
 
 
 def _gathered(group: Group, text: str) -> list[str]:
-    row = torch.zeros(LENGTH, dtype=torch.uint8)
-    own = list(text.encode()[:LENGTH])
-    row[: len(own)] = torch.tensor(own, dtype=torch.uint8)
+    row = torch.tensor([*text.encode()[:LENGTH].ljust(LENGTH, b"\0")], dtype=torch.uint8)
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 

@@ -146,10 +146,9 @@ def load_saved(folder: Path) -> Saved:
 
     Raises UserError: the folder holds no such run, or its base model isn't available.
     """
-    facts, spec, tensors = read_saved(folder)
-    task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    task, spec, tensors, digest = read_saved(folder)
     base = resolve_model(spec.settings.backbone).folder_or_file
-    if weights_digest(base) != facts["digests"]["weights"]:
+    if weights_digest(base) != digest:
         raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
     with torch.enable_grad():  # the caller may have switched it off, and some methods are built by a trial pass
         model = build_model(base, spec, make_method(spec.method), task)
@@ -160,13 +159,15 @@ def load_saved(folder: Path) -> Saved:
     return Saved(model.eval(), task, spec)
 
 
-def read_saved(folder: Path) -> tuple[dict[str, Any], RunSpec, dict[str, torch.Tensor]]:
-    """Return what `save_trained` wrote of a run, its spec, and its tensors by name; a UserError where there is none."""
+def read_saved(folder: Path) -> tuple[Task, RunSpec, dict[str, torch.Tensor], str]:
+    """Return task, spec, tensors by name and base weights' digest of a saved run; a UserError where there is none."""
     try:
         facts = json.loads((folder / RUN).read_text())
-        return facts, RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
+        spec, tensors = RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
+    task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    return task, spec, tensors, facts["digests"]["weights"]
 
 
 def starts_from_data(encoder: Any) -> str | None:

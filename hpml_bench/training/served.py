@@ -257,14 +257,11 @@ class _Answers:
 def _doubled(model: LanguageModel) -> Iterator[bool]:
     """Double the updates of a model's LoRA layers, and yield whether there are any."""
     found = (getattr(part, "scaling", None) for part in model.modules())
-    scales = [scale for scale in found if isinstance(scale, dict)]
-
-    def times(factor: float) -> None:
-        for scale in scales:
-            scale.update({name: value * factor for name, value in scale.items()})
-
-    times(2.0)
+    kept = [(scale, dict(scale)) for scale in found if isinstance(scale, dict)]
+    for scale, own in kept:
+        scale.update({name: 2 * value for name, value in own.items()})
     try:
-        yield bool(scales)
+        yield bool(kept)
     finally:
-        times(0.5)
+        for scale, own in kept:
+            scale.update(own)

@@ -18,7 +18,7 @@ from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.plugins.task import Task
 from hpml_bench.system.errors import UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training.peft import keep_input_type
@@ -70,8 +70,7 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
     """Set a task's head from a saved run; a UserError where that is of another task, or of other labels."""
     if not (where / RUN).is_file():
         return
-    facts, spec, tensors = read_saved(where)
-    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    own, _, tensors, _ = read_saved(where)
     if own.title != task.title or own.label_names != task.label_names:
         labels = "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
         raise UserError(f"{where}: was trained for {own.title}{labels}, not for the suite's task")
@@ -81,11 +80,10 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
 
 
 def _saved_run(backbone: Any, folder: Path) -> Any:
-    facts, spec, tensors = read_saved(folder)
-    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    own, spec, tensors, digest = read_saved(folder)
     if (own.model_kind == "language_model") != (backbone.get_output_embeddings() is not None):
         raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
-    if weights_digest(Path(backbone.name_or_path)) != facts["digests"]["weights"]:
+    if weights_digest(Path(backbone.name_or_path)) != digest:
         raise UserError(f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's backbone")
     if make_method(spec.method).command:  # its program's own files lie there
         return (_adapter if (folder / ADAPTER).is_file() else _checkpoint)(backbone, folder)
