@@ -41,8 +41,6 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 gloo it sleeps."""
 DROP_SECONDS = 0.02  # for which the interpreter's lock is released before a group is left: four switch intervals
 LENGTH = 256  # most bytes of a rank's text about its node
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
-"""Attributes in which torch keeps a module's hooks."""
 
 
 @contextmanager
@@ -340,7 +338,8 @@ def _without_fsdp(model: nn.Module) -> Iterator[None]:
 def _forget_fsdp(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, Any]]]:
     """Remove FSDP's hooks from a model; return torch's dicts of hooks, each with what it held."""
     kept = []
-    for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
+    names = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+    for hooks in (vars(module)[name] for module in model.modules() for name in names):
         kept.append((hooks, dict(hooks)))
         for key, hook in kept[-1][1].items():
             if "_fully_shard" in str(getattr(getattr(hook, "hook", hook), "__module__", None)):
