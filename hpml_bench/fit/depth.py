@@ -12,8 +12,7 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PretrainedConfig
 
-WORTH = 0.75
-"""Share of a model's blocks that both traces of a few may have together: the rest is what they save."""
+WORTH = 0.75  # share of a model's blocks that both traces of a few may have together: the rest is what they save
 WHOLE = 6
 
 

@@ -134,8 +134,7 @@ class Selection:
         self._method: dict[str, Any] = {}
         if self._wanted and run.method.state(run.model.encoder) is None:
             raise Unsupported(f"select {run.settings.select} needs the method's state, and no hook `state` gives it")
-        self.ended = False
-        """Whether the training ends here, before its last step; the same on all ranks."""
+        self.ended = False  # whether the training ends here, before its last step; the same on all ranks
 
     def see(self, evaluation: Evaluation) -> None:
         """Keep the weights after an evaluation of the validation rows that is better than all before it."""

@@ -24,8 +24,7 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
-CHUNK = 1 << 26
-"""Logits that are computed at a time while training; their loss takes some 14 bytes for each."""
+CHUNK = 1 << 26  # logits that are computed at a time while training; their loss takes some 14 bytes for each
 
 
 class Places(NamedTuple):

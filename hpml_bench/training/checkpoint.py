@@ -39,12 +39,10 @@ from hpml_bench.training.distributed import local, sharded
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import NAMES, safetensors_head
 
-SHARE = 0.01
-"""Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
+SHARE = 0.01  # most of the time that saving may take: the minutes between two checkpoints grow until it does
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
 WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
-ASKED = threading.Event()
-"""Set once this rank was asked to save and to end."""
+ASKED = threading.Event()  # set once this rank was asked to save and to end
 FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
 
 
@@ -210,8 +208,7 @@ class Checkpoints:
         self._tried, self._tried_at = 0, time.monotonic()
         self._earlier: tuple[Segment, ...] = ()
         self._repeated: list[float] = []
-        self.begun = 0
-        """Step after which this start goes on."""
+        self.begun = 0  # step after which this start goes on
 
     @cached_property
     def _key(self) -> str:

@@ -22,8 +22,7 @@ from hpml_bench.training import quantization
 from hpml_bench.training.model import describe_backbone
 from hpml_bench.training.quantization import weights_in
 
-WHOLE = 99.5
-"""Share, in percent, from which on nothing is said."""
+WHOLE = 99.5  # share, in percent, from which on nothing is said
 
 
 def coverage(encoder: nn.Module) -> dict[str, float]:

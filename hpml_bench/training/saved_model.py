@@ -75,8 +75,7 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
     config_class = SavedConfig
     saved: Saved
     trained: TaskModel
-    end: int | None
-    """Token that the run appended to each text."""
+    end: int | None  # token that the run appended to each text
 
     @classmethod
     def from_pretrained(cls, folder: Any, *_: Any, config: Any = None, **__: Any) -> Self:

@@ -30,8 +30,7 @@ TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
 FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
-ENCODER = "encoder"
-"""Folder of the encoder under a head, as transformers or PEFT loads it."""
+ENCODER = "encoder"  # folder of the encoder under a head, as transformers or PEFT loads it
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
     from hpml_bench.training.saved_model import SavedConfig, SavedModel, SavedPipeline
 except ImportError as error:

@@ -29,14 +29,12 @@ from hpml_bench.training.generation import generate, make_generator, padded, tex
 from hpml_bench.training.kernels import autocast, set_float32_products
 from hpml_bench.training.model import build_model
 
-Prompt = Callable[[Asked], Sequence[int]]
-"""Function from a row to the token ids of its prompt."""
+Prompt = Callable[[Asked], Sequence[int]]  # function from a row to the token ids of its prompt
 UNDECIDED = 0.35
 """Distance of a token's logit from the largest, in deviations over the vocabulary, that rounding may bridge."""
 MOST, AGREEING = 48, 16
 """Rows on which causes are tried: of those that differ, and of the others."""
-MOSTLY = 0.9
-"""Share of these rows whose answers a cause must give."""
+MOSTLY = 0.9  # share of these rows whose answers a cause must give
 ASKED_AGAIN, TIMES = 16, 3
 """Rows that differ which the server is asked again, and how often."""
 BATCH = 16

@@ -27,8 +27,7 @@ from hpml_bench.training.saving import RUN, fill, read_saved, starts_from_data
 from hpml_bench.training.trial import seeded
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
-"""PEFT's task types of adapters without a head."""
+TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")  # PEFT's task types of adapters without a head
 
 
 def load_system(backbone: Any, where: Path) -> Any:

@@ -127,8 +127,7 @@ class Trainer(Evaluator):
     ) -> None:
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
-        self.seen: list[Step] = []
-        """All steps so far, those before a checkpoint too."""
+        self.seen: list[Step] = []  # all steps so far, those before a checkpoint too
         model, spec, settings = self.model, self.spec, self.settings
         self.wrapped = (wrap or distributed.wrapping(settings.sharding))(model, self.group)
         self.optimizer = make_optimizer(model.encoder, model.head, spec.method, settings, spec.seed)
