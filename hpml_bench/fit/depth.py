@@ -35,10 +35,7 @@ def cut(config: PretrainedConfig, blocks: int) -> None:
 
 
 def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
-    """Return what each block of a model is: its modules' classes, their weights' shapes, and which are trained.
-
-    Empty where blocks can't be told: modules are numbered beyond `num_hidden_layers`.
-    """
+    """Return what each block of a model is: its modules' classes, their weights' shapes, and which are trained."""
     text = config.get_text_config()
     count = getattr(text, "num_hidden_layers", None) or 0
     found: list[list[Hashable]] = [[] for _ in range(count)]
@@ -52,7 +49,7 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
         if place is None:
             continue
         if int(parts[place]) >= count:
-            return []
+            return []  # blocks can't be told: modules are numbered beyond them
         parts[place], number = "", int(parts[place])
         own = [(key, of.shape, of.dtype, of.requires_grad) for key, of in module._parameters.items() if of is not None]
         found[number].append((".".join(parts), type(module), tuple(own)))

@@ -150,11 +150,8 @@ class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def to_fake(model: nn.Module) -> None:
-    """Replace the tensors of a model on the meta device by fake ones on the CPU, in place; shared ones stay shared.
-
-    Call it under FakeTensorMode. Modules may keep tensors outside parameters and buffers, as some of PEFT's do.
-    """
-    made: dict[int, Tensor] = {}
+    """Replace tensors on the meta device by fake ones on the CPU, in place; call it under FakeTensorMode."""
+    made: dict[int, Tensor] = {}  # shared ones stay shared
 
     def fake(tensor: Tensor) -> Tensor:
         if not tensor.is_meta:
@@ -166,6 +163,7 @@ def to_fake(model: nn.Module) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
+        # some of PEFT's keep tensors outside parameters and buffers
         for own in cast(tuple[dict[str, Any], ...], (module._parameters, module._buffers, vars(module))):
             for name, value in list(own.items()):
                 if isinstance(value, Tensor):

@@ -75,11 +75,9 @@ def read_bytes(text: str) -> int:
 
 
 def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
-    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes.
-
-    Where the suite leaves the device open, `memory` is taken for a card's.
-    """
+    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes."""
     cards = len(gpus.visible_gpus())
+    # where the suite leaves the device open, `memory` is taken for a card's
     device = settings.device if settings.device != "auto" else "cuda" if cards or memory else "cpu"
     if device == "cuda" and not cards and memory is None:
         raise UserError("the suite's device is cuda and no GPU is visible here; give a card's memory, as --memory 24GB")

@@ -51,13 +51,11 @@ Trace = Callable[[Settings], Footprint]  # traces a method under changed setting
 
 
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
-    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes.
-
-    Each token is a target where tokens have labels: no row of the suite takes more.
-    """
+    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes."""
     names = tuple(f"label {number}" for number in range(LABELS))
     task, length = make_task(settings.task, names), settings.max_length
     ids, kind = [TOKEN] * length, task.label_type()
+    # each token is a target where tokens have labels: no row of the suite takes more
     label: Any = ids if pa.types.is_list(kind) else 0
     columns = {"input_ids": ids, "label": label}
     columns |= {name: _largest_value(extra, length) for name, extra in task.extra_types().items()}

@@ -61,10 +61,7 @@ T = TypeVar("T")
 
 
 def write(path: Path, value: Any) -> None:
-    """Write a tree of dicts, lists, tuples, tensors and JSON's scalars, one tensor after another, and sync it.
-
-    Raises TypeError on anything else.
-    """
+    """Write and sync a tree of dicts, lists, tuples, JSON's scalars and tensors; TypeError on anything else."""
     tensors: list[torch.Tensor] = []
     text = json.dumps(_packed(value, tensors))
     tensors.append(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))  # a header can't be as long
@@ -229,10 +226,7 @@ class Checkpoints:
         return (*self._earlier, own)
 
     def newest(self) -> State | None:
-        """Return the newest state of this run, here, that all ranks can read; None to begin anew.
-
-        Rank 0 cuts off the points behind it.
-        """
+        """Return the newest state here that all ranks can read, None to begin anew; rank 0 cuts off points behind."""
         found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
         steps = sorted(int(path.name) for path in found if path.name.isdecimal())
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):

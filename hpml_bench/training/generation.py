@@ -123,12 +123,10 @@ def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[l
 def _cache_holds(
     model: LanguageModel, batch: tuple[list[int], list[list[int]]] | None, generator: Generator, device: torch.device
 ) -> bool:
-    """Return whether a model gives the same logits from its cache as from reading the whole texts.
-
-    Compared on prompts from the longest to the shortest of a batch, over the first tokens of a greedy answer.
-    """
+    """Return whether a model gives the same logits from its cache as from reading the whole texts."""
     if batch is None:
         return True
+    # over the first tokens of greedy answers to prompts from the longest to the shortest of a batch
     places = np.linspace(0, len(batch[1]) - 1, min(CHECKED_ROWS, len(batch[1]))).round().astype(int)
     prompts = [batch[1][place] for place in places]
     heartbeat.beat("checking the cache against reading anew")
@@ -226,16 +224,13 @@ def _read(model: LanguageModel, prompts: list[list[int]], pad_id: int, device: t
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
-    """Return a token for each row, drawn by the row's own random numbers, which are the host's.
-
-    Probabilities are cumulated in the vocabulary's order: sorted by size, rounding could swap neighbours and the draw.
-    """
+    """Return a token for each row, drawn by the row's own random numbers, which are the host's."""
     chances = (logits / generator.decoding.temperature).softmax(dim=-1).double()
     if generator.decoding.top_p < 1:
         ordered, places = chances.sort(dim=-1, descending=True, stable=True)
         kept = ordered.cumsum(dim=-1) - ordered < generator.decoding.top_p
         chances = chances * torch.zeros_like(kept).scatter(1, places, kept)
-    below = chances.cumsum(dim=-1)
+    below = chances.cumsum(dim=-1)  # in the vocabulary's order: by size, rounding could swap neighbours and the draw
     uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
     reached = uniform.to(logits.device, non_blocking=True) * below[:, -1]
     return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)

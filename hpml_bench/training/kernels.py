@@ -117,10 +117,8 @@ def attention(
 
 
 def flash_takes(query: Tensor) -> bool:
-    """Return whether torch's flash attention takes a query on a GPU: in half precision, from capability 8.0 on.
-
-    No other kernel of torch's but the slowest has groups of heads that share keys (pytorch/pytorch#181528).
-    """
+    """Return whether torch's flash attention takes a query on a GPU: in half precision, from capability 8.0 on."""
+    # no other kernel of torch's but the slowest has groups of heads that share keys (pytorch/pytorch#181528)
     kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
     return kind in {torch.bfloat16, torch.float16} and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
@@ -146,10 +144,8 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
 
 
 def linear_weights(model: nn.Module) -> list[nn.Parameter]:
-    """Return the weights and biases of linear layers, which autocast casts in every step.
-
-    Without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows.
-    """
+    """Return the weights and biases of linear layers, which autocast casts in every step."""
+    # without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows
     embeddings = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
     shared = {id(weight) for layer in embeddings for weight in layer.parameters()}
     linear = (layer for layer in model.modules() if type(layer) in {nn.Linear, Conv1D})
@@ -160,12 +156,10 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def autocast(settings: Settings, *, cached: bool | None = None) -> AbstractContextManager[object]:
-    """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end.
-
-    By default they are unless weights are sharded: a kept cast would leave a block's whole after its pass.
-    """
+    """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end."""
     if settings.precision not in AUTOCAST:
         return nullcontext()
+    # by default they are unless weights are sharded: a kept cast would leave a block's whole after its pass
     cached = not is_sharded(settings) if cached is None else cached
     return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision], cache_enabled=cached)
 

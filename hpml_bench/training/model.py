@@ -280,14 +280,12 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
 
 
 def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel], Any]:
-    """Return a configuration, the model's class, and transformers' class that loads it.
-
-    A language model may be one of text and images, of which the text model is trained.
-    """
+    """Return a configuration, the model's class, and transformers' class that loads it."""
     mapping, auto = KINDS[kind_of_model]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if kind_of_model == "language_model" and type(config) not in mapping:
+            # one of text and images, of which the text model is trained
             mapping = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
             auto = modeling_auto.AutoModelForImageTextToText
         if type(config) in modeling_auto.MODEL_MAPPING and type(config) not in mapping:
