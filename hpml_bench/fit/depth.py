@@ -57,11 +57,9 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
 
 
 def few(blocks: Sequence[Hashable], at_least: int = 2) -> Few | None:
-    """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat.
-
-    Two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask. FSDP has up
-    to `WHOLE` blocks whole at a time.
-    """
+    """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat."""
+    # two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask; FSDP has up
+    # to `WHOLE` blocks whole at a time
     count = len(blocks)
     for period in range(1, count // 2):
         repeats = [one == other for one, other in zip(blocks, blocks[period:], strict=False)]

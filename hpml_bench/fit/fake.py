@@ -100,20 +100,18 @@ for them."""
 
 
 def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
-    """Return tensors of the sizes of the copies that an operator makes of its operands.
-
-    An elementwise operator of several types converts operands to the common one, and what it writes in place too
-    (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`). A product resolves conjugates
-    (aten/src/ATen/ConjugateFallback.cpp), and copies bfloat16 matrices whose rows or columns aren't contiguous
-    (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`). oneDNN's buffers are further bytes.
-    """
+    """Return tensors of the sizes of the copies that an operator makes of its operands, and of oneDNN's buffers."""
     tensors = [value for value in args if isinstance(value, Tensor) and value.dim()]
     if torch.Tag.pointwise in func.tags:
+        # operands of several types are converted to the common one, and what is written in place too
+        # (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`)
         floats = [tensor for tensor in tensors if tensor.is_floating_point()]
         common = reduce(torch.promote_types, [tensor.dtype for tensor in floats]) if floats else None
         written = floats[:1] if func._schema.is_mutable else []
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
+        # conjugates are resolved (aten/src/ATen/ConjugateFallback.cpp), and bfloat16 matrices copied whose rows or
+        # columns aren't contiguous (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`)
         half = tensors[-1].dtype == torch.bfloat16
         odd = [half and not (value.is_contiguous() or value.mT.is_contiguous()) for value in tensors]
         copied = [value for value, strange in zip(tensors, odd, strict=True) if strange or value.is_conj()]

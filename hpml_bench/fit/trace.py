@@ -166,11 +166,7 @@ class OneRank(Group):
 
 
 class Buckets(nn.Module):
-    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them.
-
-    DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came, and
-    moves gradients there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`).
-    """
+    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them."""
 
     def __init__(self, module: TaskModel) -> None:
         super().__init__()
@@ -191,6 +187,8 @@ class Buckets(nn.Module):
         return views
 
     def forward(self, *inputs: Any, **more: Any) -> Tensor:
+        # DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came,
+        # and moves them there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`)
         if self._exchanged and self._again and torch.is_grad_enabled():
             self._again = False
             self._views = {}

@@ -235,12 +235,10 @@ def _every_row(batch: Tensor) -> Tensor:
 
 
 def needs_mask(encoder: Any) -> bool:
-    """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do.
-
-    There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
-    transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
-    for which transformers makes masks of its own, keep it.
-    """
+    """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do."""
+    # There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
+    # transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
+    # for which transformers makes masks of its own, keep it.
     base = _unwrapped(encoder)
     kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
     causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]

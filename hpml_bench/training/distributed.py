@@ -45,11 +45,7 @@ LENGTH = 256  # most bytes of a rank's text about its node
 
 @contextmanager
 def process_group(settings: Settings) -> Iterator[Group]:
-    """Join the group that the launcher (ours or torchrun) described in the environment; leave it if the body succeeds.
-
-    After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
-    the error ends the process.
-    """
+    """Join the group that the launcher (ours, torchrun) described in the environment; leave it if the body succeeds."""
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     cuda = settings.device == "cuda"
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -66,6 +62,8 @@ def process_group(settings: Settings) -> Iterator[Group]:
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
+    # After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
+    # the error ends the process.
     # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
     time.sleep(DROP_SECONDS)
     dist.destroy_process_group()
@@ -357,11 +355,9 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
-    """Scale gradients to a norm of at most `most` and return that before: torch's `clip_grad_norm_`, also over parts.
-
-    Parts are added up here: DTensor's operators would take a collective for each parameter. And gradients in bfloat16,
-    whose norm would be in that type.
-    """
+    """Scale gradients to a norm of at most `most`, return that before: torch's `clip_grad_norm_`, also over parts."""
+    # parts are added up here: DTensor's operators would take a collective for each parameter; and gradients in
+    # bfloat16, whose norm would be in that type
     is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     if not is_part and all(part.dtype == torch.float32 for part in parts):

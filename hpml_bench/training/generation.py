@@ -65,14 +65,10 @@ class GeneratedText:
 def answer_all(
     model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str
 ) -> tuple[dict[str, Any], float]:
-    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds.
-
-    Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
-    each token from then on (`model.caches`).
-    """
+    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds."""
     shape = (math.ceil(len(rows) / group.world), 4 + generator.decoding.max_new_tokens)
     local = torch.full(shape, -1, dtype=torch.int64)
-    if not model.cache_checked:
+    if not model.cache_checked:  # where the cache is wrong on a rank, all read whole texts for each token
         holds = _cache_holds(model, next(_batches(rows, generator, group), None), generator, group.device)
         model.caches = bool(group.gather(torch.tensor(holds)).all())
         model.cache_checked = True
@@ -147,11 +143,9 @@ def _cache_holds(
 
 @torch.no_grad()
 def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
-    """Read this rank's largest batch of prompts with answers of full length: the last token by itself.
-
-    The cache is then as large as it gets. The answers' other tokens are made up and read at once, which takes a little
-    more memory than one after another.
-    """
+    """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
+    # the cache is then as large as it gets; the answers' other tokens are made up and read at once, which takes a bit
+    # more memory than one after another
     batch = next(_batches(rows, generator, group), None)
     if batch is None:
         return

@@ -131,10 +131,9 @@ masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds sev
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
-    That halves their memory and saves the cast per step. On a CPU the results are the same bit for bit, as long as
-    nothing but the layers' own forward passes reads the weights. An adapter's frozen ones, such as MiCA's, stay as
-    they are: PEFT multiplies them with trained ones when it merges.
+    On a CPU the results are the same bit for bit, as long as nothing but the layers' own forward passes reads them.
     """
+    # an adapter's frozen ones, such as MiCA's, stay as they are: PEFT multiplies them with trained ones when it merges
     tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]
     parts = [getattr(tuner, name) for tuner in tuners for name in tuner.adapter_layer_names]
     of_adapters = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
@@ -182,11 +181,9 @@ def set_float32_products(settings: Settings) -> None:
 
 
 def leave_out_cudnn_attention() -> None:
-    """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on.
-
-    With a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it plans for half a second at every
-    new shape (modelscope/FunASR#3704), which would be part of the times of steps and of generated tokens.
-    """
+    """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on."""
+    # with a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it plans for half a second at every
+    # new shape (modelscope/FunASR#3704), which would be part of the times of steps and of generated tokens
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 

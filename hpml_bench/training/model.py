@@ -59,11 +59,9 @@ NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
 
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
-    """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway.
-
-    Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
-    and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
-    """
+    """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway."""
+    # Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
+    # and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
     floats = settings.weights == "float32" and quantization_of(method, settings) is None
     if settings.precision != "bf16" or not floats or not method.built_by_shape:
         return False
@@ -93,11 +91,9 @@ def _linear_layers_as_bf16() -> Iterator[None]:
 
 
 def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
-    """Return whether weights take so much of the host's memory that a machine's ranks load them one after another.
-
-    While loading, a rank takes more memory than afterwards. Small weights are loaded sooner by all ranks at once, and
-    so are those that go straight from the mapped file to a GPU, in half precision.
-    """
+    """Return whether weights take so much of the host's memory that a machine's ranks load them one after another."""
+    # while loading, a rank takes more memory than afterwards; small weights are loaded sooner by all ranks at once, and
+    # so are those that go straight from the mapped file to a GPU, in half precision
     if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES

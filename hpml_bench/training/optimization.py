@@ -142,11 +142,9 @@ def _nothing_like(weight: Tensor) -> Tensor:
 
 
 def rounded(values: Tensor) -> Tensor:
-    """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance.
-
-    bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off. The bits of a
-    GPU's NaN, 0x7FFFFFFF, would become those of 0: adding 0 times the values keeps it.
-    """
+    """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance."""
+    # bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off; the bits of a
+    # GPU's NaN, 0x7FFFFFFF, would become those of 0: adding 0 times the values keeps it
     bits = torch.randint(2**16, values.shape, dtype=torch.int32, device=values.device)
     cut = bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32)
     return cut.add_(values, alpha=0).to(torch.bfloat16)

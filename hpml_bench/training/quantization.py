@@ -67,11 +67,9 @@ def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
-    """Freeze a quantised model, in place, and make it ready for training; leave any other as it is.
-
-    As PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and
-    for inputs, which need no gradient: only re-entrant gradient checkpointing requires one.
-    """
+    """Freeze a quantised model, in place, and make it ready for training; leave any other as it is."""
+    # as PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and for
+    # inputs, which need no gradient: only re-entrant gradient checkpointing requires one
     if not is_quantized(model):
         return model
     model.requires_grad_(False)
@@ -115,18 +113,14 @@ def frozen_bytes(model: nn.Module) -> int:
 
 @contextmanager
 def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
-    """Let the body compute as if the method were folded into the dequantised weights; yield False if that can't be.
-
-    A layer's weight is dequantised and the method's update added when the layer is called, so that no more than one is
-    in memory as floats.
-    """
+    """Let the body compute as if the method were folded into the dequantised weights; yield False if that can't be."""
     layers = [layer for layer in encoder.modules() if _is_quantized(_base(layer))]
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
     biased = any(any(getattr(layer, "lora_bias", {}).values()) for layer in adapted)
     if not adapted or biased or any(not hasattr(layer, "get_delta_weight") for layer in adapted):
         yield False
         return
-    for layer in layers:
+    for layer in layers:  # dequantised when it is called, so that no more than one is in memory as floats
         layer.forward = partial(_forward_in_floats, layer)
     try:
         yield True

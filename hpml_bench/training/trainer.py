@@ -156,18 +156,15 @@ class Trainer(Evaluator):
         return self.assembly.order()
 
     def step(self, index: int, indices: np.ndarray) -> None:
-        """Take step `index` on this rank's shard of a global batch, timed from the end of the step before.
-
-        The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so that
-        each rank divides by that number over the number of ranks.
-        """
+        """Take step `index` on this rank's shard of a global batch, timed from the end of the step before."""
         group, encoder = self.group, self.model.encoder
         heartbeat.beat(f"training step {index}")
         for probe in self.probes:
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
+        # The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
+        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks.
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)

@@ -122,12 +122,10 @@ def end_at_once(status: int = 1) -> NoReturn:
 
 
 def end(status: int) -> NoReturn:
-    """End this process, which has left its process group, without finalizing the interpreter.
-
-    A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and a
-    thread that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
-    SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
-    """
+    """End this process, which has left its process group, without finalizing the interpreter."""
+    # A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and
+    # one that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
+    # SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
     atexit._run_exitfuncs()
     end_at_once(status)
 
