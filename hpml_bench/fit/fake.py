@@ -246,11 +246,7 @@ def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool
 
 
 class Flash(torch.autograd.Function):
-    """Attention without a mask by CUDA's flash kernel: keeps its inputs, its output and a float32 per query and head.
-
-    Keys and values [B, G, L, D] of fewer heads than the queries' are not repeated, but for their gradients
-    (torch: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`).
-    """
+    """Attention without a mask by CUDA's flash kernel: keeps inputs, output and a float32 per query and head."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -263,6 +259,8 @@ class Flash(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
         query, key, value, _, sums = ctx.saved_tensors
         inside = [torch.empty_like(sums)]  # the products of outputs and their gradients, summed over a head
+        # keys and values [B, G, L, D] of fewer heads than the queries' are not repeated, but for their gradients
+        # (torch: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`)
         if query.shape[1] > key.shape[1]:
             inside += [part.new_empty(*query.shape[:2], *part.shape[2:]) for part in (key, value)]
         return tuple(torch.empty_like(part) for part in (query, key, value))

@@ -52,10 +52,7 @@ class Live(NamedTuple):
 
 
 class Peak(dict[Hashable, Live]):
-    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape.
-
-    The shape is that without the first dimension: lists of a number per block, stacked, differ with the depth.
-    """
+    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape."""
 
     def reach(self, place: Hashable, live: Live) -> None:
         if live.bytes > self.get(place, Live()).bytes:
@@ -136,7 +133,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = self._sizes[storage] = Size(taken, taken if tensor.numel() == self._logit_elements else 0)
         self.live += size.bytes
         self.logits += size.logits
-        for peak in self._peaks:
+        for peak in self._peaks:  # lists of a number per block, stacked, differ in their first dimension with the depth
             peak.reach((self._operator, tensor.shape[1:]), Live(self.live, self.logits))
         weakref.finalize(storage, self._release, size)
         return size

@@ -19,15 +19,11 @@ TRIES = 10
 
 
 class CpuClock:
-    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
-
-    Before any `start`, the first lap begins when the clock is made. Read by perf_counter: on the CPU the work is done
-    when its call returns.
-    """
+    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device."""
 
     def __init__(self) -> None:
         self._laps: list[tuple[Any, Any]] = []
-        self.start()
+        self.start()  # before any other, the first lap begins when the clock is made
 
     def start(self) -> None:
         """Begin a lap here; the time before is in none."""
@@ -53,7 +49,7 @@ class CpuClock:
         """Return this moment by the clock and by `second_clock`."""
         for _ in range(TRIES):
             second = second_clock()
-            first = time.perf_counter()
+            first = time.perf_counter()  # on the CPU the work is done when its call returns
             if second_clock() - second < TOGETHER:  # else another process ran in between
                 break
         return first, second

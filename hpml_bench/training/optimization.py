@@ -49,10 +49,7 @@ def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
 
 
 class Combined(torch.optim.Optimizer):
-    """Optimizer made of several, which share its parameter groups and state.
-
-    A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
-    """
+    """Optimizer made of several, which share its parameter groups and state."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
@@ -61,6 +58,7 @@ class Combined(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
+        # a schedule changes the groups' rates, and `load_state_dict` replaces groups and state: the parts see both
         groups = iter(self.param_groups)
         for part, size in zip(self.parts, self._sizes, strict=True):
             part.state = self.state

@@ -269,10 +269,8 @@ class Trainer(Evaluator):
 
     @contextmanager
     def stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
-        """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0.
-
-        `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them.
-        """
+        """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0."""
+        # `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them
         self._accumulate(shard(indices, self.group.rank, self.group.world), 1.0, "rehearsing a row")
         self.optimizer.zero_grad(set_to_none=False)
         kept = [{key: value for key, value in part.items() if key != "params"} for part in self.optimizer.param_groups]

@@ -72,11 +72,7 @@ def unread_parts(model: PreTrainedModel) -> list[str]:
 
 @torch.no_grad()
 def passed_over(model: nn.Module) -> list[str]:
-    """Return the names of the linear layers that take no update beside their weight, nor a quantised one.
-
-    Their parent's code reads the weight itself, as state-space models (Mamba) hand it to one kernel for several layers;
-    or they return more than a product, as some routers of a mixture of experts do.
-    """
+    """Return the names of the linear layers that take no update beside their weight, nor a quantised one."""
     found: list[str] = []
     read: dict[type, set[str]] = {}  # parts of a module whose weights, not only their type or shape, its code names
     for kind in {type(part) for part in model.modules()}:
@@ -86,6 +82,8 @@ def passed_over(model: nn.Module) -> list[str]:
         for name, layer in parent.named_children():
             if not isinstance(layer, nn.Linear):
                 continue
+            # state-space models (Mamba) hand the weight itself to one kernel for several layers; some routers of a
+            # mixture of experts return more than a product
             passed = name in read[type(parent)]
             if not passed and type(layer).__module__.startswith("transformers."):
                 passed = not isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
