@@ -28,10 +28,8 @@ from hpml_bench.training.generation import answer_all, choose, rehearse_answers,
 from hpml_bench.training.kernels import autocast
 
 OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
-
-A language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000.
-"""
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
+language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 
 
 def evaluate(

@@ -31,10 +31,8 @@ from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
-"""Distance of the two largest logits below which rounding may decide between their tokens, in float32.
-
-In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
-"""
+"""Distance of the two largest logits below which rounding may decide between their tokens, in float32. In half
+precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16."""
 SHRINK = 0.5  # share of unfinished rows in a batch at or below which the finished ones leave it
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
