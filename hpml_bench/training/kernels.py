@@ -97,9 +97,14 @@ def attention(
     if dropout == 0 or query.device.type != "cpu":
         options |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         attending: Any = module
-        if groups > 1 and attention_mask is None and query.device.type == "cuda" and not flash_takes(query):
-            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-            attending = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+        if groups > 1 and attention_mask is None and query.device.type == "cuda":
+            # no kernel but flash attention, which takes half precision from capability 8.0 on, and torch's slowest has
+            # groups of heads that share keys (pytorch/pytorch#181528)
+            kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+            half = kind in {torch.bfloat16, torch.float16}
+            if not half or torch.cuda.get_device_capability(query.device) < (8, 0):
+                key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+                attending = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
         output, _ = sdpa_attention_forward(attending, query, key, value, attention_mask, **options)
         return output, None
     if groups > 1:
@@ -114,13 +119,6 @@ def attention(
         scores.add_(hidden.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min))
     weights = apply_dropout(scores.softmax(dim=-1).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-def flash_takes(query: Tensor) -> bool:
-    """Return whether torch's flash attention takes a query on a GPU: in half precision, from capability 8.0 on."""
-    # no other kernel of torch's but the slowest has groups of heads that share keys (pytorch/pytorch#181528)
-    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
-    return kind in {torch.bfloat16, torch.float16} and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -62,8 +62,11 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
         if isinstance(encoder, PeftModel):
             encoder.save_pretrained(str(parts), save_embedding_layers=False)
             (parts / "README.md").unlink(missing_ok=True)  # PEFT's card: ours comes from the record
-        elif isinstance(encoder, PreTrainedModel) and _is_whole(encoder):
-            encoder.save_pretrained(parts)
+        elif isinstance(encoder, PreTrainedModel) and any(weight.requires_grad for weight in encoder.parameters()):
+            with torch.device("meta"):
+                fresh = type(encoder)(type(encoder.config).from_dict(encoder.config.to_dict()))
+            if set(encoder.state_dict()) <= set(fresh.state_dict()):  # its class loads all; BERT's has a pooler besides
+                encoder.save_pretrained(parts)
     _amend(parts / "config.json", {"use_cache": True})  # which training switches off
     if spec.settings.backbone.startswith("hub:"):
         repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
@@ -101,16 +104,6 @@ def _amend(file: Path, values: dict[str, Any]) -> None:
     if file.exists():
         written = json.loads(file.read_text(encoding="utf-8"))
         file.write_text(json.dumps({**written, **values}, indent=2) + "\n", encoding="utf-8")
-
-
-def _is_whole(encoder: nn.Module) -> bool:
-    """Return whether a model was trained and has no weights beyond its class's, so that its class can load it."""
-    if not any(weight.requires_grad for weight in encoder.parameters()):
-        return False
-    config_class = type(cast(Any, encoder).config)
-    with torch.device("meta"):
-        fresh = type(encoder)(config_class.from_dict(cast(Any, encoder).config.to_dict()))
-    return set(encoder.state_dict()) <= set(fresh.state_dict())  # BERT's class has a pooler besides
 
 
 def write_class(task: Task, folder: Path) -> None:
