@@ -127,12 +127,8 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     smallest = min(shapes, key=math.prod)
     norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
     blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
-    common = {
-        "task_type": task_type(backbone),
-        "target_modules": "all-linear",
-        "exclude_modules": unread,
-        "num_virtual_tokens": TOKENS,
-    }
+    common: dict[str, Any] = {"task_type": task_type(backbone), "num_virtual_tokens": TOKENS}
+    common |= {"target_modules": "all-linear", "exclude_modules": unread}
     special: dict[str, dict[str, Any]] = {
         "ADALORA": {"total_step": STEPS_UNKNOWN},
         "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},

@@ -47,12 +47,10 @@ def loading_options(settings: Settings, device: torch.device, model: PreTrainedM
     else:
         dtype = chosen.compute_dtype
         config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            llm_int8_skip_modules=skipped,
-            bnb_4bit_quant_type=chosen.name,
+            load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
             bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
-        )
+        )  # fmt: skip
     return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
 
 

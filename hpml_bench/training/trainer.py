@@ -306,13 +306,11 @@ class Trainer(Evaluator):
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
-            steps=len(self.seen),
-            samples=sum(step.samples for step in self.seen),
+            steps=len(self.seen), samples=sum(step.samples for step in self.seen),
             real_tokens=sum(step.real_tokens for step in self.seen),
             padded_tokens=sum(step.padded_tokens for step in self.seen),
-            order=order.hexdigest()[:16],
-            planned=self.steps if self.settings.select == "early" else None,
-        )
+            order=order.hexdigest()[:16], planned=self.steps if self.settings.select == "early" else None,
+        )  # fmt: skip
         return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
     def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int) -> None:
