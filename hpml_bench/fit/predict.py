@@ -205,13 +205,9 @@ class Predictor:
 
 
 def predict(
-    suite: Suite,
-    memory: int | None = None,
-    methods: Iterable[str] | None = None,
-    *,
-    advised: bool = True,
+    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True,
     done: Callable[[Need], None] = lambda _: None,
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
 
     `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `methods`: None for the suite's own.

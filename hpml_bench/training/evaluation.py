@@ -33,15 +33,9 @@ language model has as many outputs per target as its vocabulary has tokens, 50,0
 
 
 def evaluate(
-    model: TaskModel,
-    task: Task,
-    rows: Rows,
-    settings: Settings,
-    group: Group,
-    phase: str,
-    step: int,
+    model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str, step: int,
     generator: Generator | None = None,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)

@@ -161,13 +161,9 @@ def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, gro
 
 @torch.no_grad()
 def generate(
-    model: LanguageModel,
-    prompts: list[list[int]],
-    generator: Generator,
-    device: torch.device,
-    numbers: list[int],
+    model: LanguageModel, prompts: list[list[int]], generator: Generator, device: torch.device, numbers: list[int],
     progress: str = "answering",
-) -> list[GeneratedText]:
+) -> list[GeneratedText]:  # fmt: skip
     """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
     answers = [GeneratedText([]) for _ in prompts]
     draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]

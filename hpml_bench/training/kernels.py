@@ -77,16 +77,9 @@ def _threshold(p: float) -> int:
 
 
 def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
+    scaling: float | None = None, is_causal: bool | None = None, **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
     """Attend as torch's scaled_dot_product_attention; on a CPU with dropout, for which that has no kernel, written out.
 
     Query [B, H, L, D]; key and value [B, G, L, D] with H a multiple of G; mask [B or 1, 1, L, L] (True: attend) or

@@ -100,17 +100,11 @@ def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
 
 
 def build_model(
-    folder: Path,
-    spec: RunSpec,
-    method: Method,
-    task: Task,
-    look: Callable[[PreTrainedModel], None] | None = None,
+    folder: Path, spec: RunSpec, method: Method, task: Task, look: Callable[[PreTrainedModel], None] | None = None,
     device: torch.device = CPU,
     loading: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - reusable
-    load: Load | None = None,
-    *,
-    half: bool = False,
-) -> TaskModel:
+    load: Load | None = None, *, half: bool = False,
+) -> TaskModel:  # fmt: skip
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
@@ -238,10 +232,7 @@ def load_backbone(
 
 
 def describe_backbone(
-    folder: Path,
-    settings: Settings,
-    kind_of_model: ModelKind = "encoder",
-    change: Callable[[PretrainedConfig], None] | None = None,
+    folder: Path, settings: Settings, kind_of_model: ModelKind, change: Callable[[PretrainedConfig], None] | None = None
 ) -> PreTrainedModel:
     """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
 

@@ -118,13 +118,9 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self,
-        run: Assembly,
-        probes: Sequence[Probe] = (),
-        write: Write = lambda _: None,
-        wrap: Wrap | None = None,
+        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap | None = None,
         checkpoints: Checkpoints | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
         self.seen: list[Step] = []  # all steps so far, those before a checkpoint too
