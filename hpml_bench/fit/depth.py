@@ -12,10 +12,7 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PretrainedConfig
 
-WORTH = 0.75
-"""Share of a model's blocks that both traces of a few may have together: the rest is what they save."""
-
-
+WORTH = 0.75  # share of a model's blocks that both traces of a few may have together: the rest is what they save
 WHOLE = 6
 
 
@@ -38,10 +35,7 @@ def cut(config: PretrainedConfig, blocks: int) -> None:
 
 
 def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
-    """Return what each block of a model is: its modules' classes, their weights' shapes, and which are trained.
-
-    Empty where blocks can't be told: modules are numbered beyond `num_hidden_layers`.
-    """
+    """Return what each block of a model is: its modules' classes, their weights' shapes, and which are trained."""
     text = config.get_text_config()
     count = getattr(text, "num_hidden_layers", None) or 0
     found: list[list[Hashable]] = [[] for _ in range(count)]
@@ -55,7 +49,7 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
         if place is None:
             continue
         if int(parts[place]) >= count:
-            return []
+            return []  # blocks can't be told: modules are numbered beyond them
         parts[place], number = "", int(parts[place])
         own = [(key, of.shape, of.dtype, of.requires_grad) for key, of in module._parameters.items() if of is not None]
         found[number].append((".".join(parts), type(module), tuple(own)))
@@ -63,11 +57,9 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
 
 
 def few(blocks: Sequence[Hashable], at_least: int = 2) -> Few | None:
-    """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat.
-
-    Two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask. FSDP has up
-    to `WHOLE` blocks whole at a time.
-    """
+    """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat."""
+    # two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask; FSDP has up
+    # to `WHOLE` blocks whole at a time
     count = len(blocks)
     for period in range(1, count // 2):
         repeats = [one == other for one, other in zip(blocks, blocks[period:], strict=False)]

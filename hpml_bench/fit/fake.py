@@ -32,9 +32,8 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import distributed, kernels, peft, quantization, saving
 from hpml_bench.training.distributed import is_sharded, mesh_of
 from hpml_bench.training.kernels import WEIGHTS
-from hpml_bench.training.model import ModelKind, describe_backbone
+from hpml_bench.training.model import CPU, ModelKind, describe_backbone
 
-CPU = torch.device("cpu")
 NONE = "hpml_none"
 """Marks the result of `mask.any()`. Branches on it are taken as False: nearly all such masks flag errors."""
 BLOCK, SCALES_BLOCK = 64, 256
@@ -101,39 +100,32 @@ for them."""
 
 
 def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
-    """Return tensors of the sizes of the copies that an operator makes of its operands.
-
-    An elementwise operator of several types converts operands to the common one, and what it writes in place too
-    (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`). A product resolves conjugates
-    (aten/src/ATen/ConjugateFallback.cpp), and copies bfloat16 matrices whose rows or columns aren't contiguous
-    (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`). oneDNN's buffers are further bytes.
-    """
+    """Return tensors of the sizes of the copies that an operator makes of its operands, and of oneDNN's buffers."""
     tensors = [value for value in args if isinstance(value, Tensor) and value.dim()]
     if torch.Tag.pointwise in func.tags:
+        # operands of several types are converted to the common one, and what is written in place too
+        # (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`)
         floats = [tensor for tensor in tensors if tensor.is_floating_point()]
         common = reduce(torch.promote_types, [tensor.dtype for tensor in floats]) if floats else None
         written = floats[:1] if func._schema.is_mutable else []
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
+        # conjugates are resolved (aten/src/ATen/ConjugateFallback.cpp), and bfloat16 matrices copied whose rows or
+        # columns aren't contiguous (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`)
         half = tensors[-1].dtype == torch.bfloat16
         odd = [half and not (value.is_contiguous() or value.mT.is_contiguous()) for value in tensors]
         copied = [value for value, strange in zip(tensors, odd, strict=True) if strange or value.is_conj()]
         found = [torch.empty(value.shape, dtype=value.dtype) for value in copied]
         if half:
-            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if sums_in_float32() else 0
+            # oneDNN adds up in a float32 matrix of the result's shape with AVX-512 and without instructions for
+            # bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp, `book_acc_scratchpad`): on a processor that lacks these, or
+            # by its variable
+            limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
+            in_float32 = torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
+            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if in_float32 else 0
             found.append(torch.empty(max(BUFFERS, sums), dtype=torch.uint8))
         return found
     return []
-
-
-def sums_in_float32() -> bool:
-    """Whether products of bfloat16 here add up in a float32 matrix of the result's shape.
-
-    oneDNN's do with AVX-512 and without instructions for bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp,
-    `book_acc_scratchpad`): on a processor that lacks these, or by oneDNN's variable.
-    """
-    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -156,11 +148,8 @@ class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def to_fake(model: nn.Module) -> None:
-    """Replace the tensors of a model on the meta device by fake ones on the CPU, in place; shared ones stay shared.
-
-    Call it under FakeTensorMode. Modules may keep tensors outside parameters and buffers, as some of PEFT's do.
-    """
-    made: dict[int, Tensor] = {}
+    """Replace tensors on the meta device by fake ones on the CPU, in place; call it under FakeTensorMode."""
+    made: dict[int, Tensor] = {}  # shared ones stay shared
 
     def fake(tensor: Tensor) -> Tensor:
         if not tensor.is_meta:
@@ -172,25 +161,11 @@ def to_fake(model: nn.Module) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        owners: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
-        for own in owners:
+        # some of PEFT's keep tensors outside parameters and buffers
+        for own in cast(tuple[dict[str, Any], ...], (module._parameters, module._buffers, vars(module))):
             for name, value in list(own.items()):
                 if isinstance(value, Tensor):
                     own[name] = fake(value)
-
-
-def _quantize(model: PreTrainedModel, settings: Settings) -> None:
-    """Replace the linear layers of a model on the meta device as loading does where a run's settings quantise it.
-
-    Raises Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
-    """
-    if settings.quantization is None:
-        return
-    if settings.quantization.name != "nf4":
-        raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
-    quantization.replace_layers(model, settings).postprocess_model(model)  # by which PEFT tells such layers
-    quantization.prepare(model)
-    model.requires_grad_(False)
 
 
 def _pack(layer: Any, settings: Settings) -> None:
@@ -198,7 +173,7 @@ def _pack(layer: Any, settings: Settings) -> None:
     from bitsandbytes.functional import QuantState
 
     chosen, weight = settings.quantization, layer.weight
-    assert chosen is not None  # noqa: S101 - `_quantize` has made the layer
+    assert chosen is not None  # noqa: S101 - `describe` has made the layer
     scales = math.ceil(weight.numel() / BLOCK)
     shape, dtype = torch.Size((layer.out_features, layer.in_features)), WEIGHTS[settings.weights]
     nested: dict[str, Any] = {}
@@ -215,54 +190,46 @@ def _pack(layer: Any, settings: Settings) -> None:
     layer._parameters["weight"], layer.quant_state = packed, packed.quant_state
 
 
-def _until_quantised(folder: Path, layer: Any, settings: Settings, *, on_cpu: bool) -> int:
-    """Return the bytes that a layer's weights take while they are quantised.
-
-    GPT-2's are transposed to a copy. On a CPU a weight of its file's type stays there, and `quantize_4bit` is made of
-    operators, which hold float32 values, these scaled, int32 and uint8 levels and two halves of the latter
-    (bitsandbytes: backends/default/ops.py).
-    """
-    kind = WEIGHTS[settings.weights]
-    each = kind.itemsize * (1 + issubclass(layer.source_cls, Conv1D))
-    if on_cpu:
-        with suppress(UserError):  # the file isn't here
-            each -= kind.itemsize * (weight_types(folder).keys() == {saving.TYPES[kind]})
-        each += 10 if kind == torch.float32 else 14
-    return int(layer.out_features * layer.in_features * each)
-
-
 def _in_file(name: str) -> list[str]:
     """Return what sorts names in the order of loading: by parts, numbers by value."""
     return [part.zfill(9) if part.isdigit() else part for part in name.split(".")]
 
 
 def describe(
-    folder: Path,
-    settings: Settings,
-    kind: ModelKind,
-    _: torch.device,
-    blocks: int | None = None,
-    *,
-    on_cpu: bool = True,
+    folder: Path, settings: Settings, kind: ModelKind, _: torch.device, blocks: int | None = None, on_cpu: bool = True
 ) -> PreTrainedModel:
     """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode.
 
-    `on_cpu`: whether the run is on a CPU, and not on a card.
+    `on_cpu`: whether the run is on a CPU, and not on a card. Raises Unsupported: the weights are int8.
     """
+    change = partial(depth.cut, blocks=blocks) if blocks else None
     with unset_fake_temporarily():
-        backbone = describe_backbone(folder, settings, kind, partial(depth.cut, blocks=blocks) if blocks else None)
-        _quantize(backbone, settings)
-    packed: dict[str, Any] = {
-        name: layer for name, layer in backbone.named_modules() if type(layer).__name__ == "Linear4bit"
-    }
+        backbone = describe_backbone(folder, settings, kind, change)
+        if settings.quantization is not None:
+            if settings.quantization.name != "nf4":  # products of int8 can't be traced: they look for large inputs
+                raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
+            # as loading does; by the latter PEFT tells such layers
+            quantization.replace_layers(backbone, settings).postprocess_model(backbone)
+            quantization.prepare(backbone)
+            backbone.requires_grad_(False)
+    named = backbone.named_modules()
+    packed: dict[str, Any] = {name: layer for name, layer in named if type(layer).__name__ == "Linear4bit"}
     for layer in packed.values():
         _pack(layer, settings)
     to_fake(backbone)
-    if packed:
-        last = max(packed, key=lambda name: (packed[name].in_features * packed[name].out_features, _in_file(name)))
+    if packed:  # bytes that the last of the largest weights takes while it is quantised
+        weights = {name: layer.in_features * layer.out_features for name, layer in packed.items()}
+        last = max(packed, key=lambda name: (weights[name], _in_file(name)))
         later = sum(weight.nbytes for name, weight in backbone.named_parameters() if _in_file(name) > _in_file(last))
-        needed = _until_quantised(folder, packed[last], settings, on_cpu=on_cpu)
-        torch.empty(max(0, needed - later), dtype=torch.uint8)
+        dtype = WEIGHTS[settings.weights]
+        each = dtype.itemsize * (1 + issubclass(packed[last].source_cls, Conv1D))  # GPT-2's are transposed to a copy
+        if on_cpu:
+            with suppress(UserError):  # where the file is here, a weight of its type stays there
+                each -= dtype.itemsize * (weight_types(folder).keys() == {saving.TYPES[dtype]})
+            # `quantize_4bit` is made of operators, which hold float32 values, these scaled, int32 and uint8 levels and
+            # two halves of the latter (bitsandbytes: backends/default/ops.py)
+            each += 10 if dtype == torch.float32 else 14
+        torch.empty(max(0, weights[last] * each - later), dtype=torch.uint8)
     return backbone
 
 
@@ -279,11 +246,7 @@ def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool
 
 
 class Flash(torch.autograd.Function):
-    """Attention without a mask by CUDA's flash kernel: keeps its inputs, its output and a float32 per query and head.
-
-    Keys and values [B, G, L, D] of fewer heads than the queries' are not repeated, but for their gradients
-    (torch: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`).
-    """
+    """Attention without a mask by CUDA's flash kernel: keeps inputs, output and a float32 per query and head."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -296,6 +259,8 @@ class Flash(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
         query, key, value, _, sums = ctx.saved_tensors
         inside = [torch.empty_like(sums)]  # the products of outputs and their gradients, summed over a head
+        # keys and values [B, G, L, D] of fewer heads than the queries' are not repeated, but for their gradients
+        # (torch: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`)
         if query.shape[1] > key.shape[1]:
             inside += [part.new_empty(*query.shape[:2], *part.shape[2:]) for part in (key, value)]
         return tuple(torch.empty_like(part) for part in (query, key, value))
@@ -340,15 +305,12 @@ def stand_ins(device: str) -> Iterator[None]:
 
     own_batch, on_cpu = Rows.batch, device == "cpu"
     attention = kernels.attention if on_cpu else _fused_attention
+    # the real mask seeds numpy's generator with a value; CUDA's dropout keeps one of a byte per element
+    dropout: tuple[str, Any] = ("dropout_mask", lambda values, _p: torch.empty_like(values))
+    if not on_cpu:
+        dropout = ("apply_dropout", lambda values, p: torch.native_dropout(values, p, train=True)[0] if p else values)
     replaced: list[tuple[Any, str, Any]] = [
-        # the real mask seeds numpy's generator with a value; CUDA's dropout keeps one of a byte per element
-        (kernels, "dropout_mask", lambda values, _p: torch.empty_like(values))
-        if on_cpu
-        else (
-            kernels,
-            "apply_dropout",
-            lambda values, p: torch.native_dropout(values, p, train=True)[0] if p else values,
-        ),
+        (kernels, *dropout),
         (functional, "layer_norm", layer_norm if on_cpu else _cuda_layer_norm),
         (nn.Module, "_apply", _apply),
         (peft, "start_eva", _start),

@@ -67,20 +67,17 @@ class Limit(NamedTuple):
 
 def read_bytes(text: str) -> int:
     """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
-    with suppress(ValidationError):  # pydantic reads `24,5GB` as 24 bytes
-        if re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text) and (
-            size := int(TypeAdapter(ByteSize).validate_python(text))
-        ):
+    whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text)  # pydantic reads `24,5GB` as 24 bytes
+    with suppress(ValidationError):
+        if whole and (size := int(TypeAdapter(ByteSize).validate_python(text))):
             return size
     raise UserError(f"--memory {text!r}: write a size such as 24GB or 80GiB")
 
 
 def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
-    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes.
-
-    Where the suite leaves the device open, `memory` is taken for a card's.
-    """
+    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes."""
     cards = len(gpus.visible_gpus())
+    # where the suite leaves the device open, `memory` is taken for a card's
     device = settings.device if settings.device != "auto" else "cuda" if cards or memory else "cpu"
     if device == "cuda" and not cards and memory is None:
         raise UserError("the suite's device is cuda and no GPU is visible here; give a card's memory, as --memory 24GB")
@@ -160,8 +157,7 @@ def estimate(settings: Settings, folder: Path) -> float:
     share = settings.global_batch // (settings.world_size or 1)
     rows = settings.micro_batch if isinstance(settings.micro_batch, int) else share
     tokens = max(rows, settings.eval_batch // 8) * settings.max_length  # evaluations keep no activations
-    per_token = layers * width * (LAYER_BYTES + SCORE_BYTES * settings.max_length) + LOGIT_BYTES * int(
-        config.get("vocab_size", 0)
-    )
+    per_token = layers * width * (LAYER_BYTES + SCORE_BYTES * settings.max_length)
+    logits = LOGIT_BYTES * int(config.get("vocab_size", 0))
     weights = TRAINED_BYTES * sum(file.stat().st_size for file in weight_files(folder))
-    return weights + tokens * per_token
+    return weights + tokens * (per_token + logits)

@@ -46,20 +46,16 @@ TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
 HOLDING = {"quantization", "sharding", "world_size"}
 """Settings that change what a training holds throughout or takes to load, or how much it may."""
-SHARDABLE = {("none", precision) for precision in ("fp32", "tf32", "bf16")}
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
-
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
 
 
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
-    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes.
-
-    Each token is a target where tokens have labels: no row of the suite takes more.
-    """
+    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes."""
     names = tuple(f"label {number}" for number in range(LABELS))
     task, length = make_task(settings.task, names), settings.max_length
     ids, kind = [TOKEN] * length, task.label_type()
+    # each token is a target where tokens have labels: no row of the suite takes more
     label: Any = ids if pa.types.is_list(kind) else 0
     columns = {"input_ids": ids, "label": label}
     columns |= {name: _largest_value(extra, length) for name, extra in task.extra_types().items()}
@@ -141,10 +137,8 @@ class Predictor:
     def _find_rows(self, length: int, batch: int) -> tuple[Prepared, str]:
         changed = self.settings.model_copy(update={"max_length": length})
         try:
-            with (
-                mock.patch.object(constants, "HF_HUB_OFFLINE", new=True),
-                mock.patch.dict(os.environ, PIP_NO_INDEX="1"),
-            ):
+            offline = mock.patch.object(constants, "HF_HUB_OFFLINE", new=True)
+            with offline, mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
                 return prepare_rows(changed, self.model), ""
         except UserError as error:
             return _largest_rows(changed, self.model, self.folder / f"{length}-{batch}"), first_line(error)
@@ -158,17 +152,15 @@ class Predictor:
         Raises Unsupported: backbone or fake tensors can't run it; UserError: an option is wrong.
         """
         key = (method.name, settings.model_dump_json())
-        if key not in self._traced:
-            self._traced[key] = self._trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0))
-        return self._traced[key]
-
-    def _trace(self, spec: RunSpec) -> Footprint:
-        prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
+        if key in self._traced:
+            return self._traced[key]
+        spec = RunSpec(suite=self.name, settings=settings, method=method, seed=0)
+        prepared, _ = self._rows(settings.max_length, settings.global_batch)
         try:
-            key = (spec.method.name, spec.settings.quantization, is_sharded(spec.settings))
-            if key not in self._few:
-                self._few[key] = blocks_that_tell(spec, prepared)
-            return trace(spec, prepared, self._few[key])
+            alike = (method.name, settings.quantization, is_sharded(settings))
+            if alike not in self._few:
+                self._few[alike] = blocks_that_tell(spec, prepared)
+            self._traced[key] = trace(spec, prepared, self._few[alike])
         except UserError:
             raise
         except Unsupported as error:
@@ -177,6 +169,7 @@ class Predictor:
             raise Unsupported(f"it can't be built on tensors without values: {error}") from error
         except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
             raise Unsupported(f"it fails on tensors without values: {first_line(error).rstrip('.')}") from error
+        return self._traced[key]
 
     def need(self, method: MethodSpec, *, advised: bool) -> Need:
         """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""
@@ -212,13 +205,9 @@ class Predictor:
 
 
 def predict(
-    suite: Suite,
-    memory: int | None = None,
-    methods: Iterable[str] | None = None,
-    *,
-    advised: bool = True,
+    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True,
     done: Callable[[Need], None] = lambda _: None,
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
 
     `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `methods`: None for the suite's own.
@@ -233,12 +222,8 @@ def predict(
         for spec in specs:
             needs.append(predictor.need(spec, advised=advised))
             done(needs[-1])
-        return Prediction(
-            settings=predictor.settings,
-            limit=predictor.limit(predictor.settings),
-            made_up_rows=predictor.made_up,
-            needs=tuple(needs),
-        )
+        settings, made_up = predictor.settings, predictor.made_up
+        return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=tuple(needs))
 
 
 def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str) -> None:
@@ -314,7 +299,8 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if trains and (settings.sharding, settings.precision) in SHARDABLE and (settings.world_size or 1) > 1:
+    shardable = settings.sharding == "none" and settings.precision in {"fp32", "tf32", "bf16"}
+    if trains and shardable and (settings.world_size or 1) > 1:
         yield {"sharding": "fsdp"}
     if settings.quantization is None and can_quantise():
         yield {"quantization": "nf4", "sharding": "none"}

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
-from hpml_bench.fit.fake import CPU, MadeUp, describe, silent_ranks, stand_ins
+from hpml_bench.fit.fake import MadeUp, describe, silent_ranks, stand_ins
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.model import TaskModel
@@ -32,6 +32,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.distributed import is_sharded, local, unequal_passes, whole
 from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
+from hpml_bench.training.model import CPU
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -40,7 +41,6 @@ SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
-
 AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
 
 
@@ -52,10 +52,7 @@ class Live(NamedTuple):
 
 
 class Peak(dict[Hashable, Live]):
-    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape.
-
-    The shape is that without the first dimension: lists of a number per block, stacked, differ with the depth.
-    """
+    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape."""
 
     def reach(self, place: Hashable, live: Live) -> None:
         if live.bytes > self.get(place, Live()).bytes:
@@ -136,7 +133,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = self._sizes[storage] = Size(taken, taken if tensor.numel() == self._logit_elements else 0)
         self.live += size.bytes
         self.logits += size.logits
-        for peak in self._peaks:
+        for peak in self._peaks:  # lists of a number per block, stacked, differ in their first dimension with the depth
             peak.reach((self._operator, tensor.shape[1:]), Live(self.live, self.logits))
         weakref.finalize(storage, self._release, size)
         return size
@@ -166,11 +163,7 @@ class OneRank(Group):
 
 
 class Buckets(nn.Module):
-    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them.
-
-    DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came, and
-    moves gradients there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`).
-    """
+    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them."""
 
     def __init__(self, module: TaskModel) -> None:
         super().__init__()
@@ -182,10 +175,6 @@ class Buckets(nn.Module):
         for weight in self._trained:
             weight.register_post_accumulate_grad_hook(self._exchange)  # type: ignore[no-untyped-call]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(weight.nbytes for weight in self._trained)
-
     def _buffer(self) -> dict[Tensor, Tensor]:
         views: dict[Tensor, Tensor] = {}
         for kind in {weight.dtype: None for weight in self._trained}:  # a buffer has one type
@@ -195,6 +184,8 @@ class Buckets(nn.Module):
         return views
 
     def forward(self, *inputs: Any, **more: Any) -> Tensor:
+        # DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came,
+        # and moves them there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`)
         if self._exchanged and self._again and torch.is_grad_enabled():
             self._again = False
             self._views = {}

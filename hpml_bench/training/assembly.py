@@ -78,7 +78,11 @@ def initialise(run: Assembly) -> None:
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
         if run.settings.trained_weights == "bfloat16":
-            kernels.store_trained_as_bf16(run.model.encoder)
+            # matrices, and with them their gradients: vectors, such as norms' weights, take little, and meet float32
+            # inputs on a CPU, whose autocast leaves norms alone
+            for weight in run.model.encoder.parameters():
+                if weight.requires_grad and weight.dtype == torch.float32 and weight.ndim > 1:
+                    weight.data = weight.data.to(torch.bfloat16)
         if run.settings.precision == "bf16" and not run.method.reads_frozen_weights:
             kernels.store_frozen_as_bf16(run.model.encoder)
             release(run.group.device)  # the weights' memory in float32
@@ -130,8 +134,7 @@ class Selection:
         self._method: dict[str, Any] = {}
         if self._wanted and run.method.state(run.model.encoder) is None:
             raise Unsupported(f"select {run.settings.select} needs the method's state, and no hook `state` gives it")
-        self.ended = False
-        """Whether the training ends here, before its last step; the same on all ranks."""
+        self.ended = False  # whether the training ends here, before its last step; the same on all ranks
 
     def see(self, evaluation: Evaluation) -> None:
         """Keep the weights after an evaluation of the validation rows that is better than all before it."""

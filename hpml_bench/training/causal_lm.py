@@ -24,10 +24,7 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
-
-
-CHUNK = 1 << 26
-"""Logits that are computed at a time while training; their loss takes some 14 bytes for each."""
+CHUNK = 1 << 26  # logits that are computed at a time while training; their loss takes some 14 bytes for each
 
 
 class Places(NamedTuple):
@@ -81,7 +78,6 @@ class LanguageModel(nn.Module):
 
     @property
     def _layer(self) -> Any:
-        """The output layer."""
         return cast(Any, self.encoder).get_output_embeddings()
 
     @property
@@ -174,10 +170,7 @@ class LanguageModel(nn.Module):
     # Token by token
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> State:
-        """Read left-padded prompts [B, L] and return the state from which to generate.
-
-        Positions are counted without padding, so that a prompt's answer doesn't depend on the prompts beside it.
-        """
+        """Read left-padded prompts [B, L] and return the state from which to generate."""
         if not self.caches:
             return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
         prompt, base = _prompt(self.encoder, len(input_ids)), _reader(self.encoder)
@@ -191,6 +184,7 @@ class LanguageModel(nn.Module):
             order = attention_mask.argsort(dim=1, stable=True)  # padding first, not between prefix and prompt
             inputs = {"inputs_embeds": states.gather(1, order[..., None].expand_as(states))}
             attention_mask = attention_mask.gather(1, order)
+        # counted without padding, so that a prompt's answer doesn't depend on the prompts beside it
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         if prompt is not None and not isinstance(prompt, Tensor):
             inputs[_cache_name(base)] = prompt
@@ -241,12 +235,10 @@ def _every_row(batch: Tensor) -> Tensor:
 
 
 def needs_mask(encoder: Any) -> bool:
-    """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do.
-
-    There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
-    transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
-    for which transformers makes masks of its own, keep it.
-    """
+    """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do."""
+    # There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
+    # transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
+    # for which transformers makes masks of its own, keep it.
     base = _unwrapped(encoder)
     kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
     causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]
@@ -266,11 +258,9 @@ def _caches(encoder: Any) -> bool:
 
 
 def _attends(encoder: Any) -> bool:
-    """Return whether a model takes the mask of all tokens together with the last one.
-
-    A state-space model without attention (Mamba) multiplies the new tokens' states by the mask.
-    """
+    """Return whether a model takes the mask of all tokens together with the last one."""
     base = _unwrapped(encoder)
+    # a state-space model without attention (Mamba) multiplies the new tokens' states by the mask
     return not getattr(base, "_is_stateful", False) or hasattr(base.config.get_text_config(), "num_attention_heads")
 
 
@@ -288,10 +278,8 @@ def _has_prefix(encoder: Any) -> bool:
 
 
 def _reader(encoder: Any) -> Any:
-    """Return the model that reads tokens: for a prompt method the one behind its prefix.
-
-    PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them.
-    """
+    """Return the model that reads tokens: for a prompt method the one behind its prefix."""
+    # PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them
     return encoder.get_base_model() if _has_prefix(encoder) else encoder
 
 

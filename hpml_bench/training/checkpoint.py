@@ -37,18 +37,12 @@ from hpml_bench.system.files import remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
 from hpml_bench.training.distributed import local, sharded
 from hpml_bench.training.request import RunRequest
-from hpml_bench.training.saving import ALIGNMENT, TYPES
+from hpml_bench.training.saving import NAMES, safetensors_head
 
-NAMES = TYPES | {
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
-}  # fmt: skip
-"""Names of types in safetensors files."""
-SHARE = 0.01
-"""Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
+SHARE = 0.01  # most of the time that saving may take: the minutes between two checkpoints grow until it does
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
 WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
-ASKED = threading.Event()
-"""Set once this rank was asked to save and to end."""
+ASKED = threading.Event()  # set once this rank was asked to save and to end
 FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
 
 
@@ -67,23 +61,13 @@ T = TypeVar("T")
 
 
 def write(path: Path, value: Any) -> None:
-    """Write a tree of dicts, lists, tuples, tensors and JSON's scalars, one tensor after another, and sync it.
-
-    Raises TypeError on anything else.
-    """
+    """Write and sync a tree of dicts, lists, tuples, JSON's scalars and tensors; TypeError on anything else."""
     tensors: list[torch.Tensor] = []
     text = json.dumps(_packed(value, tensors))
     tensors.append(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))  # a header can't be as long
-    header: dict[str, Any] = {}
-    ordered = sorted(enumerate(tensors), key=lambda item: -item[1].element_size())  # so that all lie aligned
-    end = 0
-    for number, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[str(number)] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
-    header["crc"] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % ALIGNMENT)
-    head = len(head).to_bytes(8, "little") + head
+    numbered = ((str(number), tensor) for number, tensor in enumerate(tensors))
+    ordered = sorted(numbered, key=lambda pair: -pair[1].element_size())  # so that all lie aligned
+    head, _ = safetensors_head([*ordered, ("crc", torch.empty(4, dtype=torch.uint8))])
     crc = zlib.crc32(head)
     with path.open("wb") as file:
         file.write(head)
@@ -142,24 +126,6 @@ def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
     return {key: _unpacked(part, tensor) for key, part in content}
 
 
-# Random generators
-
-
-def generators(device: torch.device) -> dict[str, Any]:
-    """Return the state of all random generators of this process."""
-    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
-    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, keys.tolist(), *rest)}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_generators(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
 # Checkpoints of a run
 
 
@@ -188,14 +154,16 @@ class Training:
         for name, state in {**probes, type(self.method).__name__: method}.items():
             if state is None:
                 raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
-        shared = {
-            "buffers": dict(self.model.named_buffers()),
-            "method": method,
-            "steps": [tuple(vars(step).values()) for step in steps],
-        }
+        taken = [tuple(vars(step).values()) for step in steps]
+        shared = {"buffers": dict(self.model.named_buffers()), "method": method, "steps": taken}
         weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         trained = {"weights": weights, "stateful": {name: part.state_dict() for name, part in self.stateful.items()}}
-        own = {"probes": probes, "generators": generators(self.device)}
+        name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+        numpy = (name, keys.tolist(), *rest)
+        generators = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        own = {"probes": probes, "generators": generators}
         if any(isinstance(weight, DTensor) for weight in weights.values()):
             return State(shared, own | trained)
         return State(shared | trained, own)
@@ -214,7 +182,12 @@ class Training:
         for probe in self.probes:
             probe.after_steps(steps)
             probe.load(state.own["probes"][type(probe).__name__], len(steps))
-        set_generators(state.own["generators"], self.device)  # last, so that nothing draws from them in between
+        generators = state.own["generators"]  # last, so that nothing draws from them in between
+        torch.set_rng_state(generators["torch"])
+        random.setstate(generators["python"])
+        np.random.set_state(generators["numpy"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
         return steps
 
 
@@ -232,43 +205,39 @@ class Checkpoints:
         self._tried, self._tried_at = 0, time.monotonic()
         self._earlier: tuple[Segment, ...] = ()
         self._repeated: list[float] = []
-        self.begun = 0
-        """Step after which this start goes on."""
+        self.begun = 0  # step after which this start goes on
 
     @cached_property
     def _key(self) -> str:
         """Facts that must be equal here and where a checkpoint was saved."""
-        here, prepared = environment.describe(), self._request.prepared
+        here, request = environment.describe(), self._request
         same = [here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")]
-        return digest(
-            [*same, self._request.spec.model_dump(mode="json"), prepared.digests.model_dump(), self._group.world]
-        )
+        asked = [request.spec.model_dump(mode="json"), request.prepared.digests.model_dump()]
+        return digest([*same, *asked, self._group.world])
 
     def segments(self, steps: Sequence[Step]) -> tuple[Segment, ...]:
         """Return the parts of the run so far, whose steps are given."""
         own = Segment(
-            hosts=self._hosts,
-            started=self._started,
-            first=self.begun + 1,
-            last=len(steps),
+            hosts=self._hosts, started=self._started, first=self.begun + 1, last=len(steps),
             seconds=time.monotonic() - self._began,
             warmup_seconds=sum(step.seconds for step in steps[self.begun :] if step.again),
-            repeated_steps=len(self._repeated),
-            repeated_seconds=sum(self._repeated),
-        )
+            repeated_steps=len(self._repeated), repeated_seconds=sum(self._repeated),
+        )  # fmt: skip
         return (*self._earlier, own)
 
     def newest(self) -> State | None:
-        """Return the newest state of this run, here, that all ranks can read; None to begin anew.
-
-        Rank 0 cuts off the points behind it.
-        """
+        """Return the newest state here that all ranks can read, None to begin anew; rank 0 cuts off points behind."""
         found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
         steps = sorted(int(path.name) for path in found if path.name.isdecimal())
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
             state = self._all(partial(self._read, self._folder / str(step)))
             if state is not None:
-                self._go_on(step, state.shared)
+                self.begun = self._tried = step
+                self._earlier = tuple(Segment.model_validate(segment) for segment in state.shared["segments"])
+                if self._points:
+                    lost = self._points.cut(state.shared["points"])
+                    self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
+                    print(f"going on after step {step}; {len(self._repeated)} steps are done again")
                 return state
             if self._points:  # else it would count as the run's progress
                 remove(self._folder / str(step))
@@ -285,14 +254,6 @@ class Checkpoints:
             raise ValueError("it has more points than are there")
         return state
 
-    def _go_on(self, step: int, shared: dict[str, Any]) -> None:
-        self.begun = self._tried = step
-        self._earlier = tuple(Segment.model_validate(segment) for segment in shared["segments"])
-        if self._points:
-            lost = self._points.cut(shared["points"])
-            self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
-            print(f"going on after step {step}; {len(self._repeated)} steps are done again")
-
     def end_window(self, steps: Sequence[Step], training: Training) -> None:
         """Save the state after a window, the last of these steps, if it is time; raises Ended if a rank is to end."""
         limits, step = self._request.limits, len(steps)
@@ -302,14 +263,9 @@ class Checkpoints:
         if limits.checkpoint_steps is not None:
             due = step - self._tried >= limits.checkpoint_steps
         due, asked = self._group.gather(torch.tensor([due, ASKED.is_set()])).any(dim=0).tolist()
-        if due or asked:
-            self._save(steps, training)
-        if asked:
-            raise Ended
-
-    def _save(self, steps: Sequence[Step], training: Training) -> None:
-        began, step = time.monotonic(), len(steps)
-        fresh = self._folder / f"{step}.new"
+        if not (due or asked):
+            return
+        began, fresh = time.monotonic(), self._folder / f"{step}.new"
         heartbeat.beat(f"saving the state after step {step}")
         with heartbeat.busy():
             written = self._all(lambda: self._write(fresh, training.state(steps), steps))
@@ -320,6 +276,8 @@ class Checkpoints:
                     remove(fresh)
         self._tried, self._tried_at = step, time.monotonic()
         self._seconds = max(self._seconds, (self._tried_at - began) / SHARE)
+        if asked:
+            raise Ended
 
     def _write(self, folder: Path, state: State, steps: Sequence[Step]) -> bool:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from hpml_bench.plugins.group import Group, settle
@@ -20,15 +19,11 @@ TRIES = 10
 
 
 class CpuClock:
-    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
-
-    Before any `start`, the first lap begins when the clock is made. Read by perf_counter: on the CPU the work is done
-    when its call returns.
-    """
+    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device."""
 
     def __init__(self) -> None:
         self._laps: list[tuple[Any, Any]] = []
-        self.start()
+        self.start()  # before any other, the first lap begins when the clock is made
 
     def start(self) -> None:
         """Begin a lap here; the time before is in none."""
@@ -54,7 +49,7 @@ class CpuClock:
         """Return this moment by the clock and by `second_clock`."""
         for _ in range(TRIES):
             second = second_clock()
-            first = time.perf_counter()
+            first = time.perf_counter()  # on the CPU the work is done when its call returns
             if second_clock() - second < TOGETHER:  # else another process ran in between
                 break
         return first, second
@@ -145,13 +140,13 @@ class StepLog:
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
         gathered = self.group.gather(local).numpy()  # [world, steps, columns]
         slowest = step_seconds(gathered[:, :, 2])
-        steps = [self._step(gathered[:, row], float(seconds)) for row, seconds in enumerate(slowest)]
+        steps: list[Step] = []
+        for row, slow in enumerate(slowest):
+            loss, norm, own, lr, *counted, _ = gathered[:, row].T
+            self.steps += 1
+            mean, length, rate = float(loss.mean()), float(norm[0]), float(lr[0])
+            samples, real, padded, virtual = (int(column.sum()) for column in counted)
+            ranks = tuple(own.tolist())
+            steps.append(Step(self.steps, mean, length, rate, float(slow), ranks, samples, real, padded, virtual))
         steps[-1] = replace(steps[-1], second_clock=float(gathered[:, -1, -1].max()))
         return steps
-
-    def _step(self, ranks: np.ndarray, seconds: float) -> Step:
-        loss, norm, own, lr, *counted, _ = ranks.T
-        self.steps += 1
-        mean, length, rate = float(loss.mean()), float(norm[0]), float(lr[0])
-        samples, real, padded, virtual = (int(column.sum()) for column in counted)
-        return Step(self.steps, mean, length, rate, seconds, tuple(own.tolist()), samples, real, padded, virtual)

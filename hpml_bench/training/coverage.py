@@ -22,15 +22,19 @@ from hpml_bench.training import quantization
 from hpml_bench.training.model import describe_backbone
 from hpml_bench.training.quantization import weights_in
 
-WHOLE = 99.5
-"""Share, in percent, from which on nothing is said."""
+WHOLE = 99.5  # share, in percent, from which on nothing is said
 
 
 def coverage(encoder: nn.Module) -> dict[str, float]:
     """Return `adapted_percent` of a method of PEFT that acts on layers, `quantized_percent` of a quantised backbone."""
     base: Any = cast(Any, encoder).get_base_model() if isinstance(encoder, PeftModel) else encoder
     layers: list[Any] = [layer for layer in base.modules() if isinstance(layer, BaseTunerLayer)]
-    outside = {id(weight) for part in _outside(base, layers) for weight in part.parameters()}
+    # what doesn't count: embeddings, output layer, and what PEFT has added
+    added = [getattr(x, name, None) for x in layers for name in (*x.adapter_layer_names, *x.other_param_names)]
+    output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    parts = [part for part in (*added, output) if isinstance(part, nn.Module)]
+    parts += [part for part in base.modules() if isinstance(part, nn.Embedding)]
+    outside = {id(weight) for part in parts for weight in part.parameters()}
     body = {id(weight): weight for weight in base.parameters() if weight.ndim > 1 and id(weight) not in outside}
     # PEFT acts on the weight of a linear layer, or on one parameter of stacked experts
     acted_on = {id(getattr(x.get_base_layer(), getattr(x, "parameter_name", "weight"), None)) for x in layers}
@@ -39,14 +43,6 @@ def coverage(encoder: nn.Module) -> dict[str, float]:
     shares = {"adapted_percent": adapted if layers else [], "quantized_percent": quantized}
     total = sum(map(weights_in, body.values()))
     return {name: 100 * sum(map(weights_in, part)) / total for name, part in shares.items() if part}
-
-
-def _outside(base: Any, layers: list[Any]) -> list[nn.Module]:
-    """Return the parts of a backbone whose weights don't count: embeddings, output layer, and what PEFT has added."""
-    added = [getattr(x, name, None) for x in layers for name in (*x.adapter_layer_names, *x.other_param_names)]
-    kept = [part for part in base.modules() if isinstance(part, nn.Embedding)]
-    output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
-    return [part for part in (*kept, output, *added) if isinstance(part, nn.Module)]
 
 
 def notes(folder: Path, specs: Iterable[RunSpec]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,20 +39,13 @@ COLLECTIVE_TIMEOUT = timedelta(hours=1)  # others wait while rank 0 saves a larg
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 """Backends by the run's device. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in
 gloo it sleeps."""
-
 DROP_SECONDS = 0.02  # for which the interpreter's lock is released before a group is left: four switch intervals
 LENGTH = 256  # most bytes of a rank's text about its node
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
-"""Attributes in which torch keeps a module's hooks."""
 
 
 @contextmanager
 def process_group(settings: Settings) -> Iterator[Group]:
-    """Join the group that the launcher (ours or torchrun) described in the environment; leave it if the body succeeds.
-
-    After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
-    the error ends the process.
-    """
+    """Join the group that the launcher (ours, torchrun) described in the environment; leave it if the body succeeds."""
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     cuda = settings.device == "cuda"
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -69,6 +62,8 @@ def process_group(settings: Settings) -> Iterator[Group]:
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
+    # After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
+    # the error ends the process.
     # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
     time.sleep(DROP_SECONDS)
     dist.destroy_process_group()
@@ -141,30 +136,23 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     """Return the layout of the ranks over nodes; None where all are on one. All ranks call it."""
     if group.nodes == 1:
         return None
-    numbers, hosts = zip(
-        *(text.split("\t") for text in _gathered(group, f"{os.environ['GROUP_RANK']}\t{socket.gethostname()}")),
-        strict=True,
-    )
-    ranks = Counter(map(int, numbers))
-    first = [numbers.index(str(number)) for number in sorted(ranks)]
+    here = socket.gethostname()
+    texts = _gathered(group, f"{os.environ['GROUP_RANK']}\t{here}")
+    numbers, hosts = zip(*(text.split("\t") for text in texts), strict=True)
+    ranks = dict(sorted(Counter(map(int, numbers)).items()))
+    first = [numbers.index(str(number)) for number in ranks]
     names = tuple(hosts[rank] for rank in first)
-    between = network.interconnect(
-        [os.environ.get("MASTER_ADDR", ""), *(n for n in names if n != socket.gethostname())]
-    )
+    others = [name for name in names if name != here]
+    between = network.interconnect([os.environ.get("MASTER_ADDR", ""), *others])
     hardware = _gathered(group, digest([environment.hardware(), between], 12))
     per_node = tuple(hardware[rank] for rank in first)
-    return environment.NodeLayout(
-        hosts=names,
-        ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
-        interconnect=between,
-        unlike=() if len(set(per_node)) == 1 else per_node,
-    )
+    unlike = () if len(set(per_node)) == 1 else per_node
+    counts = tuple(ranks.values())
+    return environment.NodeLayout(hosts=names, ranks_per_node=counts, interconnect=between, unlike=unlike)
 
 
 def _gathered(group: Group, text: str) -> list[str]:
-    row = torch.zeros(LENGTH, dtype=torch.uint8)
-    own = list(text.encode()[:LENGTH])
-    row[: len(own)] = torch.tensor(own, dtype=torch.uint8)
+    row = torch.tensor([*text.encode()[:LENGTH].ljust(LENGTH, b"\0")], dtype=torch.uint8)
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 
@@ -205,12 +193,8 @@ def wrapping(sharding: str) -> Wrap:
 
 
 def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
-    return DistributedDataParallel(
-        model,
-        device_ids=[group.device.index] if group.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    own = [group.device.index] if group.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def fsdp(model: TaskModel, group: Group) -> Alone:
@@ -244,12 +228,8 @@ def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
     """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
     parts = {number: {*block.modules()} for number, block in enumerate(found)}
     parts[-1] = {*model.modules()}.difference(*parts.values())
-    uses = Counter(weight for part in parts.values() for weight in {*_weights(part)})
-    return max(uses.values()) > 1
-
-
-def _weights(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
-    return (weight for module in modules for weight in module.parameters(recurse=False))
+    own = ({weight for module in part for weight in module.parameters(recurse=False)} for part in parts.values())
+    return max(Counter(weight for weights in own for weight in weights).values()) > 1
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -346,23 +326,23 @@ def end_sharding(model: nn.Module) -> None:
 
 @contextmanager
 def _without_fsdp(model: nn.Module) -> Iterator[None]:
-    kept = [(hooks, dict(hooks)) for hooks in _hooks(model)]
-    _forget_fsdp(model)
+    kept = _forget_fsdp(model)
     yield
     for hooks, before in kept:
         hooks.clear()
         hooks.update(before)
 
 
-def _forget_fsdp(model: nn.Module) -> None:
-    for hooks in _hooks(model):
-        modules = {key: getattr(getattr(hook, "hook", hook), "__module__", None) for key, hook in hooks.items()}
-        for key in [key for key, module in modules.items() if "_fully_shard" in str(module)]:
-            del hooks[key]
-
-
-def _hooks(model: nn.Module) -> Iterator[dict[int, Any]]:
-    return (vars(module)[name] for module in model.modules() for name in HOOKS)
+def _forget_fsdp(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, Any]]]:
+    """Remove FSDP's hooks from a model; return torch's dicts of hooks, each with what it held."""
+    kept = []
+    names = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+    for hooks in (vars(module)[name] for module in model.modules() for name in names):
+        kept.append((hooks, dict(hooks)))
+        for key, hook in kept[-1][1].items():
+            if "_fully_shard" in str(getattr(getattr(hook, "hook", hook), "__module__", None)):
+                del hooks[key]
+    return kept
 
 
 def _parts(model: nn.Module) -> list[Any]:
@@ -375,11 +355,9 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
-    """Scale gradients to a norm of at most `most` and return that before: torch's `clip_grad_norm_`, also over parts.
-
-    Parts are added up here: DTensor's operators would take a collective for each parameter. And gradients in bfloat16,
-    whose norm would be in that type.
-    """
+    """Scale gradients to a norm of at most `most`, return that before: torch's `clip_grad_norm_`, also over parts."""
+    # parts are added up here: DTensor's operators would take a collective for each parameter; and gradients in
+    # bfloat16, whose norm would be in that type
     is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     if not is_part and all(part.dtype == torch.float32 for part in parts):

@@ -28,22 +28,14 @@ from hpml_bench.training.generation import answer_all, choose, rehearse_answers,
 from hpml_bench.training.kernels import autocast
 
 OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
-
-A language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000.
-"""
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
+language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 
 
 def evaluate(
-    model: TaskModel,
-    task: Task,
-    rows: Rows,
-    settings: Settings,
-    group: Group,
-    phase: str,
-    step: int,
+    model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str, step: int,
     generator: Generator | None = None,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
@@ -56,15 +48,15 @@ def evaluate(
             found = choose(model, task, rows, settings, group, most_targets(model))
     answering = seconds_since(began, group) if found else None
     model.train()
+    texts = None
+    if rows.has("expected"):
+        question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
+        texts = TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
     predictions = Predictions(
-        index=np.arange(len(rows)),
-        reference=rows.references,
-        prediction=rows.answers(gathered[:, 2:]),
+        index=np.arange(len(rows)), reference=rows.references, prediction=rows.answers(gathered[:, 2:]),
         probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
-        loss=gathered[:, 1],
-        texts=_texts(rows, found) if rows.has("expected") else None,
-        group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
-    )
+        loss=gathered[:, 1], texts=texts, group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
+    )  # fmt: skip
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
 
 
@@ -112,19 +104,12 @@ def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str)
 
 
 def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
-    """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call.
-
-    On a GPU the first pass of a length selects kernels and allocates memory. One autocast is around all calls: casts of
-    trained weights are cached, as in a server.
-    """
+    """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call."""
+    # on a GPU the first pass of a length selects kernels and allocates memory; one autocast is around all calls: casts
+    # of trained weights are cached, as in a server
     model.eval()
     with torch.no_grad(), autocast(run.settings, cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
-
-
-def _texts(rows: Rows, found: dict[str, Any]) -> TextAnswers:
-    question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
-    return TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
 
 
 @torch.no_grad()

@@ -31,12 +31,9 @@ from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
-"""Distance of the two largest logits below which rounding may decide between their tokens, in float32.
-
-In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
-"""
+"""Distance of the two largest logits below which rounding may decide between their tokens, in float32. In half
+precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16."""
 SHRINK = 0.5  # share of unfinished rows in a batch at or below which the finished ones leave it
-
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
 EXACT, ROUNDED = 0.01, 0.35
@@ -66,14 +63,10 @@ class GeneratedText:
 def answer_all(
     model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str
 ) -> tuple[dict[str, Any], float]:
-    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds.
-
-    Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
-    each token from then on (`model.caches`).
-    """
+    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds."""
     shape = (math.ceil(len(rows) / group.world), 4 + generator.decoding.max_new_tokens)
     local = torch.full(shape, -1, dtype=torch.int64)
-    if not model.cache_checked:
+    if not model.cache_checked:  # where the cache is wrong on a rank, all read whole texts for each token
         holds = _cache_holds(model, next(_batches(rows, generator, group), None), generator, group.device)
         model.caches = bool(group.gather(torch.tensor(holds)).all())
         model.cache_checked = True
@@ -124,12 +117,10 @@ def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[l
 def _cache_holds(
     model: LanguageModel, batch: tuple[list[int], list[list[int]]] | None, generator: Generator, device: torch.device
 ) -> bool:
-    """Return whether a model gives the same logits from its cache as from reading the whole texts.
-
-    Compared on prompts from the longest to the shortest of a batch, over the first tokens of a greedy answer.
-    """
+    """Return whether a model gives the same logits from its cache as from reading the whole texts."""
     if batch is None:
         return True
+    # over the first tokens of greedy answers to prompts from the longest to the shortest of a batch
     places = np.linspace(0, len(batch[1]) - 1, min(CHECKED_ROWS, len(batch[1]))).round().astype(int)
     prompts = [batch[1][place] for place in places]
     heartbeat.beat("checking the cache against reading anew")
@@ -150,11 +141,9 @@ def _cache_holds(
 
 @torch.no_grad()
 def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
-    """Read this rank's largest batch of prompts with answers of full length: the last token by itself.
-
-    The cache is then as large as it gets. The answers' other tokens are made up and read at once, which takes a little
-    more memory than one after another.
-    """
+    """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
+    # the cache is then as large as it gets; the answers' other tokens are made up and read at once, which takes a bit
+    # more memory than one after another
     batch = next(_batches(rows, generator, group), None)
     if batch is None:
         return
@@ -172,13 +161,9 @@ def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, gro
 
 @torch.no_grad()
 def generate(
-    model: LanguageModel,
-    prompts: list[list[int]],
-    generator: Generator,
-    device: torch.device,
-    numbers: list[int],
+    model: LanguageModel, prompts: list[list[int]], generator: Generator, device: torch.device, numbers: list[int],
     progress: str = "answering",
-) -> list[GeneratedText]:
+) -> list[GeneratedText]:  # fmt: skip
     """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
     answers = [GeneratedText([]) for _ in prompts]
     draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
@@ -187,15 +172,23 @@ def generate(
     unfinished = set(active)
     room = _positions(model) + 1  # the last token of an answer isn't read any more
     most = [int(min(generator.decoding.max_new_tokens, room - place)) for place in state.positions.tolist()]
+    greedy, stops = generator.decoding.temperature == 0, generator.decoding.stop
     for made in range(1, max(most) + 1):
         logits = state.logits.float()
         top = logits.topk(2, dim=-1)
-        greedy = generator.decoding.temperature == 0
         chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
         step = (top.values[:, 0].abs() * torch.finfo(state.logits.dtype).eps).clamp(min=NEAR)
         near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # sampling has no ties
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
-            if row in unfinished and _finished(answers[row], token, close, most[row], generator):
+            if row not in unfinished:
+                continue
+            answer = answers[row]
+            answer.tokens.append(token)
+            answer.near_tie |= close
+            if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
+                unfinished.remove(row)
+            elif len(answer.tokens) >= most[row]:
+                answer.cut = True
                 unfinished.remove(row)
         if not unfinished:
             break
@@ -213,33 +206,19 @@ def _positions(model: LanguageModel) -> float:
     return getattr(config, "max_position_embeddings", None) or math.inf
 
 
-def _finished(answer: GeneratedText, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
-    """Append a token to an answer of at most `most`, and return whether it was the last."""
-    answer.tokens.append(token)
-    answer.near_tie |= near_tie
-    stops = generator.decoding.stop
-    if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
-        return True
-    answer.cut = len(answer.tokens) >= most
-    return answer.cut
-
-
 def _read(model: LanguageModel, prompts: list[list[int]], pad_id: int, device: torch.device) -> State:
     ids, mask = pad([torch.tensor(row, dtype=torch.int64) for row in prompts], pad_id, "left")
     return model.read(ids.to(device), mask.to(device))
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
-    """Return a token for each row, drawn by the row's own random numbers, which are the host's.
-
-    Probabilities are cumulated in the vocabulary's order: sorted by size, rounding could swap neighbours and the draw.
-    """
+    """Return a token for each row, drawn by the row's own random numbers, which are the host's."""
     chances = (logits / generator.decoding.temperature).softmax(dim=-1).double()
     if generator.decoding.top_p < 1:
         ordered, places = chances.sort(dim=-1, descending=True, stable=True)
         kept = ordered.cumsum(dim=-1) - ordered < generator.decoding.top_p
         chances = chances * torch.zeros_like(kept).scatter(1, places, kept)
-    below = chances.cumsum(dim=-1)
+    below = chances.cumsum(dim=-1)  # in the vocabulary's order: by size, rounding could swap neighbours and the draw
     uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
     reached = uniform.to(logits.device, non_blocking=True) * below[:, -1]
     return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)

@@ -8,9 +8,6 @@ weights under autocast).
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,16 +77,9 @@ def _threshold(p: float) -> int:
 
 
 def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
+    scaling: float | None = None, is_causal: bool | None = None, **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
     """Attend as torch's scaled_dot_product_attention; on a CPU with dropout, for which that has no kernel, written out.
 
     Query [B, H, L, D]; key and value [B, G, L, D] with H a multiple of G; mask [B or 1, 1, L, L] (True: attend) or
@@ -100,9 +90,14 @@ def attention(
     if dropout == 0 or query.device.type != "cpu":
         options |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         attending: Any = module
-        if groups > 1 and attention_mask is None and query.device.type == "cuda" and not flash_takes(query):
-            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-            attending = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+        if groups > 1 and attention_mask is None and query.device.type == "cuda":
+            # no kernel but flash attention, which takes half precision from capability 8.0 on, and torch's slowest has
+            # groups of heads that share keys (pytorch/pytorch#181528)
+            kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+            half = kind in {torch.bfloat16, torch.float16}
+            if not half or torch.cuda.get_device_capability(query.device) < (8, 0):
+                key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+                attending = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
         output, _ = sdpa_attention_forward(attending, query, key, value, attention_mask, **options)
         return output, None
     if groups > 1:
@@ -119,36 +114,17 @@ def attention(
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-def flash_takes(query: Tensor) -> bool:
-    """Return whether torch's flash attention takes a query on a GPU: in half precision, from capability 8.0 on.
-
-    No other kernel of torch's but the slowest has groups of heads that share keys (pytorch/pytorch#181528).
-    """
-    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
-    return kind in {torch.bfloat16, torch.float16} and torch.cuda.get_device_capability(query.device) >= (8, 0)
-
-
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, masking_utils.sdpa_mask)
 masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds several texts; looking waits for the device
 
 
-def dispatches(kind: type) -> bool:
-    """Return whether a model's code looks up its attention by name, and tests for no particular name."""
-    source = inspect.getsource(sys.modules[kind.__module__])
-    # GPT-2 before transformers 5.2, for cross-attention only
-    source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
-    tests_name = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
-    return "ALL_ATTENTION_FUNCTIONS" in source and not tests_name
-
-
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
-    That halves their memory and saves the cast per step. On a CPU the results are the same bit for bit, as long as
-    nothing but the layers' own forward passes reads the weights. An adapter's frozen ones, such as MiCA's, stay as
-    they are: PEFT multiplies them with trained ones when it merges.
+    On a CPU the results are the same bit for bit, as long as nothing but the layers' own forward passes reads them.
     """
+    # an adapter's frozen ones, such as MiCA's, stay as they are: PEFT multiplies them with trained ones when it merges
     tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]
     parts = [getattr(tuner, name) for tuner in tuners for name in tuner.adapter_layer_names]
     of_adapters = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
@@ -157,24 +133,11 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
             weight.data = weight.data.to(torch.bfloat16)
 
 
-def store_trained_as_bf16(encoder: nn.Module) -> None:
-    """Store trained matrices in bfloat16, and with them their gradients; vectors, such as norms' weights, take little.
-
-    Those meet float32 inputs on a CPU, whose autocast leaves norms alone.
-    """
-    for parameter in encoder.parameters():
-        if parameter.requires_grad and parameter.dtype == torch.float32 and parameter.ndim > 1:
-            parameter.data = parameter.data.to(torch.bfloat16)
-
-
 def linear_weights(model: nn.Module) -> list[nn.Parameter]:
-    """Return the weights and biases of linear layers, which autocast casts in every step.
-
-    Without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows.
-    """
-    shared = {
-        id(weight) for layer in model.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()
-    }
+    """Return the weights and biases of linear layers, which autocast casts in every step."""
+    # without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows
+    embeddings = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
+    shared = {id(weight) for layer in embeddings for weight in layer.parameters()}
     linear = (layer for layer in model.modules() if type(layer) in {nn.Linear, Conv1D})
     return [weight for layer in linear for weight in layer.parameters(recurse=False) if id(weight) not in shared]
 
@@ -183,12 +146,10 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def autocast(settings: Settings, *, cached: bool | None = None) -> AbstractContextManager[object]:
-    """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end.
-
-    By default they are unless weights are sharded: a kept cast would leave a block's whole after its pass.
-    """
+    """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end."""
     if settings.precision not in AUTOCAST:
         return nullcontext()
+    # by default they are unless weights are sharded: a kept cast would leave a block's whole after its pass
     cached = not is_sharded(settings) if cached is None else cached
     return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision], cache_enabled=cached)
 
@@ -211,11 +172,9 @@ def set_float32_products(settings: Settings) -> None:
 
 
 def leave_out_cudnn_attention() -> None:
-    """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on.
-
-    With a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it plans for half a second at every
-    new shape (modelscope/FunASR#3704), which would be part of the times of steps and of generated tokens.
-    """
+    """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on."""
+    # with a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it plans for half a second at every
+    # new shape (modelscope/FunASR#3704), which would be part of the times of steps and of generated tokens
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -273,7 +232,11 @@ class Casts:
         trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
         linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
         self.layers = [*linear] if self.dtype else []
-        self.groups = _grouped([*trained.values()]) if self.layers and trained else []
+        self.groups: list[list[nn.Parameter]] = []
+        for weight in trained.values() if self.layers else ():
+            if not self.groups or sum(of.nbytes for of in self.groups[-1]) >= GROUP_BYTES:
+                self.groups.append([])
+            self.groups[-1].append(weight)
         self._input: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         """The last that was cast, its version, and its copy; an input kept alive would keep a block's activations."""
 
@@ -301,28 +264,14 @@ class Casts:
         weight, bias = (copies.get(id(of), of) for of in (parameters.get("weight"), parameters.get("bias")))
         if weight is None or not torch.is_autocast_enabled(x.device.type):
             return own(x)
-        x = self._cast(x)
+        if x.dtype == torch.float32:
+            # an input of the layer before is not cast again, as of queries and keys
+            if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
+                self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
+            x = cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
         if type(layer) is not Conv1D or bias is None:
             return nn.functional.linear(x, weight, bias)
         return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
-    def _cast(self, x: Tensor) -> Tensor:
-        """Return an input in half precision: that of the layer before is not cast again, as of queries and keys."""
-        if x.dtype != torch.float32:
-            return x
-        if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
-            self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
-        return cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
-
     def _forget(self, _: weakref.ref[Tensor]) -> None:
         self._input = None
-
-
-def _grouped(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return weights in groups of `GROUP_BYTES` at least, but for the last."""
-    groups: list[list[nn.Parameter]] = [[]]
-    for weight in weights:
-        if sum(of.nbytes for of in groups[-1]) >= GROUP_BYTES:
-            groups.append([])
-        groups[-1].append(weight)
-    return groups

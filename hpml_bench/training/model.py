@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -12,19 +14,8 @@ from unittest import mock
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    MODEL_MAPPING,
-)
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from hpml_bench.data.sources import weight_types
@@ -43,15 +34,13 @@ from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
 
 KINDS: dict[str, tuple[Any, Any]] = {
-    "encoder": (MODEL_MAPPING, AutoModel),
-    "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+    "encoder": (modeling_auto.MODEL_MAPPING, modeling_auto.AutoModel),
+    "language_model": (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING, modeling_auto.AutoModelForCausalLM),
 }
 """Kinds of models: the classes by configuration, and the class that loads them."""
-
 ModelKind = Literal["encoder", "language_model"]
 Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
 """Loading of a backbone of a kind from a folder, in the type of the settings, to a device."""
-
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 NOT_CHECKPOINTED = dict.fromkeys(
@@ -59,33 +48,28 @@ NOT_CHECKPOINTED = dict.fromkeys(
 )
 """PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) breaks, and why (huggingface/peft#869);
 PEFT says so itself."""
-
 NOT_SHARDED = {
     "CPT": "it changes its prompt's weights in each pass, which only a whole copy shows",
     "OSF": "it projects gradients in hooks on whole weights",
     "SHADOW": "its second model shares weights with the first one's blocks",
 }
 """PEFT's types that FSDP breaks, and why."""
-
 NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
 """PEFT's types whose trained weights can't be bfloat16, and why."""
 
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
-    """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway.
-
-    Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
-    and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
-    """
+    """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway."""
+    # Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
+    # and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
     floats = settings.weights == "float32" and quantization_of(method, settings) is None
     if settings.precision != "bf16" or not floats or not method.built_by_shape:
         return False
     with suppress(UserError):
         return {*weight_types(folder)} == {"BF16"}
     with suppress(Exception):  # a broken configuration can raise anything; loading names it
-        return bool(
-            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype == torch.bfloat16
-        )
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return bool(config.dtype == torch.bfloat16)
     return False
 
 
@@ -107,28 +91,20 @@ def _linear_layers_as_bf16() -> Iterator[None]:
 
 
 def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
-    """Return whether weights take so much of the host's memory that a machine's ranks load them one after another.
-
-    While loading, a rank takes more memory than afterwards. Small weights are loaded sooner by all ranks at once, and
-    so are those that go straight from the mapped file to a GPU, in half precision.
-    """
+    """Return whether weights take so much of the host's memory that a machine's ranks load them one after another."""
+    # while loading, a rank takes more memory than afterwards; small weights are loaded sooner by all ranks at once, and
+    # so are those that go straight from the mapped file to a GPU, in half precision
     if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
 
 
 def build_model(
-    folder: Path,
-    spec: RunSpec,
-    method: Method,
-    task: Task,
-    look: Callable[[PreTrainedModel], None] | None = None,
+    folder: Path, spec: RunSpec, method: Method, task: Task, look: Callable[[PreTrainedModel], None] | None = None,
     device: torch.device = CPU,
     loading: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - reusable
-    load: Load | None = None,
-    *,
-    half: bool = False,
-) -> TaskModel:
+    load: Load | None = None, *, half: bool = False,
+) -> TaskModel:  # fmt: skip
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
@@ -240,15 +216,9 @@ def load_backbone(
         extra |= quantization.loading_options(settings, device, described)
     try:
         model, report = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=WEIGHTS[settings.weights],
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **extra,
-        )
+            folder, config=config, dtype=WEIGHTS[settings.weights], use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, **extra,
+        )  # fmt: skip
     except Exception as error:  # the libraries raise kinds of their own
         if of_machine(error):
             raise
@@ -262,10 +232,7 @@ def load_backbone(
 
 
 def describe_backbone(
-    folder: Path,
-    settings: Settings,
-    kind_of_model: ModelKind = "encoder",
-    change: Callable[[PretrainedConfig], None] | None = None,
+    folder: Path, settings: Settings, kind_of_model: ModelKind, change: Callable[[PretrainedConfig], None] | None = None
 ) -> PreTrainedModel:
     """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
 
@@ -285,26 +252,30 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
     logging.set_verbosity_error()  # missing weights, of which it warns, are checked by `load_backbone`
     config, kind, auto = _read_config(folder, kind_of_model)
     _adjust(config, settings.dropout)
-    # BERT's pooler would be trained by `full` and never get a gradient.
-    extra: dict[str, Any] = (
-        {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
-    )
+    extra: dict[str, Any] = {}
+    if "add_pooling_layer" in inspect.signature(kind).parameters:
+        extra["add_pooling_layer"] = False  # BERT's pooler would be trained by `full` and never get a gradient
     if getattr(kind, "_supports_sdpa", False):
-        extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
+        # ours where the model's code looks up its attention by name, and tests for no particular name, as GPT-2's did
+        # before transformers 5.2 for cross-attention only
+        source = inspect.getsource(sys.modules[kind.__module__])
+        source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
+        tests_name = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
+        by_name = "ALL_ATTENTION_FUNCTIONS" in source and not tests_name
+        extra["attn_implementation"] = kernels.ATTENTION if by_name else "sdpa"
     return config, auto, extra
 
 
 def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel], Any]:
-    """Return a configuration, the model's class, and transformers' class that loads it.
-
-    A language model may be one of text and images, of which the text model is trained.
-    """
+    """Return a configuration, the model's class, and transformers' class that loads it."""
     mapping, auto = KINDS[kind_of_model]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if kind_of_model == "language_model" and type(config) not in mapping:
-            mapping, auto = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText
-        if type(config) in MODEL_MAPPING and type(config) not in mapping:
+            # one of text and images, of which the text model is trained
+            mapping = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+            auto = modeling_auto.AutoModelForImageTextToText
+        if type(config) in modeling_auto.MODEL_MAPPING and type(config) not in mapping:
             raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
         kind = mapping[type(config)]
     except UserError as error:

@@ -16,8 +16,6 @@ from hpml_bench.training.trial import kept_generators
 
 STEPPED_TOGETHER = 1 << 24
 """Most values of weights in bfloat16 of which float32 copies are made at a time; those of one weight may be more."""
-Pairs = list[tuple[nn.Parameter, nn.Parameter]]
-"""Weights, each with its float32 copy."""
 
 
 def make_optimizer(
@@ -35,10 +33,8 @@ def make_optimizer(
     weights = parameters_in(groups)
     copies = [nn.Parameter(_nothing_like(weight)) for weight in weights]
     of = dict(zip(map(id, weights), copies, strict=True))
-    made = chosen.make(
-        [group | {"params": [of[id(weight)] for weight in group["params"]]} for group in groups], settings
-    )
-    return Rounded(made, weights, copies, seed)
+    of_copies = [group | {"params": [of[id(weight)] for weight in group["params"]]} for group in groups]
+    return Rounded(chosen.make(of_copies, settings), weights, copies, seed)
 
 
 def parameters_in(groups: Groups) -> list[nn.Parameter]:
@@ -53,10 +49,7 @@ def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
 
 
 class Combined(torch.optim.Optimizer):
-    """Optimizer made of several, which share its parameter groups and state.
-
-    A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
-    """
+    """Optimizer made of several, which share its parameter groups and state."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
@@ -65,6 +58,7 @@ class Combined(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
+        # a schedule changes the groups' rates, and `load_state_dict` replaces groups and state: the parts see both
         groups = iter(self.param_groups)
         for part, size in zip(self.parts, self._sizes, strict=True):
             part.state = self.state
@@ -109,15 +103,15 @@ class Rounded(Combined):
                 reached = reached[together:]
         first["rounded"] += 1
 
-    def _step_on(self, part: Pairs) -> None:
+    def _step_on(self, part: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Step on weights, each with its copy, whose values and gradients are gone when this returns."""
         weights: list[Tensor] = [weight for weight, _ in part]
         values, gradients = _as_float32(weights), _as_float32([cast(Tensor, weight.grad) for weight in weights])
         for (_, copy), value, gradient in zip(part, values, gradients, strict=True):
             copy.data, copy.grad = value, gradient
         super().step()
-        torch._foreach_copy_(
-            weights, [rounded(copy) if weight.dtype == torch.bfloat16 else copy for weight, copy in part]
-        )
+        stepped = [rounded(copy) if weight.dtype == torch.bfloat16 else copy for weight, copy in part]
+        torch._foreach_copy_(weights, stepped)
         for weight, copy in part:
             copy.data, copy.grad = _nothing_like(weight), None
 
@@ -130,7 +124,6 @@ class Rounded(Combined):
             self.state, self.param_groups = self.parts[0].state, self.parts[0].param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients of the weights."""
         for weight in self.weights:
             weight.grad = None if set_to_none or weight.grad is None else weight.grad.zero_()
 
@@ -147,11 +140,9 @@ def _nothing_like(weight: Tensor) -> Tensor:
 
 
 def rounded(values: Tensor) -> Tensor:
-    """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance.
-
-    bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off. The bits of a
-    GPU's NaN, 0x7FFFFFFF, would become those of 0: adding 0 times the values keeps it.
-    """
+    """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance."""
+    # bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off; the bits of a
+    # GPU's NaN, 0x7FFFFFFF, would become those of 0: adding 0 times the values keeps it
     bits = torch.randint(2**16, values.shape, dtype=torch.int32, device=values.device)
     cut = bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32)
     return cut.add_(values, alpha=0).to(torch.bfloat16)
@@ -166,14 +157,9 @@ class LionSteps(torch.optim.Optimizer):
         m <- beta2 m + (1 - beta2) g
     """
 
-    def __init__(
-        self,
-        params: Iterable[dict[str, Any]],
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[dict[str, Any]], betas: tuple[float, float], weight_decay: float) -> None:
+        """Take groups of parameters, each with its rate `lr`."""
+        super().__init__(params, {"betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before

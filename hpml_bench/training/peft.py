@@ -26,7 +26,13 @@ STEPS_UNKNOWN = 10**9  # AdaLoRA's `total_step` until `before_train` sets it
 
 def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     """Return PEFT's model for a type, with the options given and our defaults for the others."""
-    replace_conv1d(backbone)
+    for name, layer in list(backbone.named_modules()):
+        if type(layer).__name__ == "Conv1D":  # GPT-2's: most types know linear layers alone
+            linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
+            linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous())
+            linear.bias = layer.bias
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, linear)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
     if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
@@ -53,15 +59,11 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
         raise Unsupported("PEFT knows no dropout for updates of experts that are stacked; set dropout: 0, or a target")
     passed = passed_over(backbone)
     config = LoraConfig(
-        task_type=task_type(backbone),
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=target,
-        target_parameters=experts or None,
+        task_type=task_type(backbone), r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout,
+        target_modules=target, target_parameters=experts or None,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
         exclude_modules=_pattern([*unread_parts(backbone), *(passed if everywhere else [])]),
-    )
+    )  # fmt: skip
     model = get_peft_model(backbone, config)
     for name in passed:
         if isinstance(backbone.get_submodule(name), BaseTunerLayer):
@@ -70,11 +72,9 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
 
 
 def stacked_experts(backbone: Any) -> list[str]:
-    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts.
-
-    They are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
-    linear layers before transformers 5.
-    """
+    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts."""
+    # they are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
+    # linear layers before transformers 5
     unread = _pattern(unread_parts(backbone)) or "(?!)"
     return [
         f"{name}.{key}"
@@ -127,12 +127,8 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     smallest = min(shapes, key=math.prod)
     norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
     blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
-    common = {
-        "task_type": task_type(backbone),
-        "target_modules": "all-linear",
-        "exclude_modules": unread,
-        "num_virtual_tokens": TOKENS,
-    }
+    common: dict[str, Any] = {"task_type": task_type(backbone), "num_virtual_tokens": TOKENS}
+    common |= {"target_modules": "all-linear", "exclude_modules": unread}
     special: dict[str, dict[str, Any]] = {
         "ADALORA": {"total_step": STEPS_UNKNOWN},
         "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},
@@ -160,17 +156,6 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
 def _pattern(parts: list[str]) -> str | None:
     """Return a regular expression for the names of some parts of a model and of all within them; None for no parts."""
     return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
-
-
-def replace_conv1d(backbone: Any) -> None:
-    """Replace GPT-2's Conv1D layers by linear ones of the same function, the only layers that most types know."""
-    for name, layer in list(backbone.named_modules()):
-        if type(layer).__name__ == "Conv1D":
-            linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
-            linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous())
-            linear.bias = layer.bias
-            parent, _, child = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), child, linear)
 
 
 def start_eva(model: Any, batches: list[Any]) -> None:

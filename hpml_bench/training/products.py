@@ -52,12 +52,9 @@ def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
 
 
 def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
-    """Return the operations per second of CPU time of one thread's products in fp32 and bf16.
-
-    CPU time leaves out what other processes take, so that it says what a free machine can do.
-    """
+    """Return the operations per second of CPU time of one thread's products in fp32 and bf16."""
     rows, inner, columns = shape
-    found = measure(shape, 1, time.thread_time)
+    found = measure(shape, 1, time.thread_time)  # without what other processes take: what a free machine can do
     fp32, bf16 = (2 * rows * inner * columns / each for each in (found.fp32_seconds, found.bf16_seconds))
     return fp32, bf16
 

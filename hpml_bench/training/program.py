@@ -37,15 +37,11 @@ LAUNCH = re.compile(
 """Variables by which our ranks meet, for one of which a program would take itself; and the fork server's, with which a
 script would import nothing from its own folder."""
 TAIL = 600  # characters of a log's last lines in an error
-
 Form = Literal["messages", "sharegpt"]
 
 
 def write_files(request: RunRequest, folder: Path, form: Form) -> dict[str, str]:
-    """Write what a program reads into a folder; return its paths and numbers by the placeholders of a command.
-
-    The model's folder links to the backbone's files, and has the task's chat template.
-    """
+    """Write what a program reads into a folder; return its paths and numbers by the placeholders of a command."""
     spec, prepared = request.spec, request.prepared
     rows = {"train": training_rows(prepared, spec.settings, spec.seed)}
     rows["validation"] = Rows(Path(prepared.data) / "validation", prepared.pad_id)
@@ -55,7 +51,7 @@ def write_files(request: RunRequest, folder: Path, form: Form) -> dict[str, str]
         (folder / name).mkdir(parents=True)
         values[name] = str(folder / name)
     task = make_task(spec.settings.task, prepared.label_names, prepared.facts)
-    save_tokenizer(spec, prepared, task, folder / "model")
+    save_tokenizer(spec, prepared, task, folder / "model")  # with the task's chat template
     for file in Path(prepared.backbone).iterdir():
         if not (folder / "model" / file.name).exists():
             (folder / "model" / file.name).symlink_to(file.resolve())
@@ -67,10 +63,7 @@ def write_files(request: RunRequest, folder: Path, form: Form) -> dict[str, str]
 
 
 def as_line(turns: str, form: Form) -> dict[str, Any]:
-    """Return a prepared row's conversation as TRL reads it (`messages`) or as ShareGPT has it (`conversations`).
-
-    A turn that is not learnt has `weight: 0`.
-    """
+    """Return a prepared row's conversation as TRL reads it (`messages`) or as ShareGPT has it (`conversations`)."""
     roles, contents, weights, fields, tools = json.loads(turns)
     found: list[dict[str, Any]] = []
     for place, (role, content) in enumerate(zip(roles, contents, strict=True)):
@@ -78,7 +71,7 @@ def as_line(turns: str, form: Form) -> dict[str, Any]:
         if form == "sharegpt":
             turn = {"from": SHAREGPT.get(role, role), "value": content}
         more = json.loads(fields[place]) if fields and fields[place] else {}
-        found.append(turn | more | ({"weight": 0} if weights and not weights[place] else {}))
+        found.append(turn | more | ({"weight": 0} if weights and not weights[place] else {}))  # 0: not learnt
     line = {"conversations" if form == "sharegpt" else "messages": found}
     return line | ({"tools": json.loads(tools)} if tools else {})
 

@@ -47,12 +47,10 @@ def loading_options(settings: Settings, device: torch.device, model: PreTrainedM
     else:
         dtype = chosen.compute_dtype
         config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            llm_int8_skip_modules=skipped,
-            bnb_4bit_quant_type=chosen.name,
+            load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
             bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
-        )
+        )  # fmt: skip
     return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
 
 
@@ -67,11 +65,9 @@ def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
-    """Freeze a quantised model, in place, and make it ready for training; leave any other as it is.
-
-    As PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and
-    for inputs, which need no gradient: only re-entrant gradient checkpointing requires one.
-    """
+    """Freeze a quantised model, in place, and make it ready for training; leave any other as it is."""
+    # as PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and for
+    # inputs, which need no gradient: only re-entrant gradient checkpointing requires one
     if not is_quantized(model):
         return model
     model.requires_grad_(False)
@@ -102,37 +98,27 @@ def weights_in(parameter: nn.Parameter) -> int:
 
 def frozen_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's frozen weights as they are stored, with the scales of quantised ones."""
-    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-    scales = [part for layer in model.modules() for part in _scales(layer)]
-    return sum(part.nbytes for part in [*frozen, *scales])
-
-
-def _scales(layer: nn.Module) -> list[Tensor]:
-    """Return the tensors beside a layer's quantised weight that dequantise it: scales, and tables of levels."""
-    if not _is_quantized(layer):
-        return []
-    weight = cast(Any, layer.weight)
-    if type(weight).__name__ == "Int8Params":
-        return [cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB]
-    states = [weight.quant_state, weight.quant_state.state2]
-    tensors = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
-    return [part for part in tensors if part is not None]
+    parts: list[Tensor | None] = [weight for weight in model.parameters() if not weight.requires_grad]
+    for layer in filter(_is_quantized, model.modules()):
+        weight = cast(Any, layer.weight)
+        if type(weight).__name__ == "Int8Params":
+            parts.append(cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB)
+        else:  # scales, and tables of levels
+            states = [weight.quant_state, weight.quant_state.state2]
+            parts += [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 @contextmanager
 def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
-    """Let the body compute as if the method were folded into the dequantised weights; yield False if that can't be.
-
-    A layer's weight is dequantised and the method's update added when the layer is called, so that no more than one is
-    in memory as floats.
-    """
+    """Let the body compute as if the method were folded into the dequantised weights; yield False if that can't be."""
     layers = [layer for layer in encoder.modules() if _is_quantized(_base(layer))]
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
     biased = any(any(getattr(layer, "lora_bias", {}).values()) for layer in adapted)
     if not adapted or biased or any(not hasattr(layer, "get_delta_weight") for layer in adapted):
         yield False
         return
-    for layer in layers:
+    for layer in layers:  # dequantised when it is called, so that no more than one is in memory as floats
         layer.forward = partial(_forward_in_floats, layer)
     try:
         yield True

@@ -43,15 +43,13 @@ def _config(saved: Saved) -> dict[str, Any]:
 @torch.no_grad()
 def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]]) -> Iterator[Any]:
     texts = [text if isinstance(text, str) else text[0] for text in given]
-    pairs = {PAIR: [text[1] for text in given if not isinstance(text, str)]}
-    if len(pairs[PAIR]) not in (0, len(texts)):
+    pairs = [text[1] for text in given if not isinstance(text, str)]
+    if len(pairs) not in (0, len(texts)):
         raise UserError("give texts, or pairs of texts, not both")
     words = [text.split() for text in texts]
-    blank = [0] * len(texts)
-    tags = [[0] * len(row) for row in words]
-    rows = saved.task.encode(
-        {"text": texts, "label": blank, "words": words, "tags": tags, **(pairs if pairs[PAIR] else {})}, encoder
-    )
+    data: dict[str, list[Any]] = {"text": texts, "label": [0] * len(texts), "words": words}
+    data |= {"tags": [[0] * len(row) for row in words]} | ({PAIR: pairs} if pairs else {})
+    rows = saved.task.encode(data, encoder)
     ids, mask = pad([torch.tensor(row) for row in rows["input_ids"]])
     labels = [torch.tensor(label) for label in rows["label"]]
     more = {name: pad([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
@@ -77,8 +75,7 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
     config_class = SavedConfig
     saved: Saved
     trained: TaskModel
-    end: int | None
-    """Token that the run appended to each text."""
+    end: int | None  # token that the run appended to each text
 
     @classmethod
     def from_pretrained(cls, folder: Any, *_: Any, config: Any = None, **__: Any) -> Self:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -31,8 +30,7 @@ TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
 FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
-ENCODER = "encoder"
-"""Folder of the encoder under a head, as transformers or PEFT loads it."""
+ENCODER = "encoder"  # folder of the encoder under a head, as transformers or PEFT loads it
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
     from hpml_bench.training.saved_model import SavedConfig, SavedModel, SavedPipeline
 except ImportError as error:
@@ -41,7 +39,10 @@ except ImportError as error:
 """Code beside a saved model, which transformers runs where `trust_remote_code` allows it."""
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Names of the types that can be trained, in the order in which their tensors lie in a file."""
-ALIGNMENT = 8
+NAMES = TYPES | {
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
+}  # fmt: skip
+"""Names of types in safetensors files."""
 
 
 def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path) -> None:
@@ -61,8 +62,11 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
         if isinstance(encoder, PeftModel):
             encoder.save_pretrained(str(parts), save_embedding_layers=False)
             (parts / "README.md").unlink(missing_ok=True)  # PEFT's card: ours comes from the record
-        elif isinstance(encoder, PreTrainedModel) and _is_whole(encoder):
-            encoder.save_pretrained(parts)
+        elif isinstance(encoder, PreTrainedModel) and any(weight.requires_grad for weight in encoder.parameters()):
+            with torch.device("meta"):
+                fresh = type(encoder)(type(encoder.config).from_dict(encoder.config.to_dict()))
+            if set(encoder.state_dict()) <= set(fresh.state_dict()):  # its class loads all; BERT's has a pooler besides
+                encoder.save_pretrained(parts)
     _amend(parts / "config.json", {"use_cache": True})  # which training switches off
     if spec.settings.backbone.startswith("hub:"):
         repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
@@ -71,12 +75,8 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     save_tokenizer(spec, prepared, task, folder)
     if task.pipeline:
         write_class(task, folder)
-    facts = {
-        "spec": spec.model_dump(mode="json"),
-        "label_names": prepared.label_names,
-        "facts": prepared.facts,
-        "digests": prepared.digests.model_dump(mode="json"),
-    }
+    facts = {"spec": spec.model_dump(mode="json"), "label_names": prepared.label_names, "facts": prepared.facts}
+    facts |= {"digests": prepared.digests.model_dump(mode="json")}
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -104,16 +104,6 @@ def _amend(file: Path, values: dict[str, Any]) -> None:
     if file.exists():
         written = json.loads(file.read_text(encoding="utf-8"))
         file.write_text(json.dumps({**written, **values}, indent=2) + "\n", encoding="utf-8")
-
-
-def _is_whole(encoder: nn.Module) -> bool:
-    """Return whether a model was trained and has no weights beyond its class's, so that its class can load it."""
-    if not any(weight.requires_grad for weight in encoder.parameters()):
-        return False
-    config_class = type(cast(Any, encoder).config)
-    with torch.device("meta"):
-        fresh = type(encoder)(config_class.from_dict(cast(Any, encoder).config.to_dict()))
-    return set(encoder.state_dict()) <= set(fresh.state_dict())  # BERT's class has a pooler besides
 
 
 def write_class(task: Task, folder: Path) -> None:
@@ -148,10 +138,9 @@ def load_saved(folder: Path) -> Saved:
 
     Raises UserError: the folder holds no such run, or its base model isn't available.
     """
-    facts, spec, tensors = read_saved(folder)
-    task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    task, spec, tensors, digest = read_saved(folder)
     base = resolve_model(spec.settings.backbone).folder_or_file
-    if weights_digest(base) != facts["digests"]["weights"]:
+    if weights_digest(base) != digest:
         raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
     with torch.enable_grad():  # the caller may have switched it off, and some methods are built by a trial pass
         model = build_model(base, spec, make_method(spec.method), task)
@@ -162,13 +151,15 @@ def load_saved(folder: Path) -> Saved:
     return Saved(model.eval(), task, spec)
 
 
-def read_saved(folder: Path) -> tuple[dict[str, Any], RunSpec, dict[str, torch.Tensor]]:
-    """Return what `save_trained` wrote of a run, its spec, and its tensors by name; a UserError where there is none."""
+def read_saved(folder: Path) -> tuple[Task, RunSpec, dict[str, torch.Tensor], str]:
+    """Return task, spec, tensors by name and base weights' digest of a saved run; a UserError where there is none."""
     try:
         facts = json.loads((folder / RUN).read_text())
-        return facts, RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
+        spec, tensors = RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
+    task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    return task, spec, tensors, facts["digests"]["weights"]
 
 
 def starts_from_data(encoder: Any) -> str | None:
@@ -191,16 +182,23 @@ def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Return the size in bytes of the file that `save_file` writes for these tensors.
-
-    That is eight bytes with the header's length, the header (JSON padded with spaces to a multiple of eight), and the
-    tensors by type and name (https://huggingface.co/docs/safetensors#format).
-    """
+    """Return the size in bytes of the file that `save_file` writes for these tensors, by type and name."""
     order = list(TYPES)
+    head, rest = safetensors_head(sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])))
+    return len(head) + rest
+
+
+def safetensors_head(tensors: Iterable[tuple[str, torch.Tensor]]) -> tuple[bytes, int]:
+    """Return the beginning of a file of tensors in this order, and the number of their bytes, which follow it.
+
+    That is eight bytes with the header's length, and the header: JSON padded with spaces to a multiple of eight
+    (https://huggingface.co/docs/safetensors#format).
+    """
     header: dict[str, Any] = {}
     end = 0
-    for name, tensor in sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])):
+    for name, tensor in tensors:
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + math.ceil(len(text) / ALIGNMENT) * ALIGNMENT + end
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, end

@@ -7,7 +7,6 @@ each as a hypothesis, and the one that gives the server's answers is named.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from hpml_bench.data.prepared import Prepared
@@ -24,21 +22,19 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import Asked, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import generate, make_generator, padded, text_of
 from hpml_bench.training.kernels import autocast, set_float32_products
 from hpml_bench.training.model import build_model
 
-Prompt = Callable[[Asked], Sequence[int]]
-"""Function from a row to the token ids of its prompt."""
+Prompt = Callable[[Asked], Sequence[int]]  # function from a row to the token ids of its prompt
 UNDECIDED = 0.35
 """Distance of a token's logit from the largest, in deviations over the vocabulary, that rounding may bridge."""
 MOST, AGREEING = 48, 16
 """Rows on which causes are tried: of those that differ, and of the others."""
-MOSTLY = 0.9
-"""Share of these rows whose answers a cause must give."""
+MOSTLY = 0.9  # share of these rows whose answers a cause must give
 ASKED_AGAIN, TIMES = 16, 3
 """Rows that differ which the server is asked again, and how often."""
 BATCH = 16
@@ -93,23 +89,22 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
         beyond = [row for row in looked if not again.gives(row, pairs[row][1])]
     else:
         beyond = [row for row in looked if near is None or not near[row]]
+    counts = len(pairs), len(differing), len(beyond)
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
     if texts.cut is not None and texts.tokens is not None and limits is not None:
-        own_cut = cast(Any, ours.texts).cut
-        own_cut = np.zeros(len(pairs), bool) if own_cut is None else own_cut
-        early = texts.cut & (texts.tokens < limits.max_new_tokens) & ~own_cut
+        early = texts.cut & (texts.tokens < limits.max_new_tokens)
+        if (own_cut := cast(Any, ours.texts).cut) is not None:
+            early &= ~own_cut
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
-            return Agreement(len(pairs), len(differing), len(beyond), "lengths cut", f"{start}: {why}")
+            return Agreement(*counts, "lengths cut", f"{start}: {why}")
     if not beyond:
-        return Agreement(len(pairs), len(differing), 0, "", start + ", where rounding decides" * bool(differing))
+        return Agreement(*counts, "", start + ", where rounding decides" * bool(differing))
     agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
     cause, why = _cause(claim, trial, pairs, beyond, agreeing)
     tried = "" if len(looked) == len(differing) else f" of {len(looked)} tried"
-    return Agreement(
-        len(pairs), len(differing), len(beyond), cause, f"{start}, {len(beyond)}{tried} beyond rounding: {why}"
-    )
+    return Agreement(*counts, cause, f"{start}, {len(beyond)}{tried} beyond rounding: {why}")
 
 
 def _cause(
@@ -137,10 +132,8 @@ def _cause(
     with suppress(UserError):
         by_prompt = dict(zip(rows, claim.ask(rows, "completions"), strict=True))
         if sum(trial.answers(rows).gives(row, by_prompt[row]) for row in rows) >= MOSTLY * len(rows):
-            return (
-                "another template",
-                "it answers the suite's own prompts as the run does, so that its template differs",
-            )
+            why = "it answers the suite's own prompts as the run does, so that its template differs"
+            return "another template", why
     return "", f"no cause that was tried gives the server's answers; the closest, {cause}, gives {most} of {len(rows)}"
 
 
@@ -150,10 +143,8 @@ def _by_texts(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     if sum(told != "" and own.startswith(told) for own, told in stripped) >= least:
         return "lengths cut", "the server's answers are the beginnings of the run's: it cuts them short"
     if sum(own != "" and told.startswith(own) for own, told in stripped) >= least:
-        return (
-            "a missing end token",
-            "the server's answers run on where the run's end: it doesn't stop at the end token",
-        )
+        why = "the server's answers run on where the run's end: it doesn't stop at the end token"
+        return "a missing end token", why
     return None
 
 
@@ -161,7 +152,8 @@ class _Trial:
     """The run's model, which answers rows as in the run, and as it would under faults of a server."""
 
     def __init__(self, claim: Claim) -> None:
-        self._claim, settings, prepared = claim, claim.spec.settings, claim.prepared
+        self._claim, prepared = claim, claim.prepared
+        self.settings = settings = claim.spec.settings
         set_float32_products(settings)
         self._task = make_task(settings.task, prepared.label_names, prepared.facts)
         self.generator = cast(Generator, make_generator(self._task, prepared, settings, claim.spec.seed))
@@ -178,10 +170,6 @@ class _Trial:
         built = build_model(folder, spec, make_method(chosen), self._task, device=device)
         return cast(LanguageModel, built.to(device).eval())
 
-    @property
-    def settings(self) -> Settings:
-        return self._claim.spec.settings
-
     def tokens_of(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -192,7 +180,7 @@ class _Trial:
         prompts = {row: list(prompt(self._claim.rows[row])) for row in rows}
         model, made = model or self._trained, cast(dict[int, list[int]], {})
         device = next(model.parameters()).device
-        with torch.no_grad(), autocast(self._claim.spec.settings):
+        with torch.no_grad(), autocast(self.settings):
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 told = generate(model, [prompts[row] for row in part], self.generator, device, part)
@@ -211,18 +199,15 @@ class _Trial:
             ids = [self._claim.rows[row].ids for row in rows]
             what = "a second BOS" if all(row[:1] == (first,) for row in ids) else "a BOS that the run's prompts lack"
             yield "a second BOS", f"{what} in front", self.answers(rows, lambda row: [first, *row.ids])
-        for name, template, prompted in self._templates():
+        of_tokenizer = self._tokenizer.chat_template
+        others = {"of the tokenizer": of_tokenizer if self._template else None} | TEMPLATES
+        for name, template in {"that asks for no answer": self._template or of_tokenizer, **others}.items():
+            if not template:
+                continue
             with suppress(Exception):  # a template may refuse the turns
-                written = self.answers(rows, partial(self._written, template, prompted))
+                written = self.answers(rows, partial(self._written, template, name in others))
                 if any(written.prompts[row] != list(self._claim.rows[row].ids) for row in rows):
                     yield "another template", f"prompts by a template {name}", written
-
-    def _templates(self) -> Iterator[tuple[str, str, bool]]:
-        if own := self._template or self._tokenizer.chat_template:
-            yield "that asks for no answer", own, False
-        if self._template and self._tokenizer.chat_template:
-            yield "of the tokenizer", self._tokenizer.chat_template, True
-        yield from ((name, template, True) for name, template in TEMPLATES.items())
 
     def _written(self, template: str, prompted: bool, row: Asked) -> list[int]:
         text = self._tokenizer.apply_chat_template(
@@ -242,19 +227,18 @@ class _Answers:
 
     def gives(self, row: int, told: str) -> bool:
         """Whether a row's answer is what was told, or was nearly so: each token told is almost the likeliest."""
-        own, told = text_of(self.tokens[row], self.trial.generator).strip(), told.strip()
-        return own == told or self._gap(row, told) <= UNDECIDED
-
-    def _gap(self, row: int, told: str) -> float:
-        """Return the largest distance, in deviations, from the top logit to that of a token that was told."""
-        decode, own = self.trial.generator.decode, self.tokens[row]
+        own, told = self.tokens[row], told.strip()
+        if text_of(own, self.trial.generator).strip() == told:
+            return True
+        decode = self.trial.generator.decode
         heads = [decode(own[:count]).strip() for count in range(len(own) + 1)]
         same = max(count for count, head in enumerate(heads) if told.startswith(head))
         read = [*own[:same], *self.trial.tokens_of(told[len(heads[same]) :])]
         ways = (read, self.trial.tokens_of(told), self.trial.tokens_of(f" {told}"))
-        return min((self._far(row, ids) for ids in ways if decode(ids).strip() == told), default=math.inf)
+        return any(self._far(row, ids) <= UNDECIDED for ids in ways if decode(ids).strip() == told)
 
     def _far(self, row: int, ids: list[int]) -> float:
+        """Return the largest distance, in deviations, from the top logit to that of a token of an answer."""
         generator, device = self.trial.generator, next(self.model.parameters()).device
         limits, ends = generator.decoding, list(generator.stop_ids)
         with torch.no_grad(), autocast(self.trial.settings):
@@ -271,14 +255,11 @@ class _Answers:
 def _doubled(model: LanguageModel) -> Iterator[bool]:
     """Double the updates of a model's LoRA layers, and yield whether there are any."""
     found = (getattr(part, "scaling", None) for part in model.modules())
-    scales = [scale for scale in found if isinstance(scale, dict)]
-
-    def times(factor: float) -> None:
-        for scale in scales:
-            scale.update({name: value * factor for name, value in scale.items()})
-
-    times(2.0)
+    kept = [(scale, dict(scale)) for scale in found if isinstance(scale, dict)]
+    for scale, own in kept:
+        scale.update({name: 2 * value for name, value in own.items()})
     try:
-        yield bool(scales)
+        yield bool(kept)
     finally:
-        times(0.5)
+        for scale, own in kept:
+            scale.update(own)

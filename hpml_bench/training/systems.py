@@ -18,7 +18,7 @@ from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.plugins.task import Task
 from hpml_bench.system.errors import UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training.peft import keep_input_type
@@ -27,8 +27,7 @@ from hpml_bench.training.saving import RUN, fill, read_saved, starts_from_data
 from hpml_bench.training.trial import seeded
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
-"""PEFT's task types of adapters without a head."""
+TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")  # PEFT's task types of adapters without a head
 
 
 def load_system(backbone: Any, where: Path) -> Any:
@@ -45,12 +44,18 @@ def load_system(backbone: Any, where: Path) -> Any:
     """
     if not where.exists():
         raise UserError(f"{where}: there is no such folder or file; name an adapter's or a checkpoint's")
-    headless = not (where / RUN).is_file() and backbone.get_output_embeddings() is None
-    if headless:
+    if not (where / RUN).is_file() and backbone.get_output_embeddings() is None:
         raise UserError(
             f"{where}: has no head for the task, which is put on the bare model; give the folder of `run --save`"
         )
-    _check_vocabulary(backbone, where)
+    files = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
+    if all(file.is_file() for file in files):
+        with _explained(where, "its tokenizer.json can't be read"):
+            ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
+            differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
+            if differing or len(theirs.keys() & ours.keys()) < len(ours):
+                which = f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else ""
+                raise UserError(f"{where}: its tokenizer isn't the one of the suite's backbone{which}")
     if (where / RUN).is_file():
         encoder = _saved_run(backbone, where)
     elif (where / ADAPTER).is_file():
@@ -64,8 +69,7 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
     """Set a task's head from a saved run; a UserError where that is of another task, or of other labels."""
     if not (where / RUN).is_file():
         return
-    facts, spec, tensors = read_saved(where)
-    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    own, _, tensors, _ = read_saved(where)
     if own.title != task.title or own.label_names != task.label_names:
         labels = "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
         raise UserError(f"{where}: was trained for {own.title}{labels}, not for the suite's task")
@@ -75,11 +79,10 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
 
 
 def _saved_run(backbone: Any, folder: Path) -> Any:
-    facts, spec, tensors = read_saved(folder)
-    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    own, spec, tensors, digest = read_saved(folder)
     if (own.model_kind == "language_model") != (backbone.get_output_embeddings() is not None):
         raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
-    if weights_digest(Path(backbone.name_or_path)) != facts["digests"]["weights"]:
+    if weights_digest(Path(backbone.name_or_path)) != digest:
         raise UserError(f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's backbone")
     if make_method(spec.method).command:  # its program's own files lie there
         return (_adapter if (folder / ADAPTER).is_file() else _checkpoint)(backbone, folder)
@@ -152,21 +155,6 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
             raise UserError(f"{where}: {name} is of other size than the suite's backbone has ({shapes})")
     backbone.load_state_dict(weights)
     return backbone
-
-
-def _check_vocabulary(backbone: Any, where: Path) -> None:
-    """Refuse a folder whose tokenizer gives a token of the backbone's another number."""
-    own, other = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
-    if not (own.is_file() and other.is_file()):
-        return
-    with _explained(where, "its tokenizer.json can't be read"):
-        ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in (own, other))
-        differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
-        if differing or len(theirs.keys() & ours.keys()) < len(ours):
-            raise UserError(
-                f"{where}: its tokenizer isn't the one of the suite's backbone"
-                + (f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else "")
-            )
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from importlib import import_module
 
 from hpml_bench.system import environment
 from hpml_bench.system.text import first_line
@@ -27,18 +28,19 @@ def main() -> None:
     output = os.dup(1)
     os.dup2(2, 1)  # libraries print too
     environment.set_cuda_environment()
-    for name, part in (("torch", _version), ("gpus", _gpus), ("cpu", _cpu), ("cuda", _cuda), ("worker", _worker)):
+    parts: dict[str, Callable[[], object]] = {
+        "torch": lambda: str(import_module("torch").__version__),
+        "gpus": _gpus,
+        "cpu": _cpu,
+        "cuda": _cuda,
+        "worker": lambda: bool(import_module("hpml_bench.training.worker")),
+    }
+    for name, part in parts.items():
         try:
-            found: dict[str, Any] = {name: part()}
+            found = {name: part()}
         except Exception as error:
             found = {f"{name}_error": f"{type(error).__name__}: {first_line(error)}"}
         os.write(output, f"{json.dumps(found)}\n".encode())
-
-
-def _version() -> str:
-    import torch
-
-    return str(torch.__version__)
 
 
 def _gpus() -> list[dict[str, str]]:
@@ -71,12 +73,6 @@ def _cuda() -> dict[str, float]:
         product = partial(torch.matmul, factor, factor)
         seconds[name] = statistics.median(one_at_a_time([product] * GPU_TIMES, wide.device))
     return seconds
-
-
-def _worker() -> bool:
-    import hpml_bench.training.worker  # noqa: F401
-
-    return True
 
 
 if __name__ == "__main__":

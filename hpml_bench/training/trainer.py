@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
 from hpml_bench.plugins.group import Group, settle
@@ -53,13 +54,13 @@ class Trained:
 
 
 @contextmanager
-def collected_by_hand() -> Iterator[Callable[[], object]]:
-    """Yield what collects Python's garbage; in the body nothing else does, so that no step waits for it."""
+def collected_by_hand() -> Iterator[None]:
+    """Let nothing collect Python's garbage in the body but its own calls, so that no step waits for it."""
     automatic = gc.isenabled()
     gc.disable()
     gc.freeze()  # models and libraries, which a collection would look through each time
     try:
-        yield gc.collect
+        yield
     finally:
         gc.unfreeze()
         if automatic:
@@ -117,36 +118,28 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self,
-        run: Assembly,
-        probes: Sequence[Probe] = (),
-        write: Write = lambda _: None,
-        wrap: Wrap | None = None,
+        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap | None = None,
         checkpoints: Checkpoints | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
-        self.seen: list[Step] = []
-        """All steps so far, those before a checkpoint too."""
-        self.wrapped = (wrap or distributed.wrapping(self.settings.sharding))(self.model, self.group)
-        self.optimizer = make_optimizer(
-            self.model.encoder, self.model.head, self.spec.method, self.settings, self.spec.seed
-        )
+        self.seen: list[Step] = []  # all steps so far, those before a checkpoint too
+        model, spec, settings = self.model, self.spec, self.settings
+        self.wrapped = (wrap or distributed.wrapping(settings.sharding))(model, self.group)
+        self.optimizer = make_optimizer(model.encoder, model.head, spec.method, settings, spec.seed)
         own = parameters_in(self.optimizer.param_groups)
         self.parameters: list[torch.nn.Parameter] = getattr(self.optimizer, "weights", own)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
-        )
-        self.scaler = make_scaler(self.settings)
+        self.schedule = LambdaLR(self.optimizer, lambda step: lr_factor(step, self.steps, settings))
+        self.scaler = make_scaler(settings)
         self.selection = Selection(run)
-        self.cast = Casts(self.model.encoder, self.settings)
+        self.cast = Casts(model.encoder, settings)
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = 0
         self.log = StepLog(self.group, clock(self.group.device))
         stateful = {
             "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler, "selection": self.selection
         }  # fmt: skip
-        self.training = Training(self.model, self.method, self.probes, stateful, self.group.device)
+        self.training = Training(model, self.method, self.probes, stateful, self.group.device)
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
@@ -159,18 +152,15 @@ class Trainer(Evaluator):
         return self.assembly.order()
 
     def step(self, index: int, indices: np.ndarray) -> None:
-        """Take step `index` on this rank's shard of a global batch, timed from the end of the step before.
-
-        The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so that
-        each rank divides by that number over the number of ranks.
-        """
+        """Take step `index` on this rank's shard of a global batch, timed from the end of the step before."""
         group, encoder = self.group, self.model.encoder
         heartbeat.beat(f"training step {index}")
         for probe in self.probes:
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
+        # The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
+        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks.
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)
@@ -213,18 +203,15 @@ class Trainer(Evaluator):
             outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             loss = self.task.loss(outputs.float(), batch.labels)
             del outputs  # half-precision logits beside those in float32, through the backward pass
-            terms = [(loss, 1 / targets), *self._auxiliary(len(batch.labels), last=with_auxiliary)]
+            terms = [(loss, 1 / targets)]
+            if with_auxiliary and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
+                terms.append((term, 1.0))  # of the method's parameters: once per step
+            if (term := self.model.auxiliary) is not None:  # a mean over the batch
+                terms.append((term, len(batch.labels) * self.group.world / self.settings.global_batch))
         # gradients begin with the factors: multiplying the losses would be two more operators in every step
         begin = [self.scaler.scale(torch.full_like(term, factor)) for term, factor in terms]
         torch.autograd.backward([term for term, _ in terms], begin)
         return loss
-
-    def _auxiliary(self, rows: int, *, last: bool) -> Iterator[tuple[torch.Tensor, float]]:
-        """Yield a micro-batch's further terms: the method's, of its parameters, once per step; the model's, a mean."""
-        if last and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
-            yield term, 1.0
-        if (term := self.model.auxiliary) is not None:
-            yield term, rows * self.group.world / self.settings.global_batch
 
     def _micro_batch(self, share: int) -> int:
         """Return the samples per forward pass; under torchrun nothing is tried out, so that `auto` is the share."""
@@ -278,10 +265,8 @@ class Trainer(Evaluator):
 
     @contextmanager
     def stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
-        """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0.
-
-        `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them.
-        """
+        """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0."""
+        # `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them
         self._accumulate(shard(indices, self.group.rank, self.group.world), 1.0, "rehearsing a row")
         self.optimizer.zero_grad(set_to_none=False)
         kept = [{key: value for key, value in part.items() if key != "params"} for part in self.optimizer.param_groups]
@@ -301,10 +286,9 @@ class Trainer(Evaluator):
         self.rehearse()
         for probe in self.probes:
             probe.before_training()
-        begun = self._go_on()
-
-        with collected_by_hand() as collect:
-            self._take_steps(order, windows, begun, collect)
+        self._go_on()
+        with collected_by_hand():
+            self._take_steps(order, windows, len(self.seen))
         if all(step.overflowed for step in self.seen):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
         self.selection.restore()  # before what probes measure after it, such as forgetting
@@ -318,17 +302,15 @@ class Trainer(Evaluator):
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
-            steps=len(self.seen),
-            samples=sum(step.samples for step in self.seen),
+            steps=len(self.seen), samples=sum(step.samples for step in self.seen),
             real_tokens=sum(step.real_tokens for step in self.seen),
             padded_tokens=sum(step.padded_tokens for step in self.seen),
-            order=order.hexdigest()[:16],
-            planned=self.steps if self.settings.select == "early" else None,
-        )
+            order=order.hexdigest()[:16], planned=self.steps if self.settings.select == "early" else None,
+        )  # fmt: skip
         return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
-    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
-        """Take the steps after those of a checkpoint; call `collect` between windows, which is not timed."""
+    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int) -> None:
+        """Take the steps after those of a checkpoint; garbage is collected between windows, which is not timed."""
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):
             order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
@@ -342,7 +324,7 @@ class Trainer(Evaluator):
                 self.selection.see(self.evaluate(self.validation, "validation", index))
             if self.checkpoints is not None:
                 self.checkpoints.end_window(self.seen, self.training)
-            collect()
+            gc.collect()
             self.log.begin_window()
 
     def _write_steps(self) -> None:
@@ -371,12 +353,11 @@ class Trainer(Evaluator):
         self.log.steps = step.index
         self._skipped = self._skipped + 1 if step.overflowed else 0
 
-    def _go_on(self) -> int:
-        """Go on from the newest checkpoint; return its step, 0 where there is none."""
+    def _go_on(self) -> None:
+        """Go on from the newest checkpoint, if there is one; its state is in memory no longer than that takes."""
         state = None if self.checkpoints is None else self.checkpoints.newest()
         for step in () if state is None else self.training.load(state):
             self._count(step)
-        return len(self.seen)
 
 
 def make_trainer(

@@ -72,40 +72,38 @@ def unread_parts(model: PreTrainedModel) -> list[str]:
 
 @torch.no_grad()
 def passed_over(model: nn.Module) -> list[str]:
-    """Return the names of the linear layers that take no update beside their weight, nor a quantised one.
-
-    Their parent's code reads the weight itself, as state-space models (Mamba) hand it to one kernel for several layers;
-    or they return more than a product, as some routers of a mixture of experts do.
-    """
-    found, read = [], {kind: _weights_read(kind) for kind in {type(part) for part in model.modules()}}
+    """Return the names of the linear layers that take no update beside their weight, nor a quantised one."""
+    found: list[str] = []
+    read: dict[type, set[str]] = {}  # parts of a module whose weights, not only their type or shape, its code names
+    for kind in {type(part) for part in model.modules()}:
+        source = inspect.getsource(kind) if kind.__module__.startswith("transformers.") else ""
+        read[kind] = {*re.findall(r"\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape))", source)}
     for above, parent in model.named_modules():
         for name, layer in parent.named_children():
-            if isinstance(layer, nn.Linear) and (name in read[type(parent)] or not _returns_product(layer)):
+            if not isinstance(layer, nn.Linear):
+                continue
+            # state-space models (Mamba) hand the weight itself to one kernel for several layers; some routers of a
+            # mixture of experts return more than a product
+            passed = name in read[type(parent)]
+            if not passed and type(layer).__module__.startswith("transformers."):
+                passed = not isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
+            if passed:
                 found.append(f"{above}.{name}" if above else name)
     return found
 
 
-def _weights_read(kind: type[nn.Module]) -> frozenset[str]:
-    """Return the names of the parts of a module whose weights, not only their type or shape, its code names."""
-    source = inspect.getsource(kind) if kind.__module__.startswith("transformers.") else ""
-    return frozenset(re.findall(r"\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape))", source))
-
-
-def _returns_product(layer: nn.Linear) -> bool:
-    if not type(layer).__module__.startswith("transformers."):
-        return True
-    return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
-
-
 @torch.no_grad()
 def positions(module: nn.Module, length: int) -> int | None:
-    """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
-
-    A pass over a few tokens shows the virtual ones; whether a text fits is a matter of the sizes of tables. On a GPU a
-    position beyond a table of learned ones would end the process, so that those are compared first.
-    """
+    """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit."""
+    # a pass over a few tokens shows the virtual ones; whether a text fits is a matter of the sizes of tables; on a GPU
+    # a position beyond a table of learned ones would end the process, so that those are compared first
     virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
-    if length + virtual > _learned_positions(module):
+    learned = (
+        len(part.weight) - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
+        for name, part in module.named_modules()
+        if POSITIONS.search(name) and hasattr(part, "padding_idx")
+    )
+    if length + virtual > min(learned, default=math.inf):
         return None
     try:
         made, called = _short_pass(module)
@@ -151,16 +149,6 @@ def _tokens(module: nn.Module, rows: int) -> dict[str, Tensor]:
     device = next(module.parameters()).device
     ids = 3 + torch.arange(rows * SHORT, device=device).view(rows, SHORT) % 8
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _learned_positions(module: nn.Module) -> float:
-    """Return the size of a model's table of learned positions; infinity where it has none."""
-    tables = (
-        len(part.weight) - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
-        for name, part in module.named_modules()
-        if POSITIONS.search(name) and hasattr(part, "padding_idx")
-    )
-    return min(tables, default=math.inf)
 
 
 @contextmanager

@@ -86,7 +86,13 @@ def start(request_json: str, beats: str, launched: float) -> None:
     """
     request, rank = RunRequest.model_validate_json(request_json), os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
-    _log_to(request.folder / f"rank{rank}.log")
+    log = os.open(request.folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
     heartbeat.begin(Path(beats), int(rank))
     heed_requests()
@@ -116,12 +122,10 @@ def end_at_once(status: int = 1) -> NoReturn:
 
 
 def end(status: int) -> NoReturn:
-    """End this process, which has left its process group, without finalizing the interpreter.
-
-    A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and a
-    thread that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
-    SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
-    """
+    """End this process, which has left its process group, without finalizing the interpreter."""
+    # A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and
+    # one that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
+    # SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
     atexit._run_exitfuncs()
     end_at_once(status)
 
@@ -140,7 +144,10 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
         try:
             outcome = _measured(request, group, began, launched, nodes)
         except (Unsupported, Diverged, UserError) as reason:  # raised alike on all ranks
-            outcome = _ended(reason, nodes)
+            of_kind: dict[type, Status] = {Unsupported: "unsupported", Diverged: "diverged"}
+            error = RunError(kind=type(reason).__name__, message=redacted_error(str(reason)))
+            status, described = of_kind.get(type(reason), "failed"), environment.of_run(nodes)
+            outcome = Outcome(status=status, error=error, environment=described)
         if group.main:
             write_atomically(request.folder / OUTCOME, outcome.model_dump_json())
         return outcome
@@ -187,16 +194,10 @@ def _measured(
     if segments:  # costs are compared on one host: with runs whose parts were all there
         described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
     return Outcome(
-        status="ok",
-        environment=described,
-        segments=segments,
-        headline=run.task.headline,
-        definitions=definitions,
-        metrics=metrics,
-        per_rank=per_rank,
-        consumed=trained.consumed,
+        status="ok", environment=described, segments=segments, headline=run.task.headline, definitions=definitions,
+        metrics=metrics, per_rank=per_rank, consumed=trained.consumed,
         checks=_checks(folder, run, metrics, trained, trainable) if group.main else (),
-    )
+    )  # fmt: skip
 
 
 def _stopped(probes: dict[str, Probe], method: Method) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
@@ -244,12 +245,6 @@ def _checks(
     return self_checks(RunFigures(metrics, points, consumed, settings, predictions, rows, run.task, parameters))
 
 
-def _ended(reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
-    of_kind: dict[type, Status] = {Unsupported: "unsupported", Diverged: "diverged"}
-    error = RunError(kind=type(reason).__name__, message=redacted_error(str(reason)))
-    return Outcome(status=of_kind.get(type(reason), "failed"), error=error, environment=environment.of_run(nodes))
-
-
 def run_error(error: BaseException, rank: int) -> RunError:
     """Return an exception in the form of a record; for lack of memory, with the peak that was reached."""
     message = "; ".join([redacted_error(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
@@ -267,13 +262,3 @@ def run_error(error: BaseException, rank: int) -> RunError:
     else:
         peak, what = processes.memory_mb(os.getpid(), "VmHWM") or 0, "resident"
     return record.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {record.message}"})
-
-
-def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(line_buffering=True)

@@ -450,7 +450,7 @@ def test_an_error_of_the_machine_refuses_no_model(
         raise error
 
     for owner, name in (
-        (model_module.AutoModelForCausalLM, "from_pretrained"),
+        (model_module.modeling_auto.AutoModelForCausalLM, "from_pretrained"),
         (LlamaForCausalLM, "forward"),
         (peft_method, "wrap"),
     ):
