@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 ALONE = ("Only one system has scores of", "No system has scores of")
 """Beginnings of remarks on data sets that aren't compared."""
-INPUT = "input"
-"""Column: place of the input among those given."""
+INPUT = "input"  # column: place of the input among those given
 
 
 def assemble(

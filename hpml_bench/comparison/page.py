@@ -54,10 +54,14 @@ def write(
     where a page can't be written.
     """
     compared = [_at_look(judge(one, margin), out, margin, look) for one in found]
+    pages, folders = [page_of(one) for one in compared], list[str]()
     if len(compared) == 1:
-        page = page_of(compared[0])
-        return Written([page], write_page(page, out, formats), ())
-    pages, folders = [page_of(one) for one in compared], _folders(compared)
+        return Written(pages, write_page(pages[0], out, formats), ())
+    for one in compared:
+        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
+        taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
+        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
+        folders.append(next(name for name in names if name.lower() not in taken))
     named = list(zip(pages, folders, strict=True))
     files = [file for page, folder in named for file in write_page(page, out / folder, formats)]
     sets = [_suite(one, page.answer, folder) for one, (page, folder) in zip(compared, named, strict=True)]
@@ -85,31 +89,16 @@ def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | Non
     """Return the verdicts at the look which a page in `out` is; of one suite's runs the records count looks."""
     scores, look = found.scores, stated or found.scores.look
     if found.tested and not scores.facts:  # else nothing can err
-        noted = look_at(out, _digest(scores), scores.dataset, scores.systems, stated)
-        look = stated or max(look, noted)
+        # a digest of the scores and costs, in any order of an input's lines
+        runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
+        values = scores.rows or scores.means
+        table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
+        costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
+                       for name, of in by.items() for run, value in of.items())  # fmt: skip
+        named = repr(([run[:2] for run in runs], costs)).encode()
+        digest = hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
+        look = stated or max(look, look_at(out, digest, scores.dataset, scores.systems, stated))
     return found if look == scores.look else judge(replace(scores, look=look), margin)
-
-
-def _digest(scores: AlignedScores) -> str:
-    """Return a digest of the scores and costs, in any order of an input's lines."""
-    runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
-    values = scores.rows or scores.means
-    table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
-    costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
-                   for name, of in by.items() for run, value in of.items())  # fmt: skip
-    named = repr(([run[:2] for run in runs], costs)).encode()
-    return hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
-
-
-def _folders(compared: Sequence[Verdicts]) -> list[str]:
-    """Return a folder's name for each data set: none of the page over them, nor alike on disks that ignore case."""
-    found: list[str] = []
-    for one in compared:
-        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
-        taken = TAKEN | {name.lower() for name in found}
-        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
-        found.append(next(name for name in names if name.lower() not in taken))
-    return found
 
 
 def _suite(one: Verdicts, answer: PageSummary, folder: str) -> OfSuite:
@@ -126,6 +115,14 @@ def _suite(one: Verdicts, answer: PageSummary, folder: str) -> OfSuite:
 def page_of(found: Verdicts) -> Page:
     """Return the page of one data set."""
     answer, scores = summarize(found), found.scores
+    low, high = scores.score.low, scores.score.high
+    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
+    if scores.binary:
+        limits = "0 or 1"
+    elif low is not None and high is not None:
+        limits = f"{number(low)} to {number(high)}"
+    else:
+        limits = f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
     facts = {
         "Data": scores.title,
         "Inputs": str(len(scores.sources)),
@@ -133,7 +130,7 @@ def page_of(found: Verdicts) -> Page:
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
         "Score": f"{answer.score.title}, {answer.score.better} is better",
-        "Range of a row": _range_text(scores),
+        "Range of a row": limits,
         "Verdicts hold for": answer.judged,
     }
     if (largest := scores.score.largest) is not None:
@@ -143,16 +140,6 @@ def page_of(found: Verdicts) -> Page:
         answer=answer, sections=tuple(sections_of(found, answer)), facts=facts, newest="", styles={},
         problems=len(scores.failed) + bool(scores.unshared), version=version("hpml-bench"),
     )  # fmt: skip
-
-
-def _range_text(scores: AlignedScores) -> str:
-    if scores.binary:
-        return "0 or 1"
-    low, high = scores.score.low, scores.score.high
-    if low is not None and high is not None:
-        return f"{number(low)} to {number(high)}"
-    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
-    return f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
 
 
 # Its sections

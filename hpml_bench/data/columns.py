@@ -100,7 +100,17 @@ def choose(
         chosen_label = None if label is None else column_named(label, names, where, "label")
         pair = None if options.text_pair is None else column_named(options.text_pair, names, where, "text_pair")
         if target == "tags":
-            return _words_and_tags(names, where, chosen_text, chosen_label)
+            if len(text) > 1:
+                raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
+            words = chosen_text[0] if chosen_text else first_named(names, WORD_NAMES)
+            tags = chosen_label or first_named(names, TAG_NAMES)
+            if words and tags:
+                return Columns(text=(words,), label=tags)
+            what, option, usual = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
+            raise UserError(
+                f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists of {what} with "
+                f"dataset.options.{option} ({listed(names)})"
+            )
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
             rest = [name for name in names if name not in {*chosen_text, pair, *kept_out}]
@@ -111,20 +121,6 @@ def choose(
             chosen_text, found = _find_text(rest, sample, where, kept_out, named=named)
             pair = pair or found
         return Columns(text=chosen_text, label=chosen_label, pair=pair)
-
-
-def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
-    if len(text) > 1:
-        raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
-    words = text[0] if text else first_named(names, WORD_NAMES)
-    tags = label or first_named(names, TAG_NAMES)
-    if words and tags:
-        return Columns(text=(words,), label=tags)
-    what, option, known = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
-    raise UserError(
-        f"{where}: no column is called {' or '.join(known[:2])}; name the one with lists of {what} with "
-        f"dataset.options.{option} ({listed(names)})"
-    )
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:

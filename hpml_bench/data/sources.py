@@ -108,7 +108,16 @@ def resolve_model(uri: str) -> Resolved:
             raise UserError(
                 f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
             )
-        return source.model_copy(update={"folder_or_file": _from_gguf(gguf_files[0])})
+        # a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow
+        if find_spec("gguf") is None:
+            raise UserError(f"{gguf_files[0]}: GGUF weights need one more package: {install_extras('gguf')}")
+        target = cache_folder() / "converted" / f"{gguf_files[0].stem}-{file_sha256(gguf_files[0])[:16]}"
+        with locked(target):
+            if not target.is_dir():
+                log.info("%s: converting to safetensors", gguf_files[0])
+                with new_entry(target) as fresh:
+                    _convert(gguf_files[0], fresh)
+        return source.model_copy(update={"folder_or_file": target})
     advice = f"name a repository or revision with safetensors weights (no .bin is read), or {GO_ON}"
     weight_files(path, advice if source.revision is not None else None)
     return source
@@ -271,19 +280,6 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
 
 
 # GGUF
-
-
-def _from_gguf(file: Path) -> Path:
-    """Return a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow."""
-    if find_spec("gguf") is None:
-        raise UserError(f"{file}: GGUF weights need one more package: {install_extras('gguf')}")
-    target = cache_folder() / "converted" / f"{file.stem}-{file_sha256(file)[:16]}"
-    with locked(target):
-        if not target.is_dir():
-            log.info("%s: converting to safetensors", file)
-            with new_entry(target) as fresh:
-                _convert(file, fresh)
-    return target
 
 
 def _convert(file: Path, folder: Path) -> None:

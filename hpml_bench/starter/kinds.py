@@ -213,11 +213,28 @@ def _tag_names(view: View) -> tuple[Entry, ...]:
 
 
 def _answer_options(view: View) -> tuple[Entry, ...]:
+    why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
+    if not view.encoder.tokenizer.chat_template:
+        why = (
+            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
+            "end as the model should begin to answer needs a template: path:FILE or jinja."
+        )
+    template = Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
     thinking = _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
     scorer = _scorer(view)
-    entries = (_template(view), *thinking, loss_on, scorer, _too_long(view, lengths))
-    return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
+    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    action, why = "drop", "rows above max_length are left out and counted; cut_prompt cuts their prompts"
+    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
+        action = "cut_prompt"
+        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
+    entries = (template, *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
+    if scorer.value in {None, "choice"}:
+        return entries
+    high = float(np.percentile(lengths.answers, 99))
+    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
+    why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
+    return (*entries, Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)))
 
 
 def _thinking(view: View) -> tuple[Entry, ...]:
@@ -257,16 +274,6 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     return Entry("loss_on", "each", (why,)), lengths
 
 
-def _template(view: View) -> Entry:
-    why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
-    if not view.encoder.tokenizer.chat_template:
-        why = (
-            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
-            "end as the model should begin to answer needs a template: path:FILE or jinja."
-        )
-    return Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
-
-
 def _scorer(view: View) -> Entry:
     """Return the scorer that suits the expected answers."""
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
@@ -278,39 +285,17 @@ def _scorer(view: View) -> Entry:
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
     if numbers >= NINE_TENTHS:
-        return Entry(
-            "scorer", "number", (f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one",)
-        )
+        why = f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one"
+        return Entry("scorer", "number", (why,))
     if longest <= SHORT_WORDS:
         why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
         return Entry("scorer", "exact", (why,))
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
     if find_spec("rouge_score"):
-        return Entry(
-            "scorer", "rouge_l", (f"{what} rouge_l compares their longest common subsequence; f1 their words.",)
-        )
+        why = f"{what} rouge_l compares their longest common subsequence; f1 their words."
+        return Entry("scorer", "rouge_l", (why,))
     more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
     return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
-
-
-def _too_long(view: View, lengths: Lengths) -> Entry:
-    """Return whether rows that are too long are left out, or where many are, cut."""
-    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
-    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
-        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
-        return Entry("too_long", "cut_prompt", (why,))
-    return Entry("too_long", "drop", ("rows above max_length are left out and counted; cut_prompt cuts their prompts",))
-
-
-def _new_tokens(lengths: Lengths) -> Entry:
-    high = float(np.percentile(lengths.answers, 99))
-    count = min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP))
-    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
-    return Entry(
-        "max_new_tokens",
-        count,
-        (f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}",),
-    )
 
 
 KINDS: Mapping[Target, Kind] = {

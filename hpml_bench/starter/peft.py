@@ -20,8 +20,7 @@ from hpml_bench.system.text import sanitize
 
 BASE = "metamath"
 ADAPTER, TRAINING, DEFAULTS = "adapter_config.json", "training_params.json", "default_training_params.json"
-FULL = "full-finetuning"
-"""Folder of the experiments that have no adapter."""
+FULL = "full-finetuning"  # folder of the experiments that have no adapter
 PARAMETERS: dict[str, Any] = {
     "model_id": "meta-llama/Llama-3.2-3B", "max_seq_length": 768, "batch_size": 4, "max_steps": 5000,
     "grad_norm_clip": 1.0, "lr_scheduler": "cosine", "dtype": "bfloat16", "use_amp": False,

@@ -24,7 +24,6 @@ SOURCE = "results of hpml-bench"
 
 
 def claims(path: Path) -> bool:
-    """Return whether a path is a results folder, or a folder of some."""
     return path.is_dir() and any(_folders(path))
 
 
