@@ -208,7 +208,17 @@ def _conversion(
     from datasets import Value
 
     if target == "tags":
-        names, index = _tag_index(*train, columns.label, options.label_names)
+        feature = train[0].features[columns.label]
+        tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        if tag_feature is None:
+            raise UserError(
+                f"{train[1]}: column '{columns.label}' has no lists of tags; give a json, jsonl or parquet file with "
+                "lists"
+            )
+        values: set[Any] = set()
+        for batch in train[0].select_columns([columns.label]).with_format("arrow").iter(BATCH):
+            values.update(batch.column(columns.label).combine_chunks().flatten().unique().to_pylist())
+        names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
     row = partial(_text_and_label, columns=columns, separator=options.separator)
@@ -239,20 +249,6 @@ def as_text(label: Any) -> str | None:
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return str(label).strip() or None
-
-
-def _tag_index(train: Dataset, file: str, column: str, given: Sequence[str]) -> tuple[tuple[str, ...], Index]:
-    """Return the names of the tags, and the index that each value in the lists of a column stands for."""
-    feature = train.features[column]
-    tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    if tag_feature is None:
-        raise UserError(
-            f"{file}: column '{column}' has no lists of tags; give a json, jsonl or parquet file with lists"
-        )
-    values: set[Any] = set()
-    for batch in train.select_columns([column]).with_format("arrow").iter(BATCH):
-        values.update(batch.column(column).combine_chunks().flatten().unique().to_pylist())
-    return _index(values, file, getattr(tag_feature, "names", None), given)
 
 
 def _index(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,25 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hpml_bench import statistics
 from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
-from hpml_bench.starter import estimates
+from hpml_bench.starter import estimates, kinds
 from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
-from hpml_bench.starter.kinds import (
-    KINDS,
-    MOST_TOKENS,
-    UNLIMITED,
-    Kind,
-    Lengths,
-    View,
-    as_values,
-    choose_limit,
-    measure,
-)
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
@@ -40,6 +31,7 @@ GROUP = Entry("group", "COLUMN", (
     "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
     "name the column that says so.",
 ), chosen=False)  # fmt: skip
+DIFFER = 0.1  # share of the test rows that one of two methods alone gets right, where it is told what rows can show
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -47,11 +39,11 @@ LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tes
 class SuiteDraft:
     """All that was found and chosen."""
 
-    view: View
-    kind: Kind
+    view: kinds.View
+    kind: kinds.Kind
     options: tuple[Entry, ...]  # the task's options
     data_options: tuple[Entry, ...]  # the data set's options on columns and names
-    lengths: Lengths
+    lengths: kinds.Lengths
     limit: int  # `max_length`
     most: int  # largest one that is chosen
     budget: estimates.Budget
@@ -112,7 +104,7 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
             f"tested; give at least {LEAST_ROWS}, better some hundred"
         )
-    kind = KINDS[learnt.target]
+    kind = kinds.KINDS[learnt.target]
     columns = _columns(learnt, data)
 
     def drafted(options: Mapping[str, Any], rows: Mapping[str, Any], **more: Any) -> Settings:
@@ -128,23 +120,23 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         except ValidationError as error:
             raise UserError(f"--set {explain(error, Settings)}") from None
 
-    draft = drafted({}, as_values(columns), epochs=1, global_batch=1, max_length=UNLIMITED)
+    draft = drafted({}, kinds.as_values(columns), epochs=1, global_batch=1, max_length=kinds.UNLIMITED)
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
-    encoder = Encoder(tokenizer, UNLIMITED, model.vocabulary or None, model.source, ends=ends)
+    encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
     task_options = given.get("task", {}).get("options", {})
-    view = View(model, data, learnt, loaded, encoder, task_options)
+    view = kinds.View(model, data, learnt, loaded, encoder, task_options)
     options = overridden(kind.options(view), task_options)
     names = kind.names(view)
-    task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
-    lengths = measure(loaded.train, task, encoder)
-    most = MOST_TOKENS[task.model_kind]
-    limit = given.get("max_length") or choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
+    task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
+    lengths = kinds.measure(loaded.train, task, encoder)
+    most = kinds.MOST_TOKENS[task.model_kind]
+    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
     recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
     budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
-    chosen = {**as_values(budget.entries), "max_length": limit}
-    settings = drafted(as_values(options), {**as_values(columns), **as_values(names)}, **chosen)
+    chosen = {**kinds.as_values(budget.entries), "max_length": limit}
+    settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, budget.methods, file)
     found = SuiteDraft(
@@ -194,18 +186,33 @@ def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
     view, rows = found.view, found.prepared.rows
     columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
     yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
-    yield (
-        f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test. "
-        f"{estimates.least_difference(found.task, rows['test'])}".rstrip()
-    )
+    tests, shown = rows["test"], ""
+    if found.task.binary and tests >= statistics.LEAST_ROWS:
+        evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=int(tests * DIFFER / 2))
+        points = 100 * statistics.detectable(evidence, tests)
+        shown = (
+            f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "
+            "points or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
+        )
+    yield f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {tests:,} to test.{shown}"
     yield from cost
     yield from found.kind.cautions(view)
 
 
 def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
     """Return the file's text."""
+    view, rows = found.view, found.prepared.rows
+    about = [
+        f"{found.task.title} with {view.model} on {view.data.name}.",
+        "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
+        "docs/settings.md has all keys.",
+        f"  hpml-bench preview {found.file}    shows rows as the model gets them",
+        f"  hpml-bench run-all {found.file}    runs the comparison",
+        f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
+        *cost,
+    ]
     parts = [
-        _head(found, cost),
+        "".join(f"{line}\n" for line in comment(about)),
         written([Entry("seeds", estimates.SEEDS, (
             "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
             "--until decided adds seeds in rounds until the best is known",
@@ -217,24 +224,10 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
-    view, rows = found.view, found.prepared.rows
-    paragraphs = [
-        f"{found.task.title} with {view.model} on {view.data.name}.",
-        "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
-        "docs/settings.md has all keys.",
-        f"  hpml-bench preview {found.file}    shows rows as the model gets them",
-        f"  hpml-bench run-all {found.file}    runs the comparison",
-        f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
-        *cost,
-    ]
-    return "".join(f"{line}\n" for line in comment(paragraphs))
-
-
 def _cost(found: SuiteDraft) -> Iterator[str]:
-    rows, chosen = found.prepared.rows, as_values(found.budget.entries)
+    rows, chosen = found.prepared.rows, kinds.as_values(found.budget.entries)
     mean = float(found.lengths.tokens.clip(max=found.limit).mean())
-    new = as_values(found.options).get("max_new_tokens", 0)
+    new = kinds.as_values(found.options).get("max_new_tokens", 0)
     epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
     work = estimates.Work(
         train_tokens=rows["train"] * epochs * mean,
@@ -295,7 +288,7 @@ def _limit(found: SuiteDraft) -> Entry:
     lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
     longer = lengths.longer(found.limit)
     what = "cut at the end" if cuts else "left out"
-    if as_values(found.options).get("too_long") == "cut_prompt":
+    if kinds.as_values(found.options).get("too_long") == "cut_prompt":
         what = "their prompts are cut at the front"
     why = (
         f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
