@@ -147,8 +147,23 @@ def page_of(found: Verdicts) -> Page:
 
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
-    inputs = table("sources", "Inputs", ("Input",), [[source] for source in found.scores.sources])
-    remarks = [Text(sentences=found.scores.remarks)] if found.scores.remarks else []
+    scores, missing = found.scores, list[Table | Text]()
+    inputs = table("sources", "Inputs", ("Input",), [[source] for source in scores.sources])
+    remarks = [Text(sentences=scores.remarks)] if scores.remarks else []
+    if scores.unshared:
+        lacking = table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
+        missing += [Text(sentences=(answer.lacking, "Rows may be missing because a system failed there.")), lacking]
+    if scores.failed:
+        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
+        missing.append(table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows))
+    tests = [answer.tests]
+    if answer.tested > 1:
+        tests.append("All pairs of a page, by score and tested cost, share 5 % of error.")
+    if scores.groups is not None:
+        tests.append("Rows of a group depend on each other, so groups are what another sample replaces.")
+    if not found.margin:
+        tests.append("No margin is given, so no pair is shown equal. Give --margin.")
+    tests += [turns(answer)] if turns(answer) else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
         ("cost", section_of("costs", "Costs", _costs(found, answer))),
@@ -158,8 +173,8 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
         ("sure", section_of("pairs", "Every pair in numbers", *pair_tables(answer))),
         ("methods", each_section(answer)),
         ("setup", section_of("read", "What was read", inputs, *remarks)),
-        ("wrong", section_of("problems", "What is missing", *_problems(found.scores, answer))),
-        ("reading", section_of("reading", "The tests", Text(sentences=_reading(found, answer)))),
+        ("wrong", section_of("problems", "What is missing", *missing)),
+        ("reading", section_of("reading", "The tests", Text(sentences=tuple(tests)))),
     ]
     for question, section in of:
         if section is not None:
@@ -185,15 +200,6 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
     return table("costs", f"Costs of each {answer.noun}", (noun, *titles), rows, notes)
 
 
-def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Text]:
-    if scores.unshared:
-        yield Text(sentences=(answer.lacking, "Rows may be missing because a system failed there."))
-        yield table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
-    if scores.failed:
-        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
-        yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
-
-
 def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences, scores = [], found.scores
@@ -209,13 +215,3 @@ def _more(found: Verdicts) -> Text | None:
         these = "Three seeds that all systems share" if enough else "Three seeds of each system"
         sentences.append(f"{these}: verdicts for other seeds too{costs}.")
     return Text(sentences=tuple(sentences)) if sentences else None
-
-
-def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:
-    shared = ["All pairs of a page, by score and tested cost, share 5 % of error."] if answer.tested > 1 else []
-    sentences = [answer.tests, *shared]
-    if found.scores.groups is not None:
-        sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
-    if not found.margin:
-        sentences.append("No margin is given, so no pair is shown equal. Give --margin.")
-    return (*sentences, turns(answer)) if turns(answer) else tuple(sentences)

@@ -238,8 +238,17 @@ def _find_text(
         raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({listed(list(sample))})")
     if not named:
         return tuple(texts), None
-    if pair := _find_pair({name: values for name, values in texts.items() if _full(sample[name])}):
-        return (pair[0],), pair[1]
+    # two columns whose names are those of a pair, unless several are
+    full = {name: values for name, values in texts.items() if _full(sample[name])}
+    by_name = {name.strip().lower(): name for name, values in full.items() if len({*values}) >= VARIED * len(values)}
+    pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
+    halves: dict[str, list[str]] = {}
+    for known, name in by_name.items():
+        if match := PAIRED.fullmatch(known):
+            halves.setdefault(match[1], []).append(name)
+    pairs += [(two[0], two[1]) for two in halves.values() if len(two) == 2]
+    if len(pairs) == 1:
+        return (pairs[0][0],), pairs[0][1]
     chosen = called or [max(texts, key=lambda name: sum(map(len, texts[name])) / len(texts[name]))]
     for name in long_texts({name: sample[name] for name in texts if name not in chosen}):
         # cells that are part of another column's, as quotations are, add nothing to it
@@ -247,18 +256,6 @@ def _find_text(
         if all(count <= MOSTLY * len(sample[name]) for count in parts):
             chosen.append(name)
     return tuple(name for name in names if name in chosen), None
-
-
-def _find_pair(texts: Mapping[str, list[str]]) -> tuple[str, str] | None:
-    """Return the two columns whose names are those of a pair; None where none or several are."""
-    by_name = {name.strip().lower(): name for name, values in texts.items() if len({*values}) >= VARIED * len(values)}
-    pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
-    halves: dict[str, list[str]] = {}
-    for known, name in by_name.items():
-        if match := PAIRED.fullmatch(known):
-            halves.setdefault(match[1], []).append(name)
-    pairs += [(two[0], two[1]) for two in halves.values() if len(two) == 2]
-    return pairs[0] if len(pairs) == 1 else None
 
 
 def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
 HUB_SECONDS = 6.0  # time limit of the hub's first answer, retries and pauses included; the download itself has none
-HUB_TRIES = 2
 MODEL_PATTERNS = (
     "config.json", "generation_config.json", "chat_template.jinja", "model*.safetensors",
     "model.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -250,7 +249,7 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
     answer: list[Exception | None] = []
 
     def ask() -> None:
-        for pause in [*[1.0] * (HUB_TRIES - 1), 0.0]:
+        for pause in (1.0, 0.0):  # it is asked twice
             try:
                 HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=HUB_SECONDS)
                 answer.append(None)

@@ -155,27 +155,22 @@ def _head_options(view: View) -> tuple[Entry, ...]:
     return (Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",)),)
 
 
-def label_names(view: View, counts: str) -> tuple[Entry, ...]:
+def _names(view: View) -> tuple[Entry, ...]:
     """Return the names of classes or tags, unless the data set has its own."""
-    names = list(view.loaded.label_names)
-    reasons = [f"{len(names)} of them; {counts}."]
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
-    if view.data.dataset == "hub" or len(names) > MOST_NAMES:
-        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
-    return (Entry("label_names", names, tuple(reasons)),)
-
-
-def _class_names(view: View) -> tuple[Entry, ...]:
-    names = view.loaded.label_names
-    counts = Counter(view.loaded.train["label"])
-    if len(counts) == 1:
+    names, train, classes = list(view.loaded.label_names), view.loaded.train, view.learnt.target == "class"
+    counts = Counter(train["label"] if classes else chain.from_iterable(train["tags"]))
+    if classes and len(counts) == 1:
         only = short(names[next(iter(counts))])
         raise UserError(
             f"{view.data.where}: all training rows have the class '{only}'; give rows of two classes or more"
         )
     most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
-    return label_names(view, f"training rows of each: {most}")
+    reasons = [f"{len(names)} of them; training {'rows' if classes else 'words'} of each: {most}."]
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
+    if view.data.dataset == "hub" or len(names) > MOST_NAMES:
+        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
+    return (Entry("label_names", names, tuple(reasons)),)
 
 
 def _rare_classes(view: View) -> tuple[str, ...]:
@@ -203,13 +198,6 @@ def _spread(view: View) -> tuple[str, ...]:
         f"The numbers of the training rows are from {values.min():g} to {values.max():g}, with a mean of "
         f"{values.mean():.4g}; guessing the mean has an RMSE of {values.std():.4g}.",
     )
-
-
-def _tag_names(view: View) -> tuple[Entry, ...]:
-    names = view.loaded.label_names
-    counts = Counter(chain.from_iterable(view.loaded.train["tags"]))
-    most = ", ".join(f"{short(names[tag])}: {count:,}" for tag, count in counts.most_common(12))
-    return label_names(view, f"training words of each: {most}")
 
 
 def _answer_options(view: View) -> tuple[Entry, ...]:
@@ -299,9 +287,9 @@ def _scorer(view: View) -> Entry:
 
 
 KINDS: Mapping[Target, Kind] = {
-    "class": Kind("sequence_classification", _head_options, names=_class_names, cautions=_rare_classes),
+    "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
     "number": Kind("regression", _head_options, facts=_spread),
-    "tags": Kind("token_classification", names=_tag_names),
+    "tags": Kind("token_classification", names=_names),
     "answer": Kind(TASK, _answer_options),
 }
 """Kinds of work by the target that is learnt."""
