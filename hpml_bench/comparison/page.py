@@ -97,7 +97,8 @@ def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | Non
                        for name, of in by.items() for run, value in of.items())  # fmt: skip
         named = repr(([run[:2] for run in runs], costs)).encode()
         digest = hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
-        look = stated or max(look, look_at(out, digest, scores.dataset, scores.systems, stated))
+        noted = look_at(out, digest, scores.dataset, scores.systems, stated)
+        look = stated or max(look, noted)
     return found if look == scores.look else judge(replace(scores, look=look), margin)
 
 
