@@ -143,9 +143,6 @@ def page_of(found: Verdicts) -> Page:
     )  # fmt: skip
 
 
-# Its sections
-
-
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
     scores, missing = found.scores, list[Table | Text]()

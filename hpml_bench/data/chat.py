@@ -77,17 +77,11 @@ class Conversations:
     ) -> Example | None:
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
-        Args:
-            roles: role of each turn; `contents`, `weights` and `fields` are of each turn too.
-            contents: texts.
-            least: least tokens that the row needs room for, where choices are longer than the right answer.
-            weights: 0 for a turn that is not learnt, else 1; empty for all 1.
-            tools: definitions of tools that the template writes.
-            fields: further keys that templates read, such as `tool_calls`; empty for none.
-
-        Raises:
-            UserError: as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong together.
-
+        Of each turn are `roles`, `contents`, `weights` (0 for one that is not learnt, else 1; empty for all 1) and
+        `fields` (further keys that templates read, such as `tool_calls`; empty for none). `least`: least tokens that
+        the row needs room for, where choices are longer than the right answer; `tools`: definitions that the template
+        writes. Raises UserError as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong
+        together.
         """
         turns = self.turns(roles, contents, fields)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
@@ -105,7 +99,11 @@ class Conversations:
                 f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
                 "belong together"
             )
-        begin, cut = self._begin(ids), max(0, max(len(ids), least) - self.encoder.max_length)
+        # tokens at the front that are never cut: those up to BOS, or that the tokenizer puts there
+        front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
+        of_front = len(front) if ids[: len(front)] == front else 0
+        begin = next((number for number, token in enumerate(ids[:2], 1) if token == bos), of_front)
+        cut = max(0, max(len(ids), least) - self.encoder.max_length)
         dropped = bool(cut) and (self.too_long == "drop" or cut >= first - begin)
         self.counts["rows"] += 1
         if cut:
@@ -348,12 +346,6 @@ class Conversations:
         front, example = self._known.front, self._sample
         missing = front and example is not None and list(example.ids[: len(front)]) != front
         return str(self.encoder.tokenizer.decode(front)) if missing else ""
-
-    def _begin(self, ids: Sequence[int]) -> int:
-        """Return how many tokens at the front are never cut: those up to BOS, or that the tokenizer puts there."""
-        front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
-        of_front = len(front) if list(ids[: len(front)]) == front else 0
-        return next((number for number, token in enumerate(ids[:2], 1) if token == bos), of_front)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:

@@ -302,7 +302,10 @@ def _turn(turn: Any, number: int) -> Turn:
         calls = called if isinstance(called, list) else [called]
         content, fields = "", fields | {"tool_calls": [{"type": "function", "function": call} for call in calls]}
     calls = fields.get("tool_calls", [])
-    if not isinstance(calls, list) or not all(map(_is_call, calls)) or (calls and ROLES[role] != "assistant"):
+    given = calls if isinstance(calls, list) else [None]
+    functions = [call.get("function", call) if isinstance(call, dict) else None for call in given]
+    named = all(isinstance(function, dict) and isinstance(function.get("name"), str) for function in functions)
+    if not named or (calls and ROLES[role] != "assistant"):
         raise ValueError(f"has a turn {number} whose tool_calls are not the assistant's list of calls with names")
     if content is None and (calls or ROLES[role] == "tool"):
         content = ""
@@ -313,11 +316,6 @@ def _turn(turn: Any, number: int) -> Turn:
     if weight not in (0, 1):
         raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
     return Turn(ROLES[role], content, float(weight), fields)
-
-
-def _is_call(call: Any) -> bool:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 def _parts(content: Any, number: int) -> Any:

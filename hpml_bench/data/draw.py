@@ -31,9 +31,6 @@ seed]`), the groups of validation rows split off, and the examples before a seed
 SHARE = 10  # one training row in this many becomes a test or validation row, where nothing says how many
 
 
-# Groups
-
-
 def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
     """Return the group of each row, [n]; None where rows have none."""
     if GROUP not in dataset.column_names:
@@ -52,9 +49,6 @@ def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Genera
     chosen = np.zeros(len(sizes), dtype=bool)
     chosen[order[before < count]] = True
     return np.asarray(chosen[inverse])
-
-
-# Splits
 
 
 def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
@@ -134,9 +128,6 @@ def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
     generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
     drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
     return Rows(folder, prepared.pad_id, drawn)
-
-
-# General text
 
 
 def retention_rows(source: str, most: int, loaded: LoadedData, settings: Settings) -> Dataset:

@@ -278,9 +278,6 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
     return "the hub can't be reached"
 
 
-# GGUF
-
-
 def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

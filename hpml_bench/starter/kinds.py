@@ -56,11 +56,6 @@ class Lengths:
     tokens: NDArray[np.int64]
     prompts: NDArray[np.int64]
 
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """Tokens of the last answers with their end, [rows]."""
-        return self.tokens - self.prompts
-
     def in_words(self) -> str:
         """Return median, 99th percentile and maximum."""
         median, high = np.percentile(self.tokens, [50, 99])
@@ -219,7 +214,7 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
     entries = (template, *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
     if scorer.value in {None, "choice"}:
         return entries
-    high = float(np.percentile(lengths.answers, 99))
+    high = float(np.percentile(lengths.tokens - lengths.prompts, 99))  # of the last answers with their end
     capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
     why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
     return (*entries, Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)))

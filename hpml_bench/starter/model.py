@@ -53,7 +53,9 @@ class Model:
         return int(self.config.get("vocab_size") or 0)
 
     def __str__(self) -> str:
-        return f"a {self.config.get('model_type', '')} model of {in_millions(self.parameters)} parameters"
+        sizes = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+        size, unit = next(((size, unit) for size, unit in sizes if self.parameters >= size), (1, ""))
+        return f"a {self.config.get('model_type', '')} model of {self.parameters / size:.3g}{unit} parameters"
 
 
 def look_at_model(source: str) -> Model:
@@ -91,11 +93,3 @@ def source_of(given: str) -> str:
         f"{given}: there is no such file or folder, and it begins with none of {', '.join(KINDS)}; give a path that "
         "exists, or OWNER/NAME of the Hugging Face hub"
     )
-
-
-def in_millions(count: float) -> str:
-    """Return a large number in words of three digits: 22.7M, 1.24B."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"

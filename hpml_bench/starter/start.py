@@ -72,17 +72,10 @@ def starter_suite(
 ) -> Starter:
     """Return a suite that compares methods on this model and these rows, with the reason for each choice.
 
-    Model and rows are prepared as `run-all` prepares them.
-
-    Args:
-        model: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub.
-        data: files, or one repository of a data set.
-        file: name of the suite file in the commands that its comments give.
-        given: settings that are not chosen here, nested.
-
-    Raises:
-        UserError: either can't be read, or nothing can be learnt from the rows by this model.
-
+    Model and rows are prepared as `run-all` prepares them. `model`: a source as suites write it, a folder, a .gguf
+    file, or OWNER/NAME of the hub; `data`: files, or one repository of a data set; `file`: name of the suite file in
+    the commands that its comments give; `given`: settings that are not chosen here, nested. A UserError where model or
+    data can't be read, or nothing can be learnt from the rows by this model.
     """
     silence()
     looked_model = look_at_model(model)

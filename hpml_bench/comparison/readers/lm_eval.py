@@ -191,9 +191,6 @@ def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
         yield f"{log.system} was evaluated on {counted} of {log.task}'s {whole} rows."
 
 
-# Files
-
-
 class Row(NamedTuple):
     """A row of a task, as a model answered it."""
 

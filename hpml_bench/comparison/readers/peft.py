@@ -107,9 +107,6 @@ def _files(path: Path) -> list[Path]:
     return sorted({file for pattern in patterns for file in path.glob(pattern)})
 
 
-# A file
-
-
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[Number, AfterValidator(lambda size: size / 1e6)]  # a number of bytes, in MB
 
@@ -240,9 +237,6 @@ def _wrong(file: Path, error: ValidationError, *place: str) -> UserError:
     return UserError(
         f"{file}: {named} is {sanitize(repr(first['input']), 60)}, and {first['msg'].replace('Input should', 'must')}"
     )
-
-
-# Data sets
 
 
 def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others: Sequence[_Run]) -> InputScores:
