@@ -67,14 +67,9 @@ class Conversations:
         return turns
 
     def example(
-        self,
-        roles: Sequence[str],
-        contents: Sequence[str],
-        least: int = 0,
-        weights: Sequence[float] = (),
-        tools: Sequence[Any] | None = None,
-        fields: Sequence[Mapping[str, Any]] = (),
-    ) -> Example | None:
+        self, roles: Sequence[str], contents: Sequence[str], least: int = 0, weights: Sequence[float] = (),
+        tools: Sequence[Any] | None = None, fields: Sequence[Mapping[str, Any]] = (),
+    ) -> Example | None:  # fmt: skip
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
         Of each turn are `roles`, `contents`, `weights` (0 for one that is not learnt, else 1; empty for all 1) and
@@ -326,13 +321,9 @@ class Conversations:
         inside = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
         ends = frozenset({tokenizer.eos_token_id, *self.encoder.ends} - {None})
         return _KnownTokens(
-            front=list(whole[:begin]),
-            ends=ends,
-            marked=marked,
-            special=marked | ends,
-            controls=controls,
+            front=list(whole[:begin]), ends=ends, marked=marked, special=marked | ends, controls=controls,
             puts_space=bool(self._call("a")["input_ids"] != inside),
-        )
+        )  # fmt: skip
 
     @cached_property
     def _sample(self) -> Example | None:

@@ -151,15 +151,9 @@ class ChatTemplate:
         return partial(self._write, template, list(tools) if tools else None)
 
     def _write(
-        self,
-        template: str,
-        tools: list[Any] | None,
-        turns: Turns,
-        *,
-        prompt: bool = False,
-        marks: bool = False,
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False,
         parts: bool | None = None,
-    ) -> tuple[str, _Marks]:
+    ) -> tuple[str, _Marks]:  # fmt: skip
         """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
 
         `parts`: whether contents are given as lists of parts; None: as the template wants them.

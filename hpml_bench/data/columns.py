@@ -77,15 +77,9 @@ class Columns(Frozen):
 
 
 def choose(
-    dataset: Dataset,
-    where: str,
-    target: Target,
-    options: TableOptions,
-    label: Column | None,
-    *,
-    kept_out: Collection[str],
-    named: bool,
-) -> Columns:
+    dataset: Dataset, where: str, target: Target, options: TableOptions, label: Column | None, *,
+    kept_out: Collection[str], named: bool,
+) -> Columns:  # fmt: skip
     """Return the columns of text and label: as given, else by name (the constants above), else by content.
 
     By content a class is the column with the fewest different values among the first rows, a number the only one of

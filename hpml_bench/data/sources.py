@@ -209,14 +209,10 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], why: str) 
     repo, revision = _hub_name(uri)
     try:
         folder = snapshot_download(
-            repo,
-            repo_type=repo_type,
-            revision=revision,
-            cache_dir=constants.HF_HUB_CACHE,
-            allow_patterns=list(patterns),
-            ignore_patterns=["*/*"] if repo_type == "model" else None,
+            repo, repo_type=repo_type, revision=revision, cache_dir=constants.HF_HUB_CACHE,
+            allow_patterns=list(patterns), ignore_patterns=["*/*"] if repo_type == "model" else None,
             local_files_only=bool(why),
-        )
+        )  # fmt: skip
     except Exception as error:
         problem = f"{why} and the cache {constants.HF_HUB_CACHE}"
         if not why:

@@ -64,15 +64,9 @@ class FoundColumns(NamedTuple):
 
 
 def find(
-    train: Dataset,
-    where: str,
-    target: Target,
-    options: TableOptions,
-    label: str | None = None,
-    *,
-    named: bool = True,
+    train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True,
     split: str | None = None,
-) -> FoundColumns:
+) -> FoundColumns:  # fmt: skip
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
     `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
@@ -121,13 +115,9 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
 
 
 def load(
-    splits: Splits,
-    settings: Settings,
-    found: FoundColumns,
-    target: Target,
-    options: TableOptions,
+    splits: Splits, settings: Settings, found: FoundColumns, target: Target, options: TableOptions,
     notes: Mapping[str, str],
-) -> LoadedData:
+) -> LoadedData:  # fmt: skip
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
     The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.

@@ -71,14 +71,11 @@ def look_at_model(source: str) -> Model:
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
     sizes, pooling = weight_types(folder), map(read_config, sorted(folder.glob("*_Pooling/config.json")))
     return Model(
-        source=uri,
-        folder=folder,
-        config=config,
-        parameters=sum(sizes.values()),
+        source=uri, folder=folder, config=config, parameters=sum(sizes.values()),
         dtypes=tuple(name for name, _ in sizes.most_common()),
         reads_both_ways=bool(BOTH_WAYS.search(family)) and not generates,
         pools_by=next((way for flags in pooling for key, way in POOLS.items() if flags.get(key)), None),
-    )
+    )  # fmt: skip
 
 
 def source_of(given: str) -> str:

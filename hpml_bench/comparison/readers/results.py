@@ -79,18 +79,10 @@ def _measured(results: Results) -> InputScores:
         failed.append(FailedRun(record.spec.method.name, str(record.spec.seed), status, where, name))
     empty = pd.DataFrame({column: [] for column in (SYSTEM, ROW, SCORE, SEED, DATASET, WHERE)})
     return InputScores(
-        pd.concat(frames, ignore_index=True) if frames else empty,
-        aligned.score,
-        tuple(aligned.costs),
-        tuple(failed),
-        tuple(_remarks(results)),
-        inputs.source_of(SOURCE, results.folder, len(frames)),
-        look=aligned.look,
-        race=aligned.race,
-        unranked=aligned.unranked,
-        trained_on=aligned.trained_on,
-        facts=_facts(results),
-    )
+        pd.concat(frames, ignore_index=True) if frames else empty, aligned.score, tuple(aligned.costs), tuple(failed),
+        tuple(_remarks(results)), inputs.source_of(SOURCE, results.folder, len(frames)), look=aligned.look,
+        race=aligned.race, unranked=aligned.unranked, trained_on=aligned.trained_on, facts=_facts(results),
+    )  # fmt: skip
 
 
 def _facts(results: Results) -> SuiteFacts:
