@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -166,9 +166,15 @@ class Conversations:
                 unended
             )
         front = [] if rendered.chat else self._known.front
-        added = len(front)
-        ids, targets, sizes = [*front, *ids], [False] * added + targets, [*[0] * added, *_sizes(offsets, rendered), 0]
-        return ids, targets, sizes, prompt + added, content + added, counts
+        added, reached = len(front), 0
+        sizes = [0] * added
+        for _, end in offsets:  # of its characters a token has those that no earlier one has
+            own = rendered.text[reached:end]
+            if rendered.stand_ins:
+                own = "".join(rendered.stand_ins.get(character, character) for character in own)
+            sizes.append(len(own.encode()))
+            reached = max(reached, end)
+        return [*front, *ids], [False] * added + targets, [*sizes, 0], prompt + added, content + added, counts
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
         if self.loss_on == "all" and 0 in weights:
@@ -359,17 +365,6 @@ class Conversations:
                 "task.options.template"
             )
         return scaffold
-
-
-def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
-    """Yield the UTF-8 bytes of each token: those of its characters that no earlier token has."""
-    reached = 0
-    for _, end in offsets:
-        text = rendered.text[reached:end]
-        if rendered.stand_ins:
-            text = "".join(rendered.stand_ins.get(character, character) for character in text)
-        yield len(text.encode())
-        reached = max(reached, end)
 
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:

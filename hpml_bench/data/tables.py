@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -274,7 +275,16 @@ def _index(
 def _text_and_label(
     label: Any, *texts: Any, columns: Columns, separator: str, index: Index | None
 ) -> tuple[str | float, ...]:
-    value = _number(label, columns.label) if index is None else _looked_up(label, index, "label", columns.label)
+    value = math.nan
+    if index is not None:
+        value = _looked_up(label, index, "label", columns.label)
+    elif label is None or (isinstance(label, str) and not label.strip()):
+        raise _empty("number", columns.label)
+    else:
+        with suppress(TypeError, ValueError, OverflowError):  # Python's own `1_000` and truth values are refused
+            value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
+        if not math.isfinite(value):
+            raise ValueError(f"has '{short(str(label))}' in column '{columns.label}', which is no finite number")
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
     for part, names in ((text, columns.text), *((second, (columns.pair or "",)) for second in seconds)):
@@ -304,19 +314,6 @@ def _looked_up(raw: Any, index: Index, what: str, column: str = "") -> int:
             f"({some([*map(short, index)], 12)})"
         )
     return index[value]
-
-
-def _number(raw: Any, column: str) -> float:
-    """Return a cell as a number; Python's own `1_000` and truth values are refused."""
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
-        raise _empty("number", column)
-    try:
-        value = math.nan if isinstance(raw, bool) or "_" in str(raw) else float(raw)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"has '{short(str(raw))}' in column '{column}', which is no finite number")
-    return value
 
 
 def _empty(what: str, *columns: str) -> ValueError:

@@ -281,14 +281,7 @@ def _remarks(runs: Sequence[_Run], score: ScoreDefinition, lacking: Sequence[str
     if unsaved:
         systems = sanitize(", ".join(unsaved), 600)
         yield f"The size {1e6 * UNSAVED_MB:,.0f} means that saving failed, and is left out, of {systems}."
-    yield from _differences(runs)
-    forgotten = sum(run.has(SCORES[2:3]) is not None for run in runs)
-    if forgotten and score.name != "forgetting":
-        yield f"Forgetting is measured in {forgotten} of {len(runs)} runs; --metric forgetting compares by it."
-
-
-def _differences(runs: Sequence[_Run]) -> Iterator[str]:
-    """Yield what runs differ in that scores or costs depend on, beside the method."""
+    # what scores or costs depend on, beside the method
     facts = [
         {key: json.dumps(value, sort_keys=True) for key, value in (run.config or {}).items() if key not in OWN_KEYS}
         | {f"revision of {name}": commit for name, commit in run.revisions.items() if commit}
@@ -303,3 +296,6 @@ def _differences(runs: Sequence[_Run]) -> Iterator[str]:
             differing.append(f"{sanitize(key, 60)} ({shown})")
     if differing:
         yield f"Runs differ beside their methods, which nothing here corrects for, in {', '.join(differing)}."
+    forgotten = sum(run.has(SCORES[2:3]) is not None for run in runs)
+    if forgotten and score.name != "forgetting":
+        yield f"Forgetting is measured in {forgotten} of {len(runs)} runs; --metric forgetting compares by it."
