@@ -161,13 +161,10 @@ def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types:
     check_columns(dataset, file, read)
     with column_errors_as_user_errors(file):
         return dataset.map(
-            _by_row,
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
+            _by_row, batched=True, with_indices=True, remove_columns=dataset.column_names,
             features=Features({**types, **dict.fromkeys(("place", "bad"), Value("string"))}),
             fn_kwargs={"file": file, "read": tuple(read), "row": row, "names": tuple(types)},
-        )
+        )  # fmt: skip
 
 
 def _by_row(

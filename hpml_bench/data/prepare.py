@@ -99,26 +99,17 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     counted = ", ".join(f"{left[split]} {split}" for split in SPLITS)
     drawn = f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""
     return Prepared(
-        backbone=str(model.folder_or_file),
-        data=str(folder),
-        label_names=loaded.label_names,
-        facts=facts,
-        digests=digests,
-        rows=left,
+        backbone=str(model.folder_or_file), data=str(folder), label_names=loaded.label_names, facts=facts,
+        digests=digests, rows=left,
         notes={
-            **loaded.notes,
-            **({FEWER: "; ".join(fewer)} if fewer else {}),
-            **loaded.warnings,
-            "rows": counted + drawn,
-            **lengths,
-            **groups,
-            "copies and near-copies": copies.note,
+            **loaded.notes, **({FEWER: "; ".join(fewer)} if fewer else {}), **loaded.warnings,
+            "rows": counted + drawn, **lengths, **groups, "copies and near-copies": copies.note,
         },
         warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else lengths)}, copies, settings)),
         pad_id=pad_id(tokenizer, encoder.vocabulary),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
-    )
+    )  # fmt: skip
 
 
 def encoder_of(settings: Settings, folder: Path) -> Encoder:
