@@ -56,21 +56,6 @@ class Lengths:
     tokens: NDArray[np.int64]
     prompts: NDArray[np.int64]
 
-    def in_words(self) -> str:
-        """Return median, 99th percentile and maximum."""
-        median, high = np.percentile(self.tokens, [50, 99])
-        return (
-            f"By the model's own tokenizer {len(self.tokens):,} training rows have {median:.0f} tokens in the median, "
-            f"{high:.0f} at the 99th percentile and {self.tokens.max():,} at most"
-        )
-
-    def longer(self, limit: int) -> str:
-        """Return how many rows are longer than a limit, with the verb."""
-        count = int((self.tokens > limit).sum())
-        if not count:
-            return "none is"
-        return f"{count:,} ({_percent(count / len(self.tokens))} %) {'is' if count == 1 else 'are'}"
-
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
     """Return the lengths of rows drawn from the training rows.
@@ -99,7 +84,7 @@ def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bo
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
@@ -176,7 +161,7 @@ def _rare_classes(view: View) -> tuple[str, ...]:
     found = []
     if count > FREQUENT * total:
         found.append(
-            f"{_percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
+            f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
             "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
         )
     if rare:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from hpml_bench import statistics
@@ -279,13 +280,16 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
 
 def _limit(found: SuiteDraft) -> Entry:
     lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
-    longer = lengths.longer(found.limit)
+    median, high = np.percentile(lengths.tokens, [50, 99])
+    count = int((lengths.tokens > found.limit).sum())
+    longer = f"{count:,} ({kinds.percent(count / len(lengths.tokens))} %) {'is' if count == 1 else 'are'}"
     what = "cut at the end" if cuts else "left out"
     if kinds.as_values(found.options).get("too_long") == "cut_prompt":
         what = "their prompts are cut at the front"
     why = (
-        f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
-        f"{f', and {what}' if lengths.tokens.max() > found.limit else ''}.",
+        f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} tokens in the median, "
+        f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. {longer if count else 'None is'} "
+        f"longer than {found.limit}{f', and {what}' if count else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
         + f"more than {found.most:,} are left to you.",
