@@ -62,9 +62,18 @@ def write(
         taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
         names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
         folders.append(next(name for name in names if name.lower() not in taken))
-    named = list(zip(pages, folders, strict=True))
-    files = [file for page, folder in named for file in write_page(page, out / folder, formats)]
-    sets = [_suite(one, page.answer, folder) for one, (page, folder) in zip(compared, named, strict=True)]
+    files, sets = list[Path](), list[OfSuite]()
+    for one, page, folder in zip(compared, pages, folders, strict=True):
+        files += write_page(page, out / folder, formats)
+        answer, scores = page.answer, one.scores
+        about: dict[str, Cell] = {
+            "Data set": scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
+            "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
+            "Page": f"{folder}/report.html",
+        }  # fmt: skip
+        values = {name: dict(of) for name, of in entering_means(one).items()}
+        sets.append(OfSuite(answer, values, (scores.dataset,), about, scores.title, version=version("hpml-bench"),
+                            block=scores.block))  # fmt: skip
     try:
         suites = Suites.among(sets, "data set")
     except UserError as error:  # each has its page
@@ -100,17 +109,6 @@ def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | Non
         noted = look_at(out, digest, scores.dataset, scores.systems, stated)
         look = stated or max(look, noted)
     return found if look == scores.look else judge(replace(scores, look=look), margin)
-
-
-def _suite(one: Verdicts, answer: PageSummary, folder: str) -> OfSuite:
-    about: dict[str, Cell] = {
-        "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
-        "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
-        "Page": f"{folder}/report.html",
-    }  # fmt: skip
-    values = {name: dict(of) for name, of in entering_means(one).items()}
-    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"),
-                   block=one.scores.block)  # fmt: skip
 
 
 def page_of(found: Verdicts) -> Page:

@@ -205,6 +205,13 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
         f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
         *cost,
     ]
+    methods = []
+    for method in found.budget.methods:
+        value: dict[str, Any] = {"method": method.method} if method.method else {}
+        value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
+        value |= {"options": dict(method.options)} if method.options else {}
+        why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
+        methods.append(Entry(method.name, value, (why,), method in found.compared))
     parts = [
         "".join(f"{line}\n" for line in comment(about)),
         written([Entry("seeds", estimates.SEEDS, (
@@ -213,7 +220,7 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
         ))]),
         written([Entry("settings", overridden(_settings(found), found.given))]),
         "".join(f"{line}\n" for line in comment(_on_methods(found))),
-        written([Entry("methods", tuple(_method(method, found) for method in found.budget.methods))]),
+        written([Entry("methods", tuple(methods))]),
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -310,12 +317,3 @@ def _on_methods(found: SuiteDraft) -> Iterator[str]:
         names = ", ".join(memory.tight)
         yield f"Memory is not enough for {names}: {memory.here}. hpml-bench fit {found.file} says what helps."
     yield "Further methods stand as comments: take the # before a name away to compare it too."
-
-
-def _method(method: estimates.Published, found: SuiteDraft) -> Entry:
-    value: dict[str, Any] = {"method": method.method} if method.method else {}
-    value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
-    value |= {"options": dict(method.options)} if method.options else {}
-    chosen = method in found.compared
-    source = f" Rate: {method.source}." if method.source else ""
-    return Entry(method.name, value, (f"Trains {method.trains}.{source}",), chosen)
