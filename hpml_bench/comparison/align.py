@@ -25,17 +25,14 @@ if TYPE_CHECKING:
 _Rows = dict[str, dict[int, "NDArray[np.float64]"]]  # system -> run -> score of each row
 SMALLEST, LARGEST = 1e-50, 1e50
 """Sizes of scores and costs whose fourth powers, of which degrees of freedom are made, are numbers."""
-SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 999.0, 9999.0, 99999.0)
-"""Numbers that tools write where there is none."""
-FAR = 5.0
-"""Factor by which a sentinel above 0 exceeds all other scores."""
+SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 999.0, 9999.0, 99999.0)  # numbers that tools write where there is none
+FAR = 5.0  # factor by which a sentinel above 0 exceeds all other scores
 PER_CENT = (20.0, 500.0)
 """Least and largest factor between means of two systems that may be a hundred, one being in per cent."""
 VARYING, MANY = 10, 6
 """Rows, means and costs that vary over seeds from which two seeds that agree in all are no chance, and number of seeds
 from which a half that repeats the others is none."""
-MOST_DECIMALS = 6
-"""Decimals of a cost from which its values are no rounded ones."""
+MOST_DECIMALS = 6  # decimals of a cost from which its values are no rounded ones
 
 
 def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinition], *, shared: bool) -> AlignedScores:
@@ -54,7 +51,14 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinitio
     unranked = of.unranked or (UNRANKED["hosts"] if spread else "")
     of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=by_run, unranked=unranked,
                  remarks=(*of.remarks, *remarks))  # fmt: skip
-    _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
+    line = [SYSTEM, "run", *([ROW] if with_rows.any() else [])]
+    again = part.duplicated(line)
+    if again.any():
+        first = part.groupby(line, sort=False)[WHERE].transform("first")[again].iloc[0]
+        shown = {SYSTEM: "'{line[system]}'", "run": "seed {line[seed]}", ROW: "row '{line[row]}'"}
+        which = ", ".join(shown[name] for name in line if name != "run" or (part[SEED] != "").any())
+        advice = "keep one, or tell runs apart by a column seed, data sets by a column dataset"
+        refuse(part, again, f"{which} is there already ({{first}}); {advice}", first=first)
     return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
 
 
@@ -66,17 +70,6 @@ def refuse(lines: pd.DataFrame, wrong: Any, said: str, **more: object) -> None:
     for at in np.flatnonzero(wrong)[:1]:
         cells = lines.iloc[at].map(lambda cell: sanitize(cell, 60) if isinstance(cell, str) else cell)
         raise UserError(f"{lines[WHERE].iloc[at]}: {said.format(line=cells, **more)}")
-
-
-def _check_once(part: pd.DataFrame, key: list[str]) -> None:
-    again = part.duplicated(key)
-    if not again.any():
-        return
-    first = part.groupby(key, sort=False)[WHERE].transform("first")[again].iloc[0]
-    shown = {SYSTEM: "'{line[system]}'", "run": "seed {line[seed]}", ROW: "row '{line[row]}'"}
-    named = ", ".join(shown[name] for name in key if name != "run" or (part[SEED] != "").any())
-    advice = "keep one, or tell runs apart by a column seed, data sets by a column dataset"
-    refuse(part, again, f"{named} is there already ({{first}}); {advice}", first=first)
 
 
 def _by_run(

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 ALONE = ("Only one system has scores of", "No system has scores of")
 """Beginnings of remarks on data sets that aren't compared."""
-INPUT = "input"
-"""Column: place of the input among those given."""
+INPUT = "input"  # column: place of the input among those given
 
 
 def assemble(
@@ -30,20 +29,14 @@ def assemble(
 ) -> tuple[AlignedScores, ...]:  # fmt: skip
     """Return the scores of each data set, those that compare two systems or more.
 
-    Args:
-        measured: what readers found.
-        lower: a lower score is better, of inputs that don't say it.
-        bounds: least and largest score, whatever the inputs say.
-        shared: compare the rows that all systems have; else different rows are an error.
-        independent: the systems' errors are independent, so that means without rows may be tested.
-        largest: largest difference of a row between two systems, whatever the inputs say.
-        title: name of a data set that the inputs don't name.
+    `measured`: what readers found; `lower`: a lower score is better, of inputs that don't say it; `bounds`: least and
+    largest score, and `largest`: largest difference of a row between two systems, whatever the inputs say; `shared`:
+    compare the rows that all systems have, else different rows are an error; `independent`: the systems' errors are
+    independent, so that means without rows may be tested; `title`: name of a data set that the inputs don't name.
 
-    Raises:
-        UserError: a value is missing, no number, twice there or out of its range; an input says that higher is better
-            and `lower` the contrary; inputs of a data set hold different scores or margins; rows differ between
-            systems; a row is in two groups; a cost differs within a run; or there is one system alone.
-
+    A UserError where a value is missing, no number, twice there or out of its range; an input says that higher is
+    better and `lower` the contrary; inputs of a data set hold different scores or margins; rows differ between systems;
+    a row is in two groups; a cost differs within a run; or there is one system alone.
     """
     import pandas as pd
 
@@ -86,9 +79,7 @@ def _described(
 ) -> AlignedScores:
     """Return what is said of a data set: by the inputs that have rows of it, and by those `about` it; without scores.
 
-    Raises:
-        UserError: one of several inputs is of a race, whose methods have other seeds.
-
+    A UserError where one of several inputs is of a race, whose methods have other seeds.
     """
     first = inputs[0]
     if len(inputs) > 1 and (raced := [one for one in inputs if one.race]):

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.answer.summary import needed
-from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.statistics import Comparison
+from hpml_bench.report.judge import judge
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_LOOKS = 1000
-"""Largest number of a look, of which 5 % leave a level that is a number."""
+MOST_LOOKS = 1000  # largest number of a look, of which 5 % leave a level that is a number
 COLUMNS = (
     "dataset", "a", "b", "difference", "low", "high", "p", "p_adjusted", "verdict", "better", "scope", "need", "rows",
     "seeds", "skewed",
@@ -44,29 +42,32 @@ def verdicts_of(
     for name, given in (("margin", margin), ("largest_difference", largest_difference)):
         if given is not None and not 0 < _number(given) < math.inf:
             raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
+    if bounds is not None:
+        try:
+            low, high = map(_number, bounds)
+        except (TypeError, ValueError):  # no pair
+            low = high = math.nan
+        if math.isnan(low) or math.isnan(high):
+            advice = "give two numbers, the least and the largest score, as (0, 1)"
+            raise UserError(f"bounds are {sanitize(repr(bounds), 60)}; {advice}")
+        bounds = low, high
     found = assemble(
-        [of_frame(frame, score)], lower=better == "lower", bounds=_bounds(bounds), shared=shared,
-        independent=independent, largest=None if largest_difference is None else float(largest_difference),
+        [of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared, independent=independent,
+        largest=None if largest_difference is None else float(largest_difference),
     )  # fmt: skip
-    difference = None if margin is None else float(margin)
-    judged = [judge(replace(one, look=int(look)), difference) for one in found]
-    made = pd.DataFrame([_row(one, pair) for one in judged for pair in one.score], columns=list(COLUMNS))
+    rows: list[Sequence[Any]] = []
+    for scores in found:
+        judged = judge(replace(scores, look=int(look)), None if margin is None else float(margin))
+        for c in judged.score:
+            seeds = len(scores.means[c.a].keys() & scores.means[c.b].keys())
+            need = needed(judged, c) if c.verdict == "undecided" else None
+            rows.append((
+                scores.dataset, c.a, c.b, c.difference.mean, *(c.deciding or (None, None)), c.p, c.p_adjusted,
+                c.verdict, c.winner(scores.score.better), judged.holds_for, need, scores.count, seeds, c.uncertain,
+            ))  # fmt: skip
+    made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
-
-
-def _bounds(given: Any) -> tuple[float, float] | None:
-    """Return the least and largest score as floats, None where none are given."""
-    if given is None:
-        return None
-    try:
-        low, high = map(_number, given)
-    except (TypeError, ValueError):  # no pair
-        low = high = math.nan
-    if math.isnan(low) or math.isnan(high):
-        advice = "give two numbers, the least and the largest score, as (0, 1)"
-        raise UserError(f"bounds are {sanitize(repr(given), 60)}; {advice}")
-    return low, high
 
 
 def _number(given: object) -> float:
@@ -77,13 +78,3 @@ def _number(given: object) -> float:
         return float(given)
     except OverflowError:  # an integer beyond floats
         return math.inf
-
-
-def _row(found: Verdicts, c: Comparison) -> Sequence[Any]:
-    scores = found.scores
-    shared = len(scores.means[c.a].keys() & scores.means[c.b].keys())
-    need = needed(found, c) if c.verdict == "undecided" else None
-    return (
-        scores.dataset, c.a, c.b, c.difference.mean, *(c.deciding or (None, None)), c.p, c.p_adjusted, c.verdict,
-        c.winner(scores.score.better), found.holds_for, need, scores.count, shared, c.uncertain,
-    )  # fmt: skip

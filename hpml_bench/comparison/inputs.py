@@ -32,8 +32,7 @@ inputs without a line per row, the number of rows that the score is the mean of;
 one id is known to mean one row; the machine of a run, since costs of a seed are compared on one; for messages, file and
 line that a line came from.
 """
-LONGEST = 100
-"""Characters of a name; a longer one is cut."""
+LONGEST = 100  # characters of a name; a longer one is cut
 
 
 def source_of(kind: str, path: Path, files: int) -> str:

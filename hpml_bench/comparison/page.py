@@ -54,13 +54,26 @@ def write(
     where a page can't be written.
     """
     compared = [_at_look(judge(one, margin), out, margin, look) for one in found]
+    pages, folders = [page_of(one) for one in compared], list[str]()
     if len(compared) == 1:
-        page = page_of(compared[0])
-        return Written([page], write_page(page, out, formats), ())
-    pages, folders = [page_of(one) for one in compared], _folders(compared)
-    named = list(zip(pages, folders, strict=True))
-    files = [file for page, folder in named for file in write_page(page, out / folder, formats)]
-    sets = [_suite(one, page.answer, folder) for one, (page, folder) in zip(compared, named, strict=True)]
+        return Written(pages, write_page(pages[0], out, formats), ())
+    for one in compared:
+        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
+        taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
+        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
+        folders.append(next(name for name in names if name.lower() not in taken))
+    files, sets = list[Path](), list[OfSuite]()
+    for one, page, folder in zip(compared, pages, folders, strict=True):
+        files += write_page(page, out / folder, formats)
+        answer, scores = page.answer, one.scores
+        about: dict[str, Cell] = {
+            "Data set": scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
+            "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
+            "Page": f"{folder}/report.html",
+        }  # fmt: skip
+        values = {name: dict(of) for name, of in entering_means(one).items()}
+        sets.append(OfSuite(answer, values, (scores.dataset,), about, scores.title, version=version("hpml-bench"),
+                            block=scores.block))  # fmt: skip
     try:
         suites = Suites.among(sets, "data set")
     except UserError as error:  # each has its page
@@ -85,47 +98,30 @@ def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | Non
     """Return the verdicts at the look which a page in `out` is; of one suite's runs the records count looks."""
     scores, look = found.scores, stated or found.scores.look
     if found.tested and not scores.facts:  # else nothing can err
-        noted = look_at(out, _digest(scores), scores.dataset, scores.systems, stated)
+        # a digest of the scores and costs, in any order of an input's lines
+        runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
+        values = scores.rows or scores.means
+        table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
+        costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
+                       for name, of in by.items() for run, value in of.items())  # fmt: skip
+        named = repr(([run[:2] for run in runs], costs)).encode()
+        digest = hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
+        noted = look_at(out, digest, scores.dataset, scores.systems, stated)
         look = stated or max(look, noted)
     return found if look == scores.look else judge(replace(scores, look=look), margin)
-
-
-def _digest(scores: AlignedScores) -> str:
-    """Return a digest of the scores and costs, in any order of an input's lines."""
-    runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
-    values = scores.rows or scores.means
-    table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
-    costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
-                   for name, of in by.items() for run, value in of.items())  # fmt: skip
-    named = repr(([run[:2] for run in runs], costs)).encode()
-    return hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
-
-
-def _folders(compared: Sequence[Verdicts]) -> list[str]:
-    """Return a folder's name for each data set: none of the page over them, nor alike on disks that ignore case."""
-    found: list[str] = []
-    for one in compared:
-        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
-        taken = TAKEN | {name.lower() for name in found}
-        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
-        found.append(next(name for name in names if name.lower() not in taken))
-    return found
-
-
-def _suite(one: Verdicts, answer: PageSummary, folder: str) -> OfSuite:
-    about: dict[str, Cell] = {
-        "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
-        "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
-        "Page": f"{folder}/report.html",
-    }  # fmt: skip
-    values = {name: dict(of) for name, of in entering_means(one).items()}
-    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"),
-                   block=one.scores.block)  # fmt: skip
 
 
 def page_of(found: Verdicts) -> Page:
     """Return the page of one data set."""
     answer, scores = summarize(found), found.scores
+    low, high = scores.score.low, scores.score.high
+    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
+    if scores.binary:
+        limits = "0 or 1"
+    elif low is not None and high is not None:
+        limits = f"{number(low)} to {number(high)}"
+    else:
+        limits = f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
     facts = {
         "Data": scores.title,
         "Inputs": str(len(scores.sources)),
@@ -133,7 +129,7 @@ def page_of(found: Verdicts) -> Page:
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
         "Score": f"{answer.score.title}, {answer.score.better} is better",
-        "Range of a row": _range_text(scores),
+        "Range of a row": limits,
         "Verdicts hold for": answer.judged,
     }
     if (largest := scores.score.largest) is not None:
@@ -145,23 +141,25 @@ def page_of(found: Verdicts) -> Page:
     )  # fmt: skip
 
 
-def _range_text(scores: AlignedScores) -> str:
-    if scores.binary:
-        return "0 or 1"
-    low, high = scores.score.low, scores.score.high
-    if low is not None and high is not None:
-        return f"{number(low)} to {number(high)}"
-    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
-    return f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
-
-
-# Its sections
-
-
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
-    inputs = table("sources", "Inputs", ("Input",), [[source] for source in found.scores.sources])
-    remarks = [Text(sentences=found.scores.remarks)] if found.scores.remarks else []
+    scores, missing = found.scores, list[Table | Text]()
+    inputs = table("sources", "Inputs", ("Input",), [[source] for source in scores.sources])
+    remarks = [Text(sentences=scores.remarks)] if scores.remarks else []
+    if scores.unshared:
+        lacking = table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
+        missing += [Text(sentences=(answer.lacking, "Rows may be missing because a system failed there.")), lacking]
+    if scores.failed:
+        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
+        missing.append(table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows))
+    tests = [answer.tests]
+    if answer.tested > 1:
+        tests.append("All pairs of a page, by score and tested cost, share 5 % of error.")
+    if scores.groups is not None:
+        tests.append("Rows of a group depend on each other, so groups are what another sample replaces.")
+    if not found.margin:
+        tests.append("No margin is given, so no pair is shown equal. Give --margin.")
+    tests += [turns(answer)] if turns(answer) else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
         ("cost", section_of("costs", "Costs", _costs(found, answer))),
@@ -171,8 +169,8 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
         ("sure", section_of("pairs", "Every pair in numbers", *pair_tables(answer))),
         ("methods", each_section(answer)),
         ("setup", section_of("read", "What was read", inputs, *remarks)),
-        ("wrong", section_of("problems", "What is missing", *_problems(found.scores, answer))),
-        ("reading", section_of("reading", "The tests", Text(sentences=_reading(found, answer)))),
+        ("wrong", section_of("problems", "What is missing", *missing)),
+        ("reading", section_of("reading", "The tests", Text(sentences=tuple(tests)))),
     ]
     for question, section in of:
         if section is not None:
@@ -198,15 +196,6 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
     return table("costs", f"Costs of each {answer.noun}", (noun, *titles), rows, notes)
 
 
-def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Text]:
-    if scores.unshared:
-        yield Text(sentences=(answer.lacking, "Rows may be missing because a system failed there."))
-        yield table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
-    if scores.failed:
-        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
-        yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
-
-
 def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences, scores = [], found.scores
@@ -222,13 +211,3 @@ def _more(found: Verdicts) -> Text | None:
         these = "Three seeds that all systems share" if enough else "Three seeds of each system"
         sentences.append(f"{these}: verdicts for other seeds too{costs}.")
     return Text(sentences=tuple(sentences)) if sentences else None
-
-
-def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:
-    shared = ["All pairs of a page, by score and tested cost, share 5 % of error."] if answer.tested > 1 else []
-    sentences = [answer.tests, *shared]
-    if found.scores.groups is not None:
-        sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
-    if not found.margin:
-        sentences.append("No margin is given, so no pair is shown equal. Give --margin.")
-    return (*sentences, turns(answer)) if turns(answer) else tuple(sentences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -67,27 +67,16 @@ class Conversations:
         return turns
 
     def example(
-        self,
-        roles: Sequence[str],
-        contents: Sequence[str],
-        least: int = 0,
-        weights: Sequence[float] = (),
-        tools: Sequence[Any] | None = None,
-        fields: Sequence[Mapping[str, Any]] = (),
-    ) -> Example | None:
+        self, roles: Sequence[str], contents: Sequence[str], least: int = 0, weights: Sequence[float] = (),
+        tools: Sequence[Any] | None = None, fields: Sequence[Mapping[str, Any]] = (),
+    ) -> Example | None:  # fmt: skip
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
-        Args:
-            roles: role of each turn; `contents`, `weights` and `fields` are of each turn too.
-            contents: texts.
-            least: least tokens that the row needs room for, where choices are longer than the right answer.
-            weights: 0 for a turn that is not learnt, else 1; empty for all 1.
-            tools: definitions of tools that the template writes.
-            fields: further keys that templates read, such as `tool_calls`; empty for none.
-
-        Raises:
-            UserError: as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong together.
-
+        Of each turn are `roles`, `contents`, `weights` (0 for one that is not learnt, else 1; empty for all 1) and
+        `fields` (further keys that templates read, such as `tool_calls`; empty for none). `least`: least tokens that
+        the row needs room for, where choices are longer than the right answer; `tools`: definitions that the template
+        writes. Raises UserError as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong
+        together.
         """
         turns = self.turns(roles, contents, fields)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
@@ -105,7 +94,11 @@ class Conversations:
                 f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
                 "belong together"
             )
-        begin, cut = self._begin(ids), max(0, max(len(ids), least) - self.encoder.max_length)
+        # tokens at the front that are never cut: those up to BOS, or that the tokenizer puts there
+        front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
+        of_front = len(front) if ids[: len(front)] == front else 0
+        begin = next((number for number, token in enumerate(ids[:2], 1) if token == bos), of_front)
+        cut = max(0, max(len(ids), least) - self.encoder.max_length)
         dropped = bool(cut) and (self.too_long == "drop" or cut >= first - begin)
         self.counts["rows"] += 1
         if cut:
@@ -173,9 +166,15 @@ class Conversations:
                 unended
             )
         front = [] if rendered.chat else self._known.front
-        added = len(front)
-        ids, targets, sizes = [*front, *ids], [False] * added + targets, [*[0] * added, *_sizes(offsets, rendered), 0]
-        return ids, targets, sizes, prompt + added, content + added, counts
+        added, reached = len(front), 0
+        sizes = [0] * added
+        for _, end in offsets:  # of its characters a token has those that no earlier one has
+            own = rendered.text[reached:end]
+            if rendered.stand_ins:
+                own = "".join(rendered.stand_ins.get(character, character) for character in own)
+            sizes.append(len(own.encode()))
+            reached = max(reached, end)
+        return [*front, *ids], [False] * added + targets, [*sizes, 0], prompt + added, content + added, counts
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
         if self.loss_on == "all" and 0 in weights:
@@ -328,13 +327,9 @@ class Conversations:
         inside = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
         ends = frozenset({tokenizer.eos_token_id, *self.encoder.ends} - {None})
         return _KnownTokens(
-            front=list(whole[:begin]),
-            ends=ends,
-            marked=marked,
-            special=marked | ends,
-            controls=controls,
+            front=list(whole[:begin]), ends=ends, marked=marked, special=marked | ends, controls=controls,
             puts_space=bool(self._call("a")["input_ids"] != inside),
-        )
+        )  # fmt: skip
 
     @cached_property
     def _sample(self) -> Example | None:
@@ -348,12 +343,6 @@ class Conversations:
         front, example = self._known.front, self._sample
         missing = front and example is not None and list(example.ids[: len(front)]) != front
         return str(self.encoder.tokenizer.decode(front)) if missing else ""
-
-    def _begin(self, ids: Sequence[int]) -> int:
-        """Return how many tokens at the front are never cut: those up to BOS, or that the tokenizer puts there."""
-        front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
-        of_front = len(front) if list(ids[: len(front)]) == front else 0
-        return next((number for number, token in enumerate(ids[:2], 1) if token == bos), of_front)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -376,17 +365,6 @@ class Conversations:
                 "task.options.template"
             )
         return scaffold
-
-
-def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
-    """Yield the UTF-8 bytes of each token: those of its characters that no earlier token has."""
-    reached = 0
-    for _, end in offsets:
-        text = rendered.text[reached:end]
-        if rendered.stand_ins:
-            text = "".join(rendered.stand_ins.get(character, character) for character in text)
-        yield len(text.encode())
-        reached = max(reached, end)
 
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:

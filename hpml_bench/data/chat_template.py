@@ -151,15 +151,9 @@ class ChatTemplate:
         return partial(self._write, template, list(tools) if tools else None)
 
     def _write(
-        self,
-        template: str,
-        tools: list[Any] | None,
-        turns: Turns,
-        *,
-        prompt: bool = False,
-        marks: bool = False,
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False,
         parts: bool | None = None,
-    ) -> tuple[str, _Marks]:
+    ) -> tuple[str, _Marks]:  # fmt: skip
         """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
 
         `parts`: whether contents are given as lists of parts; None: as the template wants them.
@@ -203,7 +197,13 @@ class ChatTemplate:
         if begun.strip() and rest.rstrip().endswith(begun.strip()) and whole.startswith(before):
             return prompt + whole[len(before) :]
         if opened and not begun.strip():  # a thought, which the finished conversation leaves out
-            return prompt + _thought(opened[1], written, turns[-1])
+            tag, turn = opened[1], turns[-1]
+            if f"</{tag}>" in written:
+                return prompt + re.sub(rf"\A\s*<{tag}>\s*", "", written)
+            own, has_own, _ = turn["content"].rpartition(f"</{tag}>")
+            thought = own.rpartition(f"<{tag}>")[2].strip("\n") if has_own else ""
+            thought = next((turn[key] for key in REASONING if key in turn), thought)
+            return prompt + f"{thought}\n</{tag}>\n\n" + written.lstrip("\n")
         return prompt + written
 
     def _parting(self, writer: _Writer, turns: Turns, prompt: str, before: str) -> tuple[int, int]:
@@ -375,13 +375,3 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_with_texts(part, change) for part in value]
     return change(value) if isinstance(value, str) else value
-
-
-def _thought(tag: str, rest: str, turn: Mapping[str, Any]) -> str:
-    """Return the text after an opened thought tag: the answer's own thought or none, the closing tag, the answer."""
-    if f"</{tag}>" in rest:
-        return re.sub(rf"\A\s*<{tag}>\s*", "", rest)
-    own, closed, _ = turn["content"].rpartition(f"</{tag}>")
-    thought = own.rpartition(f"<{tag}>")[2].strip("\n") if closed else ""
-    thought = next((turn[key] for key in REASONING if key in turn), thought)
-    return f"{thought}\n</{tag}>\n\n" + rest.lstrip("\n")

@@ -77,15 +77,9 @@ class Columns(Frozen):
 
 
 def choose(
-    dataset: Dataset,
-    where: str,
-    target: Target,
-    options: TableOptions,
-    label: Column | None,
-    *,
-    kept_out: Collection[str],
-    named: bool,
-) -> Columns:
+    dataset: Dataset, where: str, target: Target, options: TableOptions, label: Column | None, *,
+    kept_out: Collection[str], named: bool,
+) -> Columns:  # fmt: skip
     """Return the columns of text and label: as given, else by name (the constants above), else by content.
 
     By content a class is the column with the fewest different values among the first rows, a number the only one of
@@ -100,7 +94,17 @@ def choose(
         chosen_label = None if label is None else column_named(label, names, where, "label")
         pair = None if options.text_pair is None else column_named(options.text_pair, names, where, "text_pair")
         if target == "tags":
-            return _words_and_tags(names, where, chosen_text, chosen_label)
+            if len(text) > 1:
+                raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
+            words = chosen_text[0] if chosen_text else first_named(names, WORD_NAMES)
+            tags = chosen_label or first_named(names, TAG_NAMES)
+            if words and tags:
+                return Columns(text=(words,), label=tags)
+            what, option, usual = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
+            raise UserError(
+                f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists of {what} with "
+                f"dataset.options.{option} ({listed(names)})"
+            )
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
             rest = [name for name in names if name not in {*chosen_text, pair, *kept_out}]
@@ -111,20 +115,6 @@ def choose(
             chosen_text, found = _find_text(rest, sample, where, kept_out, named=named)
             pair = pair or found
         return Columns(text=chosen_text, label=chosen_label, pair=pair)
-
-
-def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
-    if len(text) > 1:
-        raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
-    words = text[0] if text else first_named(names, WORD_NAMES)
-    tags = label or first_named(names, TAG_NAMES)
-    if words and tags:
-        return Columns(text=(words,), label=tags)
-    what, option, known = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
-    raise UserError(
-        f"{where}: no column is called {' or '.join(known[:2])}; name the one with lists of {what} with "
-        f"dataset.options.{option} ({listed(names)})"
-    )
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -171,13 +161,10 @@ def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types:
     check_columns(dataset, file, read)
     with column_errors_as_user_errors(file):
         return dataset.map(
-            _by_row,
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
+            _by_row, batched=True, with_indices=True, remove_columns=dataset.column_names,
             features=Features({**types, **dict.fromkeys(("place", "bad"), Value("string"))}),
             fn_kwargs={"file": file, "read": tuple(read), "row": row, "names": tuple(types)},
-        )
+        )  # fmt: skip
 
 
 def _by_row(
@@ -242,8 +229,17 @@ def _find_text(
         raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({listed(list(sample))})")
     if not named:
         return tuple(texts), None
-    if pair := _find_pair({name: values for name, values in texts.items() if _full(sample[name])}):
-        return (pair[0],), pair[1]
+    # two columns whose names are those of a pair, unless several are
+    full = {name: values for name, values in texts.items() if _full(sample[name])}
+    by_name = {name.strip().lower(): name for name, values in full.items() if len({*values}) >= VARIED * len(values)}
+    pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
+    halves: dict[str, list[str]] = {}
+    for known, name in by_name.items():
+        if match := PAIRED.fullmatch(known):
+            halves.setdefault(match[1], []).append(name)
+    pairs += [(two[0], two[1]) for two in halves.values() if len(two) == 2]
+    if len(pairs) == 1:
+        return (pairs[0][0],), pairs[0][1]
     chosen = called or [max(texts, key=lambda name: sum(map(len, texts[name])) / len(texts[name]))]
     for name in long_texts({name: sample[name] for name in texts if name not in chosen}):
         # cells that are part of another column's, as quotations are, add nothing to it
@@ -251,18 +247,6 @@ def _find_text(
         if all(count <= MOSTLY * len(sample[name]) for count in parts):
             chosen.append(name)
     return tuple(name for name in names if name in chosen), None
-
-
-def _find_pair(texts: Mapping[str, list[str]]) -> tuple[str, str] | None:
-    """Return the two columns whose names are those of a pair; None where none or several are."""
-    by_name = {name.strip().lower(): name for name, values in texts.items() if len({*values}) >= VARIED * len(values)}
-    pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
-    halves: dict[str, list[str]] = {}
-    for known, name in by_name.items():
-        if match := PAIRED.fullmatch(known):
-            halves.setdefault(match[1], []).append(name)
-    pairs += [(two[0], two[1]) for two in halves.values() if len(two) == 2]
-    return pairs[0] if len(pairs) == 1 else None
 
 
 def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:

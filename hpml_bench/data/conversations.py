@@ -191,7 +191,11 @@ def _convert(
     if system.strip() and turns and turns[0].role == "system":
         raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
     turns = [Turn("system", system), *turns] if system.strip() else turns
-    tools = _tools(row[shape.tools], shape.tools) if shape.tools else ""
+    tools: Any = row[shape.tools] if shape.tools else []
+    with suppress(ValueError):
+        tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools or []
+    if not isinstance(tools, list):
+        raise ValueError(f"holds no list in column {shape.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
     if not turns or turns[-1].role != "assistant":
         last = turns[-1].role if turns else "system"
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
@@ -202,7 +206,8 @@ def _convert(
     weights = [turn.weight for turn in turns]
     fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
     contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
-    more = ([] if all(weights) else weights, fields if any(fields) else [], tools, bool(shape.turns))
+    definitions = json.dumps(tools) if tools else ""
+    more = ([] if all(weights) else weights, fields if any(fields) else [], definitions, bool(shape.turns))
     return contents, roles, choices, sorted(unread), *more
 
 
@@ -221,17 +226,6 @@ def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> 
     choices = [_joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])]
     chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
     return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", chosen)], choices
-
-
-def _tools(cell: Any, column: str) -> str:
-    """Return the definitions of tools of a row as a JSON list; empty where there are none."""
-    try:
-        tools = json.loads(cell) if isinstance(cell, str) and cell.strip() else cell or []
-    except ValueError:
-        tools = None
-    if not isinstance(tools, list):
-        raise ValueError(f"holds no list in column {column!r}; give definitions of tools, or empty it")  # noqa: TRY004
-    return json.dumps(tools) if tools else ""
 
 
 def _without_nulls(value: Any) -> Any:
@@ -302,7 +296,10 @@ def _turn(turn: Any, number: int) -> Turn:
         calls = called if isinstance(called, list) else [called]
         content, fields = "", fields | {"tool_calls": [{"type": "function", "function": call} for call in calls]}
     calls = fields.get("tool_calls", [])
-    if not isinstance(calls, list) or not all(map(_is_call, calls)) or (calls and ROLES[role] != "assistant"):
+    given = calls if isinstance(calls, list) else [None]
+    functions = [call.get("function", call) if isinstance(call, dict) else None for call in given]
+    named = all(isinstance(function, dict) and isinstance(function.get("name"), str) for function in functions)
+    if not named or (calls and ROLES[role] != "assistant"):
         raise ValueError(f"has a turn {number} whose tool_calls are not the assistant's list of calls with names")
     if content is None and (calls or ROLES[role] == "tool"):
         content = ""
@@ -313,11 +310,6 @@ def _turn(turn: Any, number: int) -> Turn:
     if weight not in (0, 1):
         raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
     return Turn(ROLES[role], content, float(weight), fields)
-
-
-def _is_call(call: Any) -> bool:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 def _parts(content: Any, number: int) -> Any:

@@ -177,7 +177,11 @@ class Texts:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        frame = self._frame()
+        # sequences that many texts share, judged by a sample of texts
+        chosen, none = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int), np.zeros(0, dtype=np.uint64)
+        sampled = [np.unique(self._sequences(text, text + 1, none)[0]) for text in chosen.tolist()]
+        numbers, counts = np.unique(np.concatenate([none, *sampled]), return_counts=True)
+        frame = numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))]
         every = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
         parts = [part for part in every if len(part[2])]
         least = [np.stack([np.minimum.reduceat(of * turn, at) for turn in TURNS], axis=1) for of, at, _ in parts]
@@ -193,14 +197,6 @@ class Texts:
         a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self), len(self)))
         return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
-
-    def _frame(self) -> Words:
-        """Return the sequences that many texts share, judged by a sample of texts."""
-        chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int).tolist()
-        none = np.zeros(0, dtype=np.uint64)
-        per_text = [np.unique(self._sequences(text, text + 1, none)[0]) for text in chosen]
-        numbers, counts = np.unique(np.concatenate([none, *per_text]), return_counts=True)
-        return np.asarray(numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))])
 
     def _sequences(self, first: int, last: int, frame: Words) -> tuple[Words, Numbers, Numbers]:
         """Return the sequences of `LENGTH` words of some texts as numbers [total], without those of the frame.

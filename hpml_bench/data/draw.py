@@ -31,9 +31,6 @@ seed]`), the groups of validation rows split off, and the examples before a seed
 SHARE = 10  # one training row in this many becomes a test or validation row, where nothing says how many
 
 
-# Groups
-
-
 def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
     """Return the group of each row, [n]; None where rows have none."""
     if GROUP not in dataset.column_names:
@@ -52,9 +49,6 @@ def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Genera
     chosen = np.zeros(len(sizes), dtype=bool)
     chosen[order[before < count]] = True
     return np.asarray(chosen[inverse])
-
-
-# Splits
 
 
 def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
@@ -136,9 +130,6 @@ def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
     return Rows(folder, prepared.pad_id, drawn)
 
 
-# General text
-
-
 def retention_rows(source: str, most: int, loaded: LoadedData, settings: Settings) -> Dataset:
     """Return at most `most` texts of the data set or of a file's lines or rows, each a conversation of one turn."""
     if source == "dataset":
@@ -149,29 +140,23 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
             )
         rows = loaded.retention
     else:
-        rows = _rows_of_file(_hub_file(source) if source.startswith("hub:") else fetch(source).folder_or_file)
+        if source.startswith("hub:"):
+            owner, name, inner = (*source.split("/", 2), "", "")[:3]
+            if not inner:
+                forms = "hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE"
+                raise UserError(f"task.options.retention: {source}: write {forms}")
+            file = fetch(f"{owner}/{name}", "dataset", [inner]).folder_or_file / inner
+            if not file.is_file():
+                raise UserError(f"task.options.retention: {source}: the data set has no such file")
+        else:
+            file = fetch(source).folder_or_file
+        rows, _ = read_file(file_of(f"path:{file}"), Format())
+        if rows.column_names == ["text"]:  # lines of a text file, some of them empty
+            rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
+        if not len(rows):
+            raise UserError(f"task.options.retention: {file} holds no text")
+        rows = as_conversations(rows, str(file), find_shape(rows, str(file)))
+        if reason := next(filter(None, rows["bad"]), None):
+            raise UserError(reason)
     order = np.random.default_rng([settings.data_seed, RETENTION_ROWS]).permutation(len(rows))
     return rows.select(order[:most])
-
-
-def _hub_file(source: str) -> Path:
-    """Return a file of a hub data set, `hub:OWNER/NAME[@REVISION]/FILE`."""
-    owner, name, inner = (*source.split("/", 2), "", "")[:3]
-    if not inner:
-        raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
-    file = fetch(f"{owner}/{name}", "dataset", [inner]).folder_or_file / inner
-    if not file.is_file():
-        raise UserError(f"task.options.retention: {source}: the data set has no such file")
-    return file
-
-
-def _rows_of_file(file: Path) -> Dataset:
-    rows, _ = read_file(file_of(f"path:{file}"), Format())
-    if rows.column_names == ["text"]:  # lines of a text file, some of them empty
-        rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
-    if not len(rows):
-        raise UserError(f"task.options.retention: {file} holds no text")
-    converted = as_conversations(rows, str(file), find_shape(rows, str(file)))
-    if reason := next(filter(None, converted["bad"]), None):
-        raise UserError(reason)
-    return converted

@@ -102,8 +102,17 @@ def _first_rows(file: Path, form: Format) -> tuple[list[list[str]], str]:
     import pandas as pd
 
     own = (form.sep or SEPARATED[file.suffix.lower()]).replace("\\t", "\t")
-    other = None if form.sep else _other_separator(file, own, form.encoding)
-    for sep in filter(None, (other, own)):
+    tried = [own]
+    if not form.sep:
+        with file.open(encoding=form.encoding, errors="replace") as lines:
+            header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
+        for sep in "" if own in header else ",;\t|":
+            names = header.split(sep)
+            # a name is a few words without space around them
+            if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
+                tried.insert(0, sep)
+                break
+    for sep in tried:
         try:
             table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
         except (ValueError, OSError, pd.errors.ParserError) as error:
@@ -112,18 +121,6 @@ def _first_rows(file: Path, form: Format) -> tuple[list[list[str]], str]:
         if sep == own or table.iloc[:, -1].notna().all():  # as many cells in each row as there are names
             return table.fillna("").astype(str).to_numpy().tolist(), sep
     raise _unreadable(file, failed, form) from None
-
-
-def _other_separator(file: Path, own: str, encoding: str) -> str | None:
-    """Return the separator of a first line of column names without the usual one; None for other lines."""
-    with file.open(encoding=encoding, errors="replace") as lines:
-        header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
-    for separator in "" if own in header else ",;\t|":
-        names = header.split(separator)
-        # a name is a few words without space around them
-        if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
-            return separator
-    return None
 
 
 def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:

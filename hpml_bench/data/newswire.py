@@ -238,7 +238,22 @@ def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1,
     """
     beats = beat_chain(n, rng, stay)
     is_background = rng.random(n) < background
-    lines = iter(_background(world, beats[is_background], rng))
+    frames = [(slots(frame), re.sub(r"\{\w+\}", "%s", frame)) for frame in BACKGROUND]
+    own = beats[is_background]  # of a line in the background, which has names of that beat only
+    which = (rng.random(len(own)) * len(frames)).astype(np.int64)
+    uniform = rng.random((len(own), max(len(kinds) for kinds, _ in frames)))
+    texts = []
+    for beat, frame, draws in zip(own.tolist(), which.tolist(), uniform, strict=True):
+        kinds, text = frames[frame]
+        filled = []
+        for kind, u in zip(kinds, draws.tolist(), strict=False):
+            if kind in ENTITIES:
+                filled.append(world.name(kind, beat, u))
+            else:
+                filled.append(BEAT_NAMES[beat] if kind == "beat" else ROLES[int(u * len(ROLES))])
+        line = text % tuple(filled)
+        texts.append(line[0].upper() + line[1:])
+    lines = iter(texts)
     documents = iter(render(world, sample(world, beats[~is_background], rng)))
     return [next(lines if line else documents) for line in is_background]
 
@@ -250,23 +265,3 @@ def beat_chain(n: int, rng: np.random.Generator, stay: float) -> NDArray[np.int6
     moves[:1] = True
     latest = np.maximum.accumulate(np.where(moves, np.arange(n), 0))
     return fresh[latest]
-
-
-def _background(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
-    """Return one line of each given beat, with names of that beat only."""
-    frames = [(slots(frame), re.sub(r"\{\w+\}", "%s", frame)) for frame in BACKGROUND]
-    width = max(len(kinds) for kinds, _ in frames)
-    which = (rng.random(len(beats)) * len(frames)).astype(np.int64)
-    uniform = rng.random((len(beats), width))
-    texts = []
-    for beat, frame, draws in zip(beats.tolist(), which.tolist(), uniform, strict=True):
-        kinds, text = frames[frame]
-        filled = []
-        for kind, u in zip(kinds, draws.tolist(), strict=False):
-            if kind in ENTITIES:
-                filled.append(world.name(kind, beat, u))
-            else:
-                filled.append(BEAT_NAMES[beat] if kind == "beat" else ROLES[int(u * len(ROLES))])
-        line = text % tuple(filled)
-        texts.append(line[0].upper() + line[1:])
-    return texts

@@ -157,22 +157,15 @@ def zipf(count: int) -> NDArray[np.float64]:
 
 
 @cache
-def entity_names() -> dict[str, tuple[str, ...]]:
-    """Return the made-up names of each entity kind, beat after beat, most frequent first; all are different."""
-    rng = np.random.default_rng(WORLD_SEED)
-    need = N_BEATS * sum(ENTITIES.values())
-    names: dict[str, None] = {}
-    parts = (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)
-    while len(names) < need:
-        names["".join(part[int(rng.random() * len(part))] for part in parts).capitalize()] = None
-    pool = iter(names)
-    return {kind: tuple(next(pool) for _ in range(N_BEATS * count)) for kind, count in ENTITIES.items()}
-
-
-@cache
 def make_world(own_share: float = OWN_SHARE) -> World:
     """Return the world; `own_share` is the chance that an entity is of its document's own beat."""
-    words: dict[str, tuple[str, ...]] = dict(entity_names())
+    # the made-up names of each entity kind, beat after beat, most frequent first; all are different
+    rng, names = np.random.default_rng(WORLD_SEED), dict[str, None]()
+    parts = (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)
+    while len(names) < N_BEATS * sum(ENTITIES.values()):
+        names["".join(part[int(rng.random() * len(part))] for part in parts).capitalize()] = None
+    pool = iter(names)
+    words = {kind: tuple(next(pool) for _ in range(N_BEATS * count)) for kind, count in ENTITIES.items()}
     chance = {}
     beats = np.arange(N_BEATS)
     for kind, count in ENTITIES.items():

@@ -99,26 +99,17 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     counted = ", ".join(f"{left[split]} {split}" for split in SPLITS)
     drawn = f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""
     return Prepared(
-        backbone=str(model.folder_or_file),
-        data=str(folder),
-        label_names=loaded.label_names,
-        facts=facts,
-        digests=digests,
-        rows=left,
+        backbone=str(model.folder_or_file), data=str(folder), label_names=loaded.label_names, facts=facts,
+        digests=digests, rows=left,
         notes={
-            **loaded.notes,
-            **({FEWER: "; ".join(fewer)} if fewer else {}),
-            **loaded.warnings,
-            "rows": counted + drawn,
-            **lengths,
-            **groups,
-            "copies and near-copies": copies.note,
+            **loaded.notes, **({FEWER: "; ".join(fewer)} if fewer else {}), **loaded.warnings,
+            "rows": counted + drawn, **lengths, **groups, "copies and near-copies": copies.note,
         },
         warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else lengths)}, copies, settings)),
         pad_id=pad_id(tokenizer, encoder.vocabulary),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
-    )
+    )  # fmt: skip
 
 
 def encoder_of(settings: Settings, folder: Path) -> Encoder:
@@ -143,7 +134,11 @@ def _cached(
     facts = [digests.data, digests.tokenizer, settings.max_length, encoder.ends, *[SEGMENTS] * encoder.segments]
     folder = cache_folder() / "prepared" / digest([FORMAT, identity(settings)["tasks"], *facts], 32)
     with locked(folder):
-        if not _intact(folder):
+        whole = False
+        with suppress(OSError):  # a file that can't be read
+            manifest = read_json(folder / MANIFEST) or {}
+            whole = manifest.get("files") == _file_digests(folder) and "full" in manifest
+        if not whole:
             with new_entry(folder, replace=True) as fresh:
                 _tokenise(rows, task, encoder, fresh)
         return folder, json.loads((folder / MANIFEST).read_text())
@@ -283,13 +278,6 @@ def _file_digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
 
-def _intact(folder: Path) -> bool:
-    manifest = read_json(folder / MANIFEST)
-    with suppress(OSError):  # a file that can't be read
-        return manifest is not None and manifest.get("files") == _file_digests(folder) and "full" in manifest
-    return False
-
-
 def weights_digest(folder: Path) -> str:
     files = sorted([*weight_files(folder), folder / "config.json"])
     return digest([[file.name, file_sha256(file)] for file in files], 64)
@@ -331,8 +319,14 @@ def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[
         head += f", {cuts[number]} cut off the prompt" if cuts[number] else ""
         end = str(tokenizer.decode(ids[: prompts[number]], clean_up_tokenization_spaces=False))[-END:]
         prompt = f"prompt: {prompts[number]} tokens, which end with {end!r}" if prompts[number] > 1 else ""
-        pieces = tuple(_pieces(ids, targets, tokenizer))
-        seen.append(SeenRow(head, pieces, ids, prompt, _shown_label(rows, number, prepared.label_names)))
+        if rows.has("expected"):
+            shown = str(rows.column("expected")[number])
+        elif rows.token_labels is not None:
+            shown = " ".join(prepared.label_names[label] for label in labels if label != IGNORE_INDEX)
+        else:
+            label = rows.labels[number]
+            shown = prepared.label_names[int(label)] if prepared.label_names else f"{label:g}"
+        seen.append(SeenRow(head, tuple(_pieces(ids, targets, tokenizer)), ids, prompt, shown))
     return facts, seen
 
 
@@ -346,12 +340,3 @@ def _pieces(
             text = str(tokenizer.decode(ids[:place], clean_up_tokenization_spaces=False))
             yield text[len(before) :], targets[start]
             start, before = place, text
-
-
-def _shown_label(rows: Rows, number: int, names: tuple[str, ...]) -> str:
-    if rows.has("expected"):
-        return str(rows.column("expected")[number])
-    if rows.token_labels is not None:
-        return " ".join(names[label] for label in rows.token_labels[number] if label != IGNORE_INDEX)
-    label = rows.labels[number]
-    return names[int(label)] if names else f"{label:g}"

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
 HUB_SECONDS = 6.0  # time limit of the hub's first answer, retries and pauses included; the download itself has none
-HUB_TRIES = 2
 MODEL_PATTERNS = (
     "config.json", "generation_config.json", "chat_template.jinja", "model*.safetensors",
     "model.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -108,7 +107,16 @@ def resolve_model(uri: str) -> Resolved:
             raise UserError(
                 f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
             )
-        return source.model_copy(update={"folder_or_file": _from_gguf(gguf_files[0])})
+        # a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow
+        if find_spec("gguf") is None:
+            raise UserError(f"{gguf_files[0]}: GGUF weights need one more package: {install_extras('gguf')}")
+        target = cache_folder() / "converted" / f"{gguf_files[0].stem}-{file_sha256(gguf_files[0])[:16]}"
+        with locked(target):
+            if not target.is_dir():
+                log.info("%s: converting to safetensors", gguf_files[0])
+                with new_entry(target) as fresh:
+                    _convert(gguf_files[0], fresh)
+        return source.model_copy(update={"folder_or_file": target})
     advice = f"name a repository or revision with safetensors weights (no .bin is read), or {GO_ON}"
     weight_files(path, advice if source.revision is not None else None)
     return source
@@ -201,14 +209,10 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], why: str) 
     repo, revision = _hub_name(uri)
     try:
         folder = snapshot_download(
-            repo,
-            repo_type=repo_type,
-            revision=revision,
-            cache_dir=constants.HF_HUB_CACHE,
-            allow_patterns=list(patterns),
-            ignore_patterns=["*/*"] if repo_type == "model" else None,
+            repo, repo_type=repo_type, revision=revision, cache_dir=constants.HF_HUB_CACHE,
+            allow_patterns=list(patterns), ignore_patterns=["*/*"] if repo_type == "model" else None,
             local_files_only=bool(why),
-        )
+        )  # fmt: skip
     except Exception as error:
         problem = f"{why} and the cache {constants.HF_HUB_CACHE}"
         if not why:
@@ -241,7 +245,7 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
     answer: list[Exception | None] = []
 
     def ask() -> None:
-        for pause in [*[1.0] * (HUB_TRIES - 1), 0.0]:
+        for pause in (1.0, 0.0):  # it is asked twice
             try:
                 HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=HUB_SECONDS)
                 answer.append(None)
@@ -268,22 +272,6 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
     # From here on this process uses the cache alone; otherwise every further source would wait as long.
     constants.HF_HUB_OFFLINE = True
     return "the hub can't be reached"
-
-
-# GGUF
-
-
-def _from_gguf(file: Path) -> Path:
-    """Return a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow."""
-    if find_spec("gguf") is None:
-        raise UserError(f"{file}: GGUF weights need one more package: {install_extras('gguf')}")
-    target = cache_folder() / "converted" / f"{file.stem}-{file_sha256(file)[:16]}"
-    with locked(target):
-        if not target.is_dir():
-            log.info("%s: converting to safetensors", file)
-            with new_entry(target) as fresh:
-                _convert(file, fresh)
-    return target
 
 
 def _convert(file: Path, folder: Path) -> None:

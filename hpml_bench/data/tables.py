@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,15 +65,9 @@ class FoundColumns(NamedTuple):
 
 
 def find(
-    train: Dataset,
-    where: str,
-    target: Target,
-    options: TableOptions,
-    label: str | None = None,
-    *,
-    named: bool = True,
+    train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True,
     split: str | None = None,
-) -> FoundColumns:
+) -> FoundColumns:  # fmt: skip
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
     `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
@@ -121,13 +116,9 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
 
 
 def load(
-    splits: Splits,
-    settings: Settings,
-    found: FoundColumns,
-    target: Target,
-    options: TableOptions,
+    splits: Splits, settings: Settings, found: FoundColumns, target: Target, options: TableOptions,
     notes: Mapping[str, str],
-) -> LoadedData:
+) -> LoadedData:  # fmt: skip
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
     The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.
@@ -208,7 +199,17 @@ def _conversion(
     from datasets import Value
 
     if target == "tags":
-        names, index = _tag_index(*train, columns.label, options.label_names)
+        feature = train[0].features[columns.label]
+        tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        if tag_feature is None:
+            raise UserError(
+                f"{train[1]}: column '{columns.label}' has no lists of tags; give a json, jsonl or parquet file with "
+                "lists"
+            )
+        values: set[Any] = set()
+        for batch in train[0].select_columns([columns.label]).with_format("arrow").iter(BATCH):
+            values.update(batch.column(columns.label).combine_chunks().flatten().unique().to_pylist())
+        names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
     row = partial(_text_and_label, columns=columns, separator=options.separator)
@@ -239,20 +240,6 @@ def as_text(label: Any) -> str | None:
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return str(label).strip() or None
-
-
-def _tag_index(train: Dataset, file: str, column: str, given: Sequence[str]) -> tuple[tuple[str, ...], Index]:
-    """Return the names of the tags, and the index that each value in the lists of a column stands for."""
-    feature = train.features[column]
-    tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    if tag_feature is None:
-        raise UserError(
-            f"{file}: column '{column}' has no lists of tags; give a json, jsonl or parquet file with lists"
-        )
-    values: set[Any] = set()
-    for batch in train.select_columns([column]).with_format("arrow").iter(BATCH):
-        values.update(batch.column(column).combine_chunks().flatten().unique().to_pylist())
-    return _index(values, file, getattr(tag_feature, "names", None), given)
 
 
 def _index(
@@ -288,7 +275,16 @@ def _index(
 def _text_and_label(
     label: Any, *texts: Any, columns: Columns, separator: str, index: Index | None
 ) -> tuple[str | float, ...]:
-    value = _number(label, columns.label) if index is None else _looked_up(label, index, "label", columns.label)
+    value = math.nan
+    if index is not None:
+        value = _looked_up(label, index, "label", columns.label)
+    elif label is None or (isinstance(label, str) and not label.strip()):
+        raise _empty("number", columns.label)
+    else:
+        with suppress(TypeError, ValueError, OverflowError):  # Python's own `1_000` and truth values are refused
+            value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
+        if not math.isfinite(value):
+            raise ValueError(f"has '{short(str(label))}' in column '{columns.label}', which is no finite number")
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
     for part, names in ((text, columns.text), *((second, (columns.pair or "",)) for second in seconds)):
@@ -318,19 +314,6 @@ def _looked_up(raw: Any, index: Index, what: str, column: str = "") -> int:
             f"({some([*map(short, index)], 12)})"
         )
     return index[value]
-
-
-def _number(raw: Any, column: str) -> float:
-    """Return a cell as a number; Python's own `1_000` and truth values are refused."""
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
-        raise _empty("number", column)
-    try:
-        value = math.nan if isinstance(raw, bool) or "_" in str(raw) else float(raw)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"has '{short(str(raw))}' in column '{column}', which is no finite number")
-    return value
 
 
 def _empty(what: str, *columns: str) -> ValueError:

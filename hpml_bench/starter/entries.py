@@ -48,7 +48,17 @@ def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entr
 
 
 def written(entries: Iterable[Entry], indent: int = 0) -> str:
-    return "".join(f"{line}\n" for entry in entries for line in _lines(entry, " " * indent))
+    margin, lines = " " * indent, list[str]()
+    for entry in entries:
+        if isinstance(entry.value, tuple) and entry.value and isinstance(entry.value[0], Entry):
+            lines += [*comment(entry.why, margin), f"{margin}{entry.key}:"]
+            lines += written(entry.value, indent + 2).splitlines()
+            continue
+        line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"
+        beside = f"{line}  # {sanitize(entry.why[0])}" if len(entry.why) == 1 else ""
+        short = beside and len(line) <= BESIDE and len(beside) <= WIDTH
+        lines += [beside] if short else [*comment(entry.why, margin), line]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
@@ -59,21 +69,6 @@ def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
             continue
         lines = textwrap.wrap(sanitize(paragraph), WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
         yield from (f"{margin}# {line}" for line in lines)
-
-
-def _lines(entry: Entry, margin: str) -> Iterator[str]:
-    if isinstance(entry.value, tuple) and entry.value and isinstance(entry.value[0], Entry):
-        yield from comment(entry.why, margin)
-        yield f"{margin}{entry.key}:"
-        yield from written(entry.value, len(margin) + 2).splitlines()
-        return
-    line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"
-    beside = f"{line}  # {sanitize(entry.why[0])}" if len(entry.why) == 1 else ""
-    if beside and len(line) <= BESIDE and len(beside) <= WIDTH:
-        yield beside
-        return
-    yield from comment(entry.why, margin)
-    yield line
 
 
 def flow(value: Any) -> str:

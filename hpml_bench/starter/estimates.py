@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
 from hpml_bench.starter.entries import Entry, overridden
 from hpml_bench.starter.kinds import View
@@ -27,7 +25,6 @@ SEEDS = 3
 REACHED = 0.4  # share of the measured product's rate that a training reaches, about
 STARTING = 6.0  # seconds of a run beside its steps: start of the ranks, loading, writing
 EVALUATIONS = 5  # evaluations on the validation rows
-DIFFER = 0.1  # share of the test rows that one of two methods alone gets right, where it is told what rows can show
 FEW = 1000  # training rows below which a recipe has more epochs
 LARGE_MODEL = 200e6  # parameters above which the smallest of BERT's three rates is taken
 DROPPED = "full"  # the method that is left out where it doesn't fit: it needs by far the most
@@ -158,9 +155,14 @@ class Budget:
 def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
     """Return the recipe's budget, less where rows are few, or are more than a comparison needs; or what is given."""
     answers = task.decoding is not None
-    rows, tests = len(view.loaded.train), len(view.loaded.test)
+    rows, tests, own = len(view.loaded.train), len(view.loaded.test), view.loaded.validation
     ranks = default_ranks()
-    left = rows if view.loaded.validation is not None else rows - max(1, rows // 10)
+    validation = max(1, rows // 10) if own is None else len(own)
+    where = "a tenth of the training rows, split off" if own is None else "the validation rows"
+    note = f"null is {where}, {100 if answers else 500} at most; for the curves"
+    if fewer := answers and validation > VALIDATED:
+        note = f"of {validation:,}, as each of them is answered for the curves"
+    left = rows - validation if own is None else rows
     batch = recipe.batch
     while batch > ranks and left // batch < LEAST_STEPS:
         batch //= 2
@@ -170,7 +172,7 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
-        _validation(view, answers),
+        Entry("validation_samples", VALIDATED if fewer else None, (note,)),
         _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST,
                  "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
         Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
@@ -182,31 +184,10 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     return Budget(chosen, recipe.methods, max(1, int(given.get("global_batch", batch)) // ranks))
 
 
-def least_difference(task: Task, rows: int) -> str:
-    """Return what so many test rows leave open between two methods, as a sentence; empty for scores of other kinds."""
-    if not task.binary or rows < statistics.LEAST_ROWS:
-        return ""
-    evidence = statistics.OverRows(rows, 0.0, math.sqrt(DIFFER), opposed=int(rows * DIFFER / 2))
-    points = 100 * statistics.detectable(evidence, rows)
-    return (
-        f"Of two methods that differ in one answer of ten, {rows:,} test rows show a difference of {points:.2g} points "
-        "or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
-    )
-
-
 def _samples(key: str, rows: int, most: int, reason: str) -> Entry:
     if rows > most:
         return Entry(key, most, (f"drawn from {rows:,}: {reason}; null takes all",))
     return Entry(key, None, ("null is all of them",))
-
-
-def _validation(view: View, answers: bool) -> Entry:
-    own = view.loaded.validation
-    there = len(own) if own is not None else max(1, len(view.loaded.train) // 10)
-    where = "the validation rows" if own is not None else "a tenth of the training rows, split off"
-    if answers and there > VALIDATED:
-        return Entry("validation_samples", VALIDATED, (f"of {there:,}, as each of them is answered for the curves",))
-    return Entry("validation_samples", None, (f"null is {where}, {100 if answers else 500} at most; for the curves",))
 
 
 class Work(NamedTuple):

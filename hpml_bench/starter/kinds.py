@@ -56,26 +56,6 @@ class Lengths:
     tokens: NDArray[np.int64]
     prompts: NDArray[np.int64]
 
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """Tokens of the last answers with their end, [rows]."""
-        return self.tokens - self.prompts
-
-    def in_words(self) -> str:
-        """Return median, 99th percentile and maximum."""
-        median, high = np.percentile(self.tokens, [50, 99])
-        return (
-            f"By the model's own tokenizer {len(self.tokens):,} training rows have {median:.0f} tokens in the median, "
-            f"{high:.0f} at the 99th percentile and {self.tokens.max():,} at most"
-        )
-
-    def longer(self, limit: int) -> str:
-        """Return how many rows are longer than a limit, with the verb."""
-        count = int((self.tokens > limit).sum())
-        if not count:
-            return "none is"
-        return f"{count:,} ({_percent(count / len(self.tokens))} %) {'is' if count == 1 else 'are'}"
-
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
     """Return the lengths of rows drawn from the training rows.
@@ -104,7 +84,7 @@ def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bo
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
@@ -155,27 +135,22 @@ def _head_options(view: View) -> tuple[Entry, ...]:
     return (Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",)),)
 
 
-def label_names(view: View, counts: str) -> tuple[Entry, ...]:
+def _names(view: View) -> tuple[Entry, ...]:
     """Return the names of classes or tags, unless the data set has its own."""
-    names = list(view.loaded.label_names)
-    reasons = [f"{len(names)} of them; {counts}."]
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
-    if view.data.dataset == "hub" or len(names) > MOST_NAMES:
-        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
-    return (Entry("label_names", names, tuple(reasons)),)
-
-
-def _class_names(view: View) -> tuple[Entry, ...]:
-    names = view.loaded.label_names
-    counts = Counter(view.loaded.train["label"])
-    if len(counts) == 1:
+    names, train, classes = list(view.loaded.label_names), view.loaded.train, view.learnt.target == "class"
+    counts = Counter(train["label"] if classes else chain.from_iterable(train["tags"]))
+    if classes and len(counts) == 1:
         only = short(names[next(iter(counts))])
         raise UserError(
             f"{view.data.where}: all training rows have the class '{only}'; give rows of two classes or more"
         )
     most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
-    return label_names(view, f"training rows of each: {most}")
+    reasons = [f"{len(names)} of them; training {'rows' if classes else 'words'} of each: {most}."]
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
+    if view.data.dataset == "hub" or len(names) > MOST_NAMES:
+        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
+    return (Entry("label_names", names, tuple(reasons)),)
 
 
 def _rare_classes(view: View) -> tuple[str, ...]:
@@ -186,7 +161,7 @@ def _rare_classes(view: View) -> tuple[str, ...]:
     found = []
     if count > FREQUENT * total:
         found.append(
-            f"{_percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
+            f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
             "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
         )
     if rare:
@@ -205,19 +180,29 @@ def _spread(view: View) -> tuple[str, ...]:
     )
 
 
-def _tag_names(view: View) -> tuple[Entry, ...]:
-    names = view.loaded.label_names
-    counts = Counter(chain.from_iterable(view.loaded.train["tags"]))
-    most = ", ".join(f"{short(names[tag])}: {count:,}" for tag, count in counts.most_common(12))
-    return label_names(view, f"training words of each: {most}")
-
-
 def _answer_options(view: View) -> tuple[Entry, ...]:
+    why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
+    if not view.encoder.tokenizer.chat_template:
+        why = (
+            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
+            "end as the model should begin to answer needs a template: path:FILE or jinja."
+        )
+    template = Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
     thinking = _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
     scorer = _scorer(view)
-    entries = (_template(view), *thinking, loss_on, scorer, _too_long(view, lengths))
-    return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
+    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    action, why = "drop", "rows above max_length are left out and counted; cut_prompt cuts their prompts"
+    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
+        action = "cut_prompt"
+        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
+    entries = (template, *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
+    if scorer.value in {None, "choice"}:
+        return entries
+    high = float(np.percentile(lengths.tokens - lengths.prompts, 99))  # of the last answers with their end
+    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
+    why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
+    return (*entries, Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)))
 
 
 def _thinking(view: View) -> tuple[Entry, ...]:
@@ -257,16 +242,6 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     return Entry("loss_on", "each", (why,)), lengths
 
 
-def _template(view: View) -> Entry:
-    why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
-    if not view.encoder.tokenizer.chat_template:
-        why = (
-            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
-            "end as the model should begin to answer needs a template: path:FILE or jinja."
-        )
-    return Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
-
-
 def _scorer(view: View) -> Entry:
     """Return the scorer that suits the expected answers."""
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
@@ -278,45 +253,23 @@ def _scorer(view: View) -> Entry:
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
     if numbers >= NINE_TENTHS:
-        return Entry(
-            "scorer", "number", (f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one",)
-        )
+        why = f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one"
+        return Entry("scorer", "number", (why,))
     if longest <= SHORT_WORDS:
         why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
         return Entry("scorer", "exact", (why,))
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
     if find_spec("rouge_score"):
-        return Entry(
-            "scorer", "rouge_l", (f"{what} rouge_l compares their longest common subsequence; f1 their words.",)
-        )
+        why = f"{what} rouge_l compares their longest common subsequence; f1 their words."
+        return Entry("scorer", "rouge_l", (why,))
     more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
     return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
 
 
-def _too_long(view: View, lengths: Lengths) -> Entry:
-    """Return whether rows that are too long are left out, or where many are, cut."""
-    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
-    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
-        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
-        return Entry("too_long", "cut_prompt", (why,))
-    return Entry("too_long", "drop", ("rows above max_length are left out and counted; cut_prompt cuts their prompts",))
-
-
-def _new_tokens(lengths: Lengths) -> Entry:
-    high = float(np.percentile(lengths.answers, 99))
-    count = min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP))
-    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
-    return Entry(
-        "max_new_tokens",
-        count,
-        (f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}",),
-    )
-
-
 KINDS: Mapping[Target, Kind] = {
-    "class": Kind("sequence_classification", _head_options, names=_class_names, cautions=_rare_classes),
+    "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
     "number": Kind("regression", _head_options, facts=_spread),
-    "tags": Kind("token_classification", names=_tag_names),
+    "tags": Kind("token_classification", names=_names),
     "answer": Kind(TASK, _answer_options),
 }
 """Kinds of work by the target that is learnt."""

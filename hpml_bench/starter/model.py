@@ -18,7 +18,8 @@ BOTH_WAYS = re.compile(
     r"(?:bert|electra|mpnet|xlm|camembert|longformer|big_?bird|ernie|deberta|nomic|rembert|layoutlm|luke|fnet)"
 )
 """In the model types of encoders that read both ways, ModernBERT's and DistilBERT's among them."""
-POOLING = "*_Pooling/config.json"  # file in which sentence-transformers keeps how a model pools
+POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+"""Key by which sentence-transformers says that a model pools in some way -> our word for it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Model:
         return int(self.config.get("vocab_size") or 0)
 
     def __str__(self) -> str:
-        return f"a {self.config.get('model_type', '')} model of {in_millions(self.parameters)} parameters"
+        sizes = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+        size, unit = next(((size, unit) for size, unit in sizes if self.parameters >= size), (1, ""))
+        return f"a {self.config.get('model_type', '')} model of {self.parameters / size:.3g}{unit} parameters"
 
 
 def look_at_model(source: str) -> Model:
@@ -66,16 +69,13 @@ def look_at_model(source: str) -> Model:
     kinds = [str(name) for name in config.get("architectures") or ()]
     family = str(config.get("model_type", ""))
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
-    sizes = weight_types(folder)
+    sizes, pooling = weight_types(folder), map(read_config, sorted(folder.glob("*_Pooling/config.json")))
     return Model(
-        source=uri,
-        folder=folder,
-        config=config,
-        parameters=sum(sizes.values()),
+        source=uri, folder=folder, config=config, parameters=sum(sizes.values()),
         dtypes=tuple(name for name, _ in sizes.most_common()),
         reads_both_ways=bool(BOTH_WAYS.search(family)) and not generates,
-        pools_by=_pooling(folder),
-    )
+        pools_by=next((way for flags in pooling for key, way in POOLS.items() if flags.get(key)), None),
+    )  # fmt: skip
 
 
 def source_of(given: str) -> str:
@@ -90,21 +90,3 @@ def source_of(given: str) -> str:
         f"{given}: there is no such file or folder, and it begins with none of {', '.join(KINDS)}; give a path that "
         "exists, or OWNER/NAME of the Hugging Face hub"
     )
-
-
-def in_millions(count: float) -> str:
-    """Return a large number in words of three digits: 22.7M, 1.24B."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"
-
-
-def _pooling(folder: Path) -> str | None:
-    for file in sorted(folder.glob(POOLING)):
-        flags = read_config(file)
-        if flags.get("pooling_mode_mean_tokens"):
-            return "mean"
-        if flags.get("pooling_mode_cls_token"):
-            return "first"
-    return None

@@ -20,8 +20,7 @@ from hpml_bench.system.text import sanitize
 
 BASE = "metamath"
 ADAPTER, TRAINING, DEFAULTS = "adapter_config.json", "training_params.json", "default_training_params.json"
-FULL = "full-finetuning"
-"""Folder of the experiments that have no adapter."""
+FULL = "full-finetuning"  # folder of the experiments that have no adapter
 PARAMETERS: dict[str, Any] = {
     "model_id": "meta-llama/Llama-3.2-3B", "max_seq_length": 768, "batch_size": 4, "max_steps": 5000,
     "grad_norm_clip": 1.0, "lr_scheduler": "cosine", "dtype": "bfloat16", "use_amp": False,
@@ -54,13 +53,16 @@ def suite_of(folder: Path) -> tuple[str, list[str]]:
         raise UserError(f"{folder}: no experiments here (looked for */*/{ADAPTER} and */*/{TRAINING})")
     defaults = PARAMETERS | (read_json(folder.parent / DEFAULTS) or {})
     methods: dict[str, Any] = {}
+    model = defaults["model_id"].rpartition("/")[2]
     alike = PARAMETERS.keys() - SETTINGS.keys() - {*OWN}
     otherwise = {f"all ({key})": f"{defaults[key]} there" for key in sorted(alike) if defaults[key] != PARAMETERS[key]}
     unsaid: dict[str, str] = {}
     for place in places:
         name = sanitize(f"{place.parent.name}/{place.name}")
         try:
-            methods[_name(place, defaults)], remark = _entry(place, defaults)
+            own = re.sub(rf"^{re.escape(model)}-", "", place.name, flags=re.IGNORECASE)
+            key = re.sub(r"[^A-Za-z0-9_.+-]", "-", f"{place.parent.name}-{own}").lstrip("-_.+")[:64]
+            methods[key], remark = _entry(place, defaults)
             otherwise |= {name: remark} if remark else {}
         except ValueError as error:
             unsaid[name] = sanitize(str(error).partition(" (allowed")[0])
@@ -93,12 +95,6 @@ def _head(defaults: Mapping[str, Any]) -> str:
 def _decay(parameters: Mapping[str, Any]) -> float:
     decay: float = parameters["optimizer_kwargs"].get("weight_decay", DECAY)
     return decay
-
-
-def _name(place: Path, defaults: Mapping[str, Any]) -> str:
-    model = defaults["model_id"].rpartition("/")[2]
-    name = re.sub(rf"^{re.escape(model)}-", "", place.name, flags=re.IGNORECASE)
-    return re.sub(r"[^A-Za-z0-9_.+-]", "-", f"{place.parent.name}-{name}").lstrip("-_.+")[:64]
 
 
 def _entry(place: Path, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

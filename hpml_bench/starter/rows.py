@@ -71,7 +71,17 @@ def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Targe
         return _files(sources, options, target)
     if len(sources) > 1:
         raise UserError(f"--data: {folders[0]} is a data set of several splits; give it alone, or files alone")
-    return _repository(folders[0], options, target)
+    parts, _ = read_repository(uri := folders[0], options.get("config"))
+    found = {split: [name for name in parts if split_of(name) == split] for split in SPLITS}
+    train = (found["train"] or list(parts))[0]
+    own: dict[str, Any] = {"dataset": uri, "train": train}
+    listing = ", ".join(f"{name} ({len(rows):,} rows)" for name, rows in parts.items())
+    why: dict[str, tuple[str, ...]] = {"train": (f"splits there are: {listing}",)}
+    for split in ("test", "validation"):
+        own[split] = found[split][0] if found[split] and found[split][0] != train else None
+        why[split] = () if own[split] else ("none of that name; rows are split off the training rows",)
+    read = validate_options("datasets", "hub", {**own, **options}, "dataset.options")
+    return Data("hub", own, parts[train], f"{uri} {train}", read, target, why=why)
 
 
 def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | None) -> Data:
@@ -112,20 +122,6 @@ def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     if "train" not in named:
         raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
     return {split: named[split] for split in SPLITS if split in named}, ("by the file's name",)
-
-
-def _repository(uri: str, given: Mapping[str, Any], target: Target | None) -> Data:
-    parts, _ = read_repository(uri, given.get("config"))
-    found = {split: [name for name in parts if split_of(name) == split] for split in SPLITS}
-    train = (found["train"] or list(parts))[0]
-    options: dict[str, Any] = {"dataset": uri, "train": train}
-    listing = ", ".join(f"{name} ({len(rows):,} rows)" for name, rows in parts.items())
-    why: dict[str, tuple[str, ...]] = {"train": (f"splits there are: {listing}",)}
-    for split in ("test", "validation"):
-        options[split] = found[split][0] if found[split] and found[split][0] != train else None
-        why[split] = () if options[split] else ("none of that name; rows are split off the training rows",)
-    read = validate_options("datasets", "hub", {**options, **given}, "dataset.options")
-    return Data("hub", options, parts[train], f"{uri} {train}", read, target, why=why)
 
 
 @dataclass(frozen=True)

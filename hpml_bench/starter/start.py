@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
+from hpml_bench import statistics
 from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
-from hpml_bench.starter import estimates
+from hpml_bench.starter import estimates, kinds
 from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
-from hpml_bench.starter.kinds import (
-    KINDS,
-    MOST_TOKENS,
-    UNLIMITED,
-    Kind,
-    Lengths,
-    View,
-    as_values,
-    choose_limit,
-    measure,
-)
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
@@ -40,6 +32,7 @@ GROUP = Entry("group", "COLUMN", (
     "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
     "name the column that says so.",
 ), chosen=False)  # fmt: skip
+DIFFER = 0.1  # share of the test rows that one of two methods alone gets right, where it is told what rows can show
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -47,11 +40,11 @@ LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tes
 class SuiteDraft:
     """All that was found and chosen."""
 
-    view: View
-    kind: Kind
+    view: kinds.View
+    kind: kinds.Kind
     options: tuple[Entry, ...]  # the task's options
     data_options: tuple[Entry, ...]  # the data set's options on columns and names
-    lengths: Lengths
+    lengths: kinds.Lengths
     limit: int  # `max_length`
     most: int  # largest one that is chosen
     budget: estimates.Budget
@@ -80,17 +73,10 @@ def starter_suite(
 ) -> Starter:
     """Return a suite that compares methods on this model and these rows, with the reason for each choice.
 
-    Model and rows are prepared as `run-all` prepares them.
-
-    Args:
-        model: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub.
-        data: files, or one repository of a data set.
-        file: name of the suite file in the commands that its comments give.
-        given: settings that are not chosen here, nested.
-
-    Raises:
-        UserError: either can't be read, or nothing can be learnt from the rows by this model.
-
+    Model and rows are prepared as `run-all` prepares them. `model`: a source as suites write it, a folder, a .gguf
+    file, or OWNER/NAME of the hub; `data`: files, or one repository of a data set; `file`: name of the suite file in
+    the commands that its comments give; `given`: settings that are not chosen here, nested. A UserError where model or
+    data can't be read, or nothing can be learnt from the rows by this model.
     """
     silence()
     looked_model = look_at_model(model)
@@ -112,7 +98,7 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
             f"tested; give at least {LEAST_ROWS}, better some hundred"
         )
-    kind = KINDS[learnt.target]
+    kind = kinds.KINDS[learnt.target]
     columns = _columns(learnt, data)
 
     def drafted(options: Mapping[str, Any], rows: Mapping[str, Any], **more: Any) -> Settings:
@@ -128,23 +114,23 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         except ValidationError as error:
             raise UserError(f"--set {explain(error, Settings)}") from None
 
-    draft = drafted({}, as_values(columns), epochs=1, global_batch=1, max_length=UNLIMITED)
+    draft = drafted({}, kinds.as_values(columns), epochs=1, global_batch=1, max_length=kinds.UNLIMITED)
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
-    encoder = Encoder(tokenizer, UNLIMITED, model.vocabulary or None, model.source, ends=ends)
+    encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
     task_options = given.get("task", {}).get("options", {})
-    view = View(model, data, learnt, loaded, encoder, task_options)
+    view = kinds.View(model, data, learnt, loaded, encoder, task_options)
     options = overridden(kind.options(view), task_options)
     names = kind.names(view)
-    task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
-    lengths = measure(loaded.train, task, encoder)
-    most = MOST_TOKENS[task.model_kind]
-    limit = given.get("max_length") or choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
+    task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
+    lengths = kinds.measure(loaded.train, task, encoder)
+    most = kinds.MOST_TOKENS[task.model_kind]
+    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
     recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
     budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
-    chosen = {**as_values(budget.entries), "max_length": limit}
-    settings = drafted(as_values(options), {**as_values(columns), **as_values(names)}, **chosen)
+    chosen = {**kinds.as_values(budget.entries), "max_length": limit}
+    settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, budget.methods, file)
     found = SuiteDraft(
@@ -194,32 +180,23 @@ def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
     view, rows = found.view, found.prepared.rows
     columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
     yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
-    yield (
-        f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test. "
-        f"{estimates.least_difference(found.task, rows['test'])}".rstrip()
-    )
+    tests, shown = rows["test"], ""
+    if found.task.binary and tests >= statistics.LEAST_ROWS:
+        evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=int(tests * DIFFER / 2))
+        points = 100 * statistics.detectable(evidence, tests)
+        shown = (
+            f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "
+            "points or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
+        )
+    yield f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {tests:,} to test.{shown}"
     yield from cost
     yield from found.kind.cautions(view)
 
 
 def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
     """Return the file's text."""
-    parts = [
-        _head(found, cost),
-        written([Entry("seeds", estimates.SEEDS, (
-            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
-            "--until decided adds seeds in rounds until the best is known",
-        ))]),
-        written([Entry("settings", overridden(_settings(found), found.given))]),
-        "".join(f"{line}\n" for line in comment(_on_methods(found))),
-        written([Entry("methods", tuple(_method(method, found) for method in found.budget.methods))]),
-    ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
     view, rows = found.view, found.prepared.rows
-    paragraphs = [
+    about = [
         f"{found.task.title} with {view.model} on {view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
         "docs/settings.md has all keys.",
@@ -228,13 +205,30 @@ def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
         f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
         *cost,
     ]
-    return "".join(f"{line}\n" for line in comment(paragraphs))
+    methods = []
+    for method in found.budget.methods:
+        value: dict[str, Any] = {"method": method.method} if method.method else {}
+        value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
+        value |= {"options": dict(method.options)} if method.options else {}
+        why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
+        methods.append(Entry(method.name, value, (why,), method in found.compared))
+    parts = [
+        "".join(f"{line}\n" for line in comment(about)),
+        written([Entry("seeds", estimates.SEEDS, (
+            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
+            "--until decided adds seeds in rounds until the best is known",
+        ))]),
+        written([Entry("settings", overridden(_settings(found), found.given))]),
+        "".join(f"{line}\n" for line in comment(_on_methods(found))),
+        written([Entry("methods", tuple(methods))]),
+    ]  # fmt: skip
+    return "\n".join(parts)
 
 
 def _cost(found: SuiteDraft) -> Iterator[str]:
-    rows, chosen = found.prepared.rows, as_values(found.budget.entries)
+    rows, chosen = found.prepared.rows, kinds.as_values(found.budget.entries)
     mean = float(found.lengths.tokens.clip(max=found.limit).mean())
-    new = as_values(found.options).get("max_new_tokens", 0)
+    new = kinds.as_values(found.options).get("max_new_tokens", 0)
     epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
     work = estimates.Work(
         train_tokens=rows["train"] * epochs * mean,
@@ -293,13 +287,16 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
 
 def _limit(found: SuiteDraft) -> Entry:
     lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
-    longer = lengths.longer(found.limit)
+    median, high = np.percentile(lengths.tokens, [50, 99])
+    count = int((lengths.tokens > found.limit).sum())
+    longer = f"{count:,} ({kinds.percent(count / len(lengths.tokens))} %) {'is' if count == 1 else 'are'}"
     what = "cut at the end" if cuts else "left out"
-    if as_values(found.options).get("too_long") == "cut_prompt":
+    if kinds.as_values(found.options).get("too_long") == "cut_prompt":
         what = "their prompts are cut at the front"
     why = (
-        f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
-        f"{f', and {what}' if lengths.tokens.max() > found.limit else ''}.",
+        f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} tokens in the median, "
+        f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. {longer if count else 'None is'} "
+        f"longer than {found.limit}{f', and {what}' if count else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
         + f"more than {found.most:,} are left to you.",
@@ -320,12 +317,3 @@ def _on_methods(found: SuiteDraft) -> Iterator[str]:
         names = ", ".join(memory.tight)
         yield f"Memory is not enough for {names}: {memory.here}. hpml-bench fit {found.file} says what helps."
     yield "Further methods stand as comments: take the # before a name away to compare it too."
-
-
-def _method(method: estimates.Published, found: SuiteDraft) -> Entry:
-    value: dict[str, Any] = {"method": method.method} if method.method else {}
-    value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
-    value |= {"options": dict(method.options)} if method.options else {}
-    chosen = method in found.compared
-    source = f" Rate: {method.source}." if method.source else ""
-    return Entry(method.name, value, (f"Trains {method.trains}.{source}",), chosen)

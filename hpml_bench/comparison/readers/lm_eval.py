@@ -28,8 +28,7 @@ ORDER = 10
 SOURCE = "samples of lm-evaluation-harness"
 FIRST = ("acc", "exact_match")
 """Metrics by which a task is compared, if none is asked for and it has one of them; else by its first one."""
-NO_FILTER = frozenset({"", "none"})
-"""Names of no filter: of samples that name none, and of tasks that declare none."""
+NO_FILTER = frozenset({"", "none"})  # names of no filter: of samples that name none, and of tasks that declare none
 TEXTS = frozenset({"doc", "target", "arguments", "resps", "filtered_resps"})
 """Keys of a sample that hold its texts, which nothing here needs and which are most of a file."""
 SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
@@ -40,10 +39,8 @@ FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard
 GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
            "record": "passage", "squadv2": "title"}  # fmt: skip
 """Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
-LONGEST = 60
-"""Characters of a group's name; of a longer one, such as a passage, the digest is taken."""
-HEAD = 2_000_000
-"""Bytes of a file that show whether it has samples: its first line, which holds a whole document."""
+LONGEST = 60  # characters of a group's name; of a longer one, such as a passage, the digest is taken
+HEAD = 2_000_000  # bytes of a file that show whether it has samples: its first line, which holds a whole document
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
 """Metrics of rows between 0 and 1."""
 HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
@@ -69,8 +66,13 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     A UserError where a file can't be read, a row's value is no number, a document lacks the field of groups, no task
     has the metric, or its direction is unknown or differs between models.
     """
-    logs = [] if _is_results(path) else list(_logs(path, group))
-    if not logs:
+    logs, content = list[Log](), cache(inputs.json_mapping)
+    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
+        if (named := SAMPLES.fullmatch(file.name)) or path.is_file():
+            task, date = named.groups() if named else (file.stem, "")
+            beside = sorted(file.parent.glob(f"*_{date}.json")) if named else []
+            logs.append(Log(file, task, date, content(beside[0]) if beside else {}, group))
+    if not logs or _is_results(path):
         what = "has means without rows" if path.is_file() else "has no samples_TASK_DATE.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
     by_task = sorted(grouped(logs, lambda log: log.task).items())
@@ -189,9 +191,6 @@ def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
         yield f"{log.system} was evaluated on {counted} of {log.task}'s {whole} rows."
 
 
-# Files
-
-
 class Row(NamedTuple):
     """A row of a task, as a model answered it."""
 
@@ -221,7 +220,6 @@ class Log:
     group: str | None = None  # field of its documents that names a row's group; None where the task has its own
 
     def get(self, *keys: str) -> Any:
-        """Return a value of the results file; None where it is missing."""
         return _value_at(self.results, keys)
 
     @cached_property
@@ -278,8 +276,12 @@ class Log:
             document, content = fields.get("doc"), fields.get("doc_hash")
             if not isinstance(content, str):  # some versions log none
                 content = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+            group = _value_at(document, self.field.split("."))
+            if group is not None:
+                group = str(group) if isinstance(group, str | int) else json.dumps(group, sort_keys=True)
+                group = group if len(group) <= LONGEST else hashlib.sha256(group.encode()).hexdigest()[:16]
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
-            row = Row(kept, where, sanitize(fields["doc_id"]), content, _group(document, self.field))
+            row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
         every = [row for rows in found.values() for row in rows]
         lacking = next((row for row in every if row.group is None), None)
@@ -309,36 +311,15 @@ def _is_of(task: str, name: str) -> bool:
     return task == name or task.startswith(f"{name}_")
 
 
-def _group(document: Any, field: str) -> str | None:
-    """Return a document's value of a field, as text; None where it has none."""
-    value = _value_at(document, field.split("."))
-    if value is None:
-        return None
-    text = str(value) if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _is_number(value: object) -> TypeGuard[float]:
     """Return whether a value is a number, or true or false as some metrics are."""
     return isinstance(value, bool | int | float)
 
 
 def _is_results(path: Path) -> bool:
-    """Return whether a path is a results file, by its name and its first keys."""
     return path.suffix == ".json" and path.name.startswith("results") and b'"results"' in inputs.head_of(path, 100)
 
 
 def _has_samples(path: Path) -> bool:
-    """Return whether a file's first line is a sample."""
     first = inputs.head_of(path, HEAD).split(b"\n", 1)[0]
     return b'"doc_id"' in first and b'"resps"' in first
-
-
-def _logs(path: Path, group: str | None) -> Iterator[Log]:
-    """Yield the samples of a folder, or of one file, which may have any name."""
-    content = cache(inputs.json_mapping)
-    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
-        if (named := SAMPLES.fullmatch(file.name)) or path.is_file():
-            task, date = named.groups() if named else (file.stem, "")
-            beside = sorted(file.parent.glob(f"*_{date}.json")) if named else []
-            yield Log(file, task, date, content(beside[0]) if beside else {}, group)

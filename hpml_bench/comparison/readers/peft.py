@@ -28,8 +28,7 @@ ORDER = 20
 SOURCE = "PEFT's method comparison"
 FOLDERS = ("results", "temporary_results", "cancelled_results")
 """Folders into which its tasks' run.py sorts result files (method_comparison/*/utils.py)."""
-HEAD = 4_096
-"""Bytes of a file that show whether it is one of these."""
+HEAD = 4_096  # bytes of a file that show whether it is one of these
 
 SCORES = (
     ScoreDefinition("test accuracy", "higher", 0.0, 1.0),
@@ -39,8 +38,7 @@ SCORES = (
     ScoreDefinition("train loss", "lower", 0.0),
 )
 """Scores in the last of `train_info.metrics`: of MetaMathQA the first, of image-gen the second; the rest of either."""
-BY_ITSELF = 2
-"""Number of scores, the first ones, by which runs are compared where none is asked for: one of each task."""
+BY_ITSELF = 2  # number of scores, the first ones, by which runs are compared where none is asked for: one of each task
 GSM8K_ROWS = 1_319
 """Test rows of MetaMathQA: the whole test split of GSM8K (method_comparison/MetaMathQA/README.md, "Dataset")."""
 UNSAVED_MB = 99.999999
@@ -63,7 +61,6 @@ COSTS = (
 
 
 def claims(path: Path) -> bool:
-    """Return whether a path is a result file, or a folder with some."""
     heads = (inputs.head_of(file, HEAD) for file in _files(path))
     return any(f'"{name}"'.encode() in head for head in heads for name in ("run_info", "train_info", "meta_info"))
 
@@ -75,8 +72,22 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     `metric`: name of a score of `SCORES`; test accuracy, or of images the similarity, if None. A UserError where a file
     is none of these or can't be read, a value is no number, two files are the same run, or no run has the score.
     """
-    wanted = SCORES[:BY_ITSELF] if metric is None else (_score(metric),)
-    runs = [_load(file) for file in _files(path)]
+    wanted = SCORES[:BY_ITSELF]
+    if metric is not None:
+        asked = metric.replace("_", " ").strip().lower()
+        plain = {score: score.name.replace("_", " ") for score in SCORES}
+        wanted = tuple(of for of, name in plain.items() if asked in {name, name.removeprefix("test ")})
+        if not wanted:
+            known = ", ".join(f"'{score.name}'" for score in SCORES)
+            raise UserError(f"--metric {metric}: result files of {SOURCE} are compared by {known}")
+    runs = list[_Run]()
+    for file in _files(path):
+        if file.stat().st_size > MAX_RECORD_BYTES:
+            raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
+        try:
+            runs.append(_Run.model_validate(inputs.json_mapping(file) | {"file": file}))
+        except ValidationError as error:
+            raise _wrong(file, error) from None
     if not runs:
         raise UserError(f"{path} has no result files of {SOURCE}; give the folder of its *.json")
     sets = grouped(runs, lambda run: (run.dataset, run.has(wanted)))
@@ -89,15 +100,6 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     return tuple(replace(one, source=inputs.source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
 
 
-def _score(metric: str) -> ScoreDefinition:
-    name = metric.replace("_", " ").strip().lower()
-    for score in SCORES:
-        if name in (plain := score.name.replace("_", " "), plain.removeprefix("test ")):
-            return score
-    known = ", ".join(f"'{score.name}'" for score in SCORES)
-    raise UserError(f"--metric {metric}: result files of {SOURCE} are compared by {known}")
-
-
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == ".json" else []
@@ -105,12 +107,8 @@ def _files(path: Path) -> list[Path]:
     return sorted({file for pattern in patterns for file in path.glob(pattern)})
 
 
-# A file
-
-
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Bytes = Annotated[Number, AfterValidator(lambda size: size / 1e6)]
-"""A number of bytes, in MB."""
+Bytes = Annotated[Number, AfterValidator(lambda size: size / 1e6)]  # a number of bytes, in MB
 
 
 def _at(*keys: str, other: str = "") -> Any:
@@ -225,19 +223,9 @@ class _Run(BaseModel):
         return 1_000 / median(rates) if rates else None
 
     def failure(self, wanted: str) -> FailedRun:
-        """Return the run as one without a score."""
         status = f"{self.status}{f', but without {wanted}' if self.status == 'success' else ''}"
         status += f": {sanitize(self.error, 200)}" if self.error else ""
         return FailedRun(self.system, self.run, status, str(self.file), self.dataset)
-
-
-def _load(file: Path) -> _Run:
-    if file.stat().st_size > MAX_RECORD_BYTES:
-        raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
-    try:
-        return _Run.model_validate(inputs.json_mapping(file) | {"file": file})
-    except ValidationError as error:
-        raise _wrong(file, error) from None
 
 
 def _wrong(file: Path, error: ValidationError, *place: str) -> UserError:
@@ -249,9 +237,6 @@ def _wrong(file: Path, error: ValidationError, *place: str) -> UserError:
     return UserError(
         f"{file}: {named} is {sanitize(repr(first['input']), 60)}, and {first['msg'].replace('Input should', 'must')}"
     )
-
-
-# Data sets
 
 
 def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others: Sequence[_Run]) -> InputScores:
@@ -296,14 +281,7 @@ def _remarks(runs: Sequence[_Run], score: ScoreDefinition, lacking: Sequence[str
     if unsaved:
         systems = sanitize(", ".join(unsaved), 600)
         yield f"The size {1e6 * UNSAVED_MB:,.0f} means that saving failed, and is left out, of {systems}."
-    yield from _differences(runs)
-    forgotten = sum(run.has(SCORES[2:3]) is not None for run in runs)
-    if forgotten and score.name != "forgetting":
-        yield f"Forgetting is measured in {forgotten} of {len(runs)} runs; --metric forgetting compares by it."
-
-
-def _differences(runs: Sequence[_Run]) -> Iterator[str]:
-    """Yield what runs differ in that scores or costs depend on, beside the method."""
+    # what scores or costs depend on, beside the method
     facts = [
         {key: json.dumps(value, sort_keys=True) for key, value in (run.config or {}).items() if key not in OWN_KEYS}
         | {f"revision of {name}": commit for name, commit in run.revisions.items() if commit}
@@ -318,3 +296,6 @@ def _differences(runs: Sequence[_Run]) -> Iterator[str]:
             differing.append(f"{sanitize(key, 60)} ({shown})")
     if differing:
         yield f"Runs differ beside their methods, which nothing here corrects for, in {', '.join(differing)}."
+    forgotten = sum(run.has(SCORES[2:3]) is not None for run in runs)
+    if forgotten and score.name != "forgetting":
+        yield f"Forgetting is measured in {forgotten} of {len(runs)} runs; --metric forgetting compares by it."

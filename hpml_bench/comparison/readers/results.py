@@ -14,7 +14,7 @@ from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.report.answer.from_results import facts_of
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.scores import FailedRun, SuiteFacts
+from hpml_bench.report.scores import FailedRun
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
@@ -24,7 +24,6 @@ SOURCE = "results of hpml-bench"
 
 
 def claims(path: Path) -> bool:
-    """Return whether a path is a results folder, or a folder of some."""
     return path.is_dir() and any(_folders(path))
 
 
@@ -78,30 +77,20 @@ def _measured(results: Results) -> InputScores:
         status = f"{record.status}{f': {sanitize(record.error.message, 200)}' if record.error else ''}"
         where = str(results.folder / record.run_id / RECORD)
         failed.append(FailedRun(record.spec.method.name, str(record.spec.seed), status, where, name))
+    facts = facts_of(results)  # what the runs say beside scores, here by the names that a comparison shows
+    below = facts.guess and tuple(sanitize(name, LONGEST) for name in facts.guess.below)
+    facts = replace(
+        facts,
+        methods={sanitize(name, LONGEST): of for name, of in facts.methods.items()},
+        under={sanitize(name, LONGEST): runs for name, runs in facts.under.items()},
+        guess=facts.guess and facts.guess.model_copy(update={"below": below}),
+    )
     empty = pd.DataFrame({column: [] for column in (SYSTEM, ROW, SCORE, SEED, DATASET, WHERE)})
     return InputScores(
-        pd.concat(frames, ignore_index=True) if frames else empty,
-        aligned.score,
-        tuple(aligned.costs),
-        tuple(failed),
-        tuple(_remarks(results)),
-        inputs.source_of(SOURCE, results.folder, len(frames)),
-        look=aligned.look,
-        race=aligned.race,
-        unranked=aligned.unranked,
-        trained_on=aligned.trained_on,
-        facts=_facts(results),
-    )
-
-
-def _facts(results: Results) -> SuiteFacts:
-    """Return what the runs say beside scores, by the names that a comparison shows."""
-    facts = facts_of(results)
-    methods = {sanitize(name, LONGEST): of for name, of in facts.methods.items()}
-    under = {sanitize(name, LONGEST): runs for name, runs in facts.under.items()}
-    below = facts.guess and tuple(sanitize(name, LONGEST) for name in facts.guess.below)
-    guess = facts.guess and facts.guess.model_copy(update={"below": below})
-    return replace(facts, methods=methods, under=under, guess=guess)
+        pd.concat(frames, ignore_index=True) if frames else empty, aligned.score, tuple(aligned.costs), tuple(failed),
+        tuple(_remarks(results)), inputs.source_of(SOURCE, results.folder, len(frames)), look=aligned.look,
+        race=aligned.race, unranked=aligned.unranked, trained_on=aligned.trained_on, facts=facts,
+    )  # fmt: skip
 
 
 def _remarks(results: Results) -> Iterator[str]:

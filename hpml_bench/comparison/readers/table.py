@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 ORDER = 90
 SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
-LONGEST_FIELD = 10_000_000
-"""Characters of a field; a file with longer ones holds texts, not scores."""
-EXACT = 2.0**53
-"""Size from which two whole numbers may be one float."""
+LONGEST_FIELD = 10_000_000  # characters of a field; a file with longer ones holds texts, not scores
+EXACT = 2.0**53  # size from which two whole numbers may be one float
 WHOLE = re.compile(r"-?\d+(?:\.0*)?")
 WORDS = {"true": 1.0, "false": 0.0, "<na>": math.nan, "": math.nan}
 OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +45,6 @@ NO_SYSTEM = re.compile(
 
 
 def claims(path: Path) -> bool:
-    """Return whether a path is a table by its name."""
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
