@@ -9,13 +9,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
@@ -181,10 +180,10 @@ def test_files_for_papers_are_a_column_wide_with_their_fonts(every_chart: list[P
 def test_each_picture_of_the_page_is_a_file(tmp_path: Path) -> None:
     """`--format pdf` writes those that `md` writes as SVG, by the same names; another format is refused."""
     made_records.write(tmp_path / "runs", made_records.sweep(["lora", "full"], 2))
-    call = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--format"]
-    assert CliRunner().invoke(main, [*call, "md,pdf"]).exit_code == 0
+    words = ("report", tmp_path / "runs", "--out", tmp_path / "out", "--format")
+    called(*words, "md,pdf")
     kinds = [{path.stem for path in (tmp_path / "out/figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")]
     assert kinds[0] == kinds[1]
     assert "answer_time" in kinds[0]
-    refused = CliRunner().invoke(main, [*call, "gif"])
-    assert "--format gif: choose from html, md, csv, tex, pdf, png, peft" in refused.output
+    refused = called(*words, "gif", status=2).output
+    assert "--format gif: choose from html, md, csv, tex, pdf, png, peft" in refused

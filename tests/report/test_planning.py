@@ -6,22 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from report_sections import elsewhere, of
 from statsmodels.stats.power import TTestPower
 
 from helpers import made_records
+from helpers.commands import called
 from helpers.golden import PAGES
 from helpers.made_records import sweep
-from hpml_bench.cli import main
 from hpml_bench.report.export import markdown_table
 from hpml_bench.report.seed_plan import plan
-from hpml_bench.statistics import (
-    OverSeeds,
-    detectable,
-    sd_upper_bound,
-    seeds_to_find,
-)
+from hpml_bench.statistics import OverSeeds, detectable, sd_upper_bound, seeds_to_find
 from hpml_bench.system.errors import UserError
 
 KEPT = PAGES / "plans.md"
@@ -109,9 +103,7 @@ def test_too_little_of_a_pilot(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_plan(pilot: Path) -> None:
     """`hpml-bench plan SUITE --detect ...` prints pairs, seeds and time; a mistake is status 2."""
-    arguments = ["plan", "example", "--out", str(pilot.parent), "--detect"]
-    done = CliRunner().invoke(main, [*arguments, "accuracy=5pp"])
-    assert done.exit_code == 0, done.output
-    assert "seeds are enough for every pair" in done.output
-    assert CliRunner().invoke(main, [*arguments, "accuracy=x"]).exit_code == 2
-    assert CliRunner().invoke(main, [*arguments, "accuracy=1pp", "--power", "2"]).exit_code == 2
+    words = ("plan", "example", "--out", pilot.parent, "--detect")
+    assert "seeds are enough for every pair" in called(*words, "accuracy=5pp").output
+    called(*words, "accuracy=x", status=2)
+    called(*words, "accuracy=1pp", "--power", 2, status=2)

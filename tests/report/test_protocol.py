@@ -14,7 +14,6 @@ from helpers.made_records import sweep
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import digests_of
-from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import TIME, Results
 
 STEADY = (
@@ -84,19 +83,14 @@ def apart(results: Results) -> dict[str, str]:
     return {r.run_id: group.reason for group in results.left_out.excluded for r in group.records}
 
 
-def turned(item: RunRecord, **changes: Any) -> RunRecord:
-    """Return a run that defines the training time otherwise."""
-    own = [m.model_copy(update=changes) if m.name == TIME else m for m in item.definitions]
-    return item.model_copy(update={"definitions": tuple(own)})
-
-
 @pytest.mark.parametrize(
     "changes", [{"better": "higher"}, {"unit": "ms"}, {"bounds": (0.0, 100.0)}, {"grid": 7.0}, {"noisy": False}]
 )
 def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, Any]) -> None:
     """The newest run calls longer training better, has another unit, range, grid or score: it is left out alone."""
     *others, newest = sweep(["head", "full"])
-    results = load(tmp_path, [*others, turned(newest, **changes)])
+    turned = tuple(m.model_copy(update=changes) if m.name == TIME else m for m in newest.definitions)
+    results = load(tmp_path, [*others, newest.model_copy(update={"definitions": turned})])
     assert results.definitions[TIME].better == "lower"
     assert results.definitions[TIME].unit == "s"
     assert list(apart(results)) == [newest.run_id]

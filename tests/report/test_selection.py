@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from helpers import made_records
-from hpml_bench.plugins.blocks import Fold, Text
+from hpml_bench.plugins.blocks import Fold
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import RunRecord
@@ -108,23 +108,15 @@ EDITS = (
 
 def page(folder: Path) -> dict[str, Any]:
     """Return all that sections show, but those on what went wrong: cells, values, notes, sentences, figures."""
-    return dict(_shown(Results.load(folder)))
-
-
-def _shown(results: Results) -> Iterator[tuple[str, Any]]:
-    for section in all_sections(results):
-        if section.question == "wrong":
-            continue
-        for number, block in enumerate(section.blocks):
-            where = f"{section.slug} {number}"
-            if isinstance(block, Text):
-                yield where, block.sentences
-            else:
-                content = block.model_dump(mode="json")
-                if isinstance(block, Fold):
-                    content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
-                content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
-                yield where, content
+    shown: dict[str, Any] = {}
+    for section in all_sections(Results.load(folder)):
+        for number, block in enumerate(section.blocks if section.question != "wrong" else ()):
+            content = block.model_dump(mode="json")
+            if isinstance(block, Fold):
+                content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
+            content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
+            shown[f"{section.slug} {number}"] = content
+    return shown
 
 
 def copied(whole: Path, folder: Path) -> Path:
@@ -132,26 +124,19 @@ def copied(whole: Path, folder: Path) -> Path:
     return shutil.copytree(whole, folder / "example")
 
 
-def assert_set_apart(whole: Path, folder: Path, edited: list[tuple[str, Edit]]) -> None:
-    """Assert that a page with edited runs is the page without them, to the last digit, and counts them as left out."""
-    here, there = copied(whole, folder / "a"), copied(whole, folder / "b")
-    for run, edit in edited:
-        edit(here / run)
-        shutil.rmtree(there / run)
-    assert page(here) == page(there)
-    assert _left_out(here) == _left_out(there) + len(edited)
-
-
 @pytest.mark.parametrize("first", range(0, len(EDITS), SEEDS))
 def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> None:
-    """Every edit, four to a page, each of another seed and method."""
+    """Every edit, four to a page, each of another seed and method: the page is that without them, to the last digit."""
+    here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
     chosen = {r.spec.seed: r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]}
-    assert_set_apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
-
-
-def _left_out(folder: Path) -> int:
-    left = Results.load(folder).left_out
-    return left.excluded_runs + len(left.unfinished) + len(left.problems)
+    edits = EDITS[first : first + SEEDS]
+    for seed, edit in enumerate(edits):
+        edit(here / chosen[seed])
+        shutil.rmtree(there / chosen[seed])
+    assert page(here) == page(there)
+    of = [Results.load(folder).left_out for folder in (here, there)]
+    edited, without = (left.excluded_runs + len(left.unfinished) + len(left.problems) for left in of)
+    assert edited == without + len(edits), "they are counted as left out"
 
 
 @pytest.mark.parametrize("renamed", [False, True])

@@ -309,8 +309,7 @@ def test_under_three_shared_seeds_there_is_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "p"),
-    [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)],
+    ("a", "p"), [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)]
 )
 def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
     """On no known grid, differences that are all equal tell no spread: no interval, nothing detectable, no verdict."""
