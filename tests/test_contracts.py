@@ -398,7 +398,6 @@ def test_importing_them_imports_nothing_heavy() -> None:
 
 
 METHOD = "from hpml_bench.plugins.method import Method\nclass A(Method):\n    "
-BUILD = "\n    def build(self, backbone): return backbone\n"
 
 
 @pytest.fixture
@@ -423,7 +422,7 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
     ("raise RuntimeError('needs a licence')", "can't be imported: needs a licence"),
     ("", "foreign_methods_third defines 0 classes"),
     (f"{METHOD}pass\nclass B(Method):\n    pass\n", "foreign_methods_third defines 2 classes"),
-    (f"{METHOD}lr = 1.0{BUILD}", r"A lacks title \(docs/adding\.md\)"),
+    (f"{METHOD}lr = 1.0\n    def build(self, backbone): return backbone\n", r"A lacks title \(docs/adding\.md\)"),
     (f"{METHOD}title, lr = 'A', 1.0\n", r"A lacks build \(docs/adding\.md\)"),
     (f"{METHOD}lr = 1.0\n", r"A lacks build, title \(docs/adding\.md\)"),
 ])  # fmt: skip

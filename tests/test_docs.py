@@ -172,21 +172,17 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
 # Environments: every test is run by README's command or by one that continuous integration runs after it
 
 
-ROOT = Path(__file__).parents[1]
 NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 """Markers of tests of many minutes, which are left out on purpose."""
 
 
-@pytest.fixture(scope="module")
-def tox() -> ConfigParser:
-    """The environments."""
-    found = ConfigParser(interpolation=None)
-    found.read(ROOT / "tox.ini", encoding="utf-8")
-    return found
+def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: pytest.Config) -> None:
+    """Each marker that --here leaves out is in a call of `ci`, or of an environment whose calls `ci` does.
 
-
-def test_what_is_left_out_here_is_run_by_continuous_integration(tox: ConfigParser, pytestconfig: pytest.Config) -> None:
-    """Each marker that --here leaves out is in a call of `ci`, or of an environment whose calls `ci` does."""
+    An environment that leaves serial tests out of one call has another for them.
+    """
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
     commands = tox["testenv:ci"]["commands"]
     for name in re.findall(r"\{\[testenv:([\w-]+)\]commands\}", commands):
         commands += "\n" + tox[f"testenv:{name}"]["commands"]
@@ -197,10 +193,6 @@ def test_what_is_left_out_here_is_run_by_continuous_integration(tox: ConfigParse
     }
     conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests/conftest.py"))
     assert set(conftest.APART) - NOT_IN_CI <= called
-
-
-def test_serial_tests_are_run_in_every_environment(tox: ConfigParser) -> None:
-    """An environment that leaves them out of one call has another for them."""
     for name, environment in tox.items():
         commands = environment.get("commands", "")
         if re.search(r"not \(?serial", commands):

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from residents import git
 
+from hpml_bench.cli import main
+
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())
@@ -52,18 +54,12 @@ def checked(runner: Path, **changes: str) -> list[str]:
     return (runner / "arguments").read_text().splitlines()
 
 
-def check_command() -> click.Command:
-    from hpml_bench.cli import main
-
-    command = main.get_command(click.Context(main), "check")
-    assert command is not None
-    return command
-
-
 def test_every_option_is_one_of_the_command() -> None:
     """What the script passes is what `hpml-bench check` takes."""
     passed = {*re.findall(r"--[a-z-]+(?= |\))", STEPS["Check"]["run"])}
-    known = {option for parameter in check_command().params for option in parameter.opts}
+    command = main.get_command(click.Context(main), "check")
+    assert command
+    known = {option for parameter in command.params for option in parameter.opts}
     assert passed
     assert passed <= known
 
@@ -177,15 +173,20 @@ def test_a_base_that_is_not_there_is_fetched(tmp_path: Path, pull_request: dict[
     assert compared_with(shallow, tmp_path / "c", base, **of_github) == base
 
 
-@pytest.mark.parametrize("given", [{"AGAINST": "100%25nowhere", "BASE": ""}, {"AGAINST": "", "BASE": "1" * 40}])
-def test_a_ref_that_cannot_be_fetched_is_told(tmp_path: Path, clone: Path, given: dict[str, str]) -> None:
-    """As an annotation with what to do, and as status 2, for later steps too."""
-    done = bash("Find the commit to compare with", tmp_path, clone, **given)
+@pytest.mark.parametrize(("against", "base", "told"), [
+    ("100%25nowhere", "", "'100%2525nowhere' is not here and can't be fetched"),
+    ("", "1" * 40, f"'{'1' * 40}' is not here and can't be fetched"),
+    *((no_ref, "", "") for no_ref in ("", "--upload-pack=touch pwned", "a b", "a\nstatus=0")),
+])  # fmt: skip
+def test_what_is_no_ref_or_cannot_be_fetched_is_told(
+    against: str, base: str, told: str, tmp_path: Path, clone: Path
+) -> None:
+    """As an annotation with what to do, and as status 2, for later steps too, with nothing else in the outputs."""
+    done = bash("Find the commit to compare with", tmp_path, clone, AGAINST=against, BASE=base)
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
-    name = (given["AGAINST"] or given["BASE"]).replace("%", "%25")
-    assert line.startswith(f"::error title=hpml-bench check::'{name}' is not here and can't be fetched")
-    assert "fetch-depth: 0" in line
+    assert line.startswith(f"::error title=hpml-bench check::{told}")
+    assert ("fetch-depth: 0" in line) == bool(told)
     assert (tmp_path / "output").read_text() == "status=2\n"
 
 
@@ -207,15 +208,6 @@ def test_requirements_are_installed_with_it(runner: Path, given: str, lines: lis
     assert ((runner / file).read_text().splitlines() if file else []) == lines
 
 
-@pytest.mark.parametrize("against", ["", "--upload-pack=touch pwned", "a b", "a\nstatus=0"])
-def test_what_is_no_ref_is_refused(tmp_path: Path, against: str) -> None:
-    """With status 2, a sentence, and nothing else written into the outputs."""
-    done = bash("Find the commit to compare with", tmp_path, AGAINST=against, BASE="")
-    assert done.returncode == 2
-    assert "::error title=hpml-bench check::" in done.stdout
-    assert (tmp_path / "output").read_text() == "status=2\n"
-
-
 def test_rights_are_read_only_and_actions_pinned() -> None:
     """The workflow runs on `pull_request` with read rights, and others' actions are named by commit."""
     assert WORKFLOW["permissions"] == {"contents": "read"}
@@ -231,7 +223,6 @@ def test_rights_are_read_only_and_actions_pinned() -> None:
 # This project's own gate: what it compares with, and that only a check says 1
 
 
-GATE = Path(__file__).parents[2] / ".ci" / "gate"
 FAKE_GATE = """#!/usr/bin/env bash
 echo "$@"
 exit "${FAKE_STATUS:-0}"
@@ -262,7 +253,7 @@ def gate(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 def exported(tmp_path: Path) -> Path:
     project = tmp_path / "project"
     (project / ".ci").mkdir(parents=True)
-    shutil.copy(GATE, project / ".ci")
+    shutil.copy(ROOT / ".ci" / "gate", project / ".ci")
     resident = project / "hpml_bench" / "gate" / "resident.py"
     resident.parent.mkdir(parents=True)
     resident.touch()

@@ -22,7 +22,6 @@ from hpml_bench.data import wheel
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import MODEL_PATTERNS, fetch, resolve_model
 from hpml_bench.plugins.tokenizer import load_tokenizer
-from hpml_bench.suite.settings import Settings
 from hpml_bench.system.cache import cache_folder
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import load_backbone
@@ -30,10 +29,7 @@ from hpml_bench.training.model import load_backbone
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
-Member = tuple[str | zipfile.ZipInfo, bytes]
-
-
-def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def archive(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as made:
         warnings.simplefilter("ignore")
@@ -105,7 +101,10 @@ def test_an_absolute_member_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun."""
+    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun.
+
+    Nor are very many members: empty files cost inodes.
+    """
     bomb = archive(("pack/a", b"\0" * 20_000_000))
     assert len(bomb) < 30_000
     monkeypatch.setattr(wheel, "MAX_UNZIPPED_BYTES", 10_000_000)
@@ -115,10 +114,6 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
     with pytest.raises(UserError, match="HPML_BENCH_CACHE"):
         fetched(archive(("pack/b", b"\0" * 20_000_000)))
-
-
-def test_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty files cost inodes."""
     monkeypatch.setattr(wheel, "MAX_MEMBERS", 50)
     with pytest.raises(UserError, match="51 files"):
         fetched(archive(*((f"pack/{i}", b"") for i in range(51))))
@@ -204,7 +199,7 @@ def test_code_in_a_model_folder_is_not_run(word_model: Path, tmp_path: Path) -> 
 # Chat templates are rendered in a sandbox, and what it refuses is one sentence
 
 
-ESCAPES = (
+@pytest.mark.parametrize("template", [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ cycler.__init__.__globals__.os.system('touch escaped') }}",
     "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
@@ -214,22 +209,14 @@ ESCAPES = (
     "{% for message in messages %}",
     "{{ messages[9].content }}",
     "{{ 1 // 0 }}",
-)
-
-
-def settings(folder: Path, template: str) -> Settings:
-    """Return settings of a run whose template is this one."""
-    found = tiny.task_settings(folder, "causal_lm")
-    task = found.task.model_copy(update={"options": {"template": template}})
-    return found.model_copy(update={"task": task})
-
-
-@pytest.mark.parametrize("template", ESCAPES)
+])  # fmt: skip
 def test_a_template_reaches_nothing(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python's internals, files and changes of the rows are out of its reach; the preparation ends in one sentence."""
     monkeypatch.chdir(tmp_path)
+    settings = tiny.task_settings(tmp_path, "causal_lm")
+    task = settings.task.model_copy(update={"options": {"template": template}})
     with pytest.raises(UserError) as raised:
-        prepare(settings(tmp_path, template))
+        prepare(settings.model_copy(update={"task": task}))
     assert "\n" not in str(raised.value)
     assert "chat template" in str(raised.value)
     assert not (tmp_path / "escaped").exists()

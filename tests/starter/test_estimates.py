@@ -8,12 +8,11 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import starters
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
@@ -36,10 +35,7 @@ FULL = Published("full", "all", lr=1e-5, work=6)
 
 def init(bert: Path, folder: Path, *words: str) -> str:
     """Return what the command writes."""
-    rows = starters.classes(folder / "a.csv", 60)
-    made = CliRunner().invoke(main, ["init", "--model", str(bert), "--data", str(rows), *words])
-    assert made.exit_code == 0, made.output
-    return made.stdout
+    return called("init", "--model", bert, "--data", starters.classes(folder / "a.csv", 60), *words).stdout
 
 
 def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
@@ -106,7 +102,10 @@ def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate."""
+    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate.
+
+    No rate of a card is made up: the command that finds out is named.
+    """
     monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ())
     monkeypatch.setattr(estimates, "thread_rates", lambda _: (1e9, 4e9))
     monkeypatch.setattr(estimates.environment, "cores", lambda: 5)
@@ -117,9 +116,6 @@ def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyP
         said = estimates.time_in_words(MODEL, (FULL,), work, 100, 3)
         assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
 
-
-def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No rate of a card is made up: the command that finds out is named."""
     monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
     said = estimates.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
     assert "not estimated for a GPU" in said
@@ -192,16 +188,14 @@ def test_sources_are_written_as_suites_write_them(given: str, source: str) -> No
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 
 
-@given(st.recursive(TEXTS | st.booleans() | st.none() | st.integers(-9, 10**9), lambda v: st.lists(v, max_size=3)))
-def test_a_value_is_read_back_as_it_was(value: Any) -> None:
-    """Whatever text it holds."""
+@given(
+    st.recursive(TEXTS | st.booleans() | st.none() | st.integers(-9, 10**9), lambda v: st.lists(v, max_size=3)),
+    st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3),
+)
+def test_a_value_is_read_back_as_it_was(value: Any, mapping: dict[str, str]) -> None:
+    """Whatever text it holds; of a mapping keys too."""
     assert parse(f"key: {flow(value)}", "") == {"key": value}
-
-
-@given(st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3))
-def test_a_mapping_is_read_back_as_it_was(value: dict[str, str]) -> None:
-    """Keys too."""
-    assert parse(flow(value), "") == value
+    assert parse(flow(mapping), "") == mapping
 
 
 @pytest.mark.parametrize(

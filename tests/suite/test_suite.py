@@ -34,9 +34,8 @@ methods:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     """A suite file."""
-    file = tmp_path / "small.yaml"
-    file.write_text(SUITE)
-    return str(file)
+    (tmp_path / "small.yaml").write_text(SUITE)
+    return str(tmp_path / "small.yaml")
 
 
 def fault(path: str | Path, *overrides: str) -> str:
@@ -98,12 +97,15 @@ def test_named_options_change_only_what_is_given(path: str) -> None:
 
 
 def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`path:` in a file starts at that file; in `--set` at the working folder."""
+    """`path:` in a file starts at that file; in `--set` at the working folder; below `~` it is the user's."""
     folder = Path(path).parent
     monkeypatch.chdir(Path("/"))
     loaded = load_suite(path, ["dataset.options.test=path:etc/rows.csv"])
     assert loaded.settings.backbone == f"path:{folder / 'model'}"
     assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    Path(path).write_text(SUITE.replace("path:model", "path:~/model"))
+    assert load_suite(path).settings.backbone == f"path:{folder}/home/model"
 
 
 @pytest.mark.parametrize(("override", "words"), [
