@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from helpers.made_tables import Row, right_and_wrong, write_csv
-from hpml_bench.cli import main
+from helpers.commands import called
+from helpers.made_tables import right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
@@ -87,23 +86,19 @@ def test_equality_needs_both_tables_too() -> None:
     assert "The missing rows may turn it." in section.model_dump_json()
 
 
-def _some_lacking() -> list[Row]:
-    lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8})
-    gone = {("beta", f"q{at}") for at in range(31)} | {("gamma", "q150")}
-    return [line for line in lines if (line["system"], line["row"]) not in gone]
-
-
 def test_page_and_terminal_say_who_lacks_how_many(tmp_path: Path) -> None:
     """Names and numbers on the first screen, in the terminal and in the section on problems; no broken sentence."""
     said = "beta lacks 31 and gamma 1 of 200 rows: a verdict holds without these rows and with the worst score in them."
-    path = write_csv(tmp_path / "scores.csv", _some_lacking())
-    done = CliRunner().invoke(main, ["compare", str(path), "--shared", "--out", str(tmp_path / "out")])
-    assert done.exit_code == 0, done.output
+    gone = {("beta", f"q{at}") for at in range(31)} | {("gamma", "q150")}
+    whole = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8})
+    lines = [line for line in whole if (line["system"], line["row"]) not in gone]
+    path = write_csv(tmp_path / "scores.csv", lines)
+    done = called("compare", path, "--shared", "--out", tmp_path / "out")
     assert said in " ".join(done.output.split())
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert said in text
     assert "168 shared rows are few." in text
-    page = page_of(judge(shared(pd.DataFrame(_some_lacking()))))
+    page = page_of(judge(shared(pd.DataFrame(lines))))
     assert [table.rows for table in all_tables(page) if table.name == "lacking"] == [(("beta", "31"), ("gamma", "1"))]
     assert page.problems == 1
     assert words.banner(summarize(judge(shared(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))))) == ""

@@ -63,14 +63,6 @@ def test_the_statistic_is_scipys(seed: int) -> None:
     assert friedman(ranks) == pytest.approx(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / (n * (k - 1) - q)), rel=1e-9)
 
 
-def test_ties_and_single_suites_show_nothing() -> None:
-    """Where all methods are equal, or one suite is all, p is 1 and nobody wins."""
-    for table in (np.ones((6, 3)), np.array([[1.0, 2.0, 3.0]])):
-        found = over_suites(suites(table))
-        assert found.p == 1.0
-        assert not any(pair.winner for pair in found.pairs)
-
-
 @pytest.mark.parametrize(("k", "places", "look", "n"), [
     (2, None, 1, 6), (3, None, 1, 8), (5, None, 1, 9), (45, None, 1, 16), (2, 1, 1, 6), (3, 1, 1, 13), (5, 1, 1, 28),
     (5, 2.5, 2, 19),
@@ -89,12 +81,17 @@ def test_a_later_look_needs_a_smaller_p() -> None:
 
 
 def test_suites_of_a_block_count_as_one() -> None:
-    """Ranks within a block are those of the mean ranks over its suites, also where directions differ."""
+    """Ranks within a block are those of the mean ranks over its suites, also where directions differ.
+
+    Where all methods are equal, or one suite or block is all, p is 1 and nobody wins.
+    """
     table = np.array([[3, 2, 1.0], [3, 1, 2], [1, 2, 3], [2, 1, 3]])
     found = over_suites([*suites(table[:3]), *suites(-table[3:], "lower")], blocks=(0, 0, 0, 1))
     assert found.by_suite == {"C4.5": (1.0, 2.0), "C4.5+m": (3.0, 3.0), "C4.5+cf": (2.0, 1.0)}
-    alone = over_suites(suites(np.tile([0.1, 0.2], (57, 1))), blocks=(0,) * 57)
-    assert (alone.p, alone.pairs[0].winner) == (1.0, None)
+    block = {"blocks": (0,) * 57}
+    for table, of in ((np.tile([0.1, 0.2], (57, 1)), block), (np.ones((6, 3)), {}), (np.array([[1.0, 2.0, 3.0]]), {})):
+        nothing = over_suites(suites(table), **of)
+        assert (nothing.p, {pair.winner for pair in nothing.pairs}) == (1.0, {None})
 
 
 @pytest.mark.parametrize("n", [1, 5, 12])
