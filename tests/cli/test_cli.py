@@ -67,13 +67,6 @@ def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
     called(*arguments, status=2)
 
 
-def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
-    """A file stands where the results should go."""
-    line = sentence("run-all", small, "--out", small, "--wandb", "off")
-    assert small in line
-    assert "--out" in line
-
-
 @pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
 def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str | None, tmp_path: Path) -> None:
     """The table is of most runs: a line says how many others there are, such as those of other settings."""
@@ -87,8 +80,9 @@ def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str
     assert (said or "") in done.output
 
 
-def test_report_of_nothing_is_told(tmp_path: Path) -> None:
-    """No such folder, a folder without runs, a format that is none."""
+def test_folders_that_are_of_no_use_are_told(small: str, tmp_path: Path) -> None:
+    """A file where results should go; to report no such folder, a folder without runs, a format that is none."""
+    assert f"--out {small}" in sentence("run-all", small, "--out", small, "--wandb", "off")
     assert "no such folder" in sentence("report", tmp_path / "nowhere")
     assert "run-all" in sentence("report", tmp_path)
     assert "html, md, csv, tex" in sentence("report", tmp_path, "--format", "html,docx")

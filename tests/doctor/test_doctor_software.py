@@ -104,15 +104,6 @@ def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch
     assert [line.state for line in lines] == ["warn"] * 3
 
 
-def test_the_files_of_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come with the package; without the model quickstart can't run."""
-    line = only(software.quickstart)
-    assert line.state == "ok"
-    assert "2 processes on cpu" in line.finding
-    monkeypatch.setattr(sources, "ASSETS", tmp_path)
-    assert only(software.quickstart).state == "fail"
-
-
 SEES = {**WORKS, "gpus": [{"name": "NVIDIA H100", "uuid": "1-2"}]}  # torch's UUIDs lack the prefix
 CUDA = {"fp32": 8e-3, "tf32": 2e-3, "bf16": 1e-3}
 
@@ -212,8 +203,13 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", "/dev/null")
 
 
-def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks meet over it: without it quickstart can't run."""
+def test_what_quickstart_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, which come with the package, the model among them, and the loopback, over which ranks meet."""
+    line = only(software.quickstart)
+    assert line.state == "ok"
+    assert "2 processes on cpu" in line.finding
+    monkeypatch.setattr(sources, "ASSETS", tmp_path)
+    assert only(software.quickstart).state == "fail"
     assert only(software.loopback).state == "ok"
     monkeypatch.setattr(socket, "create_connection", Mock(side_effect=OSError(101, "Network is unreachable")))
     line = only(software.loopback)

@@ -54,18 +54,17 @@ def checked(runner: Path, **changes: str) -> list[str]:
     return (runner / "arguments").read_text().splitlines()
 
 
-def test_every_option_is_one_of_the_command() -> None:
-    """What the script passes is what `hpml-bench check` takes."""
+def test_inputs_become_options_of_the_command(runner: Path) -> None:
+    """The suite comes last, after `--`; no option that wasn't requested; methods, strictness and counts alone.
+
+    What the script passes is what `hpml-bench check` takes.
+    """
     passed = {*re.findall(r"--[a-z-]+(?= |\))", STEPS["Check"]["run"])}
     command = main.get_command(click.Context(main), "check")
     assert command
     known = {option for parameter in command.params for option in parameter.opts}
     assert passed
     assert passed <= known
-
-
-def test_inputs_become_options(runner: Path) -> None:
-    """The suite comes last, after `--`; no option that wasn't requested; methods, strictness and counts alone."""
     assert checked(runner) == [
         "check", "--against", "main", "--max-minutes", "10", "--json", "out/check.json", "--junit", "out/check.xml",
         "--markdown", "out/check.md", "--html", "out/check.html", "--", "quickstart",

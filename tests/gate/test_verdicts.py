@@ -226,19 +226,16 @@ def test_counts(reference: float, candidate: float, tolerance: float, status: st
     assert ("aten.op0 +1, aten.op1 +1" in found.detail) == (candidate > reference)
 
 
-QUANTITY = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
+def test_counts_of_two_sides() -> None:
+    """Parts that grew are named largest first, new ones too, not those that shrank; none where only a name changed.
 
-
-def test_parts_that_grew_are_named_largest_first() -> None:
-    """New parts and grown ones, not those that shrank; none where only a part's name changed."""
+    Of two tolerances the smaller holds, and a count that only one side has is told apart by name.
+    """
+    before = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
     assert verdicts.grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
-    renamed = ({"n": {**QUANTITY, "parts": {name: 2}}} for name in ("old", "new"))
+    renamed = ({"n": {**before, "parts": {name: 2}}} for name in ("old", "new"))
     assert verdicts.compare_counts("m", *renamed)[0][0].grew == ()
-
-
-def test_a_candidate_cannot_let_itself_through() -> None:
-    """Of two tolerances the smaller holds, and a count that only one side has is told apart by name."""
-    before, after = QUANTITY, QUANTITY | {"value": 9, "tolerance": 10}
+    after = before | {"value": 9, "tolerance": 10}
     (count,), (found, *lone) = verdicts.compare_counts("m", {"n": before, "old": before}, {"n": after, "new": after})
     assert (count.tolerance, found.status) == (0, "FAIL")
     assert [(verdict.metric, verdict.status, verdict.detail) for verdict in lone] == [

@@ -81,16 +81,15 @@ def test_the_choice_of_an_optimizer_renames_no_run() -> None:
 
 
 def test_a_setting_whose_default_changed_keeps_its_runs() -> None:
-    """Ids leave out the former default, which records of before name; the present one is another run."""
+    """Ids leave out the former default, which records of before name; the present one is another run.
+
+    A task says how long texts are where a suite doesn't: a length that is given is the run of before.
+    """
     asked = tiny.spec(validation_samples=500)
     assert "validation_samples" not in identity(asked.settings)
     left_open = tiny.spec(validation_samples=None)
     assert identity(left_open.settings)["validation_samples"] is None
     assert left_open.run_id != asked.run_id
-
-
-def test_a_task_says_how_long_texts_are_where_a_suite_does_not() -> None:
-    """Conversations are longer than texts to classify; a length that is given is the run of before."""
     blank = {"backbone": "path:x", "dataset": "newswire", "steps": 1}
     assert Settings.model_validate(blank).max_length == 128
     for task in ("causal_lm", {"name": "causal_lm"}):

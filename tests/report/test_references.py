@@ -127,15 +127,12 @@ def test_published_pages_have_short_sentences(name: str) -> None:
     check(page, [json.loads((REFERENCE / name / SUITE).read_text(encoding="utf-8"))["description"]])
 
 
-def test_a_page_with_everything_has_short_sentences(tmp_path: Path) -> None:
-    """A sweep with failures, several ranks, jobs, foreign runs and further metrics."""
+def test_made_pages_have_short_sentences(tmp_path: Path) -> None:
+    """A sweep with failures, several ranks, jobs, foreign runs and further metrics; ranks over suites."""
     source = rich_records.write(tmp_path / "records")
     write_report(source, tmp_path / "report", ("html",))
     check((tmp_path / "report" / "report.html").read_text(encoding="utf-8"), [load(source).description])
 
-
-def test_a_page_over_suites_has_short_sentences(tmp_path: Path) -> None:
-    """Ranks over the suites that share methods."""
     suites = [load(REFERENCE / name) for name in ("quickstart", "minilm", "chat")]
     write_page(page_over(suites, tmp_path), tmp_path, ("html",))
     check((tmp_path / "report.html").read_text(encoding="utf-8"), [])

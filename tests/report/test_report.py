@@ -63,8 +63,11 @@ def test_only_our_scripts_and_styles_are_allowed(made: Elements) -> None:
     assert not [name for _, attributes in made.found for name in attributes if name.startswith("on")]
 
 
-def test_no_element_has_a_style(report_folder: Path, made: Elements) -> None:
-    """The policy would drop it; in charts too, which keep colours, widths and fonts as attributes."""
+def test_no_element_has_a_style_and_links_lead_somewhere(report_folder: Path, made: Elements) -> None:
+    """The policy would drop a style; in charts too, which keep colours, widths and fonts as attributes.
+
+    Every link and reference within a chart has its target in the page; no two elements share an id.
+    """
     assert [tag for tag, attributes in made.found if "style" in attributes] == []
     text = (report_folder / "report.html").read_text(encoding="utf-8")
     assert " style=" not in re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
@@ -72,9 +75,6 @@ def test_no_element_has_a_style(report_folder: Path, made: Elements) -> None:
     assert {name for of in drawn for name in of} >= {"fill", "stroke", "stroke-width", "text-anchor"}
     assert all(" style=" not in path.read_text() for path in (report_folder / "figures").glob("*.svg"))
 
-
-def test_links_lead_somewhere(made: Elements) -> None:
-    """Every link and reference within a chart has its target in the page; no two elements share an id."""
     ids = [attributes["id"] for _, attributes in made.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = {a.get("href") or a.get("xlink:href") or "data:" for _, a in made.found}
@@ -106,18 +106,17 @@ def test_csv_keeps_what_a_cell_says_beyond_its_value(shown: str, value: float | 
     assert csv_text(made).splitlines()[1] == f"{expected},1.0"
 
 
-def test_latex_escapes() -> None:
-    """Characters that LaTeX would obey are escaped, and numbers are aligned right."""
+def test_latex_and_markdown_escape() -> None:
+    """Characters that LaTeX would obey are escaped, and numbers are aligned right; so in Markdown, but for decimals.
+
+    Pipes, emphasis, links and tags become text; names with underscores stay readable.
+    """
     made = table("t", "50% & more", ["method", "x_1 ($)"], [["a_b \\ {} ^~#", ("1 ± 2", 1.0)]])
     text = latex_table(made)
     assert r"\caption{50\% \& more}" in text
     assert r"method & x\_1 (\$) \\" in text
     assert r"a\_b \textbackslash{} \{\} \textasciicircum{}\textasciitilde{}\# & 1 $\pm$ 2 \\" in text
     assert r"\begin{tabular}{lr}" in text
-
-
-def test_markdown_escapes() -> None:
-    """Pipes, emphasis, links and tags become text; decimals and names with underscores stay readable."""
     assert markdown_text("a|b *c* [d](e) <f> 1.5 prompt_tuning") == r"a\|b \*c\* \[d\](e) &lt;f&gt; 1.5 prompt_tuning"
     assert markdown_text("1. no list") == r"1\. no list"
     assert markdown_text("www.x.com a@b.com") == "www&#8203;.x.com a@&#8203;b.com"

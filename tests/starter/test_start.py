@@ -146,19 +146,18 @@ def test_without_its_package_a_scorer_is_only_named(
     assert "pip install 'rouge-score" in text
 
 
-def test_an_encoder_cannot_answer(bert: Path, tmp_path: Path) -> None:
-    """Conversations with a model that reads both ways are refused, with what to give instead."""
-    result = init(bert, starters.messages(tmp_path / "a.jsonl"), status=2)
-    assert "reads both ways and can't answer; give a model that generates" in result.stderr
+def test_sources_of_models(bert: Path, tmp_path: Path) -> None:
+    """A model that comes with the package runs too; one that nobody has is one sentence.
 
-
-def test_sources_of_models(tmp_path: Path) -> None:
-    """A model that comes with the package runs too; one that nobody has is one sentence."""
+    Conversations with a model that reads both ways are refused, with what to give instead.
+    """
     rows = starters.classes(tmp_path / "a.csv", 60)
     text = init("embedded:newswire-gpt2", rows).stdout
     assert "backbone: embedded:newswire-gpt2" in text
     assert "pooling: last" in text
     assert "there is no such file or folder" in init("nowhere", rows, status=2).stderr
+    result = init(bert, starters.messages(tmp_path / "a.jsonl"), status=2)
+    assert "reads both ways and can't answer; give a model that generates" in result.stderr
 
 
 def test_a_repository_of_a_data_set_is_read_by_its_splits(bert: Path, tmp_path: Path) -> None:

@@ -288,15 +288,14 @@ def test_seeds_to_decide_take_the_nearer_verdict() -> None:
 # Pairs
 
 
-def test_pairs_use_shared_seeds_only() -> None:
-    """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
-    values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
-    (only,) = statistics.compare_pairs(values)
-    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
-
-
 def test_under_three_shared_seeds_there_is_no_verdict() -> None:
-    """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have."""
+    """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have.
+
+    A method that lacks seeds is compared on those both have; without a shared seed there is no comparison.
+    """
+    lacking = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
+    (only,) = statistics.compare_pairs(lacking)
+    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
     values = {"a": by_seed(1, 2), "b": by_seed(2, 3.1), "c": by_seed(5, 6, 7)}
     two = statistics.decide(statistics.compare_pairs(values, margin=10))
     assert {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two} == {

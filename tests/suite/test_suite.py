@@ -59,15 +59,14 @@ def test_runs_are_methods_times_seeds(path: str) -> None:
 
 
 def test_a_method_is_completed_with_its_defaults(path: str) -> None:
-    """Options and learning rate left out are the method's own, and are written out in the specification."""
+    """Options and learning rate left out are the method's own, and are written out in the specification.
+
+    A method outside the suite can be asked for, and any PEFT type by its name.
+    """
     lora, wide, head = (load_suite(path).method(name) for name in ("lora", "wide", "head"))
     assert (lora.lr, lora.options["r"]) == (2e-3, 4)
     assert (wide.method, wide.options["r"], wide.options["alpha"]) == ("lora", 32, lora.options["alpha"])
     assert head.lr > 0
-
-
-def test_any_registered_method_can_be_asked_for(path: str) -> None:
-    """A method outside the suite, and any PEFT type by its name."""
     runs = load_suite(path).runs(["full", "peft:IA3"], seeds=[7])
     methods = [(run.method.name, run.method.method, run.seed) for run in runs]
     assert methods == [("full", "full", 7), ("peft:IA3", "peft", 7)]
@@ -75,23 +74,19 @@ def test_any_registered_method_can_be_asked_for(path: str) -> None:
 
 
 def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
-    """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML."""
+    """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML.
+
+    Setting one of the two budgets drops the suite's other, and an empty one changes nothing; None, an option that is
+    not given, leaves the suite's value.
+    """
     overrides = ["max_length=64", "dataset.options.separator='; '", "methods.lora.lr=1e-4"]
     changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
     assert changed.settings.max_length == 64
     assert changed.settings.dataset.options["separator"] == "; "
     assert changed.methods["lora"].lr == 1e-4
     assert (changed.settings.eps, changed.settings.clip_norm) == (1e-6, None)
-
-
-def test_epochs_replace_steps(path: str) -> None:
-    """Setting one of the two budgets drops the suite's other; an empty one changes nothing."""
     for override, steps in (("epochs=3", None), ("steps=9", 9), ("epochs=null", 4)):
         assert load_suite(path, [override]).settings.steps == steps
-
-
-def test_named_options_change_only_what_is_given(path: str) -> None:
-    """None, an option that wasn't given, leaves the suite's value."""
     changed = load_suite(path, seeds=None, world_size=4, device=None)
     assert (changed.seeds, changed.settings.world_size, changed.settings.device) == (2, 4, "auto")
 
@@ -155,8 +150,7 @@ def test_a_wrong_file_is_one_sentence_with_its_name(text: str | bytes, words: li
 def test_an_unknown_suite_names_the_known() -> None:
     """The sentence lists the packaged suites."""
     message = fault("no-such-suite")
-    assert "no-such-suite" in message
-    assert all(name in message for name in suites.packaged_suites())
+    assert all(name in message for name in ("no-such-suite", *suites.packaged_suites()))
 
 
 @pytest.mark.parametrize("name", suites.packaged_suites())

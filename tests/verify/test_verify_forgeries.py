@@ -555,19 +555,10 @@ def under_two_names(made: Forged) -> None:
     reorder(made)
 
 
-@pytest.mark.parametrize(
-    "happened",
-    [
-        pytest.param(lambda _: None, id="nothing"),
-        with_faults,
-        seeds_added,
-        method_added,
-        by_jobs,
-        predicting_alike,
-        under_two_names,
-    ],
-    ids=lambda of: of.__name__,
-)
+@pytest.mark.parametrize("happened", [
+    pytest.param(lambda _: None, id="nothing"), with_faults, seeds_added, method_added, by_jobs, predicting_alike,
+    under_two_names,
+], ids=lambda of: of.__name__)  # fmt: skip
 def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
     happened(forged)
