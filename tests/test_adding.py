@@ -33,17 +33,9 @@ from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
 EXAMPLES: dict[Any, str] = {
-    "methods": "bitfit",
-    "optimizers": "adafactor",
-    "tasks": "probability",
-    "datasets": "signs",
-    "scorers": "length",
-    "probes": "longest",
-    "trackers": "diary",
-    "engines": "turns",
-    "sections": "machine",
-    "commands": "where",
-}
+    "methods": "bitfit", "optimizers": "adafactor", "tasks": "probability", "datasets": "signs", "scorers": "length",
+    "probes": "longest", "trackers": "diary", "engines": "turns", "sections": "machine", "commands": "where",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

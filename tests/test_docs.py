@@ -47,11 +47,6 @@ def text(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
-def words(page: str) -> int:
-    """Return how many words of prose a page's text has."""
-    return len(NO_PROSE.sub("", page).split())
-
-
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives a page's headings."""
     headings = re.findall(r"^#+ (.+)$", text(page), re.MULTILINE)
@@ -129,7 +124,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", MOST_WORDS, ids=lambda page: page.name)
 def test_a_page_is_short(page: Path) -> None:
     """Outside code, tables and its appendix a page has at most 1,200 words, README 900."""
-    assert words(text(page)) <= MOST_WORDS[page]
+    assert len(NO_PROSE.sub("", text(page)).split()) <= MOST_WORDS[page]
 
 
 def test_every_command_stands_on_a_page() -> None:

@@ -125,17 +125,9 @@ def test_latex_and_markdown_escape() -> None:
 
 
 @pytest.mark.parametrize(("value", "spec", "shown"), [
-    (0.123456, ".3g", "0.123"),
-    (1234567.0, ".3g", "1,234,567"),
-    (12.0, ".3g", "12.0"),
-    (0.0, ".3g", "0"),
-    (-1.5, ".1f", "−1.5"),
-    (-0.04, ".1f", "0.0"),
-    (0.00001, ".3g", "1.00e-05"),
-    (1340000.0, "d", "1,340,000"),
-    (2.5, ".99999f", "2.50"),
-    (None, ".3g", "–"),
-    (float("nan"), ".3g", "–"),
+    (0.123456, ".3g", "0.123"), (1234567.0, ".3g", "1,234,567"), (12.0, ".3g", "12.0"), (0.0, ".3g", "0"),
+    (-1.5, ".1f", "−1.5"), (-0.04, ".1f", "0.0"), (0.00001, ".3g", "1.00e-05"), (1340000.0, "d", "1,340,000"),
+    (2.5, ".99999f", "2.50"), (None, ".3g", "–"), (float("nan"), ".3g", "–"),
 ])  # fmt: skip
 def test_numbers_read_well(value: float | None, spec: str, shown: str) -> None:
     """Numbers have thousands separators and no needless exponent; what isn't known is a dash."""

@@ -15,7 +15,7 @@ from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from helpers.plugin_packages import forget, install
 from hpml_bench.builtin.sections.measurements import GROUPS, STEADY, added_to, other_groups
-from hpml_bench.plugins.blocks import Table, Text
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Check, Metric, Point, RunRecord
@@ -75,30 +75,27 @@ def case_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def test_every_section_copes(case_results: Results) -> None:
-    """Each gives well-formed blocks or nothing, whatever the records lack, and never the word nan."""
-    for name in registry.names("sections"):
-        for made in sections(name, case_results):
-            assert made.blocks, made.slug
-            for block in made.leaves:
-                well_formed(block)
+    """Each gives well-formed blocks or nothing, whatever the records lack, and never the word nan.
 
-
-def well_formed(block: Table | Picture | Text) -> None:
-    """Hold that a block's rows fit its columns, that its text is plain, and that a figure runs and loads nothing."""
-    if isinstance(block, Table):
-        assert {len(row) for row in block.rows} == {len(block.columns)}, block.name
-        assert block.values is not None
-        assert [len(row) for row in block.values] == [len(row) for row in block.rows]
-        assert all(cell.isprintable() for row in block.rows for cell in row), block.name
-        words = {word for row in block.rows for cell in row for word in cell.split()}
-        assert not {"nan", "inf", "None"} & words, block.name
-    elif isinstance(block, Picture):
-        root = ET.fromstring(svg(block))
-        assert not re.search(r'="[^"]*\b(nan|inf)\b', svg(block)), block.name
-        assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in {"script", "image", "foreignObject"}]
-        assert block.alt
-    else:
-        assert all(block.sentences)
+    Rows fit their columns, text is plain, and a figure runs and loads nothing.
+    """
+    made = [one for name in registry.names("sections") for one in sections(name, case_results)]
+    assert all(one.blocks for one in made)
+    for block in (block for one in made for block in one.leaves):
+        if isinstance(block, Table):
+            assert {len(row) for row in block.rows} == {len(block.columns)}, block.name
+            assert block.values is not None
+            assert [len(row) for row in block.values] == [len(row) for row in block.rows]
+            assert all(cell.isprintable() for row in block.rows for cell in row), block.name
+            words = {word for row in block.rows for cell in row for word in cell.split()}
+            assert not {"nan", "inf", "None"} & words, block.name
+        elif isinstance(block, Picture):
+            root = ET.fromstring(svg(block))
+            assert not re.search(r'="[^"]*\b(nan|inf)\b', svg(block)), block.name
+            assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in {"script", "image", "foreignObject"}]
+            assert block.alt
+        else:
+            assert all(block.sentences)
 
 
 def test_shares_of_time_depend_on_the_machine() -> None:

@@ -170,12 +170,8 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "source"), [
-    ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"),
-    ("o/n@main", "hub:o/n@main"),
-    ("hub:o/n", "hub:o/n"),
-    ("embedded:newswire-gpt2", "embedded:newswire-gpt2"),
-    ("path:/a/b", "path:/a/b"),
-    ("/", "path:/"),
+    ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"), ("o/n@main", "hub:o/n@main"), ("hub:o/n", "hub:o/n"),
+    ("embedded:newswire-gpt2", "embedded:newswire-gpt2"), ("path:/a/b", "path:/a/b"), ("/", "path:/"),
 ])  # fmt: skip
 def test_sources_are_written_as_suites_write_them(given: str, source: str) -> None:
     """With their kind, and paths absolute."""
