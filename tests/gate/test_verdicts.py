@@ -17,8 +17,6 @@ from hpml_bench.gate.verdicts import verdicts_at
 from hpml_bench.system.errors import UserError
 
 RULES = Rules()
-SAMPLES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True)
-LEVELS = st.sampled_from([0.3, 0.05, 0.01, 0.001])
 
 
 def effects(slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0) -> verdicts.Effects:
@@ -58,7 +56,10 @@ def test_the_rank_sum_test_is_scipys(m: int, n: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(SAMPLES, LEVELS)
+@given(
+    st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True),
+    st.sampled_from([0.3, 0.05, 0.01, 0.001]),
+)
 def test_a_bound_is_where_its_test_turns(values: list[float], level: float) -> None:
     """Just inside the bound the test rejects at its level, just outside it doesn't; the estimate is by definition."""
     test = rank_tests.signed_rank(values)

@@ -122,16 +122,6 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
 # Models
 
 
-class Owned:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return (Path.touch, (self.place,))
-
-
 @pytest.fixture
 def word_model(tmp_path: Path) -> Path:
     """Return a model folder with its tokenizer."""
@@ -141,7 +131,12 @@ def word_model(tmp_path: Path) -> Path:
 
 def test_pickled_weights_are_not_read(word_model: Path, tmp_path: Path) -> None:
     """A folder with nothing but a .bin is refused; where safetensors lie beside one, only they are read."""
-    (word_model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned(tmp_path / "owned")))
+
+    class Owned:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # what unpickling calls
+            return (Path.touch, (tmp_path / "owned",))
+
+    (word_model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned()))
     load_backbone(word_model, tiny.settings(backbone=f"path:{word_model}"))
     (word_model / "model.safetensors").unlink()
     for read in (lambda: resolve_model(f"path:{word_model}"), lambda: load_backbone(word_model, tiny.settings())):

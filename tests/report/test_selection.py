@@ -75,11 +75,6 @@ def scored(name: str, value: float | None = None) -> Edit:
     return changed(metrics=lambda record: record.metrics | {name: value})
 
 
-def no_predictions(run: Path) -> None:
-    """Remove the predictions."""
-    (run / PREDICTIONS).unlink()
-
-
 def more_points(run: Path) -> None:
     """Append a point that the record's digest doesn't know."""
     with (run / POINTS).open("a") as file:
@@ -96,6 +91,7 @@ other_consumption = changed(
 failed_check = changed(
     checks=lambda record: tuple(check.model_copy(update={"passed": False}) for check in record.checks)
 )
+no_predictions = lambda run: (run / PREDICTIONS).unlink()  # noqa: E731
 not_ok = changed(status=lambda _: "failed")
 no_digest = changed(files=lambda record: {name: of for name, of in record.files.items() if name != PREDICTIONS})
 turned = lambda frame: frame.assign(prediction=(frame.prediction + (frame.index <= 20)) % 4)  # noqa: E731

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_sections import tables
 
 from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
@@ -20,7 +20,7 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.screen import pictures
 from hpml_bench.report.caveats import beats_guess, beside_guess
-from hpml_bench.report.render import all_sections, page_of, tables_of
+from hpml_bench.report.render import page_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
@@ -34,16 +34,11 @@ def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
 
-def tables(results: Results) -> dict[str, Table]:
-    """Return the page's tables by name."""
-    return {table.name: table for table in tables_of(all_sections(results))}
-
-
 def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
     """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
     better: Any = BETTER[task_results.reference.spec.settings.task.name]
     means = {name: np.mean([*of.values()]) for name, of in task_results.values(task_results.quality).items()}
-    shown = tables(task_results)[f"pairs_{task_results.quality}"]
+    shown = tables("comparisons", task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
     for row in claims:

@@ -10,8 +10,6 @@ from scipy.stats import mannwhitneyu
 
 from hpml_bench.statistics.drift import hodges_lehmann, step_time_drift
 
-MOST_DRIFT = 0.05
-
 
 def steps(n: int, generator: np.random.Generator, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
     """Return seconds and tokens of steps of 20 ms and 10 µs a token, 3 % noise, one in 20 taking up to three times."""
@@ -71,7 +69,7 @@ def test_permuted_steps_are_rarely_called_drifting(n: int, noise: float) -> None
         seconds, tokens = steps(n, generator, noise)
         order = generator.permutation(n)
         drift = step_time_drift(seconds[order], tokens[order])
-        beyond += drift.low > MOST_DRIFT or drift.high < -MOST_DRIFT
+        beyond += drift.low > 0.05 or drift.high < -0.05
     assert beyond <= 0.05 * trials
 
 

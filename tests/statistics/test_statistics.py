@@ -478,9 +478,6 @@ def test_places_of_three_methods() -> None:
     assert statistics.pareto_membership("ab", {"score": little, "cost": better}, HIGHER_AND_LOWER) == {"a": on, "b": on}
 
 
-# Skew
-
-
 def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     """One far outlier of the noisier method is marked; equal spreads, symmetry and three seeds are not."""
     outlier, calm = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1])
@@ -491,9 +488,6 @@ def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     assert not statistics.looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
     assert not statistics.looks_skewed(outlier[2:], calm[2:])
     assert not statistics.looks_skewed(np.zeros(5), np.zeros(5))
-
-
-# One seed
 
 
 def test_single_seed_tools_are_statsmodels() -> None:

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -18,7 +17,7 @@ import yaml
 import hpml_bench
 from helpers import tiny
 from helpers.commands import called
-from helpers.forging import REFERENCE, Edit, Forged, edit_points, of_quickstart, record, record_of, sealed
+from helpers.forging import REFERENCE, Edit, Forged, Json, edit_points, of_quickstart, record, record_of, sealed
 from hpml_bench.records.load import headlines
 from hpml_bench.report.results import Results
 from hpml_bench.report.selection import Selection
@@ -252,7 +251,6 @@ def test_a_record_made_to_stop_a_check_is_refused(folder: Path) -> None:
 # Runs that end early, by `select: early`
 
 
-Json = dict[str, Any]
 PLANNED, EVERY, PATIENCE = 60, 4, 2
 
 

@@ -17,6 +17,7 @@ from helpers.forging import (
     REFERENCE,
     Edit,
     Forged,
+    Json,
     edit_points,
     edit_predictions,
     of_quickstart,
@@ -41,7 +42,6 @@ WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
 OTHER_WORDS = "Share of rows that are right."
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
