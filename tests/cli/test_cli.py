@@ -82,7 +82,9 @@ def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str
 
 def test_folders_that_are_of_no_use_are_told(small: str, tmp_path: Path) -> None:
     """A file where results should go; to report no such folder, a folder without runs, a format that is none."""
-    assert f"--out {small}" in sentence("run-all", small, "--out", small, "--wandb", "off")
+    line = sentence("run-all", small, "--out", small, "--wandb", "off")
+    assert line.startswith(f"hpml-bench: {small}")
+    assert line.endswith("--out")
     assert "no such folder" in sentence("report", tmp_path / "nowhere")
     assert "run-all" in sentence("report", tmp_path)
     assert "html, md, csv, tex" in sentence("report", tmp_path, "--format", "html,docx")
