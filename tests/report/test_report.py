@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 import subprocess
@@ -238,8 +237,8 @@ KINDS = ("lora", "full", "adapter")
 
 
 @pytest.fixture(scope="module", params=["five methods", "failures", "one seed", "many methods"])
-def shown_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a shown_page without its policy, which would keep the scripts of these tests out."""
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a page without its policy, which would keep the scripts of these tests out."""
     many = [f"method_of_a_rather_long_name_{n:02d}" for n in range(12)]
     records = {
         "five methods": sweep(),
@@ -256,12 +255,12 @@ def shown_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", ["1280,800", "500,844"])
-def test_axe_finds_no_violation(shown_page: str, size: str, dark: bool, tmp_path: Path) -> None:
+def test_axe_finds_no_violation(page: str, size: str, dark: bool, tmp_path: Path) -> None:
     """Contrast, names, headings, roles: none of axe-core's rules is broken."""
     assert CHROMIUM
     script = wheel_content(AXE).read_text(encoding="utf-8")
     file = tmp_path / "page.html"
-    file.write_text(shown_page.replace("</body>", f"<script>{script}</script><script>{RUN}</script></body>"))
+    file.write_text(page.replace("</body>", f"<script>{script}</script><script>{RUN}</script></body>"))
     mode = ["--blink-settings=preferredColorScheme=0"] if dark else []
     flags = [
         *(flag for flag in FLAGS if not re.search("budget|timeout", flag)),
@@ -272,32 +271,30 @@ def test_axe_finds_no_violation(shown_page: str, size: str, dark: bool, tmp_path
     shown = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
     found = re.search(r'<pre id="axe">(.*?)</pre>', shown, re.DOTALL)
     assert found
-    assert json.loads(html.unescape(found[1])) == []
+    assert json.loads(unescape(found[1])) == []
 
 
 @needs_browser
-def test_no_page_scrolls_sideways(shown_page: str, tmp_path: Path) -> None:
-    """From a phone's 360 pixels to 1600 the shown_page is as wide as its window."""
+def test_no_page_scrolls_sideways(page: str, tmp_path: Path) -> None:
+    """From a phone's 360 pixels to 1600 the page is as wide as its window."""
     frames = "".join(f'<iframe src="/inner.html" width="{width}" height="600" style="border:0"></iframe>'
                      for width in (360, 390, 600, 760, 900, 1120, 1280, 1600))  # fmt: skip
     with site() as served:
-        served.pages["/inner.html"] = shown_page
+        served.pages["/inner.html"] = page
         shown, _ = visit(served, f"<body>{frames}<script>{WIDTHS}</script></body>", tmp_path)
     found = re.search(r'<pre id="wide">(.*?)</pre>', shown)
     assert found
     assert json.loads(found[1]) == []
 
 
-METHODS, LARGEST = 26, 900_000
-
-
 def test_many_methods_make_a_small_page(tmp_path: Path) -> None:
     """It has every method's row and numbers in under so many bytes; tables of pairs stand beside it."""
+    methods, largest = 26, 900_000
     runs = [renamed(r, f"{KINDS[at % 3]}_variant_{at:02d}_of_a_long_name")
-            for at in range(METHODS) for r in sweep([KINDS[at % 3]], 3)]  # fmt: skip
-    shown_page, *rest = write_report(write(tmp_path, runs), formats=("html",))
-    text = shown_page.read_text()
-    assert all(f'id="m-{n}"' in text for n in range(1, METHODS + 1))
-    assert f"Of {METHODS} methods the 20 with the best mean score" in text
+            for at in range(methods) for r in sweep([KINDS[at % 3]], 3)]  # fmt: skip
+    page, *rest = write_report(write(tmp_path, runs), formats=("html",))
+    text = page.read_text()
+    assert all(f'id="m-{n}"' in text for n in range(1, methods + 1))
+    assert f"Of {methods} methods the 20 with the best mean score" in text
     assert "pairs_test_accuracy.csv" in {path.name for path in rest}
-    assert shown_page.stat().st_size < LARGEST, shown_page.stat().st_size
+    assert page.stat().st_size < largest, page.stat().st_size
