@@ -341,7 +341,8 @@ UNSEALED: dict[str, Forgery] = {
         "suite", "the packaged suite quickstart", "not checked"),
     "no suite": (lambda made: (made.folder / "suite.json").unlink() or "suite.json",
         "planned", "is missing or no suite"),
-    "no places": (record("", place=None, order=None), "places", "no record says at which place", "not checked"),
+    "no places": (lambda made: made.edit(*made.runs, place=None, order=None) or "",
+        "places", "no record says at which place", "not checked"),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
