@@ -33,15 +33,6 @@ ERRORS = {"full": 0.311, "lora": 0.312, "adapter": 0.398, "head": 0.585}
 HOSTILE = "</script><b>&\"'"
 
 
-def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bool]:
-    """Return the line at zero, the interval, the mark with its radius, and whether it is hollow."""
-    parts = [element.attrib for element in ET.fromstring(svg)]
-    zero, *line = [of for of in parts if "x1" in of]
-    dot, *ring = [of for of in parts if "cx" in of]
-    interval = (float(line[0]["x1"]), float(line[0]["x2"])) if line else None
-    return float(zero["x1"]), interval, float(dot["cx"]), float(dot["r"]), bool(ring)
-
-
 def of_every_kind(scores: dict[str, float], **fields: Any) -> list[PageSummary]:
     """Return answers with some pairs undecided, equal and untested."""
     pairs = tuple(combinations(scores, 2))
@@ -66,9 +57,13 @@ def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer:
     best = answer.methods[0].name
     assert set(found.svg) == set(answer.by_name)
     for method in answer.methods[1:]:
-        zero, interval, mark, radius, hollow = drawn(found.svg[method.name])
+        parts = [element.attrib for element in ET.fromstring(found.svg[method.name])]
+        at_zero, *line = [of for of in parts if "x1" in of]
+        dot, *hollow = [of for of in parts if "cx" in of]
+        zero, mark, radius = float(at_zero["x1"]), float(dot["cx"]), float(dot["r"])
+        interval = (float(line[0]["x1"]), float(line[0]["x2"])) if line else None
         relation = answer.relation("score", method.name, best)
-        assert hollow == (relation != "worse")
+        assert bool(hollow) == (relation != "worse")
         assert mark <= zero
         if relation == "untested":
             assert interval is None
