@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from helpers import made_records, plugin_packages, tiny
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
@@ -34,17 +33,9 @@ from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
 EXAMPLES: dict[Any, str] = {
-    "methods": "bitfit",
-    "optimizers": "adafactor",
-    "tasks": "probability",
-    "datasets": "signs",
-    "scorers": "length",
-    "probes": "longest",
-    "trackers": "diary",
-    "engines": "turns",
-    "sections": "machine",
-    "commands": "where",
-}
+    "methods": "bitfit", "optimizers": "adafactor", "tasks": "probability", "datasets": "signs", "scorers": "length",
+    "probes": "longest", "trackers": "diary", "engines": "turns", "sections": "machine", "commands": "where",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,9 +145,9 @@ def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
 def test_the_example_of_a_command_prints_its_folders(tmp_path: Path) -> None:
     """It is listed beside the others, and runs."""
     made_records.write(tmp_path / "example", made_records.sweep(("lora",), 1))
-    assert "where" in CliRunner().invoke(main, ["--help"]).output
-    assert re.search(r"bitfit +\(from another package\)", CliRunner().invoke(main, ["list", "methods"]).output)
-    assert CliRunner().invoke(main, ["where", str(tmp_path)]).output == f"{tmp_path / 'example'}\n"
+    assert "where" in called("--help").output
+    assert re.search(r"bitfit +\(from another package\)", called("list", "methods").output)
+    assert called("where", tmp_path).output == f"{tmp_path / 'example'}\n"
 
 
 def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:

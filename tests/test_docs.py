@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
@@ -44,11 +45,6 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
 def text(page: Path) -> str:
     """Return a page's text."""
     return page.read_text(encoding="utf-8")
-
-
-def words(page: str) -> int:
-    """Return how many words of prose a page's text has."""
-    return len(NO_PROSE.sub("", page).split())
 
 
 def anchors(page: Path) -> set[str]:
@@ -128,7 +124,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", MOST_WORDS, ids=lambda page: page.name)
 def test_a_page_is_short(page: Path) -> None:
     """Outside code, tables and its appendix a page has at most 1,200 words, README 900."""
-    assert words(text(page)) <= MOST_WORDS[page]
+    assert len(NO_PROSE.sub("", text(page)).split()) <= MOST_WORDS[page]
 
 
 def test_every_command_stands_on_a_page() -> None:
@@ -166,3 +162,46 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
     }  # fmt: skip
     assert missing_tests(page) == ["test_nothing_of_this_name"]
     assert missing_modules(page) == ["hpml_bench.system.errors.UserErrors"]
+
+
+# Environments: every test is run by README's command or by one that continuous integration runs after it
+
+
+NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
+"""Markers of tests of many minutes, which are left out on purpose."""
+
+
+def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: pytest.Config) -> None:
+    """Each marker that --here leaves out is in a call of `ci`, or of an environment whose calls `ci` does.
+
+    An environment that leaves serial tests out of one call has another for them.
+    """
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    commands = tox["testenv:ci"]["commands"]
+    for name in re.findall(r"\{\[testenv:([\w-]+)\]commands\}", commands):
+        commands += "\n" + tox[f"testenv:{name}"]["commands"]
+    called = {
+        name
+        for expression in re.findall(r'^pytest .*-m "([^"]+)"', commands, re.MULTILINE)
+        for name in re.findall(r"\w+", re.sub(r"not \w+", "", expression))
+    }
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests/conftest.py"))
+    assert set(conftest.APART) - NOT_IN_CI <= called
+    for name, environment in tox.items():
+        commands = environment.get("commands", "")
+        if re.search(r"not \(?serial", commands):
+            assert re.search(r"(?<!not )(?<!not \()serial", commands), name
+
+
+def test_continuous_integration_runs_both() -> None:
+    """README's command, word for word, then `ci`; with CI set, so that no skip passes for a test."""
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    (command,) = re.findall(
+        r"^    (python3 -m venv .*pip install tox.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert command in script.replace("install -q", "install")
+    assert re.search(r"^export CI=1", script, re.MULTILINE)
+    after = script.partition("tox -e tests ")[2]
+    for key in ("commands", "commands_pre", "pass_env"):
+        assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, "all of ci in the tests' environment"

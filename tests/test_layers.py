@@ -22,18 +22,13 @@ TYPES = ("plugins.group", "plugins.model", "plugins.rows", "plugins.tokenizer")
 TRAINING = ("torch", "transformers", "peft", "datasets")
 
 
-def _name(path: Path) -> str:
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
 DATA = {"assets", "suites"}
 """Folders of the package that hold no modules, but files beside a model or a suite."""
-FILES = {_name(path): path for path in ROOT.rglob("*.py") if DATA.isdisjoint(path.relative_to(ROOT).parts)}
-
-
-def _for_typing(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+FILES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+    if DATA.isdisjoint(path.relative_to(ROOT).parts)
+}
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -51,7 +46,8 @@ def _walk(node: ast.AST, functions: bool) -> set[str]:
     found = set(_imported(node))
     for child in ast.iter_child_nodes(node):
         inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if not _for_typing(child) and (functions or not inside):
+        for_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not for_typing and (functions or not inside):
             found |= _walk(child, functions)
     return found
 
@@ -173,18 +169,14 @@ def test_the_report_side_names_no_training_library() -> None:
         assert not heavy(ANYWHERE[name]), name
 
 
-def uses(attribute: str) -> set[str]:
-    """Return the modules that name an attribute, such as `x.attribute`."""
-    return {
-        name
-        for name, tree in TREES.items()
-        if any(isinstance(node, ast.Attribute) and node.attr == attribute for node in ast.walk(tree))
-    }
-
-
 def test_runs_are_chosen_in_one_place() -> None:
     """What is left out is seen by cautions, answer, counts, verify and compare."""
-    assert uses("left_out") <= {
+    users = {
+        name
+        for name, tree in TREES.items()
+        if any(isinstance(node, ast.Attribute) and node.attr == "left_out" for node in ast.walk(tree))
+    }
+    assert users <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.answer.from_results",

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -59,22 +58,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def told(program: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a program tells when it is started warm and cold."""
-    command, environment = [sys.executable, "-c", program, "a", "b c"], {**os.environ, "TOLD": "x y"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    started = warm.WarmProcess(command, environment, new_session=True, folder=folder)
-    cold = subprocess.run(
-        command, env=environment, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL,
-        capture_output=True, check=True,
-    )  # fmt: skip
-    return json.loads(started.communicate(60)[0]), json.loads(cold.stdout)
-
-
 def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
     """Arguments, folder, environment, session, signals, descriptors, and the same package."""
-    found, expected = told(TELLS, tmp_path)
-    assert found == expected
+    command, environment = [sys.executable, "-c", TELLS, "a", "b c"], {**os.environ, "TOLD": "x y"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    started = warm.WarmProcess(command, environment, new_session=True, folder=tmp_path)
+    cold = subprocess.run(
+        command, env=environment, cwd=tmp_path, start_new_session=True, stdin=subprocess.DEVNULL,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert json.loads(started.communicate(60)[0]) == json.loads(cold.stdout)
 
 
 @pytest.mark.parametrize("program", ENDS.values(), ids=ENDS)

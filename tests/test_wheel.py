@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-REDUCED = ["train_samples=64", "validation_samples=32", "test_samples=40", "steps=4", "latency_samples=2"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,8 @@ def test_run_all_from_the_wheel(built_wheel: Path, tmp_path: Path) -> None:
     subprocess.run([binary / "pip", "install", "-q", str(built_wheel)], check=True, timeout=900)
     work = tmp_path / "work"
     work.mkdir()
-    sets = [part for value in REDUCED for part in ("--set", value)]
+    reduced = ("train_samples=64", "validation_samples=32", "test_samples=40", "steps=4", "latency_samples=2")
+    sets = [part for value in reduced for part in ("--set", value)]
     command = [binary / "hpml-bench", "run-all", "--seeds", "1", "--methods", "lora,head", "--wandb", "off", *sets]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

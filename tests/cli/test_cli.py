@@ -7,28 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
 from helpers import made_records
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.cli.reporting import result_folders
 from hpml_bench.suite import registry, suite
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 
-CONTENT = {
-    "seeds": 2,
-    "settings": {
-        "backbone": "path:model",
-        "dataset": {"name": "text_files", "options": {"train": "path:rows.csv"}},
-        "steps": 2,
-        "global_batch": 8,
-        "device": "cpu",
-        "world_size": 2,
-    },
-    "methods": {"lora": {"lr": 1e-2}, "head": {}},
-}
+CONTENT = """
+seeds: 2
+settings:
+  {backbone: "path:model", dataset: {name: text_files, options: {train: "path:rows.csv"}}, steps: 2, global_batch: 8,
+   device: cpu, world_size: 2}
+methods: {lora: {lr: 1e-2}, head: {}}
+"""
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "numpy", "rich", "pydantic", "yaml", "wandb")
 
 
@@ -36,21 +29,13 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "numpy", "rich",
 def small(tmp_path: Path) -> str:
     """A suite file whose model and rows aren't there: what is wrong must be told before they are missed."""
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(CONTENT))
+    path.write_text(CONTENT)
     return str(path)
 
 
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-def run_all(suite: str, *options: str) -> Result:
-    return call("run-all", suite, "--out", str(Path(suite).parent / "out"), "--wandb", "off", *options)
-
-
-def sentence(result: Result) -> str:
-    """Return the one sentence of a mistake, after checking that it is one, with status 2 and no traceback."""
-    assert result.exit_code == 2, result.output
+def sentence(*words: object) -> str:
+    """Return the one sentence that a mistake ends with, after checking that it is one, with no traceback."""
+    result = called(*words, status=2)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
     (line,) = result.stderr.splitlines()
@@ -63,32 +48,23 @@ def sentence(result: Result) -> str:
     (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
     (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
     (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
+    (["--device", "cuda", "--set", "world_size=null"], ["--device cpu"]),
 ])  # fmt: skip
-def test_a_mistake_is_one_sentence_and_status_2(options: list[str], words: list[str], small: str) -> None:
-    """What, where and what is allowed; nothing was started and no folder made."""
-    line = sentence(run_all(small, *options))
+def test_a_mistake_is_one_sentence_and_status_2(
+    options: list[str], words: list[str], small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What, where and what is allowed, also where there is no GPU; nothing was started and no folder made."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
+    line = sentence("run-all", small, "--out", tmp_path / "out", "--wandb", "off", *options)
     for word in words:
         assert word in line
-    assert not (Path(small).parent / "out").exists()
-
-
-def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--device cuda without a GPU names the way out."""
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
-    assert "--device cpu" in sentence(run_all(small, "--device", "cuda", "--set", "world_size=null"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", [["run", "lora", "--seed", "-1"], ["list", "everything"], ["fly"]])
 def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
     """An option that is none, or a value out of range."""
-    assert call(*arguments).exit_code == 2
-
-
-def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
-    """A file stands where the results should go."""
-    line = sentence(call("run-all", small, "--out", small, "--wandb", "off"))
-    assert small in line
-    assert "--out" in line
+    called(*arguments, status=2)
 
 
 @pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
@@ -99,16 +75,19 @@ def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str
         settings = made_records.SETTINGS.model_copy(update={"steps": steps})
         records += made_records.sweep(("lora",), 1, settings=settings)
     made_records.write(tmp_path, records)
-    done = call("report", str(tmp_path), "--format", "md")
+    done = called("report", tmp_path, "--format", "md")
     assert ("set apart" in done.output) == bool(said), done.output
     assert (said or "") in done.output
 
 
-def test_report_of_nothing_is_told(tmp_path: Path) -> None:
-    """No such folder, a folder without runs, a format that is none."""
-    assert "no such folder" in sentence(call("report", str(tmp_path / "nowhere")))
-    assert "run-all" in sentence(call("report", str(tmp_path)))
-    assert "html, md, csv, tex" in sentence(call("report", str(tmp_path), "--format", "html,docx"))
+def test_folders_that_are_of_no_use_are_told(small: str, tmp_path: Path) -> None:
+    """A file where results should go; to report no such folder, a folder without runs, a format that is none."""
+    line = sentence("run-all", small, "--out", small, "--wandb", "off")
+    assert line.startswith(f"hpml-bench: {small}")
+    assert line.endswith("--out")
+    assert "no such folder" in sentence("report", tmp_path / "nowhere")
+    assert "run-all" in sentence("report", tmp_path)
+    assert "html, md, csv, tex" in sentence("report", tmp_path, "--format", "html,docx")
 
 
 def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
@@ -124,7 +103,7 @@ def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["methods", "probes", "tasks", "datasets", "suites"])
 def test_a_list_has_a_line_for_each_with_what_it_is(kind: registry.Kind) -> None:
     """Every registered name, and the first line of its file; of a suite its description."""
-    lines = call("list", kind).stdout.splitlines()
+    lines = called("list", kind).stdout.splitlines()
     names = suite.packaged_suites() if kind == "suites" else registry.names(kind)
     assert [line.split()[0] for line in lines] == list(names)
     assert all(len(line.split()) > 3 for line in lines)
@@ -132,10 +111,9 @@ def test_a_list_has_a_line_for_each_with_what_it_is(kind: registry.Kind) -> None
 
 def test_recorded_runs_are_listed(tmp_path: Path) -> None:
     """A line a run with status and accuracy; one that failed has none."""
-    made_records.write(
-        tmp_path / "s", [made_records.record("lora", 0), made_records.failed("full", 0, "failed", "why")]
-    )
-    lines = sorted(call("list", "runs", str(tmp_path)).stdout.splitlines())
+    made = [made_records.record("lora", 0), made_records.failed("full", 0, "failed", "why")]
+    made_records.write(tmp_path / "s", made)
+    lines = sorted(called("list", "runs", tmp_path).stdout.splitlines())
     assert len(lines) == 2
     assert "full-s0" in lines[0]
     assert "failed" in lines[0]

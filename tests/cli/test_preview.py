@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 from rich.console import Console
 
 from helpers import tiny
+from helpers.commands import called
 from helpers.language_models import TURNS as TEMPLATE
 from helpers.language_models import save_letters
-from hpml_bench.cli import main
 from hpml_bench.report import terminal
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
@@ -29,14 +28,8 @@ TURNS = [
 ]
 
 
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["preview", *arguments])
-
-
-def shown(*arguments: str) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
+def shown(*words: str) -> str:
+    return called("preview", *words).output
 
 
 def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any) -> str:
@@ -55,12 +48,9 @@ def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False,
     return str(folder / "answers.yaml")
 
 
-CHAT = {"messages": TURNS}
-
-
 def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
     """The template's text, special tokens too, in the row's own lines; learnt parts in brackets; what it asks for."""
-    facts, _, row = shown(suite(tmp_path, [CHAT] * 5), "--rows", "1").partition("\n\n")
+    facts, _, row = shown(suite(tmp_path, [{"messages": TURNS}] * 5), "--rows", "1").partition("\n\n")
     tokens = sum(len(turn["content"]) + 3 for turn in TURNS)
     learnt = sum(len(turn["content"]) + 1 for turn in TURNS if turn["role"] == "assistant")
     assert row.splitlines() == [
@@ -117,8 +107,7 @@ def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None
     out = shown(path, "--rows", "1", "--set", "task.options.template=plain", "--set", "task.options.loss_on=all")
     assert "ids: [" not in out
     assert "\na⟦b<|stop|>⟧\n" in out
-    result = call(path, "--set", "task.options.template=none")
-    assert result.exit_code == 2
+    result = called("preview", path, "--set", "task.options.template=none", status=2)
     assert result.stderr.splitlines() == [
         "hpml-bench: task.options.template is 'none': give plain, path:FILE or a jinja template, which has {{ ... }} "
         "in it"

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from scipy import stats
 
 import hpml_bench
+from helpers.commands import called
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench import statistics
-from hpml_bench.cli import main
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import InputScores
 from hpml_bench.comparison.page import page_of, write
@@ -62,11 +61,13 @@ def test_a_single_pair_has_the_whole_level() -> None:
 
 
 REAL = [line | {"score": 0.3 + line["score"] / 3} for line in right_and_wrong(SYSTEMS)]
-OWN_SEEDS = [line | {"seed": f"{line['system']}{line['seed']}"} for line in right_and_wrong(SYSTEMS, seeds=(0, 1, 2))]
 CHOSEN: dict[str, tuple[list[Row], dict[str, Any], str, str]] = {
     "one run each": (right_and_wrong(SYSTEMS), {}, "row", "other rows, these trained systems"),
     "two seeds": (right_and_wrong(SYSTEMS, seeds=(0, 1)), {}, "row", "other rows, these trained systems"),
-    "seeds that aren't shared": (OWN_SEEDS, {}, "row", "other rows, these trained systems"),
+    "seeds that aren't shared": (
+        [line | {"seed": f"{line['system']}{line['seed']}"} for line in right_and_wrong(SYSTEMS, seeds=(0, 1, 2))], {},
+        "row", "other rows, these trained systems",
+    ),
     "three shared seeds": (right_and_wrong(SYSTEMS, seeds=(0, 1, 2)), {}, "seed", "other seeds and other rows"),
     "a range as seen": (REAL, {}, "row", "other rows of this range, these trained systems"),
     "a declared range": (REAL, {"bounds": (0.0, 1.0)}, "row", "other rows, these trained systems"),
@@ -148,9 +149,8 @@ def test_seeds_without_rows_are_tested_over_seeds() -> None:
 
 def test_lower_scores_can_be_better() -> None:
     """--lower turns who is better, nothing else."""
-    lines = right_and_wrong(SYSTEMS)
-    assert set(answer(lines, lower=True).top) == {"alpha", "beta"}
-    assert answer(lines).top == ("gamma",)
+    tops = [set(answer(right_and_wrong(SYSTEMS), lower=lower).top) for lower in (True, False)]
+    assert tops == [{"alpha", "beta"}, {"gamma"}]
 
 
 # Costs
@@ -305,8 +305,7 @@ def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
 def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scores: set[str], tmp_path: Path) -> None:
     """Each is compared by its own score, without --metric; the page over them ranks within each."""
     root = Path(__file__).parents[2]
-    done = CliRunner().invoke(main, ["compare", *(str(root / one) for one in inputs), "--out", str(tmp_path)])
-    assert done.exit_code == 0, done.output
+    called("compare", *(root / one for one in inputs), "--out", tmp_path)
     answers = [PageSummary.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
     assert {f"{one.suite.partition(',')[0]}, {one.score.title}" for one in answers} == scores
     text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
@@ -323,13 +322,15 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
     (("--margin", "1"), "the margin 1 is no less than the range of score, 0 to 1; give a smaller difference"),
     (("--margin", "5", "--range", "0,1"), "the margin 5 is no less than the range of score"),
     (("--metric", "f1"), "there is no column 'f1'"),
+    (("--columns", "system=who"), "there is no column 'who'; it has system, row, score"),
+    (("--columns", "name=system"), "give OURS=THEIRS, with commas between; OURS is one of system, row, score, seed"),
+    (("--columns", "system"), "give OURS=THEIRS"),
 ])  # fmt: skip
 def test_options_that_can_t_be_met_are_user_errors(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     """Status 2, one sentence, nothing written."""
     path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS, 10))
-    done = CliRunner().invoke(main, ["compare", str(path), "--out", str(tmp_path / "out"), *options])
-    assert done.exit_code == 2
-    assert said in done.output
+    output = called("compare", path, "--out", tmp_path / "out", *options, status=2).output
+    assert said in " ".join(output.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -343,8 +344,7 @@ def look(lines: list[Row], folder: Path, *options: str) -> dict[str, Any]:
     """Return what report.json has after the command compared some lines."""
     table = write_csv(folder / "scores.csv", lines)
     out = folder / "page"
-    result = CliRunner().invoke(main, ["compare", str(table), "--out", str(out), *options])
-    assert result.exit_code == 0, result.output
+    result = called("compare", table, "--out", out, *options)
     answer: dict[str, Any] = json.loads((out / "report.json").read_text())
     page = (out / "report.md").read_text()
     spent = 100 * statistics.ALPHA * statistics.spent_at(answer["look"])
@@ -369,17 +369,13 @@ def test_more_rows_of_the_same_systems_are_the_next_look(tmp_path: Path) -> None
 
 
 def test_a_data_set_has_looks_of_its_own(tmp_path: Path) -> None:
-    """Two data sets in one folder don't count as looks at each other."""
+    """Two data sets in one folder don't count as looks at each other; Python is given the number of the look."""
     sets = right_and_wrong(NEAR, 60, dataset="x") + right_and_wrong(NEAR, 60, seed=2, dataset="y")
     for rows, expected in ((60, 1), (61, 2)):
         lines = sets + [{"system": s, "row": "new", "score": 1, "dataset": "y"} for s in NEAR if rows > 60]
         write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
         found = [json.loads((tmp_path / name / "report.json").read_text())["look"] for name in "xy"]
         assert found == [1, expected]
-
-
-def test_python_takes_the_number_of_the_look() -> None:
-    """The second look has 5 % of the 5 %."""
     frame = pd.DataFrame(right_and_wrong(NEAR))
     first, second = (hpml_bench.compare(frame, look=look) for look in (1, 2))
     assert second["p_adjusted"][0] == pytest.approx(min(1, first["p"][0] / statistics.spent_at(2)))
@@ -431,10 +427,10 @@ def test_one_that_can_t_be_is_refused(frame: pd.DataFrame, largest: float, said:
 def test_command_and_python_take_it(tmp_path: Path) -> None:
     """In the score's unit, above 0; both give the verdict."""
     path = write_csv(tmp_path / "scores.csv", bounded(80).to_dict("records"))
-    call = ["compare", str(path), "--range", "0,1", "--out", str(tmp_path / "out"), "--largest-difference"]
-    assert CliRunner().invoke(main, [*call, "0.2"]).exit_code == 0
+    words = ("compare", path, "--range", "0,1", "--out", tmp_path / "out", "--largest-difference")
+    called(*words, "0.2")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["pairs"]["score"][0]["v"] == "different"
-    assert "--largest-difference 0: give a difference above 0" in CliRunner().invoke(main, [*call, "0"]).output
+    assert "--largest-difference 0: give a difference above 0" in called(*words, "0", status=2).output
     found = hpml_bench.compare(bounded(80), bounds=(0, 1), largest_difference=0.2)
     assert found["verdict"].tolist() == ["different"]
     assert found["low"][0] < found["high"][0] < 0

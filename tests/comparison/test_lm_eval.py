@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.readers import lm_eval, peft, results
@@ -75,9 +74,8 @@ def test_a_model_without_a_name_is_its_folder(name: object, out: Path) -> None:
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
     """Tasks without it give nothing; a metric that no task has is an error with those that there are."""
     assert [one.score.name for one in lm_eval.read(KEPT, "acc_norm")] == ["acc_norm"]
-    with pytest.raises(
-        UserError, match="no task has the metric bleu; there is news_cloze: acc, acc_norm; news_words: exact_match"
-    ):
+    said = "no task has the metric bleu; there is news_cloze: acc, acc_norm; news_words: exact_match"
+    with pytest.raises(UserError, match=said):
         lm_eval.read(KEPT, "bleu")
 
 
@@ -303,10 +301,8 @@ def test_tasks_of_a_group_are_a_block(groups: Any, scored: list[str], block: str
 def test_parts_of_a_known_benchmark_are_a_block_without_its_group(out: Path) -> None:
     """Where single subjects were asked for, and where there is no results file."""
     as_task(out, "mmlu_anatomy", lambda doc: None)
-    assert {one.lines["dataset"].iat[0]: one.block for one in lm_eval.read(out)} == {
-        "mmlu_anatomy": "mmlu",
-        "news_words": "",
-    }
+    blocks = {one.lines["dataset"].iat[0]: one.block for one in lm_eval.read(out)}
+    assert blocks == {"mmlu_anatomy": "mmlu", "news_words": ""}
     for path in out.glob("*/results_*"):
         path.unlink()
     assert lm_eval.read(out)[0].block == "mmlu"
@@ -318,16 +314,13 @@ def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> N
         for n in range(8):
             shutil.copy(path, path.with_name(path.name.replace("news_cloze", f"mmlu_{n}")))
         path.unlink()
-    done = CliRunner().invoke(main, ["compare", str(out), "--out", str(tmp_path / "page"), "--group", "text",
-                                     "--format", "md"])  # fmt: skip
-    assert done.exit_code == 0, done.output
+    called("compare", out, "--out", tmp_path / "page", "--group", "text", "--format", "md")
     page = (tmp_path / "page" / "report.md").read_text()
     assert "8 tasks of mmlu count as one: systems are ranked by their mean rank over these." in page
     assert "2 data sets can't rank systems: take 6 or more." in page
     assert "mmlu (8 tasks as one)" in page
-    assert "Rows of mmlu_3 are grouped by text of their documents." in (
-        tmp_path / "page" / "mmlu_3" / "report.md"
-    ).read_text().replace("\\", "")
+    third = (tmp_path / "page" / "mmlu_3" / "report.md").read_text().replace("\\", "")
+    assert "Rows of mmlu_3 are grouped by text of their documents." in third
 
 
 @pytest.mark.parametrize("given", ["file", "folder"])

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from helpers.made_tables import Row, right_and_wrong, write_csv
-from hpml_bench.cli import main
+from helpers.commands import called
+from helpers.made_tables import right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
@@ -30,24 +29,21 @@ def shared(frame: pd.DataFrame, **options: Any) -> AlignedScores:
     return found
 
 
-def equal_systems(random: np.random.Generator, kind: str, lower: bool, rows: int = 400) -> pd.DataFrame:
-    """Return two equal systems, of which one lacks a fifth of the rows: those where it did worst."""
-    a, b = (random.random((2, rows)) < 0.5).astype(float) if kind == "right or wrong" else random.beta(4, 2, (2, rows))
-    good = -1 if lower else 1
-    lost = np.argsort(good * a + 1e-9 * random.random(rows))[: rows // 5]
-    lines = [pd.DataFrame({"system": name, "row": range(rows), "score": of}) for name, of in (("a", a), ("b", b))]
-    return pd.concat([lines[0].drop(lost), lines[1]])
-
-
 @pytest.mark.parametrize("lower", [False, True])
 @pytest.mark.parametrize(
     ("kind", "bounds"), [("right or wrong", None), ("real", (0.0, 1.0)), ("real", None)], ids=str
 )  # fmt: skip
 def test_failed_rows_make_no_system_better(kind: str, bounds: tuple[float, float] | None, lower: bool) -> None:
-    """Of 30 pages of equal systems most are false by the shared rows alone; of those that take both, under 6 %."""
-    random, false, by_shared, pages = np.random.default_rng(0), 0, 0, 30
+    """Of 30 pages of equal systems most are false by the shared rows alone; of those that take both, under 6 %.
+
+    One system lacks a fifth of the rows: those where it did worst.
+    """
+    random, false, by_shared, pages, size = np.random.default_rng(0), 0, 0, 30, (2, 400)
     for _ in range(pages):
-        scores = shared(equal_systems(random, kind, lower), bounds=bounds, lower=lower)
+        a, b = (random.random(size) < 0.5).astype(float) if kind == "right or wrong" else random.beta(4, 2, size)
+        lost = np.argsort((-1 if lower else 1) * a + 1e-9 * random.random(len(a)))[: len(a) // 5]
+        first, second = (pd.DataFrame({"system": "ab"[at], "row": range(400), "score": (a, b)[at]}) for at in (0, 1))
+        scores = shared(pd.concat([first.drop(lost), second]), bounds=bounds, lower=lower)
         (pair,) = judge(scores).score
         false += pair.verdict != "undecided"
         by_shared += judge(replace(scores, filled=None)).score[0].verdict == "different"
@@ -87,23 +83,19 @@ def test_equality_needs_both_tables_too() -> None:
     assert "The missing rows may turn it." in section.model_dump_json()
 
 
-def _some_lacking() -> list[Row]:
-    lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8})
-    gone = {("beta", f"q{at}") for at in range(31)} | {("gamma", "q150")}
-    return [line for line in lines if (line["system"], line["row"]) not in gone]
-
-
 def test_page_and_terminal_say_who_lacks_how_many(tmp_path: Path) -> None:
     """Names and numbers on the first screen, in the terminal and in the section on problems; no broken sentence."""
     said = "beta lacks 31 and gamma 1 of 200 rows: a verdict holds without these rows and with the worst score in them."
-    path = write_csv(tmp_path / "scores.csv", _some_lacking())
-    done = CliRunner().invoke(main, ["compare", str(path), "--shared", "--out", str(tmp_path / "out")])
-    assert done.exit_code == 0, done.output
+    gone = {("beta", f"q{at}") for at in range(31)} | {("gamma", "q150")}
+    whole = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8})
+    lines = [line for line in whole if (line["system"], line["row"]) not in gone]
+    path = write_csv(tmp_path / "scores.csv", lines)
+    done = called("compare", path, "--shared", "--out", tmp_path / "out")
     assert said in " ".join(done.output.split())
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert said in text
     assert "168 shared rows are few." in text
-    page = page_of(judge(shared(pd.DataFrame(_some_lacking()))))
+    page = page_of(judge(shared(pd.DataFrame(lines))))
     assert [table.rows for table in all_tables(page) if table.name == "lacking"] == [(("beta", "31"), ("gamma", "1"))]
     assert page.problems == 1
     assert words.banner(summarize(judge(shared(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))))) == ""

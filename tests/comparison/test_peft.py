@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from helpers import made_records
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.comparison.inputs import InputScores
 from hpml_bench.comparison.readers import peft, results
 from hpml_bench.report.peft import as_peft
@@ -29,7 +28,6 @@ from hpml_bench.system.errors import UserError
 
 FILE = Path(__file__).parents[1] / "files/peft_result.json"
 GIVEN: dict[str, Any] = json.loads(FILE.read_text())
-EVIL = "<script>alert(1)</script>\x1b[31m\n\u202e../../etc/passwd"
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -147,8 +145,7 @@ def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: P
     failed = both(put("train_info", "status", "cancelled"), put("train_info", "metrics", []))
     failed = both(failed, put("run_info", "train_config", "model_id", "other/model"))
     written(tmp_path / "RLMath/cancelled_results", changed(failed), "lora.json")
-    done = CliRunner().invoke(main, ["compare", str(tmp_path), "--out", str(tmp_path / "pages"), "--independent"])
-    assert done.exit_code == 0, done.output
+    done = called("compare", tmp_path, "--out", tmp_path / "pages", "--independent")
     assert len(list((tmp_path / "pages").glob("*/report.html"))) == 2
     said = " ".join(done.output.split())
     for what in ("No system has scores of MetaMathQA, other/model: its runs failed",
@@ -181,7 +178,7 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
     "no data named": (put("meta_info", "dataset_info", None),
                       {"dataset": "unnamed data, example/model-3B", "rows": None}),
     "not a share of 1,319": (put("train_info", "metrics", -1, "test accuracy", 0.25), {"score": 0.25, "rows": None}),
-    "hostile name": (put("run_info", "experiment_name", EVIL),
+    "hostile name": (put("run_info", "experiment_name", "<script>alert(1)</script>\x1b[31m\n\u202e../../etc/passwd"),
                      {"system": "<script>alert(1)</script> ../../etc/passwd"}),
     "accuracy of 1 as a whole number": (put("train_info", "metrics", -1, "test accuracy", 1),
                                         {"score": 1.0, "rows": 1319.0}),
@@ -286,9 +283,8 @@ def test_runs_of_other_models_and_budgets_are_told_apart(tmp_path: Path) -> None
     (said,) = [remark for remark in one.remarks if remark.startswith("Runs differ beside their methods")]
     for what in ("accelerator (", "max_steps (", "revision of gsm8k (", "Another GPU", "30", "a" * 40):
         assert what in said
-    written(
-        tmp_path, changed(both(other, put("run_info", "train_config", "model_id", "example/model-8B"))), "short.json"
-    )
+    larger = both(other, put("run_info", "train_config", "model_id", "example/model-8B"))
+    written(tmp_path, changed(larger), "short.json")
     assert len(peft.read(tmp_path, None)) == 2
 
 
@@ -305,11 +301,9 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
     assert len(files) == 4
     back, ours = only(peft.read(tmp_path / "peft", None)), only(results.read(suite, None))
     own = ours.lines.groupby(["system", "seed"]).agg(
-        score=("score", "mean"),
-        rows=("row", "count"),
-        train_time=("train_seconds", "first"),
+        score=("score", "mean"), rows=("row", "count"), train_time=("train_seconds", "first"),
         file_size_mb=("saved_bytes", lambda of: 1e-6 * of.iloc[0]),
-    )
+    )  # fmt: skip
     read = back.lines.set_index(["system", "seed"])[list(own.columns)].sort_index()
     assert read.index.tolist() == own.index.tolist()
     for column in own:
@@ -345,8 +339,7 @@ def test_the_type_is_said_where_the_method_is_one_of_peft(
 
 def test_the_command_writes_runs_of_one_suite_alone(suite: Path, tmp_path: Path) -> None:
     """`hpml-bench report DIR --format peft` says how many; over suites it is refused, and nothing is written."""
-    done = CliRunner().invoke(main, ["report", str(suite), "--out", str(tmp_path / "one"), "--format", "peft"])
-    assert done.exit_code == 0, done.output
+    done = called("report", suite, "--out", tmp_path / "one", "--format", "peft")
     assert f"4 runs in {tmp_path / 'one' / 'peft'}" in done.output
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["peft"]
     settings = made_records.SETTINGS.model_copy(update={"backbone": "hub:example/other"})

@@ -95,10 +95,9 @@ def test_report_and_compare_give_one_answer(folder: str) -> None:
 
 def test_looks_and_neighbours_are_in_both(tmp_path: Path) -> None:
     """Seeds that were added later are another look, and runs that shared a host rank no costs."""
-    runs = [run.model_copy(update={"neighbours": ("other",)}) for run in made_records.sweep(("lora", "full"), 5)]
     runs = [
         run.model_copy(update={"declared": Declared(seeds=3 if run.spec.seed < 3 else 5, margin=Margin())})
-        for run in runs
+        for run in made_records.sweep(("lora", "full"), 5, neighbours=("other",))
     ]
     answer = one_answer(made_records.write(tmp_path, runs))
     assert (answer.look, answer.unranked) == (2, "runs had neighbours on their host")
@@ -109,17 +108,13 @@ def test_looks_and_neighbours_are_in_both(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_costs_of_folders_are_ranked_on_one_host_alone(shape: str, hosts: tuple[str, str], tmp_path: Path) -> None:
     """Two folders of one protocol, a method each: of several hosts their costs show the hosts."""
-    runs = made_records.sweep(("lora", "full"), 5)
+    given = []
     for name, host in zip(("lora", "full"), hosts, strict=True):
-        own = [run for run in runs if run.spec.method.name == name]
-        folder = made_records.write(
-            tmp_path / name,
-            [run.model_copy(update={"environment": run.environment | {"hosts": [host]}}) for run in own],
-        )
+        own = made_records.sweep((name,), 5, environment=made_records.ENVIRONMENT | {"hosts": [host]})
+        folder = made_records.write(tmp_path / name, own)
         if shape != "folders":
             write_report(folder, tmp_path / "files" / name, ("peft",))
-    given = [tmp_path / name for name in ("lora", "full")]
-    given = given if shape == "folders" else [tmp_path / "files" / name / "peft" for name in ("lora", "full")]
+        given.append(folder if shape == "folders" else tmp_path / "files" / name / "peft")
     (scores,) = assemble(read(given))
     found = judge(scores)
     assert bool(found.costs) is (hosts[0] == hosts[1])
@@ -128,7 +123,7 @@ def test_costs_of_folders_are_ranked_on_one_host_alone(shape: str, hosts: tuple[
 
 def test_runs_beside_others_rank_no_costs_in_the_shape_of_peft(tmp_path: Path) -> None:
     """The files carry the reason for which the report ranks none."""
-    runs = [run.model_copy(update={"neighbours": ("other",)}) for run in made_records.sweep(("lora", "full"), 3)]
+    runs = made_records.sweep(("lora", "full"), 3, neighbours=("other",))
     write_report(made_records.write(tmp_path / "runs", runs), tmp_path, ("peft",))
     (scores,) = assemble(read([tmp_path / "peft"]))
     assert set(judge(scores).unranked.values()) == {"runs had neighbours on their host"}

@@ -181,12 +181,17 @@ def test_ids_that_a_float_can_t_hold_are_named() -> None:
         of_frame(pd.DataFrame(lines).astype({"row": float}))
 
 
-def test_seeds_of_any_length_are_in_their_order() -> None:
-    """Whole numbers by size, also those that Python doesn't read, and texts behind them."""
+def test_names_and_seeds_may_be_of_any_length() -> None:
+    """Seeds in their order: whole numbers by size, also those that Python doesn't read, and texts behind them.
+
+    Long names are cut.
+    """
     seeds = ["10", "9", "1" * 5000, "x"]
     (found,) = assemble([of_frame(pd.DataFrame([line | {"seed": seed} for seed in seeds for line in GOOD]))])
     assert [seed[:3] for seed in found.seeds] == ["9", "10", "111", "x"]
     assert found.shared_seeds == 4
+    (found,) = assemble([of_frame(pd.DataFrame([line | {"system": line["system"] * 1000} for line in GOOD]))])
+    assert [len(name) for name in found.systems] == [100, 100]
 
 
 def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
@@ -319,13 +324,6 @@ def test_groups_of_one_row_are_rows(tmp_path: Path) -> None:
     (found,) = scores(write_csv(tmp_path / "u.csv", with_column("group", [0, 0, 0, 3] * 2)))
     assert found.group_count == 2
     assert found.span == pytest.approx(1.5)
-
-
-def test_long_names_are_cut(tmp_path: Path) -> None:
-    """A name of a thousand characters is cut."""
-    lines = [line | {"system": line["system"] * 1000} for line in GOOD]
-    (found,) = scores(write_csv(tmp_path / "t.csv", lines))
-    assert [len(name) for name in found.systems] == [100, 100]
 
 
 @pytest.mark.parametrize("size", [1e-170, 1e-160, 1e-51, 1e50, 1e80])

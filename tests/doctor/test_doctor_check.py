@@ -10,10 +10,9 @@ import threading
 from importlib.metadata import PackageNotFoundError
 
 import pytest
-from click import testing
 
 from helpers import skips
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.doctor import checks
 from hpml_bench.doctor.checks import SECONDS, run_checks
 from hpml_bench.doctor.machine import Check, Result
@@ -83,9 +82,11 @@ def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyP
         assert text.isprintable()
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Check, ...], width: int = 80) -> testing.Result:
+def shown(
+    monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Check, ...], status: int = 1, width: int = 80
+) -> str:
     monkeypatch.setattr(checks, "CHECKS", of)
-    return testing.CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["doctor", *options])
+    return called("doctor", *options, status=status, width=width).stdout
 
 
 @pytest.mark.parametrize(("of", "status", "words"), [
@@ -96,15 +97,13 @@ def test_the_status_says_whether_quickstart_can_run(
     of: tuple[Check, ...], status: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 if and only if a check failed; the last line says it too."""
-    done = call(monkeypatch, of=of)
-    assert done.exit_code == status
-    assert done.stdout.splitlines()[-1] == words
-    assert call(monkeypatch, "--json", of=of).exit_code == status
+    assert shown(monkeypatch, of=of, status=status).splitlines()[-1] == words
+    shown(monkeypatch, "--json", of=of, status=status)
 
 
 def test_json_is_a_list_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing else is on standard output."""
-    found = json.loads(call(monkeypatch, "--json", of=(FINE, STOPS)).stdout)
+    found = json.loads(shown(monkeypatch, "--json", of=(FINE, STOPS)))
     assert found == [
         {"name": "memory", "state": "ok", "finding": "12 GB free", "advice": ""},
         {"name": "results folder", "state": "fail", "finding": "it can't be written to", "advice": "take another"},
@@ -114,7 +113,7 @@ def test_json_is_a_list_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_lines_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer texts go on beneath their beginning, the advice on a line of its own."""
-    lines = call(monkeypatch, of=(FINE, LESS, STOPS), width=width).stdout.splitlines()
+    lines = shown(monkeypatch, of=(FINE, LESS, STOPS), width=width).splitlines()
     assert max(map(len, lines)) <= width
     column = lines[0].index("12 GB")
     assert lines[0] == f"ok    memory{' ' * (column - 12)}12 GB free"

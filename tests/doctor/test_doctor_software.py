@@ -36,14 +36,8 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 NEEDS = ["numpy>=2.0", "wandb>=0.31", "gguf>=0.17.1; extra == 'gguf'", "optuna >=4.0 ; extra == \"tune\"",
          "tox>=4; extra == 'dev'"]  # fmt: skip
 CLASSIFIERS = [f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)] + ["Typing :: Typed"]
-CARD = {"name": "NVIDIA H100", "uuid": "GPU-1-2", "memory_mb": 81_000}
-WORKS: dict[str, Any] = {
-    "status": 0,
-    "torch": "2.13.0",
-    "gpus": [],
-    "cpu": {"fp32": 4e-3, "bf16": 1e-3},
-    "worker": True,
-}
+SPEEDS = {"fp32": 4e-3, "bf16": 1e-3}
+WORKS: dict[str, Any] = {"status": 0, "torch": "2.13.0", "gpus": [], "cpu": SPEEDS, "worker": True}
 KEY = "hf_0123456789abcdef"
 
 
@@ -97,31 +91,17 @@ def test_packages_that_are_old_or_missing(
 
 
 def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classifiers say which they use."""
+    """The classifiers say which they use; a clone that isn't installed lacks its metadata, which stops nothing."""
     monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "12", "1"))
     assert only(software.python).state == "ok"
     monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "14", "0"))
     line = only(software.python)
     assert line.state == "warn"
     assert "3.11 to 3.13" in line.advice
-
-
-def test_a_clone_that_is_not_installed(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its metadata are missing; that is said, and stops nothing."""
     for module in (software, packages):
         monkeypatch.setattr(module, "metadata", Mock(side_effect=PackageNotFoundError("hpml-bench")))
-    assert [line.state for line in run_checks((software.python, software.dependencies, software.extras))] == [
-        "warn"
-    ] * 3
-
-
-def test_the_files_of_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come with the package; without the model quickstart can't run."""
-    line = only(software.quickstart)
-    assert line.state == "ok"
-    assert "2 processes on cpu" in line.finding
-    monkeypatch.setattr(sources, "ASSETS", tmp_path)
-    assert only(software.quickstart).state == "fail"
+    lines = run_checks((software.python, software.dependencies, software.extras))
+    assert [line.state for line in lines] == ["warn"] * 3
 
 
 SEES = {**WORKS, "gpus": [{"name": "NVIDIA H100", "uuid": "1-2"}]}  # torch's UUIDs lack the prefix
@@ -152,7 +132,8 @@ def test_what_torch_reports_beside_the_driver(
 ) -> None:  # fmt: skip
     """Libraries that can't be imported end quickstart; where torch and the driver disagree it runs, on the CPU."""
     monkeypatch.setattr(software, "torch_report", lambda: report)
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: (CARD,) * cards)
+    card = {"name": "NVIDIA H100", "uuid": "GPU-1-2", "memory_mb": 81_000}
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: (card,) * cards)
     line = only(check)
     assert (line.state, words in line.finding) == (state, True), line
 
@@ -222,8 +203,13 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", "/dev/null")
 
 
-def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks meet over it: without it quickstart can't run."""
+def test_what_quickstart_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, which come with the package, the model among them, and the loopback, over which ranks meet."""
+    line = only(software.quickstart)
+    assert line.state == "ok"
+    assert "2 processes on cpu" in line.finding
+    monkeypatch.setattr(sources, "ASSETS", tmp_path)
+    assert only(software.quickstart).state == "fail"
     assert only(software.loopback).state == "ok"
     monkeypatch.setattr(socket, "create_connection", Mock(side_effect=OSError(101, "Network is unreachable")))
     line = only(software.loopback)
@@ -231,16 +217,14 @@ def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Network is unreachable" in line.finding
 
 
-def test_a_hub_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it answers, as that it has no such page; whether there is a token is said, the token never."""
+def test_services_that_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub, with whatever; whether there is a token is said, the token never. The index that pip is set to.
+
+    The index's password isn't shown.
+    """
     monkeypatch.setattr(constants, "ENDPOINT", f"{server}/none")
     monkeypatch.setenv("HF_TOKEN", KEY)
-    line = only(software.hub)
-    assert line == Result("ok", f"{server}/none answers; a token is set", name="hub")
-
-
-def test_a_package_index_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that pip is set to; its password isn't shown."""
+    assert only(software.hub) == Result("ok", f"{server}/none answers; a token is set", name="hub")
     monkeypatch.setenv("PIP_INDEX_URL", server.replace("http://", "http://me:0123456789@"))
     line = only(software.package_index)
     assert line.state == "ok", line
@@ -248,7 +232,10 @@ def test_a_package_index_that_answers(server: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_services_that_do_not_answer(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline, in plain words, with what can be used instead; a silent hub is given up, one switched off not asked."""
+    """Offline, in plain words, with what can be used instead; a silent hub is given up, one switched off not asked.
+
+    Nor is an index, where the environment has no pip, as uv makes them.
+    """
     monkeypatch.setenv("PIP_INDEX_URL", closed)
     line = only(software.package_index)
     assert (line.state, line.finding[:9], "minilm" in line.advice) == ("warn", "offline: ", True)
@@ -263,10 +250,6 @@ def test_services_that_do_not_answer(closed: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     line = only(software.hub)
     assert (line.state, "HF_HUB_OFFLINE is set" in line.finding) == ("ok", True)
-
-
-def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As uv makes them."""
     monkeypatch.setattr(software, "find_spec", lambda _: None)
     line = only(software.package_index)
     assert line.state == "warn"

@@ -1,9 +1,10 @@
-"""The GitHub action: what it runs, and that nothing from a pull request is run by it."""
+"""The GitHub action, of which nothing from a pull request is run, and the gate of this project: what they compare."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import click
 import pytest
 import yaml
 from residents import git
+
+from hpml_bench.cli import main
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -51,24 +54,17 @@ def checked(runner: Path, **changes: str) -> list[str]:
     return (runner / "arguments").read_text().splitlines()
 
 
-def check_command() -> click.Command:
-    from hpml_bench.cli import main
+def test_inputs_become_options_of_the_command(runner: Path) -> None:
+    """The suite comes last, after `--`; no option that wasn't requested; methods, strictness and counts alone.
 
-    command = main.get_command(click.Context(main), "check")
-    assert command is not None
-    return command
-
-
-def test_every_option_is_one_of_the_command() -> None:
-    """What the script passes is what `hpml-bench check` takes."""
+    What the script passes is what `hpml-bench check` takes.
+    """
     passed = {*re.findall(r"--[a-z-]+(?= |\))", STEPS["Check"]["run"])}
-    known = {option for parameter in check_command().params for option in parameter.opts}
+    command = main.get_command(click.Context(main), "check")
+    assert command
+    known = {option for parameter in command.params for option in parameter.opts}
     assert passed
     assert passed <= known
-
-
-def test_inputs_become_options(runner: Path) -> None:
-    """The suite comes last, after `--`; no option that wasn't requested; methods, strictness and counts alone."""
     assert checked(runner) == [
         "check", "--against", "main", "--max-minutes", "10", "--json", "out/check.json", "--junit", "out/check.xml",
         "--markdown", "out/check.md", "--html", "out/check.html", "--", "quickstart",
@@ -176,15 +172,20 @@ def test_a_base_that_is_not_there_is_fetched(tmp_path: Path, pull_request: dict[
     assert compared_with(shallow, tmp_path / "c", base, **of_github) == base
 
 
-@pytest.mark.parametrize("given", [{"AGAINST": "100%25nowhere", "BASE": ""}, {"AGAINST": "", "BASE": "1" * 40}])
-def test_a_ref_that_cannot_be_fetched_is_told(tmp_path: Path, clone: Path, given: dict[str, str]) -> None:
-    """As an annotation with what to do, and as status 2, for later steps too."""
-    done = bash("Find the commit to compare with", tmp_path, clone, **given)
+@pytest.mark.parametrize(("against", "base", "told"), [
+    ("100%25nowhere", "", "'100%2525nowhere' is not here and can't be fetched"),
+    ("", "1" * 40, f"'{'1' * 40}' is not here and can't be fetched"),
+    *((no_ref, "", "") for no_ref in ("", "--upload-pack=touch pwned", "a b", "a\nstatus=0")),
+])  # fmt: skip
+def test_what_is_no_ref_or_cannot_be_fetched_is_told(
+    against: str, base: str, told: str, tmp_path: Path, clone: Path
+) -> None:
+    """As an annotation with what to do, and as status 2, for later steps too, with nothing else in the outputs."""
+    done = bash("Find the commit to compare with", tmp_path, clone, AGAINST=against, BASE=base)
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
-    name = (given["AGAINST"] or given["BASE"]).replace("%", "%25")
-    assert line.startswith(f"::error title=hpml-bench check::'{name}' is not here and can't be fetched")
-    assert "fetch-depth: 0" in line
+    assert line.startswith(f"::error title=hpml-bench check::{told}")
+    assert ("fetch-depth: 0" in line) == bool(told)
     assert (tmp_path / "output").read_text() == "status=2\n"
 
 
@@ -206,15 +207,6 @@ def test_requirements_are_installed_with_it(runner: Path, given: str, lines: lis
     assert ((runner / file).read_text().splitlines() if file else []) == lines
 
 
-@pytest.mark.parametrize("against", ["", "--upload-pack=touch pwned", "a b", "a\nstatus=0"])
-def test_what_is_no_ref_is_refused(tmp_path: Path, against: str) -> None:
-    """With status 2, a sentence, and nothing else written into the outputs."""
-    done = bash("Find the commit to compare with", tmp_path, AGAINST=against, BASE="")
-    assert done.returncode == 2
-    assert "::error title=hpml-bench check::" in done.stdout
-    assert (tmp_path / "output").read_text() == "status=2\n"
-
-
 def test_rights_are_read_only_and_actions_pinned() -> None:
     """The workflow runs on `pull_request` with read rights, and others' actions are named by commit."""
     assert WORKFLOW["permissions"] == {"contents": "read"}
@@ -225,3 +217,117 @@ def test_rights_are_read_only_and_actions_pinned() -> None:
     assert not [step for step in STEPS.values() if "uses" in step]
     given = next(step["with"] for step in WORKFLOW["jobs"]["check"]["steps"] if step.get("uses") == "./")
     assert {*given} <= {*ACTION["inputs"]}
+
+
+# This project's own gate: what it compares with, and that only a check says 1
+
+
+FAKE_GATE = """#!/usr/bin/env bash
+echo "$@"
+exit "${FAKE_STATUS:-0}"
+"""
+
+
+def commit(folder: Path, name: str) -> str:
+    """Commit an empty change; return its name."""
+    git(folder, "commit", "-q", "--allow-empty", "-m", name)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def gate(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the gate of a project where `hpml-bench` only says how it was called."""
+    binary = project.parent / "bin" / "hpml-bench"
+    binary.parent.mkdir(exist_ok=True)
+    binary.write_text(FAKE_GATE)
+    binary.chmod(0o755)
+    # Nothing above the test's folder is a repository of it, wherever that folder lies.
+    fixed = {"PATH": f"{binary.parent}:{os.environ['PATH']}", "GIT_CEILING_DIRECTORIES": str(project.parent)}
+    command = [project / ".ci" / "gate"]
+    return subprocess.run(
+        command, env=fixed | variables, cwd=project.parent, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    project = tmp_path / "project"
+    (project / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "gate", project / ".ci")
+    resident = project / "hpml_bench" / "gate" / "resident.py"
+    resident.parent.mkdir(parents=True)
+    resident.touch()
+    return project
+
+
+@pytest.fixture
+def project(exported: Path) -> Path:
+    git(exported, "init", "-q", "-b", "main")
+    git(exported, "add", "-A")
+    commit(exported, "first")
+    commit(exported, "second")
+    return exported
+
+
+def gated_with(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the commit that `hpml-bench` was given, and see that it was to compare counts alone, not strictly."""
+    assert done.returncode == 0, done.stderr
+    check, against, base, counts = done.stdout.split()
+    assert (check, against, counts) == ("check", "--against", "--counts-only")
+    return base
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of an error, which has status 2 and isn't git's own."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("gate: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_nothing_to_compare_with_is_no_error(exported: Path) -> None:
+    """An exported tree, a first commit, and a base from before the gate; a repository without a commit is one."""
+    assert gate(exported).stdout == "gate: not a git repository, nothing to compare with\n"
+    git(exported, "init", "-q", "-b", "main")
+    assert "no commit here" in refused(gate(exported))
+    git(exported, "add", ".ci")
+    commit(exported, "older")
+    git(exported, "add", "-A")
+    assert "is older than the gate" in gate(exported).stdout
+    git(exported, "commit", "-q", "--amend", "-m", "first")
+    done = gate(exported)
+    assert (done.returncode, done.stdout) == (0, "gate: this is the first commit, nothing to compare with\n")
+
+
+def test_what_it_compares_with(project: Path, tmp_path: Path) -> None:
+    """On main the commit before, with changes the commit itself, on a branch where it left; the status is handed on."""
+    main, before = git(project, "rev-parse", "HEAD"), git(project, "rev-parse", "HEAD~1")
+    assert gated_with(gate(project)) == before
+    (project / "hpml_bench" / "new.py").touch()
+    assert gated_with(gate(project)) == main
+    assert gate(project, FAKE_STATUS="1").returncode == 1
+    git(tmp_path, "clone", "-q", "--depth=2", "-b", "main", project.as_uri(), "two")
+    assert gated_with(gate(tmp_path / "two")) == before
+    git(project, "branch", "branch")
+    commit(project, "theirs")
+    git(tmp_path, "clone", "-q", "-b", "branch", project.as_uri(), "other")
+    commit(tmp_path / "other", "ours")
+    assert gated_with(gate(tmp_path / "other")) == main
+    assert gated_with(gate(tmp_path / "other", GATE_BASE="branch~1")) == main
+
+
+def test_what_cannot_be_compared_is_an_error(project: Path, tmp_path: Path) -> None:
+    """Another user's or a damaged repository, a clone that is too shallow, and no main or common commit."""
+    said = refused(gate(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"))
+    assert "dubious ownership" in said
+    assert "safe.directory" in said
+    git(tmp_path, "clone", "-q", "--depth=1", project.as_uri(), "cut")
+    assert "--deepen=1" in refused(gate(tmp_path / "cut"))
+    git(project, "switch", "-q", "--orphan", "other")
+    git(project, "checkout", "-q", "main", "--", ".")
+    commit(project, "of its own")
+    assert "no commit in common" in refused(gate(project))
+    git(project, "branch", "-m", "main", "trunk")
+    assert "neither main nor origin/main" in refused(gate(project))
+    (project / ".git" / "HEAD").unlink()
+    assert "git can't read this repository" in refused(gate(project))

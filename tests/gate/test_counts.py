@@ -15,13 +15,11 @@ from residents import asked, copy
 import hpml_bench
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import global_batches
-from hpml_bench.gate.records import MethodCount
 from hpml_bench.gate.sides import Installation, ResidentProcess
 from hpml_bench.gate.verdicts import compare_counts
 from hpml_bench.gate.workload import waits
 from hpml_bench.plugins.rows import Rows
 
-TRAINER = "training/trainer"
 STEP = "torch.autograd.backward([term for term, _ in terms], begin)\n"
 ADDED = {
     "host_syncs_per_step": "[float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n",
@@ -51,13 +49,6 @@ def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any
 @pytest.fixture(scope="module")
 def reference() -> dict[str, dict[str, Any]]:
     return counts(Installation("installed", sys.executable), "head", "lora")
-
-
-def failures(reference: dict[str, Any], installation: Installation) -> dict[str, MethodCount]:
-    """Return the counts of lora in which an installation fails against the installed version."""
-    found, judged = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
-    failed = {verdict.metric for verdict in judged if verdict.status == "FAIL"}
-    return {count.name: count for count in found if count.name in failed}
 
 
 def test_flops_are_those_counted_by_hand(reference: dict[str, Any]) -> None:
@@ -94,8 +85,11 @@ def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp
     # A comment beside them changes nothing: what is trained is equal.
     added = "".join(f"        {line}" for line in (*ADDED.values(), "# a remark\n"))
     padded = "ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)"
-    changed = copy(tmp_path, **{TRAINER: (STEP, RECOMPUTED + STEP + added), "plugins/rows": padded})
-    failed = failures(reference, changed)
+    trainer = STEP, RECOMPUTED + STEP + added
+    changed = counts(copy(tmp_path, **{"training/trainer": trainer, "plugins/rows": padded}), "lora")["lora"]
+    found, judged = compare_counts("lora", reference["lora"], changed)
+    wrong = {verdict.metric for verdict in judged if verdict.status == "FAIL"}
+    failed = {count.name: count for count in found if count.name in wrong}
     for metric, part in EXPECTED.items():
         assert any(part in named for named in failed[metric].grew), failed[metric].grew
     assert "trainable_parameters" not in failed

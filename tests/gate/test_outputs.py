@@ -23,11 +23,7 @@ from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.system.errors import UserError
 
 FILES = Path(__file__).parent.parent / "files"
-SCHEMA = FILES / "junit-10.xsd"
-"""Of Jenkins' xUnit plugin, by Gregory Boissinot, under the MIT licence."""
 CHARTS = "//figure[@class='chart']/@id"
-COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)")
-STATUSES = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE")
 
 
 def printed(report: CheckReport, width: int = 140) -> str:
@@ -40,7 +36,7 @@ def printed(report: CheckReport, width: int = 140) -> str:
 
 def mixed(*given: str) -> CheckReport:
     made = (Verdict(method=f"m{i}", metric="step_time", status=s, detail=f"why {s}", pairs=3)
-            for i, s in enumerate(given or STATUSES))  # fmt: skip
+            for i, s in enumerate(given or ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE")))  # fmt: skip
     return made_checks.report(verdicts=tuple(made))
 
 
@@ -55,7 +51,10 @@ def test_the_markdown_is_the_committed_one() -> None:
 
 
 def test_the_terminal_begins_with_the_sides_and_ends_with_the_outcome() -> None:
-    """Both sides and a dirty tree are named; the outcome begins with the status and names what is wrong."""
+    """Both sides and a dirty tree are named; the outcome begins with the status and names what is wrong.
+
+    The minimum detectable effect is always shown, also on a narrow terminal, with the verdict.
+    """
     lines = printed(made_checks.report({"lora": 0.05, "adapter": 0.0}, grown=12)).splitlines()
     assert lines[0] == "working tree (fedcba9876, with changes that are in no commit) against main (0123456789)"
     assert lines[-1] == "FAIL: slower or heavier: lora (step time) and lora (host synchronisations)"
@@ -64,6 +63,9 @@ def test_the_terminal_begins_with_the_sides_and_ends_with_the_outcome() -> None:
     assert "--strict" not in "".join(lines)
     passed = "PASS: nothing got slower or heavier in lora, prompt_tuning and adapter"
     assert printed(made_checks.report()).splitlines()[-1] == passed
+    for text in (printed(made_checks.report(), width) for width in (80, 140)):
+        assert {word for word in ("detectable", "PASS") if word in text} == {"detectable", "PASS"}
+        assert f"+{100 * (made_checks.report().verdicts[0].mde or 0):.2f} %" in text
 
 
 @pytest.mark.parametrize("status", ["INCONCLUSIVE", "INCOMPARABLE"])
@@ -88,15 +90,6 @@ def test_headlines() -> None:
     for text in (printed(empty), outputs.markdown(empty)):
         assert "nothing was measured" in text
     assert "| ---" not in outputs.markdown(empty)
-
-
-@pytest.mark.parametrize("width", [80, 140])
-def test_the_minimum_detectable_effect_is_always_shown(width: int) -> None:
-    """Also on a narrow terminal, with the verdict."""
-    text = printed(made_checks.report(), width)
-    assert "detectable" in text
-    assert "PASS" in text
-    assert f"+{100 * (made_checks.report().verdicts[0].mde or 0):.2f} %" in text
 
 
 def test_tables_and_facts() -> None:
@@ -210,7 +203,8 @@ def test_junit_statuses_and_totals() -> None:
 
 def test_junit_is_valid_against_the_schema() -> None:
     """With every status, hostile names and nothing measured; the schema refuses what is no such file."""
-    schema = etree.XMLSchema(etree.parse(SCHEMA))
+    # Of Jenkins' xUnit plugin, by Gregory Boissinot, under the MIT licence.
+    schema = etree.XMLSchema(etree.parse(FILES / "junit-10.xsd"))
     hostile = made_checks.report({HOSTILE + "\x00\ud800": 0.05}, grown=2, label=HOSTILE)
     for report in (mixed(), hostile, made_checks.report(verdicts=())):
         assert schema.validate(etree.fromstring(outputs.junit(report).encode())), schema.error_log
@@ -231,30 +225,25 @@ def test_files_are_written_and_the_report_reads_back(tmp_path: Path) -> None:
         outputs.write(made, junit=files["json"] / "x.xml")
 
 
-@pytest.fixture
-def on_github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Pretend to run there; return the summary's file."""
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    return tmp_path / "summary.md"
-
-
 def test_github_gets_annotations_and_a_summary(
-    on_github: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary is appended; an error is one escaped line without secrets; elsewhere nothing is printed."""
-    on_github.write_text("before\n")
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     outputs.annotate(made_checks.report({"lora": 0.05, "adapter": 0.0}))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("::a step")[0] for line in lines] == ["::error title=FAIL lora%3A step time"]
-    assert on_github.read_text().startswith("before\n<!-- hpml-bench check -->")
+    assert summary.read_text().startswith("before\n<!-- hpml-bench check -->")
     outputs.annotate_error("a: 50 %,\r\n::warning::https://me:secret@host")
     assert capsys.readouterr().out == "::error title=hpml-bench check::a: 50 %25, ::warning::https://host\n"
-    before = on_github.read_text()
+    before = summary.read_text()
     monkeypatch.delenv("GITHUB_ACTIONS")
     outputs.annotate(made_checks.report({"lora": 0.05}))
     outputs.annotate_error("a")
-    assert (capsys.readouterr().out, on_github.read_text()) == ("", before)
+    assert (capsys.readouterr().out, summary.read_text()) == ("", before)
 
 
 def test_commands_of_github() -> None:
@@ -263,6 +252,6 @@ def test_commands_of_github() -> None:
     assert [line.split()[0] for line in outputs.commands(made_checks.report())] == ["::notice"]
     assert len(list(outputs.commands(mixed(*["FAIL"] * 30)))) == 10
     (line,) = outputs.commands(made_checks.report({HOSTILE + "\r\n::error::a,b": 0.05}))
-    found = COMMAND.fullmatch(line)
+    found = re.fullmatch(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)", line)
     assert "%250A" in found[2], "a name's own %0A stays text"
     assert outputs._command("error", "a:b,c", "50 %\r\n::x") == "::error title=a%3Ab%2Cc::50 %25%0D%0A::x"

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -233,34 +235,26 @@ def test_sleep_and_own_threads_are_not_taken_out(core: int) -> None:
     assert wall - waited > process - 0.05
 
 
-class Alone(Group):
-    """A process group of nobody else, which takes its time to gather."""
-
-    def gather(self, local: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.3)
-        return local[None]
-
-    def barrier(self) -> None:
-        time.sleep(0.3)
-
-
-class Steps:
-    """Stands in for the trainer: each step takes 20 ms."""
-
-    def __init__(self) -> None:
-        self.group = Alone(0, 1, torch.device("cpu"))
-        self.log = StepLog(self.group, CpuClock())
-
-    def step(self, _: int, indices: np.ndarray) -> None:
-        time.sleep(0.02)
-        self.log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
-
-
 @WAITS_COUNTED
 def test_seconds_are_the_loops_own() -> None:
     """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are in none."""
-    job = object.__new__(TimedMethod)
-    job.batches, job.trainer, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
+
+    class Alone(Group):
+        def gather(self, local: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.3)
+            return local[None]
+
+        def barrier(self) -> None:
+            time.sleep(0.3)
+
+    def step(_: int, indices: np.ndarray) -> None:
+        time.sleep(0.02)
+        log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
+
+    group = Alone(0, 1, torch.device("cpu"))
+    log = StepLog(group, CpuClock())
+    job: Any = object.__new__(TimedMethod)
+    job.batches, job.trainer, job._index = [np.arange(4)] * 2, SimpleNamespace(group=group, log=log, step=step), 0
     began = time.perf_counter()
     job.step(job.batches[0])
     time.sleep(0.3)

@@ -19,10 +19,6 @@ from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
 
-def quiet(_: str) -> None:
-    """Say nothing."""
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let a check say what a perfect gate would; return the delays it was called with."""
@@ -73,11 +69,11 @@ def test_one_trial_of_six_is_slowed_and_the_evidence_takes_59() -> None:
 
 def test_trials_are_kept_and_not_repeated(tmp_path: Path, calls: list[float]) -> None:
     """A second call goes on where the first stopped; that its number was changed is told, as bounds don't hold then."""
-    run(asked(), 2, 0.03, None, tmp_path, quiet)
-    again = run(asked(), 2, 0.03, None, tmp_path, quiet)
+    run(asked(), 2, 0.03, None, tmp_path, print)
+    again = run(asked(), 2, 0.03, None, tmp_path, print)
     assert calls == [0.0, 0.0, 0.03]
     assert not any("was changed between calls" in sentence for sentence in summary(again, 0.03)[1])
-    trials = run(asked(), 4, 0.03, None, tmp_path, quiet)
+    trials = run(asked(), 4, 0.03, None, tmp_path, print)
     assert calls == [0.0, 0.0, 0.03, 0.0, 0.0]
     assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
     assert CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
@@ -107,15 +103,15 @@ def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selftest, "check", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(asked(), 2, 0.03, None, tmp_path, quiet)
-    run(asked(), 2, 0.03, None, tmp_path, quiet)
+            run(asked(), 2, 0.03, None, tmp_path, print)
+    run(asked(), 2, 0.03, None, tmp_path, print)
     (tmp_path / "trial-0002.json").unlink()
-    trials = run(asked(), 2, 0.03, None, tmp_path, quiet)
+    trials = run(asked(), 2, 0.03, None, tmp_path, print)
     lines = started(tmp_path)
     assert [(line.number, line.slowdown) for line in lines] == [(1, 0.0), (1, 0.0), (2, 0.0), (3, 0.03), (2, 0.0)]
     assert len({line.session for line in lines} | {trial.session for trial in trials}) == 1
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use by process"):
-        run(asked(), 2, 0.03, None, tmp_path, quiet)
+        run(asked(), 2, 0.03, None, tmp_path, print)
 
 
 def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None:
@@ -130,14 +126,14 @@ def test_trials_of_another_kind_are_not_mixed_in(
     tmp_path: Path, calls: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other methods, another slowdown, or a file that can't be read: one sentence."""
-    run(asked(), 2, 0.03, None, tmp_path, quiet)
+    run(asked(), 2, 0.03, None, tmp_path, print)
     for request, slowdown in ((asked("adapter"), 0.03), (asked(), 0.05)):
         with pytest.raises(UserError, match="other methods, rules or slowdown"):
-            run(request, 2, slowdown, None, tmp_path, quiet)
+            run(request, 2, slowdown, None, tmp_path, print)
     with monkeypatch.context() as context:
         context.setattr(environment, "describe", lambda: {"fingerprint": "another"})
         with pytest.raises(UserError, match="other hardware, versions, gate or settings"):
-            run(asked(), 2, 0.03, None, tmp_path, quiet)
+            run(asked(), 2, 0.03, None, tmp_path, print)
     (tmp_path / "trial-0001.json").write_text("{")
     with pytest.raises(UserError, match="no trial that can be read"):
-        run(asked(), 2, 0.03, None, tmp_path, quiet)
+        run(asked(), 2, 0.03, None, tmp_path, print)

@@ -133,24 +133,19 @@ def test_a_project_that_no_check_would_run_is_refused(told: str, project: Path, 
         assert against_revision("HEAD", project, timed | {("methods", "mine")}).mode == "revision"
 
 
-def test_a_repository_without_a_commit_inside_is_told(project: Path) -> None:
-    """By its name, as git says it."""
+def test_no_repository_and_no_project_are_told(project: Path, tmp_path: Path, unpacked: list[str]) -> None:
+    """Outside a repository, in one that pip can't install, or with one without a commit inside, by its name."""
+    with pytest.raises(UserError, match="not a git repository"):
+        against_revision("HEAD", tmp_path, TINY)
+    (tmp_path / "bare").mkdir()
+    git(tmp_path / "bare", "init", "-q")
+    git(tmp_path / "bare", "commit", "-q", "--allow-empty", "-m", "one")
+    with pytest.raises(UserError, match=r"HEAD: there is no pyproject.toml"):
+        against_revision("HEAD", tmp_path / "bare", TINY)
     (project / "inside").mkdir()
     git(project / "inside", "init", "-q")
     with pytest.raises(UserError, match=r"--against: .*project: 'inside/' does not have a commit checked out"):
         against_revision("HEAD", project, TINY)
-
-
-def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[str]) -> None:
-    """Outside a repository, and in one that pip can't install."""
-    with pytest.raises(UserError, match="not a git repository"):
-        against_revision("HEAD", tmp_path, TINY)
-    (tmp_path / "file").touch()
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-q", "-m", "one")
-    with pytest.raises(UserError, match=r"HEAD: there is no pyproject.toml"):
-        against_revision("HEAD", tmp_path, TINY)
     assert unpacked == []
 
 

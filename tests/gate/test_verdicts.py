@@ -17,8 +17,6 @@ from hpml_bench.gate.verdicts import verdicts_at
 from hpml_bench.system.errors import UserError
 
 RULES = Rules()
-SAMPLES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True)
-LEVELS = st.sampled_from([0.3, 0.05, 0.01, 0.001])
 
 
 def effects(slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0) -> verdicts.Effects:
@@ -58,7 +56,10 @@ def test_the_rank_sum_test_is_scipys(m: int, n: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(SAMPLES, LEVELS)
+@given(
+    st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True),
+    st.sampled_from([0.3, 0.05, 0.01, 0.001]),
+)
 def test_a_bound_is_where_its_test_turns(values: list[float], level: float) -> None:
     """Just inside the bound the test rejects at its level, just outside it doesn't; the estimate is by definition."""
     test = rank_tests.signed_rank(values)
@@ -207,13 +208,8 @@ def test_runs_of_a_baseline(slowdown: float, status: str) -> None:
 
 
 @pytest.mark.parametrize(("reference", "candidate", "tolerance", "status"), [
-    (10, 10, 0.0, "PASS"),
-    (10, 9, 0.0, "PASS"),
-    (10, 11, 0.0, "FAIL"),
-    (0, 1, 0.0, "FAIL"),
-    (0, 0, 0.0, "PASS"),
-    (100, 105, 0.05, "PASS"),
-    (100, 106, 0.05, "FAIL"),
+    (10, 10, 0.0, "PASS"), (10, 9, 0.0, "PASS"), (10, 11, 0.0, "FAIL"), (0, 1, 0.0, "FAIL"), (0, 0, 0.0, "PASS"),
+    (100, 105, 0.05, "PASS"), (100, 106, 0.05, "FAIL"),
 ])  # fmt: skip
 def test_counts(reference: float, candidate: float, tolerance: float, status: str) -> None:
     """Any increase above the tolerance fails, from nothing too; what grew is named as torch writes it."""
@@ -226,19 +222,16 @@ def test_counts(reference: float, candidate: float, tolerance: float, status: st
     assert ("aten.op0 +1, aten.op1 +1" in found.detail) == (candidate > reference)
 
 
-QUANTITY = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
+def test_counts_of_two_sides() -> None:
+    """Parts that grew are named largest first, new ones too, not those that shrank; none where only a name changed.
 
-
-def test_parts_that_grew_are_named_largest_first() -> None:
-    """New parts and grown ones, not those that shrank; none where only a part's name changed."""
+    Of two tolerances the smaller holds, and a count that only one side has is told apart by name.
+    """
+    before = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
     assert verdicts.grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
-    renamed = ({"n": {**QUANTITY, "parts": {name: 2}}} for name in ("old", "new"))
+    renamed = ({"n": {**before, "parts": {name: 2}}} for name in ("old", "new"))
     assert verdicts.compare_counts("m", *renamed)[0][0].grew == ()
-
-
-def test_a_candidate_cannot_let_itself_through() -> None:
-    """Of two tolerances the smaller holds, and a count that only one side has is told apart by name."""
-    before, after = QUANTITY, QUANTITY | {"value": 9, "tolerance": 10}
+    after = before | {"value": 9, "tolerance": 10}
     (count,), (found, *lone) = verdicts.compare_counts("m", {"n": before, "old": before}, {"n": after, "new": after})
     assert (count.tolerance, found.status) == (0, "FAIL")
     assert [(verdict.metric, verdict.status, verdict.detail) for verdict in lone] == [

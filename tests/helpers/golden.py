@@ -68,10 +68,6 @@ def on_hosts(records: Iterable[RunRecord]) -> list[RunRecord]:
     return found
 
 
-def _jobs(folder: Path) -> Path:
-    return rich_records.write(folder)
-
-
 def _hosts(folder: Path) -> Path:
     """Runs on one rank too, of which those of seed 1 alone share a host with those on two, and both had it alone."""
     one_rank = SETTINGS.model_copy(update={"world_size": 1})
@@ -203,7 +199,7 @@ def _apart(folder: Path) -> Path:
 
 
 MADE: dict[str, Callable[[Path], Path]] = {
-    "jobs": _jobs,
+    "jobs": rich_records.write,
     "hosts": _hosts,
     "failures": _failures,
     "looks": _looks,

@@ -19,6 +19,7 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.data import wheel
+from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import MODEL_PATTERNS, fetch, resolve_model
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.system.cache import cache_folder
@@ -28,10 +29,7 @@ from hpml_bench.training.model import load_backbone
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
-Member = tuple[str | zipfile.ZipInfo, bytes]
-
-
-def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def archive(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as made:
         warnings.simplefilter("ignore")
@@ -103,7 +101,10 @@ def test_an_absolute_member_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun."""
+    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun.
+
+    Nor are very many members: empty files cost inodes.
+    """
     bomb = archive(("pack/a", b"\0" * 20_000_000))
     assert len(bomb) < 30_000
     monkeypatch.setattr(wheel, "MAX_UNZIPPED_BYTES", 10_000_000)
@@ -113,26 +114,12 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
     with pytest.raises(UserError, match="HPML_BENCH_CACHE"):
         fetched(archive(("pack/b", b"\0" * 20_000_000)))
-
-
-def test_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty files cost inodes."""
     monkeypatch.setattr(wheel, "MAX_MEMBERS", 50)
     with pytest.raises(UserError, match="51 files"):
         fetched(archive(*((f"pack/{i}", b"") for i in range(51))))
 
 
 # Models
-
-
-class Owned:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return (Path.touch, (self.place,))
 
 
 @pytest.fixture
@@ -144,7 +131,12 @@ def word_model(tmp_path: Path) -> Path:
 
 def test_pickled_weights_are_not_read(word_model: Path, tmp_path: Path) -> None:
     """A folder with nothing but a .bin is refused; where safetensors lie beside one, only they are read."""
-    (word_model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned(tmp_path / "owned")))
+
+    class Owned:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # what unpickling calls
+            return (Path.touch, (tmp_path / "owned",))
+
+    (word_model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned()))
     load_backbone(word_model, tiny.settings(backbone=f"path:{word_model}"))
     (word_model / "model.safetensors").unlink()
     for read in (lambda: resolve_model(f"path:{word_model}"), lambda: load_backbone(word_model, tiny.settings())):
@@ -197,3 +189,29 @@ def test_code_in_a_model_folder_is_not_run(word_model: Path, tmp_path: Path) -> 
             with suppress(UserError):
                 read()
     assert not (tmp_path / "owned").exists()
+
+
+# Chat templates are rendered in a sandbox, and what it refuses is one sentence
+
+
+@pytest.mark.parametrize("template", [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.system('touch escaped') }}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+    "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
+    "{% include '/etc/passwd' %}",
+    "{{ raise_exception('no system prompt') }}",
+    "{% for message in messages %}",
+    "{{ messages[9].content }}",
+    "{{ 1 // 0 }}",
+])  # fmt: skip
+def test_a_template_reaches_nothing(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's internals, files and changes of the rows are out of its reach; the preparation ends in one sentence."""
+    monkeypatch.chdir(tmp_path)
+    settings = tiny.task_settings(tmp_path, "causal_lm")
+    task = settings.task.model_copy(update={"options": {"template": template}})
+    with pytest.raises(UserError) as raised:
+        prepare(settings.model_copy(update={"task": task}))
+    assert "\n" not in str(raised.value)
+    assert "chat template" in str(raised.value)
+    assert not (tmp_path / "escaped").exists()

@@ -146,16 +146,15 @@ def test_a_word_of_a_name_makes_a_secret(names: str, secret: bool) -> None:
     assert found == dict.fromkeys(names.split(), secret)
 
 
-def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message is cut to length after secrets are gone, or the first half of one would stay."""
+def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is cut to length after secrets are gone, or the first half of one would stay.
+
+    Tracebacks name the folders of libraries, and records are given on; the rest of a path is kept.
+    """
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     told = run_error(ValueError("x" * 1990 + SECRETS["HF_TOKEN"]), 0)
     assert "hf_" not in told.message
     assert "hf_" not in (told.traceback or "")
-
-
-def test_an_error_names_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracebacks name the folders of libraries, and records are given on; the rest of a path is kept."""
     monkeypatch.setenv("HOME", "/mnt/people/alice")
     paths = ("/mnt/people/alice/a.py", "/home/" + "bob/.venv/b.py", "/root" + "/c.py", "/mnt/people/alices/d.py")
     error = run_error(FileNotFoundError(f"no file: {', '.join(paths)}"), rank=0)

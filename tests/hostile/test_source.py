@@ -76,30 +76,14 @@ def test_nothing_unpickles_or_evaluates() -> None:
 
 
 @pytest.mark.parametrize("source", [
-    "import pickle",
-    "from pickle import loads",
-    "def f():\n    import dill as d",
-    "torch.load(p)",
-    "torch.load(p, weights_only=False)",
-    "np.load(p, allow_pickle=True)",
-    "dist.all_gather_object(a, b)",
-    "from torch import distributed as d\nd.broadcast_object_list(a)",
-    "yaml.load(t, Loader=L)",
-    "eval('1')",
-    "f = exec",
-    "load_dataset('x', trust_remote_code=True)",
-    "load_dataset('x', trust_remote_code=asked)",
-    "AutoModel.from_pretrained(p, trust_remote_code=False, local_files_only=True)",
-    "AutoConfig.from_pretrained(p)",
-    "subprocess.run(c, shell=True)",
-    "pd.read_pickle(p)",
-    "from torch import load",
-    "from torch.serialization import load as read",
-    "from yaml import unsafe_load",
-    "from os import path, system",
-    "from pandas import read_pickle",
-    "from torch import *",
-    "import os as o",
+    "import pickle", "from pickle import loads", "def f():\n    import dill as d", "import os as o",
+    "torch.load(p)", "torch.load(p, weights_only=False)", "np.load(p, allow_pickle=True)", "pd.read_pickle(p)",
+    "dist.all_gather_object(a, b)", "from torch import distributed as d\nd.broadcast_object_list(a)",
+    "yaml.load(t, Loader=L)", "eval('1')", "f = exec", "subprocess.run(c, shell=True)",
+    "load_dataset('x', trust_remote_code=True)", "load_dataset('x', trust_remote_code=asked)",
+    "AutoModel.from_pretrained(p, trust_remote_code=False, local_files_only=True)", "AutoConfig.from_pretrained(p)",
+    "from torch import load", "from torch.serialization import load as read", "from torch import *",
+    "from yaml import unsafe_load", "from os import path, system", "from pandas import read_pickle",
 ])  # fmt: skip
 def test_the_reader_of_sources_sees_dangers(source: str) -> None:
     """The test's own eyes."""

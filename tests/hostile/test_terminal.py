@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from payloads import OWNED, attack, folder
 from rich.console import Console
 
-from hpml_bench.cli import main
+from helpers.commands import called
+from helpers.fake_wandb import runs_below
+from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.records.load import load_records
+from hpml_bench.report.render import all_tables, load, page_of
 from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 
@@ -45,7 +47,7 @@ def assert_inert(text: str) -> None:
 def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path, tmp_path: Path) -> None:
     """No escape, control or direction-changing character, and no workflow command, on either stream; no traceback."""
     filled = [part.format(evil=hostile_folders, tmp=tmp_path) if "{" in part else part for part in arguments]
-    done = CliRunner().invoke(main, filled)
+    done = called(*filled, status=None)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.output.strip()
     assert_inert(done.output)
@@ -53,8 +55,7 @@ def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path,
 
 def test_a_run_is_listed_on_one_line(hostile_folders: Path) -> None:
     """`list runs` prints a line of bounded length for each record that can be read."""
-    done = CliRunner().invoke(main, ["list", "runs", str(hostile_folders / "one")])
-    lines = done.output.splitlines()
+    lines = called("list", "runs", hostile_folders / "one").output.splitlines()
     assert len(lines) == len(load_records(hostile_folders / "one").records) > 10
     assert max(map(len, lines)) < 400
 
@@ -72,14 +73,39 @@ def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[s
     assert_inert(shown)
 
 
-def test_plain_text_is_kept() -> None:
-    """What needs no mending is not changed; other alphabets neither."""
+def test_plain_text_is_kept_and_bounded() -> None:
+    """What needs no mending is not changed; other alphabets neither. Megabytes are cut, and made plain in no time."""
     for text in ("lora r=8 ± 0.3 %", "peft:IA3", "a::1", "שלום 你好 é", "C++ ::"):
         assert sanitize(text) == for_terminal(text) == text
     assert for_terminal("  two  spaces") == "  two  spaces"
 
-
-def test_text_is_bounded() -> None:
-    """A text of megabytes is cut, and made plain in no time."""
     assert len(sanitize("\x1b[31m" * 10**6 + "x")) <= LONGEST
     assert sanitize("a" * 10**6, 10) == "aaaaaaaaa…"
+
+
+# wandb gets hostile text as text
+
+
+def test_hostile_runs_are_kept_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every run and the comparison are kept whole, texts to the letter, and nothing is written elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = folder(tmp_path / "reports" / "one", attack())
+    before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
+    results = load(place)
+    records = load_records(place).records
+    sentence = Wandb("offline").publish(place, records, lambda: all_tables(page_of(results)))
+    assert sentence is not None, capsys.readouterr().err
+    assert "kept offline" in sentence
+    runs = runs_below(place)
+    assert len(runs) == len(load_records(place).records) + 1
+    for name, run in runs.items():
+        assert run["config"]["suite"] == attack(), "to the letter"
+        assert run["group"].startswith(attack())
+        if name == "comparison":
+            cells = [cell for shown in run["tables"].values() for row in shown["data"] for cell in row]
+            assert cells.count(sanitize(attack())) >= 3, "as one line, as in the report's own tables"
+        else:
+            assert run["config"]["settings"]["dataset"] == {"name": attack(), "options": {attack(): attack()}}
+    assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before

@@ -12,10 +12,9 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from click.testing import CliRunner
 
 from helpers import made_records
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.records import jobs
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
 from hpml_bench.records.jobs import Job, claims, read_jobs, refuse_if_worked_on, write_job, write_once
@@ -72,8 +71,7 @@ def test_no_list_and_no_report_takes_them_for_runs(tmp_path: Path) -> None:
     assert len(list(headlines(folder))) == 3
     assert set(Results.load(folder).methods) == {"lora", "full", "head"}
     for place in (folder, tmp_path):
-        told = CliRunner().invoke(main, ["list", "runs", str(place)])
-        assert len(told.output.splitlines()) == 3
+        assert len(called("list", "runs", place).output.splitlines()) == 3
 
 
 @pytest.mark.parametrize(("host", "alive", "refused"), [
@@ -100,8 +98,7 @@ def test_a_local_sweep_leaves_jobs_their_folder(command: list[str], tmp_path: Pa
     claim(folder, job(1, ELSEWHERE, 7))
     (folder / ".lock").touch()
     before = sorted(folder.rglob("*"))
-    told = CliRunner().invoke(main, [*command, "--out", str(tmp_path), "--device", "cpu", "--wandb", "off"])
-    assert told.exit_code == 2
+    told = called(*command, "--out", tmp_path, "--device", "cpu", "--wandb", "off", status=2)
     assert f"job 12_1 on {ELSEWHERE} works in it" in told.output
     assert sorted(folder.rglob("*")) == before
 

@@ -18,10 +18,6 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
 
 
-def folder_with(tmp_path: Path, *methods: str) -> Path:
-    return made_records.write(tmp_path, [made_records.record(method, order=i) for i, method in enumerate(methods)])
-
-
 def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When writing breaks off before the end, the old content stands and no half file lies about."""
     path = tmp_path / "run.json"
@@ -49,16 +45,6 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
         write_atomically(path, "new")
         assert old.read() == "old"
     assert seen == ["old", "new"]
-
-
-def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
-    """Nothing of an earlier attempt remains."""
-    run = tmp_path / "run"
-    RunFolder(run).begin()
-    (run / "points.jsonl").write_text("old")
-    (run / "deep").mkdir()
-    RunFolder(run).begin()
-    assert list(run.iterdir()) == []
 
 
 def test_points_come_back_in_order(tmp_path: Path) -> None:
@@ -113,7 +99,7 @@ def test_points_are_cut(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:
     """One sentence names the file and the reason; the other records are there, and nothing is averaged in."""
-    folder = folder_with(tmp_path, "lora", "head")
+    folder = made_records.write(tmp_path, made_records.sweep(("lora", "head"), 1))
     victim = next(folder.glob("lora*/run.json"))
     text = victim.read_text()
     assert damage(text) != text
@@ -128,7 +114,7 @@ def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Pa
 
 def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder in the record's place, and a file beyond the limit, are problems and not crashes."""
-    folder = folder_with(tmp_path, "lora")
+    folder = made_records.write(tmp_path, [made_records.record("lora")])
     (folder / "odd/run.json").mkdir(parents=True)
     monkeypatch.setattr("hpml_bench.records.load.MAX_RECORD_BYTES", 1_000)
     loaded = load_records(folder)
@@ -148,37 +134,37 @@ def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
-def test_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:
-    """With `run.1` gone and `run.2` there, the next damaged run is `run.1`, and the one after it `run.3`."""
+def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
+    """Nothing of an earlier attempt remains; a damaged run gets the first free number; of a link only the link moves.
+
+    What the link leads to stays as it was.
+    """
+    run, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
+    run.begin()
+    (run.path / "points.jsonl").write_text("old")
+    (run.path / "deep").mkdir()
+    run.begin()
+    assert list(run.path.iterdir()) == []
     (tmp_path / SET_ASIDE / "run.2").mkdir(parents=True)
-    names = []
-    for _ in range(2):
-        (tmp_path / "run").mkdir()
-        names.append(RunFolder(tmp_path / "run").set_aside().name)
-    assert names == ["run.1", "run.3"]
-
-
-def test_a_link_is_set_aside_and_not_followed(tmp_path: Path) -> None:
-    """Of a run's folder that is a link only the link is moved; what it leads to stays as it was."""
-    (elsewhere := tmp_path / "elsewhere").mkdir()
-    (folder := tmp_path / "results").mkdir()
+    assert run.set_aside().name == "run.1"
+    elsewhere.mkdir()
     (elsewhere / RECORD).write_text("mine")
-    (folder / "run").symlink_to(elsewhere)
-    RunFolder(folder / "run").set_aside()
+    run.path.symlink_to(elsewhere)
+    assert run.set_aside().name == "run.3"
     assert (elsewhere / RECORD).read_text() == "mine"
 
 
 def test_a_folder_is_locked_by_one(tmp_path: Path) -> None:
-    """A second one is refused while the first holds the lock, and not afterwards."""
+    """A second one is refused while the first holds the lock, and not afterwards.
+
+    A results folder whose lock or holder's file is a link to a file of the user's leaves that file alone.
+    """
     for _ in range(2):
         with locked(tmp_path), pytest.raises(UserError, match="in use by process"), locked(tmp_path):
             pass
-
-
-def test_the_lock_follows_no_link(tmp_path: Path) -> None:
-    """A results folder whose lock or holder's file is a link to a file of the user's leaves that file alone."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
+    (tmp_path / ".lock-holder.json").unlink(missing_ok=True)
     (tmp_path / ".lock-holder.json").symlink_to(mine)
     with locked(tmp_path):
         assert not (tmp_path / ".lock-holder.json").is_symlink()

@@ -1,10 +1,12 @@
-"""Behaviour: each row says of a method what the verdicts say: as a bar, for a script, as numbers, in a terminal."""
+"""Behaviour: rows and cells say of methods what the verdicts say: as bars, data, a matrix, numbers, in a terminal."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from itertools import combinations
+from types import ModuleType
 from typing import Any, get_args
 from xml.etree import ElementTree as ET
 
@@ -14,36 +16,21 @@ from rich.console import Console
 
 from helpers.answers import RMSE, an_answer
 from helpers.elements import Elements
+from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report import terminal
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Failure, PageSummary, Relation
 from hpml_bench.report.answer.screen import bars, context
-from hpml_bench.report.answer.sections import answer_table
+from hpml_bench.report.answer.sections import answer_table, matrix_section, turns
 from hpml_bench.report.answer.words import lines
+from hpml_bench.report.tables import parts, placed
 from hpml_bench.suite.suite import packaged
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 ERRORS = {"full": 0.311, "lora": 0.312, "adapter": 0.398, "head": 0.585}
 HOSTILE = "</script><b>&\"'"
-
-
-def first_screen(answer: PageSummary) -> Elements:
-    """Return the elements of an answer's first screen."""
-    environment = Environment(
-        loader=FileSystemLoader(packaged("templates", "templates")), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
-    return Elements(environment.get_template("answer.html.j2").render(context(answer)))
-
-
-def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bool]:
-    """Return the line at zero, the interval, the mark with its radius, and whether it is hollow."""
-    parts = [element.attrib for element in ET.fromstring(svg)]
-    zero, *line = [of for of in parts if "x1" in of]
-    dot, *ring = [of for of in parts if "cx" in of]
-    interval = (float(line[0]["x1"]), float(line[0]["x2"])) if line else None
-    return float(zero["x1"]), interval, float(dot["cx"]), float(dot["r"]), bool(ring)
 
 
 def of_every_kind(scores: dict[str, float], **fields: Any) -> list[PageSummary]:
@@ -59,16 +46,24 @@ def of_every_kind(scores: dict[str, float], **fields: Any) -> list[PageSummary]:
 # Bars
 
 
-@pytest.mark.parametrize("answer", [*of_every_kind(FIVE), *of_every_kind(ERRORS, score=RMSE)])
+TINY = an_answer({"a": 80.0, "b": 79.99, "c": 20.0})
+"""On the common scale the first difference, which is real, would touch the line."""
+
+
+@pytest.mark.parametrize("answer", [*of_every_kind(FIVE), *of_every_kind(ERRORS, score=RMSE), TINY])
 def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer: PageSummary) -> None:
     """Worse lies left of the line, in both directions of the score; hollow marks are those without a verdict."""
     found = bars(answer)
     best = answer.methods[0].name
     assert set(found.svg) == set(answer.by_name)
     for method in answer.methods[1:]:
-        zero, interval, mark, radius, hollow = drawn(found.svg[method.name])
+        parts = [element.attrib for element in ET.fromstring(found.svg[method.name])]
+        at_zero, *line = [of for of in parts if "x1" in of]
+        dot, *hollow = [of for of in parts if "cx" in of]
+        zero, mark, radius = float(at_zero["x1"]), float(dot["cx"]), float(dot["r"])
+        interval = (float(line[0]["x1"]), float(line[0]["x2"])) if line else None
         relation = answer.relation("score", method.name, best)
-        assert hollow == (relation != "worse")
+        assert bool(hollow) == (relation != "worse")
         assert mark <= zero
         if relation == "untested":
             assert interval is None
@@ -77,16 +72,7 @@ def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer:
             assert interval[0] <= mark <= interval[1] or relation == "worse"
             assert (interval[1] < zero - 2) == (relation == "worse")
         if relation == "worse":
-            assert mark + radius < zero
-
-
-def test_a_tiny_difference_that_is_shown_stays_clear_of_the_line() -> None:
-    """On the common scale a small real difference would touch zero; it is drawn clear of it."""
-    answer = an_answer({"a": 80.0, "b": 79.99, "c": 20.0})
-    zero, interval, mark, radius, hollow = drawn(bars(answer).svg["b"])
-    assert interval is not None
-    assert max(interval[1], mark + radius) < zero - 2
-    assert not hollow
+            assert mark + radius < zero - 2
 
 
 def test_methods_that_share_no_seed_have_no_bar() -> None:
@@ -111,7 +97,10 @@ def test_methods_that_share_no_seed_have_no_bar() -> None:
 )
 def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
-    screen = first_screen(answer)
+    loader = FileSystemLoader(packaged("templates", "templates"))
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
+    screen = Elements(environment.get_template("answer.html.j2").render(context(answer)))
     (text,) = screen.said("script", id="data")
     assert not set("<>&") & set(text)
     full = answer.model_dump(mode="json", exclude={"pairs"})
@@ -148,7 +137,10 @@ def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int
 
 
 def test_each_method_has_its_row_with_verdict_and_costs() -> None:
-    """The table has the page's rows: score, costs, whom a method can't be told from."""
+    """The table has the page's rows: score, costs, whom a method can't be told from; narrow ones lose sizes first.
+
+    Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks.
+    """
     answer = an_answer(FIVE, open_=(("full", "lora"),))
     found = lines(answer, 140)
     assert found[0] == words.headline(answer)
@@ -158,17 +150,10 @@ def test_each_method_has_its_row_with_verdict_and_costs() -> None:
     assert rows["lora"].split("  ")[-1] == "may be best; can't tell from full"
     assert {"78.9", "9.00", "460"} <= set(rows["lora"].split())
 
-
-def test_narrow_terminals_lose_sizes_first() -> None:
-    """Under 80 characters saved sizes go, then memory; method, score and verdict stay."""
     header = next(line for line in lines(an_answer(FIVE), 60) if line.startswith("method"))
     assert "saved" not in header
     assert header.split()[:2] == ["method", "accuracy"]
     assert header.endswith("verdict")
-
-
-def test_a_long_table_is_cut_above_its_headline() -> None:
-    """Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks."""
     answer = an_answer(MANY)
     found = lines(answer, 100)
     assert len(found) < 35
@@ -184,3 +169,64 @@ def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.show_answer(None, Console(file=stream, width=80))  # type: ignore[arg-type]
     stream.flush()
     assert raw.getvalue() == b"-3 1-2 ?\n"
+
+
+# The matrix, what would decide, and places
+
+
+THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "at", "rows"),
+    [
+        (an_answer(THREE, open_=(("a", "b"),)), 0,
+         [" | +1.0 ? | +10.0 ▲", "−1.0 ? |  | +9.0 ▲", "−10.0 ▼ | −9.0 ▼ | "]),
+        (an_answer(THREE, equal=(("a", "b"),), untested=(("a", "c"),)), 0,
+         [" | +1.0 = | +10.0", "−1.0 = |  | +9.0 ▲", "−10.0 | −9.0 ▼ | "]),
+        (an_answer({"a": 0.3, "b": 0.4}, score=RMSE), 0, [" | −0.100 ▲", "+0.100 ▼ | "]),
+        (an_answer({"a": 80.0, "b": 79.0}, costs={"a": (2.0, 300.0, 1.0), "b": (1.0, 200.0, 1.0)}), 1,
+         [" | × 2.00 ▼", "× 0.50 ▲ | "]),
+    ],
+    ids=["open", "equal and untested", "lower is better", "factors"],
+)  # fmt: skip
+def test_a_row_of_the_matrix_is_seen_from_its_method(answer: PageSummary, at: int, rows: list[str]) -> None:
+    """Differences turn round with the pair, and sign and mark say the verdict, which of errors the sign doesn't."""
+    section = matrix_section(answer)
+    made = [block for block in (section.leaves if section else ()) if isinstance(block, Table)]
+    assert [" | ".join(row[1:]) for row in made[at].rows] == rows
+    signs = {"better": "▲", "worse": "▼", "open": "?", "equal": "=", None: ""}
+    assert made[at].marks
+    for texts, marks in zip(made[at].rows, made[at].marks, strict=True):
+        assert all(text.endswith(signs[mark]) for text, mark in zip(texts, marks, strict=True))
+
+
+@pytest.mark.parametrize(("methods", "seeds", "said"), [
+    ("ab", 3, True), ("abc", 3, False), ("ab", 4, False), (("a", "b", "none"), 3, True),
+])  # fmt: skip
+def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(methods: Sequence[str], seeds: int, said: bool) -> None:
+    """Said of ranked costs alone; a base model, which has none, is no third method."""
+    answer = an_answer({name: 80.0 - at for at, name in enumerate(methods)})
+    pairs = {
+        of: tuple(p.model_copy(update={"shared": seeds}) for p in pairs if of == "score" or p.b != "none")
+        for of, pairs in answer.pairs.items()
+    }
+    sentence = "No order of two methods over three seeds bounds a disturbance that returns every few runs."
+    assert turns(answer.model_copy(update={"pairs": pairs})) == (sentence if said else "")
+    assert turns(answer.model_copy(update={"pairs": {"score": answer.pairs["score"]}})) == ""
+
+
+def test_a_section_stands_where_its_module_says() -> None:
+    """Without a word it answers what was run, behind a click; a question that the page doesn't ask is refused."""
+    made = Section(slug="own", title="Own", blocks=())
+    bare = placed(ModuleType("bare"), "bare", made)
+    assert (bare.question, bare.folded, bare.about) == ("setup", True, "")
+    module: Any = ModuleType("told")
+    module.question, module.folded, module.about = "cost", False, "a word"
+    told = placed(module, "told", made)
+    assert {part.key: (part.shown, part.folded) for part in parts((bare, told)) if part.shown or part.folded} == {
+        "cost": ((told,), ()), "setup": ((), (bare,)),
+    }  # fmt: skip
+    module.question = "why"
+    with pytest.raises(UserError, match=r"the section 'odd' answers 'why'; .* one of best, cost, sure"):
+        placed(module, "odd", made)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from report_sections import load, of, said
+from report_sections import load, of, said, section
 
 from helpers import made_records
-from helpers.made_records import failed, sweep
+from helpers.made_records import by_jobs, failed, record, sweep
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord, Segment
+from hpml_bench.report.jobs import sweep_times
+from hpml_bench.report.pictures.drawn import svg
+from hpml_bench.report.render import write_report
 from hpml_bench.report.results import TIME, Results
 
 THREE = ("lora", "full", "head")
-
-
-def on(host: Callable[[RunRecord], str | None], records: list[RunRecord] | None = None) -> list[RunRecord]:
-    """Return runs on hosts by name; None names none, as records of before."""
-    found = []
-    for record in sweep() if records is None else records:
-        name = host(record)
-        named = {} if name is None else {"hosts": [name]}
-        found.append(record.model_copy(update={"environment": record.environment | named}))
-    return found
 
 
 def beside(which: Callable[[RunRecord], bool], seeds: int = 4) -> list[RunRecord]:
     """Return three methods of which some runs had a neighbour."""
     runs = made_records.by_jobs(sweep(THREE, seeds))
     return [r.model_copy(update={"neighbours": ("other",) if which(r) else ()}) for r in runs]
-
-
-# Hosts
 
 
 @pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])
@@ -50,9 +44,6 @@ def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
     cautions = said("cautions", results)
     assert ("Costs are shown, not ranked: seeds were spread over hosts." in cautions) != ranked
     assert "8 runs went on from a checkpoint. Their costs are of steps that count; 24 steps of 32 s" in cautions
-
-
-# Neighbours
 
 
 def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
@@ -108,5 +99,101 @@ def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path:
 
 def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) -> None:
     """Where one method's records name a host and another's don't, nothing shows that it is the same."""
-    results = load(tmp_path, on(lambda r: "n1" if r.spec.method.name == "lora" else None, sweep(["lora", "full"])))
+    one = {"environment": made_records.ENVIRONMENT | {"hosts": ["n1"]}}
+    runs = [r.model_copy(update=one if r.spec.method.name == "lora" else {}) for r in sweep(["lora", "full"])]
+    results = load(tmp_path, runs)
     assert results.selection.unranked == ("hosts",)
+
+
+# Runs that jobs did: where they ran, their costs by hardware, and the jobs in time
+
+
+QUEUED = "2026-01-02T03:00:00+00:00"
+
+
+def with_jobs(folder: Path, records: list[RunRecord]) -> Results:
+    """Write records with their jobs, and read them."""
+    made_records.write(folder, records)
+    made_records.write_jobs(folder, records)
+    return Results.load(folder)
+
+
+def job(number: int, began: int, ended: int | None, restart: int = 0, unit: int | None = None) -> Job:
+    """Return a job that began, and ended, so many seconds after it was queued."""
+    start = datetime.fromisoformat(QUEUED)
+    return Job(
+        engine="slurm", job=f"12_{number}", restart=restart, unit=number if unit is None else unit, host="n1", pid=3,
+        queued=QUEUED, began=(start + timedelta(seconds=began)).isoformat(),
+        ended=None if ended is None else (start + timedelta(seconds=ended)).isoformat(),
+    )  # fmt: skip
+
+
+def run_of(number: int, began: int, seconds: float, restart: int = 0) -> RunRecord:
+    """Return a run of a job, begun so many seconds after the job was queued."""
+    place = {"engine": "slurm", "job": f"12_{number}", "restart": restart, "unit": number, "host": "n1"}
+    started = (datetime.fromisoformat(QUEUED) + timedelta(seconds=began)).isoformat()
+    environment = made_records.ENVIRONMENT | {"where": place}
+    return record("lora", number, started=started, seconds=seconds, environment=environment)
+
+
+def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
+    """A sweep in one process has nothing to say of jobs, also where a sweep before left one."""
+    results = load(tmp_path, sweep(THREE, 3))
+    assert section("jobs", results) is None
+    write_job(tmp_path, job(0, 10, 50))
+    assert section("jobs", Results.load(tmp_path)) is None
+
+
+def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
+    """Queued, in runs, idle, and from the first submission to the last end; a preparation is no idle time."""
+    for one in (job(9, 10, 40, unit=-1), job(0, 50, 100), job(1, 60, 200)):
+        write_job(tmp_path, one)
+    times = sweep_times(tmp_path, [run_of(0, 55, 30.0), run_of(1, 70, 60.0), run_of(1, 140, 50.0)])
+    assert times is not None
+    assert times.sums == {"queued": 120.0, "preparing": 30.0, "in runs": 140.0, "idle": 50.0}
+    assert times.makespan == 200.0
+
+
+@pytest.mark.parametrize(("jobs", "run", "waited", "lasted"), [
+    ((job(0, 10, 50), job(0, 80, 120, restart=1)), run_of(0, 90, 20.0, restart=1), [10.0, 30.0], [40.0, 40.0]),
+    ((job(0, 10, None), job(1, 10, None)), run_of(0, 20, 15.0), [10.0, 10.0], [25.0, 0.0]),
+], ids=["restart", "killed"])  # fmt: skip
+def test_a_start_waits_since_the_one_before_and_lasts_as_long_as_is_known(
+    jobs: tuple[Job, ...], run: RunRecord, waited: list[float], lasted: list[float], tmp_path: Path
+) -> None:
+    """A restart was submitted with the first start; a killed job says no end, for which its last run stands."""
+    for one in jobs:
+        write_job(tmp_path, one)
+    times = sweep_times(tmp_path, [run])
+    assert times is not None
+    assert [one.began - one.queued for one in times.jobs] == waited
+    assert [one.ended - one.began for one in times.jobs] == lasted
+
+
+def test_the_chart_has_a_row_a_job(tmp_path: Path) -> None:
+    """With its name, where these are few, and queue, runs and idle time in the legend; failed runs took time too."""
+    (chart,) = (block for block in section("jobs", with_jobs(tmp_path / "four", by_jobs(sweep(THREE, 4)))).leaves  # type: ignore[union-attr]
+                if isinstance(block, Picture))  # fmt: skip
+    texts = {text.strip() for text in re.findall(r">([^<>]+)</text>", svg(chart))}
+    assert {"12_0 on n1", "queued", "idle", *THREE} <= texts
+    bad = [failed("head", seed, "failed", "?") for seed in range(40)]
+    many = with_jobs(tmp_path / "many", by_jobs([*sweep(("lora",), 40), *bad], began=QUEUED))
+    (chart,) = (block for block in section("jobs", many).leaves if isinstance(block, Picture))  # type: ignore[union-attr]
+    assert "methods not compared" in svg(chart)
+    assert "12_0 on" not in svg(chart)
+    assert "Pale runs did not end well" in chart.caption
+
+
+@pytest.mark.parametrize("text", ["", "9999-12-31T23:59:59+00:00", "\x1b[31m"])
+def test_times_and_places_of_any_kind_make_a_page(text: str, tmp_path: Path) -> None:
+    """What can't be read as a time is left out; names hold no control characters."""
+    odd = {"job": [text], "hosts": {"a": 1}, "host": text}
+    records = [r.model_copy(update={"environment": r.environment | {"where": odd}}) for r in by_jobs(sweep(THREE, 2))]
+    records += [run_of(7, 10, 1e300)]
+    load(tmp_path, [r.model_copy(update={"started": text}) if i % 2 else r for i, r in enumerate(records)])
+    write_job(tmp_path, job(7, 5, 30))
+    for key in ("began", "ended", "queued", "host"):
+        (tmp_path / JOBS / f"{key}.json").write_text(json.dumps(job(1, 5, 30).model_dump() | {key: text}))
+    (tmp_path / JOBS / "e.json").write_text("{")
+    write_report(tmp_path)
+    assert "\x1b" not in (tmp_path / "report.md").read_text()

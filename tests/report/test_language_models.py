@@ -29,7 +29,6 @@ from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 from hpml_bench.suite.suite import Margin
 
-METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
 ROWS = 300
 HOSTILE = "<script>alert(1)</script> [x](javascript:alert(2)) \x1b[31m ::error::"
@@ -58,24 +57,22 @@ def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> P
     for item in made_records.sweep(("lora", "full", "head"), seeds, settings=settings):
         name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
         method = item.spec.method.model_copy(update={"name": name, "method": name})
-        spec = item.spec.model_copy(update={"method": method, "seed": item.spec.seed})
-        _write(folder / spec.run_id, item.model_copy(update={"spec": spec, "run_id": spec.run_id}))
+        spec = item.spec.model_copy(update={"method": method})
+        run = item.model_copy(update={"spec": spec, "run_id": spec.run_id})
+        made, found, own = make_task(task), predictions(run, RIGHT[name]), dict(run.metrics)
+        if made.decoding is None and found.texts is not None:
+            found = replace(found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None))
+        points = [Point(metric="validation_loss", step=100, value=1.0), *made_records.steps_of(run)]
+        own["forgetting"] = 0.5 + 0.1 * spec.seed
+        if name == "none":
+            nothing = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
+            phases = {metric.name: metric.phase for metric in run.definitions}
+            own = {key: value for key, value in own.items() if phases.get(key) != "train"}
+            own |= {"trainable_parameters": 0, "forgetting": 0.0}
+            points, run = points[:1], run.model_copy(update={"consumed": nothing})
+        run = run.model_copy(update={"metrics": own})
+        made_task_records.commit(folder / spec.run_id, run, made, found, points, FORGETTING)
     return folder
-
-
-def _write(place: Path, item: RunRecord) -> None:
-    task, name = make_task(item.spec.settings.task), item.spec.method.name
-    found, consumed, own = predictions(item, RIGHT[name]), item.consumed, dict(item.metrics)
-    if task.decoding is None and found.texts is not None:
-        found = replace(found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None))
-    points = [Point(metric="validation_loss", step=100, value=1.0), *made_records.steps_of(item)]
-    if name == "none":
-        consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
-        phases = {metric.name: metric.phase for metric in item.definitions}
-        own = {key: value for key, value in own.items() if phases.get(key) != "train"} | {"trainable_parameters": 0}
-    own["forgetting"] = 0.0 if name == "none" else 0.5 + 0.1 * item.spec.seed
-    run = item.model_copy(update={"metrics": own, "consumed": consumed})
-    made_task_records.commit(place, run, task, found, points[: 1 if name == "none" else None], FORGETTING)
 
 
 def section(name: str, results: Results) -> Section:

@@ -1,17 +1,25 @@
-"""What the suite declared before a run: how many looks a page is one of, and the margins that decide."""
+"""What was declared before a run, how many looks a page is one of, what margins decide; and pages over suites."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report_sections import load, said
 
-from helpers.made_records import record, sweep
+from helpers import made_records
+from helpers.made_records import in_suite, record, sweep
 from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
 from hpml_bench.report.looks import FILE, look_at
+from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+from hpml_bench.report.render import page_over
+from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import DatasetSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 from hpml_bench.system.errors import UserError
 
@@ -80,11 +88,14 @@ def test_a_margin_edited_afterwards_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_each_new_digest_is_the_next_look(tmp_path: Path) -> None:
-    """A digest that was there keeps its number, in a folder that the first look makes."""
+    """A digest that was there keeps its number, in a folder that the first look makes; a file in its place is told."""
     folder = tmp_path / "pages" / "over"
     assert [look_at(folder, digest) for digest in "abacba"] == [1, 2, 1, 3, 2, 1]
     assert look_at(tmp_path, "b") == 1  # another folder has looks of its own
     assert [path.name for path in folder.iterdir()] == [FILE]
+    (tmp_path / "page").write_text("")
+    with pytest.raises(UserError, match=r"looks\.json can't be written"):
+        look_at(tmp_path / "page", "a")
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[1]", "[" * 100_000], ids=repr)
@@ -96,8 +107,74 @@ def test_a_broken_list_is_refused(text: str, tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_text() == text
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    """One sentence where a file stands in its place."""
-    (tmp_path / "page").write_text("")
-    with pytest.raises(UserError, match=r"looks\.json can't be written"):
-        look_at(tmp_path / "page", "a")
+# Pages over suites
+
+
+def suite(
+    tmp_path: Path, number: int, methods: tuple[str, ...] = ("lora", "full", "head"), data: str = "", **method: str
+) -> Results:
+    """Return the results of a suite of three methods and three seeds on data of its own."""
+    dataset = DatasetSpec(name="newswire", options={"p": 0.6, "of": data or f"data {number}"})
+    records = [in_suite(run, f"suite-{number}", dataset, **method) for run in sweep(methods, 3)]
+    return Results.load(made_records.write(tmp_path / f"suite-{number}", records, rows=200))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """Return ten such suites, of which tests take the first."""
+    place = tmp_path_factory.mktemp("suites")
+    return [suite(place, number) for number in range(10)]
+
+
+def tables_over(suites: Suites) -> dict[str, Table]:
+    """Return the page's tables by name."""
+    return {block.name: block for s in sections_over(suites) for block in s.blocks if isinstance(block, Table)}
+
+
+def beside_ranks(suites: Suites) -> str:
+    """Return the sentences beside the mean ranks."""
+    (section,) = (one for one in sections_over(suites) if one.slug == "ranks")
+    return " ".join(s for block in section.blocks if isinstance(block, Text) for s in block.sentences)
+
+
+def test_suites_of_a_group_count_as_one(made: list[Results]) -> None:
+    """Nine suites of which seven are one group are three: too few for a test, and the page says so."""
+    alone = Suites.of(made[:9])
+    members = [replace(one, block="mmlu" if n >= 2 else "") for n, one in enumerate(alone.ranked)]
+    grouped = Suites.among(members)
+    assert alone.tested
+    assert not grouped.tested
+    answer = answer_over(grouped)
+    assert (answer.seeds, answer.rows_text) == (3, "3 suites: suite-0, suite-1, mmlu (7 tasks as one)")
+    assert {len(method.values["score"].runs) for method in answer.methods} == {3}
+    assert "7 tasks of mmlu count as one: methods are ranked by their mean rank over these." in beside_ranks(grouped)
+    assert tables_over(grouped)["ranks"].columns[4:] == ("suite-0", "suite-1", "mmlu (7 tasks as one)")
+
+
+def test_later_suites_are_a_later_look(made: list[Results], tmp_path: Path) -> None:
+    """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
+    folders, out = made[:10], tmp_path / "over"
+    assert not (page_over(folders[:2], out), out.exists())[1]  # without a test nothing can err
+    looks = []
+    for n in (9, 10, 9):
+        page_over(folders[:n][:: -1 if n == 9 else 1], out)
+        first = json.loads((out / FILE).read_text())
+        looks.append(len(first))
+    assert looks == [1, 2, 2]
+    first, second = (replace(Suites.of(folders), look=look) for look in (1, 2))
+    assert "This is look 2 at results in this folder: it has 5 % of the 5 %." in beside_ranks(second)
+    for one, two in zip(first.found.pairs, second.found.pairs, strict=True):
+        assert two.p_adjusted == pytest.approx(min(1.0, one.p_adjusted * 0.9 / 0.05))
+    assert second.least > first.least
+
+
+def test_what_cannot_be_ranked_is_named_or_refused(made: list[Results], tmp_path: Path) -> None:
+    """A rank among other rivals is another, a name is of one kind, and a suite of the same data would count twice."""
+    again, fewer = suite(tmp_path, 2, data="data 1"), suite(tmp_path, 1, ("lora", "full"))
+    found = Suites.of([made[0], fewer])
+    assert (set(found.methods), found.apart) == ({"full", "lora"}, {"head": "suite-1 has no score of it"})
+    assert [row[0] for row in tables_over(found)["places"].rows if row[2] == "–"] == ["head"]
+    with pytest.raises(UserError, match="share fewer than two methods"):
+        Suites.of([made[0], suite(tmp_path / "dora", 1, method="dora")])
+    with pytest.raises(UserError, match="two or more of different model, data or task"):
+        Suites.of([made[1], again])

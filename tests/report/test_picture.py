@@ -9,13 +9,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
@@ -29,9 +28,6 @@ from hpml_bench.report.results import Results
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 HOSTILE = '<b>&"x"</b>'
-Box = tuple[float, float, float, float]
-
-
 SIZES = (WIDE, NARROW)
 
 
@@ -43,13 +39,6 @@ def shapes_of(answer: PageSummary, width: float = WIDE, key: str = "") -> list[t
 def marks_of(shapes: tuple[Shape, ...], css: str) -> dict[int, Shape]:
     """Return the dots or labels of the marks by the methods' numbers."""
     return {of.mark.number: inner for of in shapes if of.mark for inner in of.inner if inner.css == css}
-
-
-def box_of(label: Shape) -> Box:
-    """Return the box of a label, in a font that is 6.6 pixels a character wide and 12 high."""
-    (x, y), width = label.points[0], 6.6 * len(label.text)
-    left = x - {"start": 0.0, "middle": width / 2, "end": width}[label.anchor]
-    return left, y - 10, left + width, y + 2
 
 
 def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
@@ -102,9 +91,6 @@ def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bo
         assert a - b == pytest.approx(b - c)
 
 
-# Labels and names
-
-
 @pytest.mark.parametrize("suite", ["quickstart", "minilm", "faq"])
 def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
     """No label covers a mark or another label, or leaves the drawing, in any picture of any size."""
@@ -112,7 +98,11 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
     for width in SIZES:
         for shapes in shapes_of(answer, width):
             labels, dots = marks_of(shapes, "lab"), marks_of(shapes, "dot")
-            boxes = {n: box_of(label) for n, label in labels.items()}
+            boxes = {}
+            for n, label in labels.items():  # in a font that is 6.6 pixels a character wide and 12 high
+                (x, y), length = label.points[0], 6.6 * len(label.text)
+                left = x - {"start": 0.0, "middle": length / 2, "end": length}[label.anchor]
+                boxes[n] = (left, y - 10, left + length, y + 2)
             assert {label.text for label in labels.values()} <= set(answer.by_name)
             for n, (left, top, right, bottom) in boxes.items():
                 where = (width, labels[n].text)
@@ -181,10 +171,10 @@ def test_files_for_papers_are_a_column_wide_with_their_fonts(every_chart: list[P
 def test_each_picture_of_the_page_is_a_file(tmp_path: Path) -> None:
     """`--format pdf` writes those that `md` writes as SVG, by the same names; another format is refused."""
     made_records.write(tmp_path / "runs", made_records.sweep(["lora", "full"], 2))
-    call = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--format"]
-    assert CliRunner().invoke(main, [*call, "md,pdf"]).exit_code == 0
+    words = ("report", tmp_path / "runs", "--out", tmp_path / "out", "--format")
+    called(*words, "md,pdf")
     kinds = [{path.stem for path in (tmp_path / "out/figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")]
     assert kinds[0] == kinds[1]
     assert "answer_time" in kinds[0]
-    refused = CliRunner().invoke(main, [*call, "gif"])
-    assert "--format gif: choose from html, md, csv, tex, pdf, png, peft" in refused.output
+    refused = called(*words, "gif", status=2).output
+    assert "--format gif: choose from html, md, csv, tex, pdf, png, peft" in refused

@@ -79,7 +79,6 @@ def test_without_a_scorer_s_package_recorded_scores_are_used(
 # Sentences that a page shows before a click are short
 
 
-SUITES = sorted(path.parent.name for path in REFERENCE.glob("*/report.md"))
 LONGEST = 20
 """Words in a sentence."""
 ENDS = {
@@ -104,15 +103,10 @@ def texts(of: Any) -> Iterator[str]:
     yield end
 
 
-def sentences(page: str) -> list[str]:
-    """Return the sentences of a page outside its folds."""
-    found = (" ".join(text.split()) for text in "".join(texts(lxml.html.fromstring(page))).split("\0"))
-    return [one for text in found for one in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if one]
-
-
 def check(page: str, own: Sequence[str], least: int = 50) -> None:
-    """Check the sentences of a page but for the description that its suite gives itself."""
-    found = sentences(page)
+    """Check the sentences of a page outside its folds, but for the description that its suite gives itself."""
+    ended = (" ".join(text.split()) for text in "".join(texts(lxml.html.fromstring(page))).split("\0"))
+    found = [one for text in ended for one in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if one]
     assert len(found) > least
     of_suites = {part for text in own for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split()))}
     prose = (sentence for sentence in found if not re.match(r"\w+ = ", sentence))  # a method's options are no sentence
@@ -120,22 +114,19 @@ def check(page: str, own: Sequence[str], least: int = 50) -> None:
     assert not long, long
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in REFERENCE.glob("*/report.md")))
 def test_published_pages_have_short_sentences(name: str) -> None:
     """Committed pages: of every kind of task, with and without verdicts."""
     page = (REFERENCE / name / "report.html").read_text(encoding="utf-8")
     check(page, [json.loads((REFERENCE / name / SUITE).read_text(encoding="utf-8"))["description"]])
 
 
-def test_a_page_with_everything_has_short_sentences(tmp_path: Path) -> None:
-    """A sweep with failures, several ranks, jobs, foreign runs and further metrics."""
+def test_made_pages_have_short_sentences(tmp_path: Path) -> None:
+    """A sweep with failures, several ranks, jobs, foreign runs and further metrics; ranks over suites."""
     source = rich_records.write(tmp_path / "records")
     write_report(source, tmp_path / "report", ("html",))
     check((tmp_path / "report" / "report.html").read_text(encoding="utf-8"), [load(source).description])
 
-
-def test_a_page_over_suites_has_short_sentences(tmp_path: Path) -> None:
-    """Ranks over the suites that share methods."""
     suites = [load(REFERENCE / name) for name in ("quickstart", "minilm", "chat")]
     write_page(page_over(suites, tmp_path), tmp_path, ("html",))
     check((tmp_path / "report.html").read_text(encoding="utf-8"), [])

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import ONE_RANK, elsewhere, load, section, sections, without
+from report_sections import ONE_RANK, elsewhere, load, of, section, sections, tables, without
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
-from hpml_bench.plugins.blocks import Table, Text
+from helpers.plugin_packages import forget, install
+from hpml_bench.builtin.sections.measurements import GROUPS, STEADY, added_to, other_groups
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.run import Check, RunRecord
+from hpml_bench.plugins.task import make_task
+from hpml_bench.records.run import Check, Metric, Point, RunRecord
 from hpml_bench.report.pictures.drawn import svg
+from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import DatasetSpec
+from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 
 SCORES = ("test_accuracy", "test_macro_f1", "test_loss")
 """What a run's predictions give; one that lacks them is not compared."""
@@ -71,30 +75,27 @@ def case_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def test_every_section_copes(case_results: Results) -> None:
-    """Each gives well-formed blocks or nothing, whatever the records lack, and never the word nan."""
-    for name in registry.names("sections"):
-        for made in sections(name, case_results):
-            assert made.blocks, made.slug
-            for block in made.leaves:
-                well_formed(block)
+    """Each gives well-formed blocks or nothing, whatever the records lack, and never the word nan.
 
-
-def well_formed(block: Table | Picture | Text) -> None:
-    """Hold that a block's rows fit its columns, that its text is plain, and that a figure runs and loads nothing."""
-    if isinstance(block, Table):
-        assert {len(row) for row in block.rows} == {len(block.columns)}, block.name
-        assert block.values is not None
-        assert [len(row) for row in block.values] == [len(row) for row in block.rows]
-        assert all(cell.isprintable() for row in block.rows for cell in row), block.name
-        words = {word for row in block.rows for cell in row for word in cell.split()}
-        assert not {"nan", "inf", "None"} & words, block.name
-    elif isinstance(block, Picture):
-        root = ET.fromstring(svg(block))
-        assert not re.search(r'="[^"]*\b(nan|inf)\b', svg(block)), block.name
-        assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in {"script", "image", "foreignObject"}]
-        assert block.alt
-    else:
-        assert all(block.sentences)
+    Rows fit their columns, text is plain, and a figure runs and loads nothing.
+    """
+    made = [one for name in registry.names("sections") for one in sections(name, case_results)]
+    assert all(one.blocks for one in made)
+    for block in (block for one in made for block in one.leaves):
+        if isinstance(block, Table):
+            assert {len(row) for row in block.rows} == {len(block.columns)}, block.name
+            assert block.values is not None
+            assert [len(row) for row in block.values] == [len(row) for row in block.rows]
+            assert all(cell.isprintable() for row in block.rows for cell in row), block.name
+            words = {word for row in block.rows for cell in row for word in cell.split()}
+            assert not {"nan", "inf", "None"} & words, block.name
+        elif isinstance(block, Picture):
+            root = ET.fromstring(svg(block))
+            assert not re.search(r'="[^"]*\b(nan|inf)\b', svg(block)), block.name
+            assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in {"script", "image", "foreignObject"}]
+            assert block.alt
+        else:
+            assert all(block.sentences)
 
 
 def test_shares_of_time_depend_on_the_machine() -> None:
@@ -146,3 +147,81 @@ FAILED = (Check(name="samples", passed=False, detail="9 of 10"),)
 def test_runs_that_differ_in_more_show_nothing(slug: str, made: list[RunRecord], tmp_path: Path) -> None:
     """Nor do runs on one number of ranks, or without times of all their parts."""
     assert section(slug, load(tmp_path, made)) is None
+
+
+# Metrics of a plug-in's probe reach tables, charts and glossary by their group, without a section of their own
+
+
+PROBE = '''
+"""First-token latency, and bytes of swap."""
+from hpml_bench.plugins.probe import Probe
+from hpml_bench.records.run import Metric
+
+def metric(name, title, unit, group, spec):
+    return Metric(name=name, title=title, unit=unit, better="lower", over_ranks="max", over_steps="once", phase="run",
+                  format=spec, group=group, depends_on_machine=True, definition=f"The {title}, for a test.")
+
+class Extra(Probe):
+    metrics = (metric("first_token_ms", "first-token latency", "ms", "latency-extra", ".1f"),
+               metric("swap_mb", "swap in use", "MB", "memory", ",.0f"))
+'''
+
+
+@pytest.fixture
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install the probe as another package does."""
+    install(monkeypatch, tmp_path / "package", "probes", extra=PROBE)
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.usefixtures("probe")
+def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
+    """A metric of a group that no section has: table, bar chart, curve, glossary and pages show it, with its unit.
+
+    One of the memory's group is the last column of that table, and has a bar chart after the section's own.
+    """
+    definitions: tuple[Metric, ...] = registry.plugin("probes", "extra").metrics
+    runs = of({name: {"first_token_ms": [10.0 * pace, 10.0 * pace + 1, 10.0 * pace + 2], "swap_mb": [7.0, 8.0, 9.0]}
+               for name, pace in (("lora", 2), ("full", 1))}, 3)  # fmt: skip
+    own = [Point(metric="first_token_ms", step=step, value=float(step)) for step in (10, 20, 30)]
+    made = [run.model_copy(update={"definitions": (*run.definitions, *definitions)}) for run in runs]
+    made_records.write(tmp_path, made, lambda *of: [*made_records.points(*of), *own])
+    results = Results.load(tmp_path)
+    sections = {section.slug: section for section in all_sections(results)}
+    table, figure = sections["others"].blocks
+    assert isinstance(table, Table)
+    assert table.columns == ("method", "First-token latency (ms)")
+    assert table.rows[1] == ("lora", "21.0 ± 1.0")
+    assert isinstance(figure, Picture)
+    assert figure.alt == "Bar chart of First-token latency (ms) by method: full 11.0; lora 21.0."
+    assert any("First-token latency against optimizer step" in block.caption for block in sections["curves"].blocks)
+    assert ("First-token latency", "first_token_ms", "ms") in {
+        row[:3] for row in tables("glossary", results)["glossary"].rows
+    }
+    write_report(tmp_path)
+    for page in ("report.md", "report.html"):
+        assert "First-token latency (ms)" in (tmp_path / page).read_text(encoding="utf-8")
+    table, *figures = section("memory", results).blocks  # type: ignore[union-attr]
+    assert isinstance(table, Table)
+    assert table.columns[-1] == "Swap in use (MB)"
+    assert [row[-1] for row in table.rows] == ["8.0 ± 1.0", "8.0 ± 1.0"]
+    assert [figure.name for figure in figures] == ["memory", "bars_swap_mb"]
+
+
+def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:
+    """Of the harness's own metrics none is taken for a plug-in's: tables stay as they are."""
+    metrics = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
+    made = made_records.record("lora", definitions=tuple(metrics), metrics={m.name: 1.0 for m in metrics})
+    scored = made.model_copy(update={"metrics": made.metrics | made_records.metrics("lora", 0)})
+    definitions = (*metrics, *(m for m in made_records.DEFINITIONS if m.group == "quality"))
+    results = Results.load(made_records.write(tmp_path, [scored.model_copy(update={"definitions": definitions})]))
+    assert results.compared
+    assert other_groups(results) == ()
+    assert [group.slug for group in GROUPS if added_to(results, group.groups)] == []
+    task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))  # whose metrics have a table of their own
+    known = {m.name for m in (*metrics, *task.metrics)}
+    assert {column for metrics in (STEADY, *(group.metrics for group in GROUPS)) for column in metrics} <= known
+    shown = {block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)}
+    assert {"steady_state", *(group.slug for group in GROUPS)} - {"language"} <= shown

@@ -1,25 +1,27 @@
-"""One selection for every section: what is set apart enters no number of a page, whatever set it apart."""
+"""One selection for every section: what is set apart enters no number of a page, whatever did it; what is flagged."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from report_sections import load, said, with_metrics
 
 from helpers import made_records
-from hpml_bench.plugins.blocks import Fold, Text
+from helpers.made_records import sweep
+from hpml_bench.plugins.blocks import Fold
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import machine_of
 from hpml_bench.report.render import all_sections, facts
-from hpml_bench.report.results import Results
+from hpml_bench.report.results import TIME, Results
 from hpml_bench.suite.settings import TaskSpec
 
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
@@ -73,11 +75,6 @@ def scored(name: str, value: float | None = None) -> Edit:
     return changed(metrics=lambda record: record.metrics | {name: value})
 
 
-def no_predictions(run: Path) -> None:
-    """Remove the predictions."""
-    (run / PREDICTIONS).unlink()
-
-
 def more_points(run: Path) -> None:
     """Append a point that the record's digest doesn't know."""
     with (run / POINTS).open("a") as file:
@@ -94,6 +91,7 @@ other_consumption = changed(
 failed_check = changed(
     checks=lambda record: tuple(check.model_copy(update={"passed": False}) for check in record.checks)
 )
+no_predictions = lambda run: (run / PREDICTIONS).unlink()  # noqa: E731
 not_ok = changed(status=lambda _: "failed")
 no_digest = changed(files=lambda record: {name: of for name, of in record.files.items() if name != PREDICTIONS})
 turned = lambda frame: frame.assign(prediction=(frame.prediction + (frame.index <= 20)) % 4)  # noqa: E731
@@ -108,23 +106,15 @@ EDITS = (
 
 def page(folder: Path) -> dict[str, Any]:
     """Return all that sections show, but those on what went wrong: cells, values, notes, sentences, figures."""
-    return dict(_shown(Results.load(folder)))
-
-
-def _shown(results: Results) -> Iterator[tuple[str, Any]]:
-    for section in all_sections(results):
-        if section.question == "wrong":
-            continue
-        for number, block in enumerate(section.blocks):
-            where = f"{section.slug} {number}"
-            if isinstance(block, Text):
-                yield where, block.sentences
-            else:
-                content = block.model_dump(mode="json")
-                if isinstance(block, Fold):
-                    content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
-                content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
-                yield where, content
+    shown: dict[str, Any] = {}
+    for section in all_sections(Results.load(folder)):
+        for number, block in enumerate(section.blocks if section.question != "wrong" else ()):
+            content = block.model_dump(mode="json")
+            if isinstance(block, Fold):
+                content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
+            content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
+            shown[f"{section.slug} {number}"] = content
+    return shown
 
 
 def copied(whole: Path, folder: Path) -> Path:
@@ -132,26 +122,19 @@ def copied(whole: Path, folder: Path) -> Path:
     return shutil.copytree(whole, folder / "example")
 
 
-def assert_set_apart(whole: Path, folder: Path, edited: list[tuple[str, Edit]]) -> None:
-    """Assert that a page with edited runs is the page without them, to the last digit, and counts them as left out."""
-    here, there = copied(whole, folder / "a"), copied(whole, folder / "b")
-    for run, edit in edited:
-        edit(here / run)
-        shutil.rmtree(there / run)
-    assert page(here) == page(there)
-    assert _left_out(here) == _left_out(there) + len(edited)
-
-
 @pytest.mark.parametrize("first", range(0, len(EDITS), SEEDS))
 def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> None:
-    """Every edit, four to a page, each of another seed and method."""
+    """Every edit, four to a page, each of another seed and method: the page is that without them, to the last digit."""
+    here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
     chosen = {r.spec.seed: r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]}
-    assert_set_apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
-
-
-def _left_out(folder: Path) -> int:
-    left = Results.load(folder).left_out
-    return left.excluded_runs + len(left.unfinished) + len(left.problems)
+    edits = EDITS[first : first + SEEDS]
+    for seed, edit in enumerate(edits):
+        edit(here / chosen[seed])
+        shutil.rmtree(there / chosen[seed])
+    assert page(here) == page(there)
+    of = [Results.load(folder).left_out for folder in (here, there)]
+    edited, without = (left.excluded_runs + len(left.unfinished) + len(left.problems) for left in of)
+    assert edited == without + len(edits), "they are counted as left out"
 
 
 @pytest.mark.parametrize("renamed", [False, True])
@@ -223,3 +206,88 @@ def test_options_at_their_defaults_make_no_other_method(tmp_path: Path) -> None:
     others = [made_records.record("lora", seed, method_spec=spec) for seed in (2, 3)]
     made_records.write(tmp_path, [*made_records.sweep(("full", "lora"), 2), *others])
     assert set(Results.load(tmp_path).methods) == {"lora", "full"}
+
+
+# What one seed may say, what is flagged, and records that define metrics otherwise
+
+
+STEADY = (
+    made_records._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
+    made_records._metric("timed_seconds", "timed window", "s", "neither", spec=".2f"),
+    made_records._metric("step_time_cv", "step time variation", "", "lower", spec=".1%"),
+    *(
+        made_records._metric(f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%")
+        for end in ("", "_low", "_high")
+    ),
+)
+CALM = {
+    "timed_steps": 100.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01,
+    "step_time_drift_low": -0.01, "step_time_drift_high": 0.03,
+}  # fmt: skip
+
+
+DRIFT, PAUSE = "seed 0: drift [{}]", "seed 0: one step took about {} % of the time"
+
+
+@pytest.mark.parametrize(("drift", "variation", "notes"), [
+    ((-0.01, 0.03), 0.02, {}),
+    ((-0.05, 0.05), 0.02, {}),
+    ((-0.1, 0.15), 0.02, {}),
+    ((-0.01, 0.03), 1.9, {}),
+    ((-0.01, 0.03), 2.1, {"¶": PAUSE.format(21)}),
+    ((0.051, 0.09), 0.02, {"†": DRIFT.format("+5.1 %, +9.0 %")}),
+    ((-0.2, -0.06), 0.02, {"†": DRIFT.format("−20.0 %, −6.0 %")}),
+    ((0.1, 0.2), 3.0, {"†": DRIFT.format("+10.0 %, +20.0 %"), "¶": PAUSE.format(30)}),
+    ((-0.4, 0.6), 0.02, {"§": "drift [−15.1 %, +17.8 %] over its runs"}),
+    ((None, None), 0.02, {"§": "too few steps in 1 of 3 runs"}),
+])  # fmt: skip
+def test_windows_that_are_not_steady_are_marked(
+    tmp_path: Path, drift: tuple[float | None, float | None], variation: float, notes: dict[str, str]
+) -> None:
+    """One that drifts by over 5 % or holds a pause, and a method's that are too short to tell; with the reason."""
+    made = [
+        with_metrics(r, **CALM).model_copy(update={"definitions": (*r.definitions, *STEADY)})
+        for r in sweep(["lora", "full"], 3)
+    ]
+    ends = dict(zip(("step_time_drift_low", "step_time_drift_high"), drift, strict=True))
+    made[0] = with_metrics(made[0], step_time_cv=variation, **ends)
+    results = load(tmp_path, made)
+    lines = said("throughput", results).splitlines()
+    assert {mark for mark in "†§¶" if mark in "".join(lines)} == notes.keys()
+    for mark, clause in notes.items():
+        (note,) = [line for line in lines if line.startswith(mark) and line.endswith(").")]
+        assert note.endswith(f": lora ({clause}).")
+        assert [line.split(" | ")[0] for line in lines if mark in line and "|" in line] == ["lora", "lora"]
+    assert ("Step times drift for lora (see Throughput)." in said("summary", results)) == ("†" in notes)
+
+
+def apart(results: Results) -> dict[str, str]:
+    """Return run_id -> why it is set apart."""
+    return {r.run_id: group.reason for group in results.left_out.excluded for r in group.records}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"better": "higher"}, {"unit": "ms"}, {"bounds": (0.0, 100.0)}, {"grid": 7.0}, {"noisy": False}]
+)
+def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The newest run calls longer training better, has another unit, range, grid or score: it is left out alone."""
+    *others, newest = sweep(["head", "full"])
+    turned = tuple(m.model_copy(update=changes) if m.name == TIME else m for m in newest.definitions)
+    results = load(tmp_path, [*others, newest.model_copy(update={"definitions": turned})])
+    assert results.definitions[TIME].better == "lower"
+    assert results.definitions[TIME].unit == "s"
+    assert list(apart(results)) == [newest.run_id]
+    assert "it defines metrics otherwise than most runs: train_seconds has " in apart(results)[newest.run_id]
+    by_f1 = load(tmp_path / "f1", [*others, newest.model_copy(update={"headline": "test_macro_f1"})])
+    assert (by_f1.quality, list(apart(by_f1))) == ("test_accuracy", [newest.run_id])
+
+
+def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
+    """Rows may be stored in any order, and scores may differ by what float32 rounds away."""
+    before = load(tmp_path, sweep(["lora", "full"], 3)).aligned.units["lora"][1]
+    answered(lambda frame: frame.iloc[::-1])(next(tmp_path.glob("lora-s1-*")))
+    results = Results.load(tmp_path)
+    assert len(results.compared) == 6
+    assert (results.aligned.units["lora"][1] == before).all()
+    answered(lambda frame: frame.assign(loss=frame.loss.astype(float) * (1 + 1e-8)))(next(tmp_path.glob("lora-s2-*")))
+    assert len(Results.load(tmp_path).compared) == 6

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from report_sections import tables
 
 from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
@@ -21,7 +20,7 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.screen import pictures
 from hpml_bench.report.caveats import beats_guess, beside_guess
-from hpml_bench.report.render import all_sections, page_of, tables_of
+from hpml_bench.report.render import page_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
@@ -35,30 +34,17 @@ def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
 
-def better_of(results: Results) -> Callable[..., Any]:
-    return BETTER[results.reference.spec.settings.task.name]
-
-
-def tables(results: Results) -> dict[str, Table]:
-    """Return the page's tables by name."""
-    return {table.name: table for table in tables_of(all_sections(results))}
-
-
-def mean_of(results: Results, method: str) -> float:
-    """Return the mean of a method's score."""
-    return float(np.mean(list(results.values(results.quality)[method].values())))
-
-
 def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
     """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
-    better = better_of(task_results)
-    shown = tables(task_results)[f"pairs_{task_results.quality}"]
+    better: Any = BETTER[task_results.reference.spec.settings.task.name]
+    means = {name: np.mean([*of.values()]) for name, of in task_results.values(task_results.quality).items()}
+    shown = tables("comparisons", task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
     for row in claims:
         pair = row[0].split(" − ")
         winner = row[1].split(" is better")[0]
-        assert winner == better(pair, key=lambda method: mean_of(task_results, method))
+        assert winner == better(pair, key=means.__getitem__)
         assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
 
 
@@ -152,14 +138,11 @@ def test_average_precision_is_of_two_classes() -> None:
 # Rows in groups
 
 
-GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
-"""Of a thousand rows."""
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
-    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), GROUPS))
+    groups = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
+    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), groups))
 
 
 def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:

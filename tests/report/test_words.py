@@ -162,11 +162,16 @@ def test_each_screen_of_methods_ends_in_what_to_do_next(case: str) -> None:
     assert bool(fact(answer, "Next")) == bool(said)
 
 
-def test_numbers_of_methods_are_joined() -> None:
-    """Over seven methods, or names over 20 characters, sentences number them, in ranges; ordinals are English."""
+def test_numbers_read_well() -> None:
+    """Over seven methods, or names over 20 characters, sentences number them, in ranges; ordinals are English.
+
+    78.96 and 78.84 show as 79.0 and 78.8: with one digit their difference of 0.12 would contradict them.
+    """
     answer = CASES["numbered"]
     assert words.several(answer, [answer.methods[i].name for i in (0, 1, 2, 4)]) == "no. 1–3, 5"
     assert " ".join(map(ordinal, (1, 2, 3, 4, 11, 13, 21, 112))) == "1st 2nd 3rd 4th 11th 13th 21st 112th"
+    assert an_answer({"a": 78.96, "b": 78.84}).gap_text(0.12) == "0.12 points"
+    assert an_answer({"a": 79.0, "b": 78.0}).gap_text(1.0) == "1.0 point"
 
 
 @pytest.mark.parametrize(("value", "said"), [(5.03, "5.03 MB"), (0.2684, "268 kB"), (0.002208, "2.21 kB"),
@@ -174,12 +179,6 @@ def test_numbers_of_methods_are_joined() -> None:
 def test_sizes_have_the_unit_that_suits_each(value: float, said: str) -> None:
     """Saved sizes span several powers of ten."""
     assert CASES["one best"].axes[2].text(value) == said
-
-
-def test_a_difference_that_roundings_belie_gets_another_digit() -> None:
-    """78.96 and 78.84 show as 79.0 and 78.8, a difference of 0.12: with one digit it would contradict them."""
-    assert an_answer({"a": 78.96, "b": 78.84}).gap_text(0.12) == "0.12 points"
-    assert an_answer({"a": 79.0, "b": 78.0}).gap_text(1.0) == "1.0 point"
 
 
 @pytest.mark.parametrize(("score", "said"), [

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import starters
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
+from hpml_bench.starter.entries import WIDTH, Entry, Rate, flow, written
 from hpml_bench.starter.estimates import Published, Work, encoder_recipe, in_words, language_recipe, seconds_of
 from hpml_bench.starter.model import Model, look_at_model, source_of
 from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.yaml import parse
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
@@ -31,10 +35,7 @@ FULL = Published("full", "all", lr=1e-5, work=6)
 
 def init(bert: Path, folder: Path, *words: str) -> str:
     """Return what the command writes."""
-    rows = starters.classes(folder / "a.csv", 60)
-    made = CliRunner().invoke(main, ["init", "--model", str(bert), "--data", str(rows), *words])
-    assert made.exit_code == 0, made.output
-    return made.stdout
+    return called("init", "--model", bert, "--data", starters.classes(folder / "a.csv", 60), *words).stdout
 
 
 def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
@@ -101,7 +102,10 @@ def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate."""
+    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate.
+
+    No rate of a card is made up: the command that finds out is named.
+    """
     monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ())
     monkeypatch.setattr(estimates, "thread_rates", lambda _: (1e9, 4e9))
     monkeypatch.setattr(estimates.environment, "cores", lambda: 5)
@@ -112,9 +116,6 @@ def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyP
         said = estimates.time_in_words(MODEL, (FULL,), work, 100, 3)
         assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
 
-
-def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No rate of a card is made up: the command that finds out is named."""
     monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
     said = estimates.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
     assert "not estimated for a GPU" in said
@@ -169,13 +170,53 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "source"), [
-    ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"),
-    ("o/n@main", "hub:o/n@main"),
-    ("hub:o/n", "hub:o/n"),
-    ("embedded:newswire-gpt2", "embedded:newswire-gpt2"),
-    ("path:/a/b", "path:/a/b"),
-    ("/", "path:/"),
+    ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"), ("o/n@main", "hub:o/n@main"), ("hub:o/n", "hub:o/n"),
+    ("embedded:newswire-gpt2", "embedded:newswire-gpt2"), ("path:/a/b", "path:/a/b"), ("/", "path:/"),
 ])  # fmt: skip
 def test_sources_are_written_as_suites_write_them(given: str, source: str) -> None:
     """With their kind, and paths absolute."""
     assert source_of(given) == source
+
+
+# Entries as YAML: read back as they were, each below or before its reason
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+
+
+@given(
+    st.recursive(TEXTS | st.booleans() | st.none() | st.integers(-9, 10**9), lambda v: st.lists(v, max_size=3)),
+    st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3),
+)
+def test_a_value_is_read_back_as_it_was(value: Any, mapping: dict[str, str]) -> None:
+    """Whatever text it holds; of a mapping keys too."""
+    assert parse(f"key: {flow(value)}", "") == {"key": value}
+    assert parse(flow(mapping), "") == mapping
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [(5e-4, "5e-4"), (1e-3, "1e-3"), (3e-2, "3e-2"), (1.5e-5, "1.5e-5"), (2.0, "2e0")]
+)
+def test_a_rate_is_a_number(rate: float, shown: str) -> None:
+    """As people write it."""
+    assert flow(Rate(rate)) == shown
+    assert parse(shown, "") == rate
+
+
+@given(TEXTS, TEXTS)
+def test_no_reason_becomes_part_of_the_suite(first: str, second: str) -> None:
+    """Texts of the user's data in comments stay comments, whatever line breaks they hold."""
+    entries = [Entry("a", 1, (first,)), Entry("b", (Entry("c", "x", (first, second)), Entry("d", 2, (second,), False))),
+               Entry("e", 3, (f"  {first}", second))]  # fmt: skip
+    assert parse(written(entries), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
+
+
+def test_a_short_reason_stands_beside_a_long_one_above() -> None:
+    """Within the width; a command stays on its line, and alternatives are comments."""
+    text = written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
+                    Entry("d", 4, ("other",), chosen=False)])  # fmt: skip
+    lines = text.splitlines()
+    assert lines[0] == "a: 1  # short"
+    assert lines[1].startswith("# long long")
+    assert lines[-1] == "# d: 4  # other"
+    assert sum(len(line) > WIDTH for line in lines) == 1

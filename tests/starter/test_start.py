@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from helpers import starters
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.fit.predict import gigabytes
 from hpml_bench.records.load import load_records
-from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import gpus
 
 pytestmark = pytest.mark.usefixtures("without_estimates")
@@ -40,21 +40,13 @@ def made(bert: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> d
             patch.setattr(gpus, "visible_gpus", lambda: ())
             if task != "causal_lm":
                 starters.leave_out_estimates(patch)
-            made = init(llama if task == "causal_lm" else bert, write(folder / name), out=found[task])
-        suite(made, found[task])
+            init(llama if task == "causal_lm" else bert, write(folder / name), out=found[task])
     return found
 
 
-def init(model: Path | str, *data: Path | str, out: Path | None = None) -> Result:
+def init(model: Path | str, *data: Path | str, out: Path | None = None, status: int = 0) -> Result:
     """Call the command."""
-    words = ["init", "--model", str(model), "--data", *map(str, data), *([] if out is None else ["--out", str(out)])]
-    return CliRunner().invoke(main, words)
-
-
-def suite(result: Result, file: Path) -> Suite:
-    """Return the suite that was written, after checking that it was."""
-    assert result.exit_code == 0, result.output
-    return load_suite(str(file))
+    return called("init", "--model", model, "--data", *data, *([] if out is None else ["--out", out]), status=status)
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -68,8 +60,7 @@ def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_pa
     settings = ["steps=1", "latency_samples=0", "train_samples=32", "validation_samples=2", "test_samples=4"]
     settings += ["task.options.max_new_tokens=1"] if task == "causal_lm" else []
     budget += [word for setting in settings for word in ("--set", setting)]
-    done = CliRunner().invoke(main, ["run-all", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", *budget])
-    assert done.exit_code == 0, done.output
+    called("run-all", file, "--out", tmp_path / "out", "--wandb", "off", *budget)
     assert [record.status for record in load_records(tmp_path / "out" / "made").records] == ["ok"]
 
 
@@ -78,18 +69,11 @@ def test_memory_is_what_fit_predicts(made: dict[str, Path], monkeypatch: pytest.
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
     file = made["causal_lm"]
     said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
-    predicted = CliRunner().invoke(main, ["fit", str(file), "--json"])
+    predicted = called("fit", file, "--json")
     each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
     assert each.count(", ") == 2
     assert f"predicted for the longest batch: {each}. Here: " in said
     assert f"hpml-bench fit {file} shows its parts" in said
-
-
-def text_of(model: Path | str, *data: Path | str) -> str:
-    """Return the suite that is printed, after checking that it loads."""
-    result = init(model, *data)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -123,7 +107,7 @@ def test_lengths_are_those_of_the_models_tokenizer(bert: Path, tmp_path: Path) -
     test = tmp_path / "a_test.csv"
     test.write_text("text,label\nbank goal,a\nbank match,b\n")
     file = file.rename(tmp_path / "a_train.csv")
-    text = " ".join(line.strip(" #") for line in text_of(bert, file, test).splitlines())
+    text = " ".join(line.strip(" #") for line in init(bert, file, test).stdout.splitlines())
     assert "200 training rows have 10 tokens in the median, 20 at the 99th percentile and 90 at most" in text
     assert "1 (0.5 %) is longer than 24, and cut at the end." in text
     assert "max_length: 24" in text
@@ -134,12 +118,12 @@ def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp
     files = {
         name: starters.classes(tmp_path / f"{name}.csv", 40) for name in ("my-dev", "my-test", "my-train", "x", "y")
     }
-    text = text_of(bert, files["my-dev"], files["my-train"], files["my-test"])
+    text = init(bert, files["my-dev"], files["my-train"], files["my-test"]).stdout
     assert f"train: path:{files['my-train']}" in text
     assert text.count("# by the file's name") == 3
     assert f"test: path:{files['my-test']}" in text
     assert f"validation: path:{files['my-dev']}" in text
-    text = text_of(bert, files["x"], files["y"])
+    text = init(bert, files["x"], files["y"]).stdout
     assert f"train: path:{files['x']}" in text
     assert f"test: path:{files['y']}" in text
     assert "by its place among the files given" in text
@@ -148,9 +132,7 @@ def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp
         (("x", "x"), "is given twice"),
         (("x", "y", "my-dev", "my-test"), "4 files are given; join them"),
     ]:
-        result = init(bert, *(files[name] for name in given))
-        assert result.exit_code == 2
-        assert says in result.stderr
+        assert says in init(bert, *(files[name] for name in given), status=2).stderr
 
 
 def test_without_its_package_a_scorer_is_only_named(
@@ -159,27 +141,23 @@ def test_without_its_package_a_scorer_is_only_named(
     """A suite that is written runs here: long answers are then compared by f1."""
     monkeypatch.setattr("hpml_bench.starter.kinds.find_spec", lambda _: None)
     rows = [{"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)]
-    text = text_of(llama, starters.jsonl(tmp_path / "a.jsonl", rows))
+    text = init(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).stdout
     assert "scorer: f1" in text
     assert "pip install 'rouge-score" in text
 
 
-def test_an_encoder_cannot_answer(bert: Path, tmp_path: Path) -> None:
-    """Conversations with a model that reads both ways are refused, with what to give instead."""
-    result = init(bert, starters.messages(tmp_path / "a.jsonl"))
-    assert result.exit_code == 2
-    assert "reads both ways and can't answer; give a model that generates" in result.stderr
+def test_sources_of_models(bert: Path, tmp_path: Path) -> None:
+    """A model that comes with the package runs too; one that nobody has is one sentence.
 
-
-def test_sources_of_models(tmp_path: Path) -> None:
-    """A model that comes with the package runs too; one that nobody has is one sentence."""
+    Conversations with a model that reads both ways are refused, with what to give instead.
+    """
     rows = starters.classes(tmp_path / "a.csv", 60)
-    text = text_of("embedded:newswire-gpt2", rows)
+    text = init("embedded:newswire-gpt2", rows).stdout
     assert "backbone: embedded:newswire-gpt2" in text
     assert "pooling: last" in text
-    result = init("nowhere", rows)
-    assert result.exit_code == 2
-    assert "there is no such file or folder" in result.stderr
+    assert "there is no such file or folder" in init("nowhere", rows, status=2).stderr
+    result = init(bert, starters.messages(tmp_path / "a.jsonl"), status=2)
+    assert "reads both ways and can't answer; give a model that generates" in result.stderr
 
 
 def test_a_repository_of_a_data_set_is_read_by_its_splits(bert: Path, tmp_path: Path) -> None:
@@ -188,8 +166,8 @@ def test_a_repository_of_a_data_set_is_read_by_its_splits(bert: Path, tmp_path: 
     folder.mkdir()
     for name in ("train", "validation"):
         starters.classes(folder / f"{name}.csv", 60)
-    file = tmp_path / "made.yaml"
-    options = suite(init(bert, folder, out=file), file).settings.dataset.options
+    init(bert, folder, out=tmp_path / "made.yaml")
+    options = load_suite(str(tmp_path / "made.yaml")).settings.dataset.options
     assert options["dataset"] == f"path:{folder}"
     assert (options["train"], options["validation"], options["test"]) == ("train", "validation", None)
 
@@ -199,8 +177,7 @@ def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
     rows = starters.classes(tmp_path / "a.csv", 40)
     (tmp_path / "there.yaml").write_text("mine")
     for name, says in [("there.yaml", "there is such a file"), ("a b.txt", "the file's name becomes the suite's")]:
-        result = init(bert, rows, out=tmp_path / name)
-        assert result.exit_code == 2
+        result = init(bert, rows, out=tmp_path / name, status=2)
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
     assert (tmp_path / "there.yaml").read_text() == "mine"
@@ -269,7 +246,7 @@ def test_what_rows_hold_decides_what_is_written(name: str, bert: Path, llama: Pa
     model = bert if template is None else llama
     if template in {DROPPING, THINKING}:
         model = starters.llama(tmp_path / "model", template)
-    text = " ".join(text_of(model, starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
+    text = " ".join(init(model, starters.jsonl(tmp_path / "a.jsonl", rows)).stdout.replace("#", "").split())
     assert all(said in text for said in says), text
     assert ("template_options" in text) == (template == THINKING)
     assert "(1e+02 %)" not in text

@@ -64,14 +64,12 @@ def test_a_range_other_than_one_scales_means() -> None:
     assert ours.difference.high == pytest.approx(10 * share.difference.high)
 
 
-def _right_and_wrong(only_a: int, only_b: int, rest: int) -> Evidence:
-    a, b = (np.repeat(of, [only_a, only_b, rest]) for of in ([1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
-    return RightAndWrong.of_rows(a, b)
-
-
 counts = st.integers(0, 60)
 EVIDENCE: dict[str, st.SearchStrategy[Evidence]] = {
-    "McNemar": st.builds(_right_and_wrong, counts, counts, st.integers(2, 400)),
+    "McNemar": st.builds(
+        lambda *rows: RightAndWrong.of_rows(*(np.repeat(of, rows) for of in ([1.0, 0.0, 1.0], [0.0, 1.0, 1.0]))),
+        counts, counts, st.integers(2, 400),
+    ),
     "shares": st.builds(
         lambda a, b, n: TwoShares(n, a - b, a, b), st.floats(0, 1), st.floats(0, 1), st.integers(3, 5000)
     ),
@@ -149,18 +147,16 @@ def test_the_planned_rows_decide(kind: str) -> None:
     assert 0.7 < np.mean([differs(need) for _ in range(300)]) < 0.92
 
 
-def test_skewed_differences_without_a_range_are_marked() -> None:
-    """Where few rows carry a difference and no range is declared, the claim carries a mark."""
+def test_scores_of_no_range() -> None:
+    """Where few rows carry a difference, the claim carries a mark; of equal scores p is 1, and nothing is claimed.
+
+    Under three rows nothing is tested.
+    """
     a = np.zeros(200)
     a[:4] = 100.0
-    (found,) = compare_rows({"a": a, "b": np.zeros(200)}, span=100.0, bounded=False)
-    assert found.skewed
-    (known,) = compare_rows({"a": a, "b": np.zeros(200)}, span=100.0)
-    assert not known.skewed
-
-
-def test_equal_scores_of_no_range_don_t_differ() -> None:
-    """All scores the same: p is 1, and nothing is claimed; under three rows nothing is tested."""
+    for bounded in (False, True):
+        (found,) = compare_rows({"a": a, "b": np.zeros(200)}, span=100.0, bounded=bounded)
+        assert found.skewed is not bounded
     (found,) = decide(compare_rows({"a": np.ones(20), "b": np.ones(20)}, span=0.0))
     assert (found.p, found.verdict) == (1.0, "undecided")
     assert decide(compare_rows({"a": np.ones(2), "b": np.zeros(2)}))[0].verdict == "untested"

@@ -102,16 +102,12 @@ def test_a_score_shares_both_variances() -> None:
         assert alone.freedom(5) == pytest.approx(4 + alone.prior)
 
 
-def equal_pairs(groups: tuple[int, ...]) -> int:
-    """Return how many pairs are equal where each method is of a group."""
-    return sum(a == b for a, b in itertools.combinations(groups, 2))
-
-
 @pytest.mark.parametrize("methods", range(2, 7))
 def test_the_most_pairs_that_can_be_equal(methods: int) -> None:
     """By trying all ways to divide methods into groups of equals: the most equal pairs if so many differ."""
     every = methods * (methods - 1) // 2
-    possible = {equal_pairs(groups) for groups in itertools.product(range(methods), repeat=methods)}
+    groups = itertools.product(range(methods), repeat=methods)
+    possible = {sum(a == b for a, b in itertools.combinations(of, 2)) for of in groups}
     for different in range(every):
         most = max(count for count in possible if count <= every - different)
         assert most_equal(methods, different, every) == most

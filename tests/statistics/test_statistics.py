@@ -143,16 +143,15 @@ def test_evidence_over_seeds_and_rows_is_the_two_way_analysis_of_variance() -> N
 
 
 def test_an_interaction_above_a_main_effect_is_chance() -> None:
-    """The variance is never below that of seeds or rows alone, nor the error below one row; freedom never below n-1."""
+    """The variance is never below that of seeds or rows alone, nor the error below one row; freedom never below n-1.
+
+    Where every run gets every row right the interval is of the least unit, a row, and not a point.
+    """
     assert OverSeedsAndRows(4, 50, 0.0, (2.0, 1.0, 3.0)).error(4) == pytest.approx(math.sqrt(2.0 / 200))
     assert OverSeedsAndRows(4, 50, 0.0, (1.0, 2.0, 3.0)).error(4) == pytest.approx(math.sqrt(2.0 / 200))
     assert OverSeedsAndRows.of(np.zeros((3, 40))).error(3) == pytest.approx(1 / 40)
     assert OverSeedsAndRows(4, 50, 0.0, (9.0, 0.1, 0.1)).freedom(4) >= 3
     assert OverSeedsAndRows.of(np.zeros((3, 40))).freedom(3) == 2
-
-
-def test_rows_that_never_differ_leave_a_row_of_doubt() -> None:
-    """Where every run gets every row right the interval is of the least unit, a row, and not a point."""
     interval = statistics.crossed_interval(np.ones((3, 9)))
     half = stats.t.ppf(0.975, 2) / 9
     assert (interval.n, interval.sd, interval.low, interval.high) == pytest.approx((3, 0, 1 - half, 1 + half))
@@ -289,15 +288,14 @@ def test_seeds_to_decide_take_the_nearer_verdict() -> None:
 # Pairs
 
 
-def test_pairs_use_shared_seeds_only() -> None:
-    """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
-    values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
-    (only,) = statistics.compare_pairs(values)
-    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
-
-
 def test_under_three_shared_seeds_there_is_no_verdict() -> None:
-    """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have."""
+    """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have.
+
+    A method that lacks seeds is compared on those both have; without a shared seed there is no comparison.
+    """
+    lacking = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
+    (only,) = statistics.compare_pairs(lacking)
+    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
     values = {"a": by_seed(1, 2), "b": by_seed(2, 3.1), "c": by_seed(5, 6, 7)}
     two = statistics.decide(statistics.compare_pairs(values, margin=10))
     assert {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two} == {
@@ -309,8 +307,7 @@ def test_under_three_shared_seeds_there_is_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "p"),
-    [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)],
+    ("a", "p"), [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)]
 )
 def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
     """On no known grid, differences that are all equal tell no spread: no interval, nothing detectable, no verdict."""
@@ -322,7 +319,10 @@ def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
 
 
 def test_costs_are_compared_by_their_factor() -> None:
-    """A factor's mean, interval and p are those of the logarithms; a margin of 5 % is as wide upwards as downwards."""
+    """A factor's mean, interval and p are those of the logarithms; a margin of 5 % is as wide upwards as downwards.
+
+    Of values on a known grid, a factor's grid is that share of the smallest of them.
+    """
     a, b = [2.0, 4.4, 8.1], [1.0, 2.1, 4.2]
     (pair,) = statistics.compare_costs({"a": by_seed(*a), "b": by_seed(*b)}, 0.05)
     logs = np.log(a) - np.log(b)
@@ -335,10 +335,6 @@ def test_costs_are_compared_by_their_factor() -> None:
     assert pair.p_equivalent == pytest.approx(ttost_paired(np.log(a), np.log(b), -math.log(1.05), math.log(1.05))[0])
     (mirrored,) = statistics.compare_costs({"b": by_seed(*b), "a": by_seed(*a)}, 0.05)
     assert (mirrored.p, mirrored.p_equivalent) == pytest.approx((pair.p, pair.p_equivalent))
-
-
-def test_a_grid_of_costs_counts_at_the_smaller_cost() -> None:
-    """Of values on a known grid, a factor's grid is that share of the smallest of them."""
     (pair,) = statistics.compare_costs({"a": by_seed(200, 200, 200), "b": by_seed(100, 100, 100)}, 0.05, grid=4.0)
     (evidence,) = pair.evidence
     assert isinstance(evidence, OverSeeds)
@@ -356,14 +352,13 @@ def test_exactness_is_a_pairs_own() -> None:
     assert not compared["ad"].differs
 
 
-def test_superiority_counts_ties_half() -> None:
-    """P(A > B) is the share of seeds in which A is higher, ties half."""
+def test_winners_follow_the_good_direction() -> None:
+    """The winner is the higher or the lower one, as the metric has it; no one wins by a metric of no direction.
+
+    P(A > B) is the share of seeds in which A is higher, ties half.
+    """
     (pair,) = statistics.compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
     assert pair.superiority == 2.5 / 4
-
-
-def test_winners_follow_the_good_direction() -> None:
-    """The winner is the higher or the lower one, as the metric has it; no one wins by a metric of no direction."""
     (pair,) = statistics.decide(statistics.compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
     assert [pair.winner(better) for better in ("higher", "lower", "neither")] == ["b", "a", None]
     assert (pair.other("a"), pair.other("b")) == ("b", "a")
@@ -421,11 +416,8 @@ def test_untested_and_exact_pairs_cost_a_family_nothing() -> None:
 def test_ranks_are_intervals() -> None:
     """Ties are not transitive: the middle method ties with both neighbours, which differ from one another."""
     noise = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 0.5])
-    values = {
-        "low": by_seed(*noise * 0),
-        "middle": by_seed(*(1.0 + 1.5 * noise)),
-        "high": by_seed(*(2.0 + 0.01 * noise)),
-    }
+    low, middle, high = noise * 0, 1.0 + 1.5 * noise, 2.0 + 0.01 * noise
+    values = {"low": by_seed(*low), "middle": by_seed(*middle), "high": by_seed(*high)}
     undecided = statistics.compare_pairs(values)
     family = statistics.decide(undecided)
 
@@ -486,9 +478,6 @@ def test_places_of_three_methods() -> None:
     assert statistics.pareto_membership("ab", {"score": little, "cost": better}, HIGHER_AND_LOWER) == {"a": on, "b": on}
 
 
-# Skew
-
-
 def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     """One far outlier of the noisier method is marked; equal spreads, symmetry and three seeds are not."""
     outlier, calm = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1])
@@ -499,9 +488,6 @@ def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     assert not statistics.looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
     assert not statistics.looks_skewed(outlier[2:], calm[2:])
     assert not statistics.looks_skewed(np.zeros(5), np.zeros(5))
-
-
-# One seed
 
 
 def test_single_seed_tools_are_statsmodels() -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from hpml_bench.cli import main
+from helpers.commands import called
 from hpml_bench.suite import registry
 from hpml_bench.suite.profile import Profile, load_profile, profiles_folder
 from hpml_bench.system.errors import UserError
@@ -104,16 +103,13 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
     """What `--on` takes: the user's profiles with their files, and engines with their defaults."""
     (own_folder / "mine.yaml").write_text("engine: manual\n")
     (own_folder / "slurm.yaml").write_text("engine: slurm\n")
-    listed = CliRunner().invoke(main, ["list", "clusters"])
-    assert listed.exit_code == 0
-    lines = dict(line.split(maxsplit=1) for line in listed.output.splitlines())
+    lines = dict(line.split(maxsplit=1) for line in called("list", "clusters").output.splitlines())
     assert set(lines) == {*registry.names("engines"), "mine"}
     assert lines["mine"] == str(own_folder / "mine.yaml")
     assert lines["slurm"] == str(own_folder / "slurm.yaml"), "one's own takes the place of the engine's defaults"
     assert lines["ray"] == "the engine with its defaults"
-    engines = CliRunner().invoke(main, ["list", "engines"])
-    assert engines.exit_code == 0
-    assert [line.split()[0] for line in engines.output.splitlines()] == ["local", "manual", "ray", "slurm"]
+    engines = [line.split()[0] for line in called("list", "engines").output.splitlines()]
+    assert engines == ["local", "manual", "ray", "slurm"]
 
 
 def test_the_page_on_clusters_shows_every_key() -> None:

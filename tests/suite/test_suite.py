@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers import tiny
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import fork_server, preparation
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import suite as suites
+from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.options import validate_options
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
@@ -29,9 +34,8 @@ methods:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     """A suite file."""
-    file = tmp_path / "small.yaml"
-    file.write_text(SUITE)
-    return str(file)
+    (tmp_path / "small.yaml").write_text(SUITE)
+    return str(tmp_path / "small.yaml")
 
 
 def fault(path: str | Path, *overrides: str) -> str:
@@ -55,15 +59,14 @@ def test_runs_are_methods_times_seeds(path: str) -> None:
 
 
 def test_a_method_is_completed_with_its_defaults(path: str) -> None:
-    """Options and learning rate left out are the method's own, and are written out in the specification."""
+    """Options and learning rate left out are the method's own, and are written out in the specification.
+
+    A method outside the suite can be asked for, and any PEFT type by its name.
+    """
     lora, wide, head = (load_suite(path).method(name) for name in ("lora", "wide", "head"))
     assert (lora.lr, lora.options["r"]) == (2e-3, 4)
     assert (wide.method, wide.options["r"], wide.options["alpha"]) == ("lora", 32, lora.options["alpha"])
     assert head.lr > 0
-
-
-def test_any_registered_method_can_be_asked_for(path: str) -> None:
-    """A method outside the suite, and any PEFT type by its name."""
     runs = load_suite(path).runs(["full", "peft:IA3"], seeds=[7])
     methods = [(run.method.name, run.method.method, run.seed) for run in runs]
     assert methods == [("full", "full", 7), ("peft:IA3", "peft", 7)]
@@ -71,34 +74,33 @@ def test_any_registered_method_can_be_asked_for(path: str) -> None:
 
 
 def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
-    """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML."""
+    """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML.
+
+    Setting one of the two budgets drops the suite's other, and an empty one changes nothing; None, an option that is
+    not given, leaves the suite's value.
+    """
     overrides = ["max_length=64", "dataset.options.separator='; '", "methods.lora.lr=1e-4"]
     changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
     assert changed.settings.max_length == 64
     assert changed.settings.dataset.options["separator"] == "; "
     assert changed.methods["lora"].lr == 1e-4
     assert (changed.settings.eps, changed.settings.clip_norm) == (1e-6, None)
-
-
-def test_epochs_replace_steps(path: str) -> None:
-    """Setting one of the two budgets drops the suite's other; an empty one changes nothing."""
     for override, steps in (("epochs=3", None), ("steps=9", 9), ("epochs=null", 4)):
         assert load_suite(path, [override]).settings.steps == steps
-
-
-def test_named_options_change_only_what_is_given(path: str) -> None:
-    """None, an option that wasn't given, leaves the suite's value."""
     changed = load_suite(path, seeds=None, world_size=4, device=None)
     assert (changed.seeds, changed.settings.world_size, changed.settings.device) == (2, 4, "auto")
 
 
 def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`path:` in a file starts at that file; in `--set` at the working folder."""
+    """`path:` in a file starts at that file; in `--set` at the working folder; below `~` it is the user's."""
     folder = Path(path).parent
     monkeypatch.chdir(Path("/"))
     loaded = load_suite(path, ["dataset.options.test=path:etc/rows.csv"])
     assert loaded.settings.backbone == f"path:{folder / 'model'}"
     assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    Path(path).write_text(SUITE.replace("path:model", "path:~/model"))
+    assert load_suite(path).settings.backbone == f"path:{folder}/home/model"
 
 
 @pytest.mark.parametrize(("override", "words"), [
@@ -148,8 +150,7 @@ def test_a_wrong_file_is_one_sentence_with_its_name(text: str | bytes, words: li
 def test_an_unknown_suite_names_the_known() -> None:
     """The sentence lists the packaged suites."""
     message = fault("no-such-suite")
-    assert "no-such-suite" in message
-    assert all(name in message for name in suites.packaged_suites())
+    assert all(name in message for name in ("no-such-suite", *suites.packaged_suites()))
 
 
 @pytest.mark.parametrize("name", suites.packaged_suites())
@@ -176,3 +177,50 @@ def test_a_method_that_answers_alike_has_one_run(options: dict[str, object], see
         found.setdefault(spec.method.name, []).append(spec.seed)
     assert found == seeds
     assert [spec.seed for spec in suite.runs(["none"], [2])] == [2]
+
+
+# The embedded suites: pretraining matters, as in life, and every kind of task is learnt
+
+
+def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecord:
+    """Do a suite's LoRA run, at full budget."""
+    (spec,) = resolve_suite(load_suite(suite)).runs(["lora"], [0])
+    record = tiny.run(spec, prepared, folder)
+    assert record.status == "ok", record.error
+    return record
+
+
+@pytest.mark.suites
+def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
+    """At the same budget the pretrained weights are worth at least 15 points, and nothing beats the best possible."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    fork_server.start_fork_server()
+    prepared = preparation.prepare(resolve_suite(load_suite("quickstart")).settings)
+    random = tmp_path / "random"
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.from_pretrained(prepared.backbone)).save_pretrained(random)
+
+    pretrained = run(tmp_path / "a", prepared)
+    scratch = run(tmp_path / "b", prepared.model_copy(update={"backbone": str(random)}))
+
+    gain = (pretrained.metrics["test_accuracy"] or 0) - (scratch.metrics["test_accuracy"] or 1)
+    assert gain >= 0.15
+    best = float(pretrained.notes["best possible accuracy"].split("%")[0].split()[-1]) / 100
+    assert (pretrained.metrics["test_accuracy"] or 1) < best + 0.02
+
+
+@pytest.mark.suites
+@pytest.mark.parametrize(
+    ("suite", "metric", "low", "high"),
+    [("regression", "rmse", 0.8, 1.8), ("tagging", "f1", 0.7, 1), ("chat", "score", 0.7, 0.99)],
+)
+def test_other_kinds_of_task_are_learnt(suite: str, metric: str, low: float, high: float, tmp_path: Path) -> None:
+    """LoRA is better than chance (an RMSE of 2.2, else 0), no better than possible, and its sums agree."""
+    fork_server.start_fork_server()
+    prepared = preparation.prepare(resolve_suite(load_suite(suite)).settings)
+    record = run(tmp_path, prepared, suite)
+    assert record.headline == f"test_{metric}"
+    assert all(check.passed for check in record.checks)
+    assert low < (record.metrics[f"test_{metric}"] or 0) < high

@@ -9,23 +9,19 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
 import hpml_bench
 from helpers import tiny
-from helpers.forging import REFERENCE, Edit, Forged, edit_points, of_quickstart, record, record_of, sealed
-from hpml_bench.cli import main
+from helpers.commands import called
+from helpers.forging import REFERENCE, Edit, Forged, Json, edit_points, of_quickstart, record, record_of, sealed
 from hpml_bench.records.load import headlines
 from hpml_bench.report.results import Results
 from hpml_bench.report.selection import Selection
 from hpml_bench.verify.verify import ALL, Verified, verify
-
-LINE = 52
-"""Characters that 80 columns leave for a sentence."""
 
 
 def of(made: Verified, name: str) -> list[str]:
@@ -42,8 +38,8 @@ def test_what_holds_is_one_line() -> None:
     """The first sentence of a check's docstring; every check is in the order that is shown, once."""
     assert len(ALL) == len({check.__name__ for check in ALL}) >= 30
     assert max(len(check.__name__) for check in ALL) <= 13
-    for check in ALL:
-        assert len((check.__doc__ or "").splitlines()[0]) <= LINE + 1, check.__name__
+    for check in ALL:  # 80 columns leave 52 characters for a sentence without its full stop
+        assert len((check.__doc__ or "").splitlines()[0]) <= 52 + 1, check.__name__
 
 
 def test_pipes_and_links_are_named_and_not_followed(forged: Forged, tmp_path: Path) -> None:
@@ -94,19 +90,17 @@ def test_a_method_that_is_not_installed_is_said(forged: Forged) -> None:
     assert "not checked" in {found[finding] for finding in found if "a plug-in of it isn't installed" in finding}
 
 
-def test_secrets_of_this_environment_are_found(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever their form."""
+def test_secrets_of_this_environment_and_home_folders_are_found(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets whatever their form; homes of Linux, macOS and Windows, of which an address has none."""
     monkeypatch.setenv("MY_SERVICE_TOKEN", "correct-horse-battery")
-    (forged.folder / "notes.txt").write_text("with correct-horse-battery\n")
-    assert of(verify(forged.folder), "secrets") == ["notes.txt:1: holds a secret of this environment"]
-
-
-def test_home_folders(forged: Forged) -> None:
-    """Of Linux, macOS and Windows; an address has none."""
     homes = ["/home/" + "alice/x", "/Users/" + "alice", "C:\\Users\\" + "alice\\x"]
-    others = ["https://example.org/home/" + "page", "to /homework/1", "/data/x.csv"]
+    others = ["https://example.org/home/" + "page", "to /homework/1", "/data/x.csv", "with correct-horse-battery"]
     (forged.folder / "notes.txt").write_text("\n".join((*homes, *others)))
-    lines = [line.partition(" ")[0] for line in of(verify(forged.folder), "private paths")]
+    made = verify(forged.folder)
+    assert of(made, "secrets") == ["notes.txt:7: holds a secret of this environment"]
+    lines = [line.partition(" ")[0] for line in of(made, "private paths")]
     assert lines == ["notes.txt:1:", "notes.txt:2:", "notes.txt:3:"]
 
 
@@ -126,8 +120,8 @@ def test_counts_that_differ_in_every_seed_are_no_contradiction(tmp_path: Path) -
 WIDTH = 80
 
 
-def call(folder: Path, width: int = WIDTH) -> Result:
-    return CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["verify", str(folder)])
+def call(folder: Path, status: int = 0, width: int = WIDTH) -> str:
+    return called("verify", folder, status=status, width=width).output
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +137,9 @@ def folder(honest: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["quickstart", "minilm", "faq", "chat", "regression", "tagging", "trainers"])
 def test_the_references_are_accepted(name: str, tmp_path: Path) -> None:
     """With their pages; each check has a line, and none is beyond the terminal's width."""
-    done = call(Path(shutil.copytree(REFERENCE / name, tmp_path / name)))
-    assert done.exit_code == 0, done.output
-    assert "failed" not in done.output
-    assert max(map(len, done.output.replace(str(tmp_path / name), "").splitlines())) <= WIDTH
+    said = call(Path(shutil.copytree(REFERENCE / name, tmp_path / name)))
+    assert "failed" not in said
+    assert max(map(len, said.replace(str(tmp_path / name), "").splitlines())) <= WIDTH
     assert {check.__name__.replace("_", " ") for check in ALL} == {
         check["name"] for check in json.loads((tmp_path / name / "verified.json").read_text())["checks"]
     }
@@ -167,7 +160,7 @@ def test_edited_pages_and_charts_are_refused(tmp_path: Path) -> None:
         assert old in text
         (folder / name).write_text(text.replace(old, new, 1))
     (folder / "tables" / "best.csv").write_text("method,accuracy\nours,99\n")
-    assert call(folder).exit_code == 1
+    call(folder, 1)
     checks = json.loads((folder / "verified.json").read_text())["checks"]
     assert {check["finding"] for check in checks if check["state"] == "failed"} == {
         *(f"{name}: is not what the records give" for name in edits),
@@ -179,24 +172,22 @@ def test_pages_beside_the_report_are_not_checked(folder: Path) -> None:
     """A reader may take them for the report's: a line names each, and refuses nothing."""
     for name in ("index.html", "RESULTS.md", "figures.svg"):
         (folder / name).write_text("head scores best\n")
-    done = call(folder, width=200)
-    assert done.exit_code == 0
+    said = call(folder, width=200)
     for name in ("index.html", "RESULTS.md", "figures.svg"):
-        assert re.search(rf"not checked +page +{name}: is no page of the report", done.output)
+        assert re.search(rf"not checked +page +{name}: is no page of the report", said)
 
 
 def test_what_is_wrong_stands_first(folder: Path) -> None:
     """A line for each finding, five of a check at most; then what isn't checked, then what holds; status 1."""
     made = Forged(folder)
     made.edit(*made.runs, environment__python=None)
-    done = call(folder)
-    assert done.exit_code == 1
-    lines = done.output.splitlines()
+    said = call(folder, 1)
+    lines = said.splitlines()
     states = [state for line in lines if (state := line[:11].strip()) in {"failed", "not checked", "ok"}]
     assert states == sorted(states, key=["failed", "not checked", "ok"].index)
     assert states.count("failed") == 5
-    assert "and 4 more of environment, in verified.json" in done.output
-    assert "not consistent: see environment" in done.output
+    assert "and 4 more of environment, in verified.json" in said
+    assert "not consistent: see environment" in said
     assert max(len(line) for line in lines if str(folder) not in line) <= WIDTH
     assert len(json.loads((folder / "verified.json").read_text())["checks"]) == len(states) + 4
 
@@ -206,7 +197,7 @@ def test_the_verdicts_are_written_with_all_digests(folder: Path) -> None:
 
     The same folder gives the same file again; else the output names what differs.
     """
-    done = call(folder)
+    said = call(folder)
     written = json.loads((folder / "verified.json").read_text())
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "verified.json"]
     sums = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -215,22 +206,21 @@ def test_the_verdicts_are_written_with_all_digests(folder: Path) -> None:
     (command,) = re.findall(r"^    (find .*sha256sum)$", text, re.MULTILINE)
     assert subprocess.check_output(["bash", "-c", command], cwd=folder, text=True).split()[0] == written["digest"]
     assert (written["consistent"], written["suite"], written["format"]) == (True, "quickstart", 1)
-    assert f"sha256:{written['digest']}" in done.output
+    assert f"sha256:{written['digest']}" in said
     before = (folder / "verified.json").read_bytes()
-    assert "last written" not in call(folder).output
+    assert "last written" not in call(folder)
     assert (folder / "verified.json").read_bytes() == before
     (folder / "notes.txt").write_text("a note\n")
-    assert "since verified.json was last written changed: notes.txt" in call(folder).output
+    assert "since verified.json was last written changed: notes.txt" in call(folder)
 
 
 def test_a_folder_without_a_readable_record_is_refused(folder: Path) -> None:
     """Each is named; what needs records isn't checked."""
     for path in folder.glob("*/run.json"):
         path.write_text("{}")
-    done = call(folder)
-    assert done.exit_code == 1
-    assert "0 runs" in done.output
-    assert "no record can be read" in done.output
+    said = call(folder, 1)
+    assert "0 runs" in said
+    assert "no record can be read" in said
 
 
 @pytest.mark.parametrize("where", ["missing", "empty", "several"])
@@ -239,37 +229,28 @@ def test_a_folder_that_is_no_result_is_a_mistake(where: str, tmp_path: Path, hon
     (tmp_path / "empty").mkdir()
     for name in ("a", "b"):
         shutil.copytree(honest, tmp_path / "several" / name)
-    done = call(tmp_path / where)
-    assert done.exit_code == 2
-    assert len(done.output.splitlines()) == 1
+    assert len(call(tmp_path / where, 2).splitlines()) == 1
 
 
 def test_a_folder_that_can_not_be_written_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdicts are printed, then the sentence."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(30, "Read-only file system")
-
+    refuse = Mock(side_effect=OSError(30, "Read-only file system"))
     monkeypatch.setattr("hpml_bench.verify.verify.write_atomically", refuse)
-    done = call(folder)
-    assert done.exit_code == 2
-    assert "plain files" in done.output
-    assert "Read-only file system; verify a copy of the folder" in done.output
+    said = call(folder, 2)
+    assert "plain files" in said
+    assert "Read-only file system; verify a copy of the folder" in said
 
 
 def test_a_record_made_to_stop_a_check_is_refused(folder: Path) -> None:
     """What a check stops at is a finding, since else it would pass."""
     made = Forged(folder)
     made.edit(made.run("lora", 0), environment__fingerprint={"a": 1}, environment__hardware="b", seconds=1e300)
-    done = call(folder, width=200)
-    assert done.exit_code == 1
-    assert "can't be checked (OverflowError" in done.output
+    assert "can't be checked (OverflowError" in call(folder, 1, width=200)
 
 
 # Runs that end early, by `select: early`
 
 
-Json = dict[str, Any]
 PLANNED, EVERY, PATIENCE = 60, 4, 2
 
 

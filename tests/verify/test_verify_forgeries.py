@@ -17,6 +17,7 @@ from helpers.forging import (
     REFERENCE,
     Edit,
     Forged,
+    Json,
     edit_points,
     edit_predictions,
     of_quickstart,
@@ -41,7 +42,6 @@ WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
 OTHER_WORDS = "Share of rows that are right."
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,6 @@ def moved_tokens(old: list[Json]) -> list[Json]:
     return old
 
 
-def deleted_failure(made: Forged) -> str:
-    shutil.rmtree(made.run("head", 1))
-    return "suite.json: declares head with seed 1"
-
-
 def linked_file(made: Forged) -> str:
     run = made.run("lora", 0)
     (run / "points.jsonl").rename(made.folder / "kept.jsonl")
@@ -153,19 +148,19 @@ def side_by_side(made: Forged) -> list[Path]:
     return [max(first, second)]
 
 
-def repeated_until_it_pleased(made: Forged) -> str:
-    """Set a whole run aside, with another result of it in its place."""
-    run = made.run("lora", 0)
-    aside = Path(shutil.copytree(run, made.folder / "set-aside" / f"{run.name}.1"))
-    (aside / "run.json").rename(aside / "run.json.damaged")
-    return f"set-aside/{run.name}.1"
+def set_aside(repeated: bool) -> Edit:
+    """Set a whole run aside, with another result of it in its place, or for good."""
 
+    def edit(made: Forged) -> str:
+        run = made.run("lora", 0)
+        aside = Path(shutil.copytree(run, made.folder / "set-aside" / f"{run.name}.1"))
+        if repeated:
+            (aside / "run.json").rename(aside / "run.json.damaged")
+        else:
+            shutil.rmtree(run)
+        return f"set-aside/{run.name}.1"
 
-def set_aside_for_good(made: Forged) -> str:
-    run = made.run("lora", 0)
-    (made.folder / "set-aside").mkdir()
-    run.rename(made.folder / "set-aside" / f"{run.name}.1")
-    return f"set-aside/{run.name}.1"
+    return edit
 
 
 def copied_as(method: str, seed: int) -> Edit:
@@ -219,17 +214,6 @@ def other_places(made: Forged) -> str:
     return "seed 0"
 
 
-def margin_of_afterwards(made: Forged) -> str:
-    made.edit(*made.runs, declared__margin=WIDER)
-    made.suite(margin=WIDER)
-    return "suite.json"
-
-
-def told_no_places(made: Forged) -> str:
-    made.edit(*made.runs, place=None, order=None)
-    return ""
-
-
 def seed_left_out(made: Forged) -> str:
     """Delete a seed, and let the suite declare one less."""
     for run in runs(made, "2"):
@@ -267,13 +251,6 @@ def rows_left_out(made: Forged) -> list[Path]:
     for run in made.runs:
         edit_predictions(run, lambda of: of.drop(dropped).assign(index=range(len(of) - len(dropped))))
         rescored(run)
-    return made.runs
-
-
-def recounted(made: Forged) -> list[Path]:
-    """Do so, and let the notes count the rows that are left."""
-    rows_left_out(made)
-    made.edit(*made.runs, notes__rows="512 train, 256 validation, 850 test")
     return made.runs
 
 
@@ -346,7 +323,8 @@ UNSEALED: dict[str, Forgery] = {
         "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
-    "a deleted failure": (deleted_failure, "planned", "no readable record"),
+    "a deleted failure": (lambda made: shutil.rmtree(made.run("head", 1)) or "suite.json: declares head with seed 1",
+        "planned", "no readable record"),
     "a deleted record": (on("head 1", lambda run: (run / "run.json").unlink()), "hashes", "and no run.json"),
     "a link": (linked_file, "plain files", "is a link"),
     "a home in a log": (written("*/rank0.log", f"one line\nWarning: {HOME}/.venv/lib/x.py\n"),
@@ -357,15 +335,19 @@ UNSEALED: dict[str, Forgery] = {
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
-    "a margin of afterwards": (margin_of_afterwards, "suite", "the packaged suite quickstart", "not checked"),
+    "a margin of afterwards": (
+        with_suite(lambda made: made.edit(*made.runs, declared__margin=WIDER) or "suite.json",
+                   lambda _: {"margin": WIDER}),
+        "suite", "the packaged suite quickstart", "not checked"),
     "no suite": (lambda made: (made.folder / "suite.json").unlink() or "suite.json",
         "planned", "is missing or no suite"),
-    "no places": (told_no_places, "places", "no record says at which place", "not checked"),
+    "no places": (lambda made: made.edit(*made.runs, place=None, order=None) or "",
+        "places", "no record says at which place", "not checked"),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
-    "repeated until it pleased": (repeated_until_it_pleased, "set aside", "was whole"),
-    "set aside for good": (set_aside_for_good, "set aside", "no run took its place"),
+    "repeated until it pleased": (set_aside(repeated=True), "set aside", "was whole"),
+    "set aside for good": (set_aside(repeated=False), "set aside", "no run took its place"),
     "another rate under the same id": (record("lora 0", spec__method__lr=0.001),
         "ids", "is not that of its settings, method and seed"),
     "other data under the same id": (record("", digests__data="d" * 64),
@@ -382,7 +364,9 @@ SEALED: dict[str, Forgery] = {
              metrics__test_accuracy=1.0, metrics__test_macro_f1=1.0),
         "predictions", "the labels beside its predictions"),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
-    "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
+    "rows left out of runs and notes": (
+        lambda made: rows_left_out(made) and record("", notes__rows="512 train, 256 validation, 850 test")(made),
+        "predictions", "its suite asks for 1,000 test rows"),
     "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
     "right rows called wrong": (
         rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
@@ -508,10 +492,6 @@ def test_every_check_has_a_forgery() -> None:
     assert named == {check.__name__ for check in ALL} - {"sample_order", "page"}
 
 
-def nothing(made: Forged) -> None:
-    """Leave the folder as it is."""
-
-
 def with_faults(made: Forged) -> None:
     """Let one run fail on the way, and do another again in a later call, after it had failed too."""
     edit_points(run := made.run("head", 1), without(lambda point: point["step"] >= 60))
@@ -576,11 +556,10 @@ def under_two_names(made: Forged) -> None:
     reorder(made)
 
 
-@pytest.mark.parametrize(
-    "happened",
-    [nothing, with_faults, seeds_added, method_added, by_jobs, predicting_alike, under_two_names],
-    ids=lambda of: of.__name__,
-)
+@pytest.mark.parametrize("happened", [
+    pytest.param(lambda _: None, id="nothing"), with_faults, seeds_added, method_added, by_jobs, predicting_alike,
+    under_two_names,
+], ids=lambda of: of.__name__)  # fmt: skip
 def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
     happened(forged)
