@@ -1,7 +1,5 @@
 """Command line. May import everything, but nothing heavy until a command needs it."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points

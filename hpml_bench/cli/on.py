@@ -1,7 +1,5 @@
 """`hpml-bench run-all --on` and `--parallel`: a sweep by jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The page of a comparison, of one data set or over several."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Sequence

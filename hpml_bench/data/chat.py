@@ -1,7 +1,5 @@
 """Conversations as token ids, with labels that mark the target tokens."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

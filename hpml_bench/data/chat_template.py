@@ -8,8 +8,6 @@ the model has to generate the text before them too. Special tokens inside a turn
 the date gets the same one every day.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from bisect import bisect_left

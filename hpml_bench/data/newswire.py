@@ -6,8 +6,6 @@ probabilities are known, so is the best possible accuracy. The unlabelled stream
 a model pretrained on it needs few labels.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

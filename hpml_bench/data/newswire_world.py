@@ -1,7 +1,5 @@
 """World of the generated news: its words and sentence frames, and the probability of each word in every beat."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain

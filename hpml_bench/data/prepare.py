@@ -1,7 +1,5 @@
 """Preparation of model and data for the ranks: resolved, drawn, tokenised, hashed and cached; and their preview."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

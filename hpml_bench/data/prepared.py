@@ -1,7 +1,5 @@
 """Model and data on local disk, from which the ranks start; and a run's batches of it, per rank and per pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 

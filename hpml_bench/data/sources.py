@@ -6,8 +6,6 @@ hub:OWNER/NAME[@REVISION]                       a repository of the Hugging Face
 wheel:NAME==VERSION/INNER/PATH#sha256=HEX       a file or folder inside a wheel of the package index
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

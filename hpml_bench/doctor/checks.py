@@ -1,7 +1,5 @@
 """All checks of this machine, in the order in which they are shown, and running them side by side with a time limit."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The machine: CPU cores, memory, limits of the container and the shell, the clock; its folders and their disks."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import resource

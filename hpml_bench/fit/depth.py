@@ -4,8 +4,6 @@ Each moment of a run, such as the k-th operator of the backward pass, has so man
 largest of many moments, so that bytes are kept by place, and each place grows by itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 

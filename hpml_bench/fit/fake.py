@@ -1,7 +1,5 @@
 """Fake tensors in place of a run's real ones: its model, quantised layers, and what torch's fake tensors can't run."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import os

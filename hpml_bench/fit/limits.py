@@ -3,8 +3,6 @@
 All of it without torch: a sweep predicts nothing where sizes of files leave no doubt.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Rows are the suite's own where they can be read without network, else made up, of the largest size.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

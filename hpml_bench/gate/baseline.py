@@ -3,8 +3,6 @@
 The spread is that between runs; the machine's speed is taken out by reference work before, within and after each.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ single steps on the same batch: disturbances of a shared machine come in bursts,
 alike they hit both sides. Time during which other processes had the core is taken out, as the kernel counts it.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import secrets

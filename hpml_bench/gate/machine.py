@@ -1,7 +1,5 @@
 """State of the machine during a measurement: the core used, a stopwatch, stolen time, other processes, throttling."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable

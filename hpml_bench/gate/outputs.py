@@ -1,7 +1,5 @@
 """Outputs of a check: JSON, JUnit XML, Markdown and a page as files, and annotations on GitHub."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

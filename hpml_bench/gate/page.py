@@ -1,7 +1,5 @@
 """Headline, facts, tables, pictures and page of a report: what every output shows, made once so that none disagrees."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Exact rank tests and the estimate and bounds that belong to them: signed-rank for pairs, rank-sum for two samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

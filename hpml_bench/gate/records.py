@@ -1,7 +1,5 @@
 """Records of the gate, which are JSON; fields of the first trials are read too: `tainted`, `put_in`, `receipt`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
@@ -30,7 +28,7 @@ class Rules(Frozen):
     looks: tuple[int, ...] = (12, 16, 24)  # numbers of process pairs after which verdicts are tried
 
     @model_validator(mode="after")
-    def _can_decide(self) -> Rules:
+    def _can_decide(self) -> "Rules":
         if self.null >= self.target:
             raise ValueError(f"the slowdown let through ({self.null:.2%}) must be below the target ({self.target:.2%})")
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 1:

@@ -3,8 +3,6 @@
 A folder has a file for each trial, and a line for each that was started, so that one that is missing shows.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import secrets

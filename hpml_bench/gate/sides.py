@@ -1,7 +1,5 @@
 """Sides of a comparison: a git revision and the working tree, or two interpreters; and their residents."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Verdicts on blocks, runs and counts, their sentences and exit status; docs/check.md explains the rule, by pairs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean

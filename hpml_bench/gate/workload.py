@@ -3,8 +3,6 @@
 Steps are taken on the same batches every time. Counts have no noise: they change only with the code.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import statistics
@@ -224,7 +222,7 @@ def _quantity(
     return {"title": title, "unit": unit, "value": whole, "tolerance": tolerance, "parts": dict(parts)}
 
 
-def _memory(job: TimedMethod, operators: _Operators) -> dict[str, Any]:
+def _memory(job: TimedMethod, operators: "_Operators") -> dict[str, Any]:
     """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators return and keep."""
     device = job.trainer.group.device
     peak, tolerance = operators.peak, 0.0

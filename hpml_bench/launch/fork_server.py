@@ -1,7 +1,5 @@
 """Fork server: the process from which the preparation and all ranks are forked; its start, and what they do."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -5,8 +5,6 @@ write end of the pipe whose closing tells the server to exit. Ctrl-C reaches eve
 parent reacts to it: it starts the server with the signal blocked; this module ignores it, then unblocks it.
 """
 
-from __future__ import annotations
-
 import gc
 import logging
 import os

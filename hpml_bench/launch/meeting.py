@@ -9,8 +9,6 @@ unpickled. Whoever reaches the store can write to it, so the request, the hosts 
 that the run's parent and agents share (HMAC, RFC 2104); unsigned ones are ignored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import socket

@@ -1,7 +1,5 @@
 """Preparation of model and data in a process of its own, which is watched and can be ended during a download."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import tempfile

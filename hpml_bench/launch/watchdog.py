@@ -1,7 +1,5 @@
 """Watchdog of a run, in its parent: stall and time limits, requests to end, peak memory, processes left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -48,7 +46,7 @@ class Watchdog:
         self._resources = ExitStack()
         self._began = time.monotonic()
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> "Watchdog":
         self._resources.enter_context(processes.subreaper())
         self._thread.start()
         return self

@@ -1,7 +1,5 @@
 """Blocks of a report: text, tables, pictures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Engines: the base class for starting the jobs of a sweep, on a cluster or side by side on one machine."""
 
-from __future__ import annotations
-
 import shlex
 import socket
 import time
@@ -97,7 +95,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
+    def live(self, plan: JobPlan) -> tuple["EngineJob", ...]:
         """Return the jobs of a plan that wait or run; `plan.submitted` has what `submit` returned for them.
 
         Raises UserError if the engine can't be queried.
@@ -122,7 +120,7 @@ class Engine(ABC):
         """
         raise NotImplementedError
 
-    def cancel(self, jobs: Sequence[EngineJob]) -> None:
+    def cancel(self, jobs: Sequence["EngineJob"]) -> None:
         """End these jobs; required where `live` returns some that are stuck."""
         raise NotImplementedError
 

@@ -3,8 +3,6 @@
 Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

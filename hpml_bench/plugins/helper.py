@@ -1,7 +1,5 @@
 """The helper process of a tracker: carries out orders, JSON lines from stdin, in a session; writes errors to stdout."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

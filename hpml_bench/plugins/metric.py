@@ -1,7 +1,5 @@
 """Metrics by which methods are ranked in place of their task's score (`rank_by`): the base class, and ranked tasks."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace

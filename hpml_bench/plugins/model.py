@@ -4,8 +4,6 @@ All methods pool alike: the classifiers of transformers pool position -1 when th
 right padding is a pad token. Here the attention mask says which token is the last real one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -51,7 +49,7 @@ class TaskModel(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.head(read.float()))
 
-    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> TaskModel:
+    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> "TaskModel":
         other = TaskModel(encoder, self.head, self.select, virtual_tokens)
         other.masked = self.masked
         return other

@@ -1,7 +1,5 @@
 """Picture: the model of a chart, in the data's own numbers, which `report/pictures` draws for pages and for papers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

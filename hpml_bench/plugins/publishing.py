@@ -6,8 +6,6 @@ so that other keys and tokens can't reach the service; and since each attempt ha
 doesn't spoil the next.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Tokenised rows on disk, shared by all ranks through the page cache, and batches of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +34,7 @@ class Batch:
     def padded_tokens(self) -> int:
         return self.input_ids.numel()
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
         parts = {name: getattr(self, name) for name in ("input_ids", "attention_mask", "labels")} | dict(self.more)
@@ -114,7 +112,7 @@ class Rows:
     def has(self, name: str) -> bool:
         return name in self._table.column_names
 
-    def replaced(self, columns: Mapping[str, list[Any]]) -> Rows:
+    def replaced(self, columns: Mapping[str, list[Any]]) -> "Rows":
         """Return all rows of the split with other values in these columns, in memory."""
         table = self._table
         for name, values in columns.items():

@@ -1,7 +1,5 @@
 """Scorers: the base class for comparing a generated answer with the expected one."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, cast

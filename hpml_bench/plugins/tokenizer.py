@@ -1,7 +1,5 @@
 """The backbone's own tokenizer: how it encodes, cuts, ends and pads a text."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Trackers: the base class of services that runs are published to, while they run and afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names of the files of a results folder."""
 
-from __future__ import annotations
-
 RECORD = "run.json"
 SUITE = "suite.json"  # the suite as it was run, beside the runs; the report takes its description and order
 PLAN = "plan.json"  # plan of a sweep by jobs

@@ -1,7 +1,5 @@
 """Results folder and the folders of its runs: of one process, or shared by jobs; repaired and written to."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -119,7 +117,7 @@ class ResultsFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator[ResultsFolder]:
+    def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator["ResultsFolder"]:
         """Make the folder, lock it (or the folder `lock`), waiting for `seconds`, and clean up after killed processes.
 
         Disk errors become user errors. Raises UserError if it can't be made or written to, its disk is full or

@@ -1,7 +1,5 @@
 """Reading of records: one, or a folder's for reports and lists; damaged ones are left out with the reason."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Plan of runs: their order, which of them remain, and the limits under which they are done."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self

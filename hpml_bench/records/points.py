@@ -1,7 +1,5 @@
 """Points of a run: appended by rank 0 to points.jsonl, read back whole, or followed while they are written."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Predictions of a run: its answer to each test row, on disk as predictions.parquet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The record of a run: frozen, validated, written to disk as JSON."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -51,7 +49,7 @@ class Metric(Frozen):
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
     @classmethod
-    def define(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
+    def define(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> "Metric":
         """Return a metric that is measured once per run and equal on all ranks, unless `more` says otherwise."""
         how: dict[str, Any] = {"over_ranks": "same", "over_steps": "once", "format": form} | more
         return cls(name=name, title=title, unit=unit, better=better, definition=definition, **how)

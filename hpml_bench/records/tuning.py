@@ -1,7 +1,5 @@
 """Record of a tuning, as plain JSON: written after every trial, read by the report without Optuna."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Limits of a folder's claims: scores like a guess, under-trained runs, rates tuned elsewhere, unsteady speed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

@@ -6,8 +6,6 @@ failed, times and scores that its files don't give, and what the runs of one pro
 prints all of them.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

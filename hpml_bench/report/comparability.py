@@ -1,7 +1,5 @@
 """Comparability of runs: protocol, consumption and environment, and the differences by name."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Timeline of a sweep's jobs: waiting, runs and idle time of each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

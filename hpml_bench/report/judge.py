@@ -4,8 +4,6 @@ What the scores have chooses the test, one for all pairs of a page: seeds and ro
 so many rows, or none.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Looks: the inputs that the pages of a folder were made of, since each look at more of them may err."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

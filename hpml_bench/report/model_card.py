@@ -1,7 +1,5 @@
 """Model card of a saved run: its training, its figures, and how to load the model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hpml_bench.plugins.method import make_method

@@ -1,7 +1,5 @@
 """Numbers as text: one place decides units, digits, intervals and how a missing value looks, for every format."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -180,7 +178,7 @@ class Quantity:
     spreads: bool = False  # whether a mean's standard deviation is shown
 
     @classmethod
-    def of(cls, metric: Metric, intervals: Sequence[Interval] = ()) -> Quantity:
+    def of(cls, metric: Metric, intervals: Sequence[Interval] = ()) -> "Quantity":
         """Return a metric in digits that suit the spread of all methods, and in its own format where none is known."""
         greatest = max((abs(interval.mean) for interval in intervals), default=0.0)
         if metric.format.endswith("%"):

@@ -3,8 +3,6 @@
 What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Predictions of the runs of a report, scored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

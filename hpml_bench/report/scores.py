@@ -1,7 +1,5 @@
 """Aligned scores: systems by runs and rows, with their costs, whoever measured them; what verdicts are taken on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -131,7 +129,7 @@ class AlignedScores(Circumstances):
     unshared: int = 0  # rows that some system lacks, with `shared`; left out
     lacking: Mapping[str, int] = field(default_factory=dict)
     """system -> rows that it lacks in some run, of the systems that lack some."""
-    filled: AlignedScores | None = None  # all rows, with the worst score where one is missing; None where none is
+    filled: "AlignedScores | None" = None  # all rows, with the worst score where one is missing; None where none is
     independent: bool = False  # whether the user says that the systems' errors are independent
 
     @property
@@ -149,7 +147,7 @@ class AlignedScores(Circumstances):
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)
 
-    def part(self, systems: Iterable[str], seeds: int) -> AlignedScores:
+    def part(self, systems: Iterable[str], seeds: int) -> "AlignedScores":
         """Return the runs of some methods that race, whose rows are all there, with a seed below a number."""
         runs, names = {run for run, seed in enumerate(self.seeds) if int(seed) < seeds}, tuple(systems)
 

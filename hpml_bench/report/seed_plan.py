@@ -1,7 +1,5 @@
 """Seeds and hours needed to find a difference of a given size, from the spread of a pilot's records."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Selection of the recorded runs of a report, and reasons of those left out; made nowhere else."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,12 +87,12 @@ class Selection:
         return (*found, "hosts") if len(_on_one_host(costed)) < len(costed) else tuple(found)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Selection:
+    def load(cls, folder: Path | str) -> "Selection":
         """Read a suite's results folder and select its runs; a UserError where no record can be read."""
         return cls.of(Path(folder), load_records(Path(folder)))
 
     @classmethod
-    def of(cls, folder: Path, loaded: LoadedRuns) -> Selection:
+    def of(cls, folder: Path, loaded: LoadedRuns) -> "Selection":
         """Select among the runs of a results folder as they were read; a UserError where there is none.
 
         The report's protocol is the one with the most comparable runs, among equals the one with the newest.

@@ -1,7 +1,5 @@
 """Tables and sections of a report, and the questions that a page answers by them; `numbers` writes what is in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple, get_args

@@ -1,7 +1,5 @@
 """Entries of a suite with their reasons, and their form as YAML with comments."""
 
-from __future__ import annotations
-
 import json
 import re
 import textwrap

@@ -1,7 +1,5 @@
 """Size of a comparison (rows, batch, epochs, seeds, methods) by published defaults, and its time and memory here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Facts about a model from its folder: kind, size, positions, type of the file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

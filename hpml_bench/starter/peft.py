@@ -4,8 +4,6 @@ The suite is the packaged `metamath` with these methods. What an experiment chan
 optimizer would be a setting of all methods.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A commented suite from a model and rows: the steps in their order, and the suite file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Calibration: how often answers are right, against the probability that was given to them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Steps are taken as independent of each other; a machine that is slow for seconds at a time makes intervals too narrow.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 from typing import NamedTuple

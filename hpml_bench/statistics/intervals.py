@@ -1,7 +1,5 @@
 """Intervals of a mean over seeds, and of a proportion of test rows."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

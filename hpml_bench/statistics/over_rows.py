@@ -1,7 +1,5 @@
 """Scores of rows: systems compared for other rows, as pairs or as shares, and for other seeds and rows."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +39,7 @@ class OverRows(Evidence):
     most: ClassVar[int] = MOST_ROWS
 
     @classmethod
-    def of(cls, differences: ArrayLike, span: float = 1.0) -> OverRows | None:
+    def of(cls, differences: ArrayLike, span: float = 1.0) -> "OverRows | None":
         """Return the evidence of a difference per row or group, [n >= 2]; None where all are equal and have no range.
 
         `span` is the range of a score, 1 for right and wrong.
@@ -74,7 +72,7 @@ class RightAndWrong(OverRows):
     only_b: int = 0
 
     @classmethod
-    def of_rows(cls, a: NDArray[Any], b: NDArray[Any], span: float = 1.0) -> RightAndWrong:
+    def of_rows(cls, a: NDArray[Any], b: NDArray[Any], span: float = 1.0) -> "RightAndWrong":
         """Return the evidence of two systems' rows, [n] of two values that lie `span` apart."""
         differences = a.astype(float) - b
         only_a, only_b = int((differences > span / 2).sum()), int((differences < -span / 2).sum())

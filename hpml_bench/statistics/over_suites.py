@@ -8,8 +8,6 @@ methods do equally well, and with the guard against rare rows, here suites in wh
 adjusts them.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

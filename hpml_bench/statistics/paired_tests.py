@@ -1,7 +1,5 @@
 """The sign-flip test of paired differences, and Holm's and Shaffer's adjustments of p."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Races: verdicts at looks that were declared before the first, after each of which those shown to be behind leave."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Every pair of methods on one metric, the verdicts of a family of pairs, and the ranks that follow."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence

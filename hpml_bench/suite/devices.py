@@ -1,7 +1,5 @@
 """Devices: settings with device, ranks, threads and precision resolved for this machine."""
 
-from __future__ import annotations
-
 import logging
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Options of plug-ins: a method's, a task's or a data set's, checked against its `Options`."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Profiles: where and how a sweep's runs are started beside this process; never part of the suite or the protocol."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

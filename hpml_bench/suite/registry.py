@@ -1,7 +1,5 @@
 """Registry of plug-ins (methods, tasks, ..., sections) by file name or entry point, imported at their first use."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Settings, methods and runs, and the ids that follow from them."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 
@@ -70,7 +68,7 @@ class QuantizationSpec(Named):
     """Type in which nf4 multiplies inputs with weights; empty for that of `precision`."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> QuantizationSpec:
+    def _consistent(self) -> "QuantizationSpec":
         if self.name == "int8" and (not self.double_quantization or self.compute_dtype is not None):
             raise ValueError("double_quantization and compute_dtype are options of nf4; leave them out for int8")
         return self
@@ -201,7 +199,7 @@ class Settings(Growing):
         return value if own == MAX_LENGTH else {**value, "max_length": own}
 
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
+    def _consistent(self) -> "Settings":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
         if self.world_size is not None and self.global_batch % self.world_size:

@@ -1,7 +1,5 @@
 """YAML of suites and `--set`: plain values of bounded size and depth."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable

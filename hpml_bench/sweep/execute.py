@@ -1,7 +1,5 @@
 """Execution of runs, the one loop of a sweep, a job or a tuning, and its progress: bars, or a line per run."""
 
-from __future__ import annotations
-
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -98,7 +96,7 @@ class SweepProgress:
         )  # fmt: skip
         self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
 
-    def __enter__(self) -> SweepProgress:
+    def __enter__(self) -> "SweepProgress":
         self._began = time.monotonic()
         self._bars.start()
         return self

@@ -1,7 +1,5 @@
 """Work of a job: the remaining runs of a unit, one after another, each committed as it ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -248,7 +246,7 @@ class Neighbours:
         self._file = results.path / RUNNING / f"{spec.run_id}.{results.job.name}.json"
         self._others: set[str] = set()
 
-    def __enter__(self) -> Neighbours:
+    def __enter__(self) -> "Neighbours":
         """Register this run, then look for others: of two that begin at once, both see the other."""
         self._file.parent.mkdir(exist_ok=True)
         own = Running(run=self._run, hosts=tuple(sorted(self._hosts)), owner=self._results.job)

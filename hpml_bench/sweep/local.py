@@ -1,7 +1,5 @@
 """Runs of this machine: a sweep, one after another, resumed where it stopped, and a run whose ranks torchrun starts."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence

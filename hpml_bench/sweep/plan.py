@@ -6,8 +6,6 @@ of some period with the same method again and again; random orders meet it by ch
 allow (Fisher 1935, *The Design of Experiments*, §9).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Rounds of a sweep that ends when its question is answered: who is in the race, with how many seeds, why it ends."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress

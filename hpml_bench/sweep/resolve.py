@@ -1,7 +1,5 @@
 """Resolution of a suite's settings for a machine: devices, and measured settings once per results folder."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable

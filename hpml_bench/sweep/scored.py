@@ -4,8 +4,6 @@ Systems of one name are its seeds. Each seed has a results folder, `scored/seedN
 one folder or server; the suite's own folder stays as it is.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

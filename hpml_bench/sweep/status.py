@@ -1,7 +1,5 @@
 """State of a sweep: by jobs of each unit its job and host, else of each method its runs, with those under way."""
 
-from __future__ import annotations
-
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tuning: trial by trial over all methods, resumed where it stopped, and its result as a suite file."""
 
-from __future__ import annotations
-
 import math
 import random
 import re

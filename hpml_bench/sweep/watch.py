@@ -6,8 +6,6 @@ succeeds for one job only. It is broken by a restart of the same job, or where t
 ended; never for its age.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Cache of files kept between runs: entries are written whole, under a lock; hashes of large files are remembered."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Control groups of this process, of versions 1 and 2, wherever they are mounted: their limits and counts of kills."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Checks: functions whose results commands print in a line each, or write as JSON."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field

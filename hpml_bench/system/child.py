@@ -1,7 +1,5 @@
 """Child processes that end with this one: jobs, which print into a file, pip, and a pool; arguments to run a module."""
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 import multiprocessing

@@ -4,8 +4,6 @@ On a file system without locks `filelock` would only warn and take a marker file
 process: here that is an error.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Environment of a run: devices (found without torch), versions, a fingerprint of the hardware, process variables."""
 
-from __future__ import annotations
-
 import os
 import platform
 import socket

@@ -1,7 +1,5 @@
 """Errors with a meaning of their own, and what an error of a rank says of its cause."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 

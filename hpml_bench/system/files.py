@@ -1,7 +1,5 @@
 """Safe writing and reading of small files."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

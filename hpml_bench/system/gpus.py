@@ -1,7 +1,5 @@
 """GPUs as NVIDIA's driver (NVML) shows them, found without torch and CUDA; any call may fail. Energy counters."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform

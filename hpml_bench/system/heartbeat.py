@@ -1,7 +1,5 @@
 """Heartbeats: a small file per rank, written in place, by which the parent distinguishes work from a hang."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

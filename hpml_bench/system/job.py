@@ -1,7 +1,5 @@
 """Job of this process: its id in a cluster's engine and its time limit, read from environment variables."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Network of a machine: the address by which other nodes reach it, and the interface that leads to one of them."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

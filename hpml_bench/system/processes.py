@@ -3,8 +3,6 @@
 `python -m hpml_bench.system.processes PARENT REPORT FOLDER COMMAND...` is the guard.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 A variable is a secret by the words in its name. Passwords in addresses, `scheme://user:password@host`, are secrets too.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import re

@@ -1,7 +1,5 @@
 """Signals that request the end, such as Ctrl-C: the first ends the current run and records it, the second exits."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -4,8 +4,6 @@ They may lie on a file system that several hosts share: a file's name tells the 
 a file in the folder tells whose that is.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Texts: untrusted ones without control characters, which terminals and CI would execute; nested ones; digests."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

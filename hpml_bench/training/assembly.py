@@ -1,7 +1,5 @@
 """Assembly of a run inside a rank: model, method, task and rows; and the selection of its step. Names no plug-in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Causal language model of a run: the method's model, whose output layer computes logits only where they are needed."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -164,7 +162,7 @@ class LanguageModel(nn.Module):
         self.auxiliary = self.router_loss * output.aux_loss if "output_router_logits" in inputs else None
         return output
 
-    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> LanguageModel:
+    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> "LanguageModel":
         return LanguageModel(encoder, virtual_tokens)
 
     # Token by token

@@ -4,8 +4,6 @@ A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what
 own. What is no tensor lies as JSON in the last one; nothing is unpickled. It is written beside, synced and renamed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

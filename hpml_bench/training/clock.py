@@ -1,7 +1,5 @@
 """Clocks for CPU and CUDA, and the log of a rank's steps, filled without waiting and reduced over ranks per window."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ Both are shares of the weights in matrices, embeddings and output layer left out
 reached. The experts of a mixture may be in no linear layer, and then be neither adapted nor quantised.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast

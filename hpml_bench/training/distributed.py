@@ -6,8 +6,6 @@ each rank keeps 1 / ranks of every weight, gradient and optimizer state. While t
 a rank only during a pass of it. Losses and gradients are DDP's but for the order of sums.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Exact evaluation: every row once, whatever the number of ranks; and a rehearsal of its largest batches."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator

@@ -5,8 +5,6 @@ log-likelihood of a choice's tokens after the prompt, summed; and by that over t
 choices would lose by their length.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator

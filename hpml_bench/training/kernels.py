@@ -6,8 +6,6 @@ attention, while torch's kernel has them in float32), by the random numbers draw
 weights under autocast).
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext

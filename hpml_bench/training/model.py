@@ -1,7 +1,5 @@
 """Loading of a run's model: the backbone, changed by the method, under the task's head."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

@@ -1,7 +1,5 @@
 """Optimization: a run's optimizer with its learning rates, and optimizers that torch doesn't have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, cast

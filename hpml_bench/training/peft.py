@@ -1,7 +1,5 @@
 """PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need in addition."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """Speed of matrix products of fp32 and bf16 on this CPU, to choose `precision: auto`: CPU flags don't show it."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

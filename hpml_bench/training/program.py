@@ -1,7 +1,5 @@
 """Training by a program that isn't ours: the files that it gets, its run under a guard, and its costs from outside."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

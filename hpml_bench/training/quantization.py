@@ -4,8 +4,6 @@ transformers quantises linear layers, and GPT-2's Conv1D (transposed), while it 
 and the output layer stay floats.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator

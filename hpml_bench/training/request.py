@@ -1,7 +1,5 @@
 """Request of a run, with everything that its processes need."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

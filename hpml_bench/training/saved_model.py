@@ -1,7 +1,5 @@
 """Saved runs with a head of ours: answers to texts, and classes by which transformers' pipelines load them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast

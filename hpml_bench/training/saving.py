@@ -1,7 +1,5 @@
 """Saving and loading of trained weights: tensors, PEFT's own files, the whole model where all of it is trained."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Systems that others trained, loaded from a folder into a backbone: adapters, whole checkpoints, saved runs."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A line of JSON for each part as soon as it is known: a torch that doesn't fit th
 process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

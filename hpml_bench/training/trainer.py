@@ -1,7 +1,5 @@
 """Trainer: the only training loop; names no plug-in."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import math
@@ -309,7 +307,7 @@ class Trainer(Evaluator):
         )  # fmt: skip
         return Trained(consumed, optimized=sum(p.numel() for p in self.parameters), reached=reached, steps=self.seen)
 
-    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int) -> None:
+    def _take_steps(self, order: "hashlib._Hash", windows: Windows, begun: int) -> None:
         """Take the steps after those of a checkpoint; garbage is collected between windows, which is not timed."""
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):

@@ -3,8 +3,6 @@
 Each is found by a pass over a few made-up tokens, which works for all kinds of models.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

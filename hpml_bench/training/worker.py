@@ -1,7 +1,5 @@
 """Worker: one run inside a rank, and the preparation of model and data. Imports all heavy libraries, once per sweep."""
 
-from __future__ import annotations
-
 import atexit
 import faulthandler
 import json

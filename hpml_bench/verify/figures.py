@@ -1,7 +1,5 @@
 """Figures: whether points and predictions give what a record says, and are the run's own."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Files: what lies in a results folder, and whether the report there is what its records give."""
 
-from __future__ import annotations
-
 import getpass
 import math
 import re

@@ -1,7 +1,5 @@
 """Plan and seeds: the runs a suite declares, their order and environment, and what the runs of a seed must share."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

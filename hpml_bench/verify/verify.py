@@ -1,7 +1,5 @@
 """Verification of a results folder: all checks, and the file of their verdicts beside the runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

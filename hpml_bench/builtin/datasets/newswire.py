@@ -1,7 +1,5 @@
 """Newswire: generated four-class news (World, Sports, Business, Sci/Tech) with a known best possible accuracy."""
 
-from __future__ import annotations
-
 from hpml_bench.data.newswire import WorldOptions, best_accuracy, generate, render, split_sizes
 from hpml_bench.data.newswire_world import TOPICS, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target

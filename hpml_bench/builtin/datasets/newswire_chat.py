@@ -1,7 +1,5 @@
 """Newswire chat: questions about the generated news world and its documents, and short answers; no network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Newswire entities: generated news whose people, organisations and places are tagged word by word."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from hpml_bench.data.newswire import TAGS, TWO_WORDS, WorldOptions, generate, second_words, split_sizes, tagged

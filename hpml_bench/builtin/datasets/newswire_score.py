@@ -1,7 +1,5 @@
 """Newswire score: generated news with a number that follows from the subtopic, and a known best possible RMSE."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from hpml_bench.data import newswire as news

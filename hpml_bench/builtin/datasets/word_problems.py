@@ -1,7 +1,5 @@
 """Word problems: generated questions on amounts, of several steps, with answers written as GSM8K's; no network."""
 
-from __future__ import annotations
-
 import numpy as np
 from pydantic import Field
 

@@ -1,7 +1,5 @@
 """This machine: runs side by side, each on GPUs or cores of its own (`run-all --parallel N`)."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """By hand: the plan is written, and any scheduler may call `hpml-bench work` for each unit (docs/clusters.md)."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 

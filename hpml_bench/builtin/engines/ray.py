@@ -6,8 +6,6 @@ Ray's own retries are off: a lost task is submitted anew under another name, so 
 with is never taken for it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """Slurm: job arrays by sbatch, one task per unit; states by squeue alone, as sacct needs a database that many lack."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

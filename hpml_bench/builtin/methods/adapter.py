@@ -5,8 +5,6 @@ width d and bottleneck m it has 2 d m + m + d parameters. Houlsby places two in 
 feed-forward layer; Pfeiffer (Pfeiffer et al. 2020, arXiv:2005.00247) the second only.
 """
 
-from __future__ import annotations
-
 import re
 from collections import OrderedDict
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Full fine-tuning: every weight of the backbone is trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hpml_bench.plugins.method import Method

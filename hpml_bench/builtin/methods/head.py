@@ -1,7 +1,5 @@
 """Head only: the backbone stays frozen, and only the task's head is trained (linear probing)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hpml_bench.plugins.method import Method

@@ -1,7 +1,5 @@
 """LoRA: frozen weights plus trained low-rank updates (Hu et al. 2021, arXiv:2106.09685)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hpml_bench.plugins.method import LoraOptions, Method

@@ -1,7 +1,5 @@
 """None: nothing is trained; the base model, for comparison with the trained ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hpml_bench.plugins.method import Method

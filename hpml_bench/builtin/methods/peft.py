@@ -4,8 +4,6 @@ PEFT wraps the bare backbone as a feature extractor; pooling and classifying are
 PEFT leaves a required choice open, `training.peft.defaults` makes it. docs/methods-support.md lists which types run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Prompt tuning: trained embeddings before the text, all else frozen (Lester et al. 2021, arXiv:2104.08691)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

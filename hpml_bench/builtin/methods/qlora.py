@@ -1,7 +1,5 @@
 """QLoRA: LoRA on all linear layers of a backbone stored in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from hpml_bench.plugins.method import LoraOptions, Method

@@ -1,7 +1,5 @@
 """Served: nothing is trained; a server that speaks OpenAI's protocol answers the test rows (`hpml-bench score`)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from hpml_bench.plugins.method import Method

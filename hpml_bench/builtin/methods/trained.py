@@ -1,7 +1,5 @@
 """Trained: nothing is trained; a system that others trained, or an earlier run, is loaded from its folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

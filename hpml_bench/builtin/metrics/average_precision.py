@@ -1,7 +1,5 @@
 """Average precision: how far up a rare class stands among the rows, sorted by its probability."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Brier score: how far the classes' probabilities lie from what was there (Brier 1950, Mon. Weather Rev. 78)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

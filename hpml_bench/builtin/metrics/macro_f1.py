@@ -1,7 +1,5 @@
 """Macro-F1: the mean of the classes' F1, in which rare classes count as much as others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

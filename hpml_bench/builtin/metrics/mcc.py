@@ -1,7 +1,5 @@
 """Matthews' correlation coefficient, of two classes or more (Gorodkin 2004, Comput. Biol. Chem. 28)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

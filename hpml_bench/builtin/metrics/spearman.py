@@ -1,7 +1,5 @@
 """Spearman's rank correlation of predicted and expected numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.settings import Settings
 

@@ -1,7 +1,5 @@
 """AdamW with moments of 8 bits, by bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861)."""
 
-from __future__ import annotations
-
 from typing import Any
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Lion: steps by the sign of an interpolated momentum (Chen et al. 2023, arXiv:2302.06675)."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.optimizer import Groups, Optimizer, TorchOptimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Beta, Settings

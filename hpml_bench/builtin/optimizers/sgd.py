@@ -1,7 +1,5 @@
 """SGD with momentum, also Nesterov's (Sutskever et al. 2013)."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 from pydantic import Field, model_validator

@@ -6,8 +6,6 @@ which the method's option `converted_rank` asks. The second compares with the un
 it is. Probes stop in the order of their names, so that this one precedes the merging.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Energy of the training phase, by the hardware's counters: NVML on GPUs, RAPL on CPUs."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Forgetting: the loss on general text after the training less the base model's (as in huggingface/peft#2925)."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

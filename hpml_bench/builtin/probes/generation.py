@@ -1,7 +1,5 @@
 """Answers: the prompts' tokens, the time for an answer and to its first token, and generated tokens per second."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, cast
 

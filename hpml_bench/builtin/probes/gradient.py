@@ -1,7 +1,5 @@
 """Norm of the gradient, per step and on average, and the steps that fp16 skipped because it overflowed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Peak memory of each phase and rank: of the process on the CPU; allocated, reserved and used on the GPU."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from contextlib import suppress

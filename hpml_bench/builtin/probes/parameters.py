@@ -1,7 +1,5 @@
 """Parameters: the numbers of trained and other ones, and the result's size on disk."""
 
-from __future__ import annotations
-
 import math
 import tempfile
 from functools import partial

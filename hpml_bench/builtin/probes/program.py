@@ -1,7 +1,5 @@
 """Costs of a method's own program, measured from outside, and the tokens that it says it consumed."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Losses and scores: of training batches, of validation rows during training, of test rows at the end."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

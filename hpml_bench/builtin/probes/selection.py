@@ -1,7 +1,5 @@
 """Step that a run selects by its validation rows, and the training time up to it."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

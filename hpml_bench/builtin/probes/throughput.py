@@ -1,7 +1,5 @@
 """Samples and tokens per second in the timed window, and the spread of step times."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Choice: the likeliest of a row's choices is the right one, as lm-evaluation-harness counts it."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.scorer import Scorer
 
 

@@ -1,7 +1,5 @@
 """Contains: the expected answer occurs in the generated one."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.scorer import Scorer
 
 

@@ -1,7 +1,5 @@
 """Exact match: the answer equals the expected one after normalisation."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.scorer import Scorer
 
 

@@ -1,7 +1,5 @@
 """F1 of words, as SQuAD is scored (Rajpurkar et al. 2016, arXiv:1606.05250)."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter

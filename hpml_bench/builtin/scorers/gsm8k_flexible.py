@@ -1,7 +1,5 @@
 """GSM8K, flexibly: the last number (lm-evaluation-harness's task gsm8k, filter flexible-extract)."""
 
-from __future__ import annotations
-
 import re
 
 from hpml_bench.plugins.scorer import LmEvalGsm8k

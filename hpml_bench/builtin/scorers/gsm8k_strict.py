@@ -1,7 +1,5 @@
 """GSM8K, strictly: the number after `#### ` (lm-evaluation-harness's task gsm8k, filter strict-match)."""
 
-from __future__ import annotations
-
 import re
 
 from hpml_bench.plugins.scorer import LmEvalGsm8k

@@ -1,7 +1,5 @@
 """Number: the last number of the answer equals the expected one, in the manner of GSM8K (Cobbe et al. 2021)."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 from fractions import Fraction

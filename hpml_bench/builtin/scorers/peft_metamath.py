@@ -1,7 +1,5 @@
 """PEFT's accuracy on MetaMathQA and GSM8K (huggingface/peft, method_comparison/MetaMathQA/utils.py: get_accuracy)."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 from hpml_bench.plugins.scorer import Scorer

@@ -1,7 +1,5 @@
 """ROUGE-L: the longest common subsequence of words (Lin 2004), by Google's `rouge-score`, in any script."""
 
-from __future__ import annotations
-
 import unicodedata
 from functools import cache, cached_property
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Answers of the methods to some test rows, those on which they disagree most first."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from hpml_bench.plugins.blocks import Section

@@ -1,7 +1,5 @@
 """Problems: cautions, a sentence each with a mark of how it went; failed runs and those set apart, with reasons."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

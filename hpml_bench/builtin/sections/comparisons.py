@@ -1,7 +1,5 @@
 """Comparisons of methods with each other: a matrix, what would decide, every pair in numbers, a fold per method."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from hpml_bench import statistics

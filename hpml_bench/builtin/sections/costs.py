@@ -1,7 +1,5 @@
 """Costs: time, memory, latency and size in one table."""
 
-from __future__ import annotations
-
 from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of

@@ -4,8 +4,6 @@ A metric's `group` decides which table shows it. The harness's metrics have an o
 joins the table of its group, with a bar chart, and groups that no table shows get one each in "Other measurements".
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final

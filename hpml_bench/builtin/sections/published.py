@@ -1,7 +1,5 @@
 """Published figures of the same methods next to ours, and the reasons why some may not be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

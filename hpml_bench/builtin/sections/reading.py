@@ -1,7 +1,5 @@
 """Guide to reading the page: the words of its verdicts, and a glossary of every metric."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section

@@ -1,7 +1,5 @@
 """Set-up: methods, protocol, jobs and hosts, environment, and every compared run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from hpml_bench import statistics

@@ -1,7 +1,5 @@
 """Speed: parts of the runs' time, scaling over ranks, and the price of gradient checkpointing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Scores of the test rows beside some costs: mean and spread, ranks, the Pareto front, each seed drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Table

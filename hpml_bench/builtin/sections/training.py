@@ -1,7 +1,5 @@
 """Training: curves over the steps, time to quality (MLPerf's term), and tuning: what it chose, and what it cost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property

@@ -4,8 +4,6 @@ A sweep is one experiment of MLflow, project of trackio or folder of TensorBoard
 of its own. Without MLFLOW_TRACKING_URI, MLflow's database is in the results folder, as TensorBoard's files are.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Weights & Biases: each run's history in one group, and one comparison run with the report's own tables."""
 
-from __future__ import annotations
-
 import netrc
 import os
 import shlex

@@ -1,7 +1,5 @@
 """`hpml-bench baseline`: saved runs for later comparison."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

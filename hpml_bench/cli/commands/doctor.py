@@ -1,7 +1,5 @@
 """`hpml-bench doctor`: what of this machine fits, and what to do about the rest."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import textwrap

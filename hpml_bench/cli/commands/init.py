@@ -1,7 +1,5 @@
 """`hpml-bench init`: a commented suite from a model and files of rows."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`hpml-bench list`: packaged suites, registered plug-ins, clusters, recorded runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

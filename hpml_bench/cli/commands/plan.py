@@ -1,7 +1,5 @@
 """`hpml-bench plan`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`hpml-bench preview`: rows of a suite as the model will see them."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`hpml-bench status`: the runs of a sweep, done, under way and left."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`hpml-bench stop`: the end of the jobs of a sweep."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`hpml-bench verify`: whether a results folder contradicts itself."""
 
-from __future__ import annotations
-
 import shutil
 import textwrap
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`hpml-bench work`: the work of a sweep's job."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

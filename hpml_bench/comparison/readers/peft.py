@@ -1,7 +1,5 @@
 """Result files of PEFT's method comparison (github.com/huggingface/peft, method_comparison/), which hold no rows."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """Results folders of this project: scores of test rows by seed, groups and costs of the runs that may be compared."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

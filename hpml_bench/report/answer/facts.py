@@ -1,7 +1,5 @@
 """The facts of a first screen: difference, cost, what is cheaper and how sure that is, in short sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple

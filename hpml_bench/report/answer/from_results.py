@@ -1,7 +1,5 @@
 """Answer of a results folder: the verdicts on its selected runs, and what the runs say beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

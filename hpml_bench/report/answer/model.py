@@ -4,8 +4,6 @@ Numbers are in the units that the page shows (per cent, seconds, megabytes), as 
 of the first method less the second, of costs the factor first / second.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal

@@ -5,8 +5,6 @@ cheaper. Who can't be told apart is in the table beside: lines here read as erro
 cost. A bar has the one interval that decides.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -114,7 +112,7 @@ def _picture(answer: PageSummary, drawn: Picture) -> dict[str, object]:
     return {"cost": cost, "drawn": drawn, "wide": svg(drawn), "narrow": svg(drawn, NARROW), "lost": named}
 
 
-def _row(answer: PageSummary, of: Bars, method: Method) -> dict[str, object]:
+def _row(answer: PageSummary, of: "Bars", method: Method) -> dict[str, object]:
     """Return a method's row; `pieces` are its name, cut where it may break."""
     name, score = method.name, answer.value(method.name, "score")
     shown = words.row_name(answer, name)

@@ -1,7 +1,5 @@
 """Tables and sections that follow from an answer alone: places, pairs, what would decide, each method or system."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """The answer of one data set: its numbers in the units that a page shows, from the verdicts on its systems."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

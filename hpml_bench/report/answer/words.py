@@ -4,8 +4,6 @@ At most 20 words a sentence. Words: *may be best* (none is shown better), *behin
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Axes of pictures: ends around the values, and round ticks between them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Charts that sections share: lines over steps, values of every seed, bars, cost against quality, jobs in time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ The same bytes every time. In SVG nothing carries a style attribute, which a pag
 escaped. For papers it is a column (3.3 inches) wide, with text at 8 points and fonts embedded.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

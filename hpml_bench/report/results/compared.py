@@ -1,7 +1,5 @@
 """The compared runs of a folder by method and seed, their suite and their task."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Options of causal language modelling."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
