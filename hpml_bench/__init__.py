@@ -133,7 +133,7 @@ def compare(
         hpml_bench.system.errors.UserError: the frame can't be compared: one sentence that names the line.
 
     """
-    from hpml_bench.comparison.frame import verdicts_of
+    from hpml_bench.comparison.assemble import verdicts_of
 
     return verdicts_of(
         frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared, independent=independent,
@@ -173,6 +173,6 @@ def predict(folder: str | Path, texts: Sequence[str | tuple[str, str]]) -> list[
         hpml_bench.system.errors.UserError: as `load_trained`, or the run's task answers no bare texts.
 
     """
-    from hpml_bench.training.saved_model import predict as answers
+    from hpml_bench.training.saving import predict as answers
 
     return answers(Path(folder), texts)

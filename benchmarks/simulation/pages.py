@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from hpml_bench.statistics.evidence import LEAST_FACTOR, PRIOR
-from hpml_bench.statistics.paired_tests import most_equal
+from hpml_bench.statistics.intervals import most_equal
 from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 

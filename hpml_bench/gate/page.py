@@ -11,8 +11,7 @@ from hpml_bench.plugins.blocks import Fold, Table, Text
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.comparability import flat
 from hpml_bench.report.numbers import Cell, p_value, sentence_list
-from hpml_bench.report.pictures.axes import axis, rows
-from hpml_bench.report.pictures.charts import MARGINS, ROW
+from hpml_bench.report.pictures.charts import MARGINS, ROW, axis, rows
 from hpml_bench.report.render import plain_page
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.text import sanitize

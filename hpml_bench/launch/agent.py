@@ -28,7 +28,7 @@ from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Outcome, RunError, Status
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system import child, job, network, processes, temporary
+from hpml_bench.system import child, environment, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import absolute_keeping_links, read_model
 from hpml_bench.system.signals import Stop, stoppable
@@ -118,7 +118,7 @@ def main(address: str, count: int) -> int:
     fork_server.start_fork_server()  # first: it ends with this process, whatever ends it, and the ranks with it
     from hpml_bench.launch.meeting import Meeting
 
-    meeting, number = Meeting(host, key, int(port)), job.node_number()
+    meeting, number = Meeting(host, key, int(port)), environment.node_number()
     with stoppable() as stop, stop.deferred():
         parent = (Meeting(host, key, int(port)), stop)
         threading.Thread(target=_exit_with_parent, args=parent, name="parent", daemon=True).start()

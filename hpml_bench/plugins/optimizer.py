@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.registry import validate_options
 from hpml_bench.suite.settings import MethodSpec, Settings
 
 if TYPE_CHECKING:

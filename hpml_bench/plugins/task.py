@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
-from hpml_bench.plugins.decoding import Decoding, Scaffold
+from hpml_bench.plugins.tokenizer import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.registry import validate_options
 from hpml_bench.suite.settings import MAX_LENGTH, TaskSpec
 from hpml_bench.system.errors import Unsupported
 

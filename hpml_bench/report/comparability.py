@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
-from hpml_bench.suite.options import without_defaults
+from hpml_bench.suite.registry import without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
 

@@ -26,7 +26,7 @@ from hpml_bench.data.files import file_of, read_file, read_repository, sentences
 from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
-from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.registry import validate_options
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:

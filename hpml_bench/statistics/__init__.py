@@ -14,7 +14,7 @@ from hpml_bench.statistics.evidence import (
     seeds_to_find,
     seeds_to_show,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, mean_interval, share_interval
+from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, holm, mean_interval, share_interval
 from hpml_bench.statistics.over_rows import (
     LEAST_ROWS,
     OverRows,
@@ -29,7 +29,6 @@ from hpml_bench.statistics.over_rows import (
     untested,
 )
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites
-from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.racing import Round, race
 from hpml_bench.statistics.verdicts import (
     FOR_GUESSING,

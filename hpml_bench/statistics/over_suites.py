@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.evidence import opposed_to, p_of_rare_rows
-from hpml_bench.statistics.intervals import ALPHA
+from hpml_bench.statistics.intervals import ALPHA, holm
 from hpml_bench.statistics.over_rows import mean_of_rows
-from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.verdicts import Better, Values, spent_at
 
 

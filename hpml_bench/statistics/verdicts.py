@@ -22,8 +22,7 @@ from hpml_bench.statistics.evidence import (
     share_variances,
     widest,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval
-from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip
+from hpml_bench.statistics.intervals import ALPHA, Interval, holm, shaffer, sign_flip
 
 Values = Mapping[str, Mapping[int, float]]  # method -> seed -> value; finite numbers only
 EvidenceOf = Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None]

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import explain, validate_options
+from hpml_bench.suite.registry import explain, validate_options
 from hpml_bench.suite.yaml import read_mapping
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import without_assigned

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen, Growing
-from hpml_bench.suite.options import without_defaults
+from hpml_bench.suite.registry import without_defaults
 from hpml_bench.system.text import digest
 
 CLASSIFICATION = "sequence_classification"  # the task of a suite that names none

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import did_you_mean, explain, validate_options
+from hpml_bench.suite.registry import did_you_mean, explain, validate_options
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 from hpml_bench.system.errors import UserError

@@ -31,7 +31,7 @@ from hpml_bench.sweep.plan import places
 from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.sweep.watch import Claim, claimed
 from hpml_bench.system import disk, processes
-from hpml_bench.system import job as jobs
+from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import absolute_keeping_links, read_model, write_atomically
 from hpml_bench.system.redaction import redacted

@@ -1,7 +1,8 @@
-"""Environment of a run: devices (found without torch), versions, a fingerprint of the hardware, process variables."""
+"""Environment of a run: devices (found without torch), versions, fingerprint, variables, and its job and place."""
 
 import os
 import platform
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -10,10 +11,73 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from hpml_bench.system import cgroups, gpus, job
+from hpml_bench.system import cgroups, gpus
 from hpml_bench.system.packages import installed
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 from hpml_bench.system.text import digest
+
+ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
+EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
+CALL = "HPML_BENCH_CALL"  # number of the call of run-all for which a job works
+CORES = "HPML_BENCH_CORES"  # CPU cores that an engine gave to this job without binding it to them
+NODE = "HPML_BENCH_NODE"
+SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
+"""Engines and their own variables for a job's id; for other engines it is in `HPML_BENCH_JOB`."""
+
+
+@dataclass(frozen=True)
+class ThisJob:
+    """Job of this process."""
+
+    engine: str
+    job: str  # with letters, digits, - and _ only; equal after a requeue
+    restart: int
+    host: str
+    pid: int
+    exclusive: bool  # whether it has its nodes to itself, according to its engine
+    queued: str | None  # when it was submitted; UTC, ISO 8601
+    until: float | None  # end of its time limit, in seconds since 1970
+
+
+def this_job() -> ThisJob:
+    """Return the job of this process: by `HPML_BENCH_JOB`, else of Slurm, PBS or LSF, else by host and process."""
+    host, pid = socket.gethostname(), os.getpid()
+    engine, job = os.environ.get(ENGINE), os.environ.get(JOB)
+    for name, variable in SCHEDULERS:
+        if job is None and variable in os.environ:
+            engine, job = engine or name, os.environ[variable]
+    return ThisJob(
+        engine=engine or "manual", job=plain(job or f"{host}-{pid}"), host=host, pid=pid,
+        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0, exclusive=os.environ.get(EXCLUSIVE) == "1",
+        queued=os.environ.get(QUEUED), until=_number(UNTIL, "SLURM_JOB_END_TIME"),
+    )  # fmt: skip
+
+
+def where() -> dict[str, Any] | None:
+    """Return a record's entry on the job that makes it; None without a job."""
+    if JOB not in os.environ:
+        return None
+    own = this_job()
+    return {
+        "engine": own.engine, "job": own.job, "restart": own.restart, "unit": _number(UNIT), "call": _number(CALL),
+        "host": own.host, "hosts": [own.host], "exclusive": own.exclusive,
+    }  # fmt: skip
+
+
+def node_number() -> int:
+    """Return the number of this node among those of a run, from 0."""
+    return _number(NODE, "SLURM_NODEID") or 0
+
+
+def plain(text: str) -> str:
+    """Return a job's id as used in file names."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:80].strip("-") or "job"
+
+
+def _number(*variables: str) -> int | None:
+    texts = (os.environ.get(variable, "") for variable in variables)
+    return next((int(text) for text in texts if re.fullmatch(r"\d{1,15}", text)), None)
+
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
 OPTIONAL = ("bitsandbytes",)  # packages that the others import if installed: they take memory in every process of a run
@@ -127,7 +191,7 @@ def affinity() -> set[int]:
 def cores() -> int:
     """Return the number of CPU cores this process may use: by affinity, control group's quota, and job's share."""
     allowed = len(affinity())
-    if (share := os.environ.get(job.CORES, "")).isdigit():
+    if (share := os.environ.get(CORES, "")).isdigit():
         allowed = min(allowed, max(1, int(share)))
     quota = cgroups.cpus()
     return allowed if quota is None else min(allowed, max(1, int(quota)))
@@ -176,12 +240,12 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     that no key or token gets into a record.
     """
     torch: Any = sys.modules.get("torch")
-    node, where = hardware(), job.where()
+    node, place = hardware(), where()
     nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
     named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
     parts = node | over.parts() if over else node
-    if over and where:
-        where["hosts"] = list(over.hosts)
+    if over and place:
+        place["hosts"] = list(over.hosts)
     return {
         "hardware": parts,
         "fingerprint": digest(parts, 12),
@@ -198,7 +262,7 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
             "inter_op": torch and int(torch.get_num_interop_threads()),
         },
         **_of_gpus(),
-        **({} if where is None else {"where": where}),
+        **({} if place is None else {"where": place}),
     }
 
 

@@ -12,8 +12,8 @@ from helpers.chat_families import FOLDER, ONE, PUBLISHED, SYSTEM, TABLE, TWO, Fa
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import TODAY
 from hpml_bench.plugins.dataset import IGNORE_INDEX
-from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.scorer import make_scorer
+from hpml_bench.plugins.tokenizer import Decoding, Generator
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import decoder, text_of
 

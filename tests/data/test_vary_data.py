@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from helpers.tiny import prepared, settings
 from hpml_bench.cli import main
-from hpml_bench.data.draw import draw, training_rows
+from hpml_bench.data.prepared import draw, training_rows
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.report.selection import Selection
 from hpml_bench.system.errors import UserError

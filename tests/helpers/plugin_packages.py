@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.suite import options, registry
+from hpml_bench.suite import registry
 
 
 def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:
@@ -38,5 +38,5 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, 
 
 
 def forget() -> None:
-    for cached in (registry._foreign, registry.names, options._defaults):
+    for cached in (registry._foreign, registry.names, registry._defaults):
         cached.cache_clear()

@@ -19,7 +19,7 @@ from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.screen import pictures
-from hpml_bench.report.pictures.axes import axis
+from hpml_bench.report.pictures.charts import axis
 from hpml_bench.report.pictures.drawn import DPI, flat, paper, svg
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
 from hpml_bench.report.render import page_of, pictures_of

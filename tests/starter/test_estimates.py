@@ -17,9 +17,8 @@ from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
-from hpml_bench.starter.entries import WIDTH, Entry, Rate, flow, written
 from hpml_bench.starter.estimates import Published, Work, encoder_recipe, in_words, language_recipe, seconds_of
-from hpml_bench.starter.model import Model, look_at_model, source_of
+from hpml_bench.starter.model import LINE, Entry, Model, Rate, flow, look_at_model, source_of, written
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.suite.yaml import parse
 from hpml_bench.system import gpus
@@ -219,4 +218,4 @@ def test_a_short_reason_stands_beside_a_long_one_above() -> None:
     assert lines[0] == "a: 1  # short"
     assert lines[1].startswith("# long long")
     assert lines[-1] == "# d: 4  # other"
-    assert sum(len(line) > WIDTH for line in lines) == 1
+    assert sum(len(line) > LINE for line in lines) == 1

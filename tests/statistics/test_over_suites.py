@@ -11,8 +11,8 @@ from scipy.special import fdtrc
 from scipy.stats import friedmanchisquare
 
 from hpml_bench.statistics import least_suites, over_suites
+from hpml_bench.statistics.intervals import sign_flip
 from hpml_bench.statistics.over_suites import friedman, p_of_ranks, ranked, shared_methods, sign_patterns
-from hpml_bench.statistics.paired_tests import sign_flip
 
 DEMSAR = """
 0.763 0.768 0.771 0.798

@@ -14,7 +14,7 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval
 from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows, share_variances
-from hpml_bench.statistics.paired_tests import most_equal, shaffer
+from hpml_bench.statistics.intervals import most_equal, shaffer
 
 
 def limma(differences: dict[tuple[str, str], np.ndarray], weight: float) -> dict[tuple[str, str], float]:

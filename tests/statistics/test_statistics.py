@@ -16,8 +16,8 @@ from statsmodels.stats.weightstats import ttost_paired
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval, Membership, OverSeeds
 from hpml_bench.statistics.evidence import OverSeedsAndRows, p_equivalent, seeds_to_decide
+from hpml_bench.statistics.intervals import sign_flip
 from hpml_bench.statistics.over_rows import OverRows
-from hpml_bench.statistics.paired_tests import sign_flip
 
 
 def by_seed(*values: float) -> dict[int, float]:

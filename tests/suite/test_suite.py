@@ -12,7 +12,7 @@ from hpml_bench.launch import fork_server, preparation
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import suite as suites
 from hpml_bench.suite.devices import resolve_suite
-from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.registry import validate_options
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 

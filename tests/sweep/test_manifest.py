@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hpml_bench.system import job
+from hpml_bench.system import environment
 
 MANIFEST = Path(__file__).parents[2] / "docs" / "kubernetes.yaml"
 SCHEMA = json.loads((Path(__file__).parent / "job-batch-v1.json").read_text())
@@ -59,9 +59,9 @@ def test_a_new_pod_is_the_same_job_begun_anew(
     words = [*container["command"], *container["args"]]
     told = subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout.splitlines()
     assert told == [f"quick-1-3 {restart} kubernetes", "work /shared/reports/quickstart/plan.json --unit 3"]
-    for name, value in zip((job.JOB, job.RESTART, job.ENGINE), told[0].split(), strict=True):
+    for name, value in zip((environment.JOB, environment.RESTART, environment.ENGINE), told[0].split(), strict=True):
         monkeypatch.setenv(name, value)
-    own = job.this_job()
+    own = environment.this_job()
     assert (own.job, own.restart, own.engine) == ("quick-1-3", restart, "kubernetes")
 
 
@@ -90,8 +90,8 @@ def test_the_script_of_the_docs_names_its_job(
     told = subprocess.run(["sh", "-s", *words], input=script, env=variables, capture_output=True, text=True, check=True)
     restart, work = told.stdout.splitlines()
     assert work == f"work /shared/reports/quickstart/plan.json --unit {unit}"
-    for variable, value in {**given, job.RESTART: restart}.items():
+    for variable, value in {**given, environment.RESTART: restart}.items():
         monkeypatch.setenv(variable, value)
-    own = job.this_job()
+    own = environment.this_job()
     assert (own.engine, own.job) == name
     assert own.restart == int(restart) > 1_700_000_000

@@ -24,11 +24,10 @@ from helpers.language_models import logits, prepared
 from hpml_bench import load_trained
 from hpml_bench.cli import main
 from hpml_bench.launch import launcher
-from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
+from hpml_bench.plugins.tokenizer import Decoding, Encoder, Generator, load_tokenizer
 from hpml_bench.records.files import KEPT
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record, load_records

@@ -12,7 +12,7 @@ from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, JobPlan
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
-from hpml_bench.system import job as jobs
+from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 

@@ -26,7 +26,7 @@ from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
-from hpml_bench.system import job as jobs
+from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import SIGNALS

@@ -17,7 +17,7 @@ from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
-from hpml_bench.system import job as jobs
+from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
+from hpml_bench.records.plan import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
 from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug
-from hpml_bench.report.pictures.axes import axis
-from hpml_bench.report.pictures.charts import styles
+from hpml_bench.report.pictures.charts import axis, styles
 from hpml_bench.report.results import Results, validation_of
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import method_identity

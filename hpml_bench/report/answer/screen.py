@@ -19,7 +19,7 @@ from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
-from hpml_bench.report.pictures import axes
+from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
 from hpml_bench.report.tables import TITLES
@@ -153,7 +153,7 @@ def _against(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> Pictur
         alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
         f"{'; '.join(f'{name}: {text}' for name, text in values.items())}.",
         x=_costs(cost, [x for x, _ in at.values()]),
-        y=axes.axis(title, [y for _, y in at.values()], share=0.1, within=axes.ends_of(score.unit), grid=True,
+        y=charts.axis(title, [y for _, y in at.values()], share=0.1, within=charts.ends_of(score.unit), grid=True,
                     turned=turned, good="↑ better"),
         height=340 if len(answer.methods) <= MANY else 330,
         marks=tuple(
@@ -172,7 +172,7 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
     def text(value: float) -> str:
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", cost.text(value))
 
-    return axes.axis(
+    return charts.axis(
         titled(cost.title, "" if log else cost.unit), values, share=0.12 if log else 0.14, log=log,
         within=(0.0,) if low > 0 else (), text=text if log else None, good="← cheaper", key=cost.key,
     )  # fmt: skip

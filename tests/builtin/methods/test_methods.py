@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2Model
 from helpers.classifiers import assemble, build, installed
 from hpml_bench.builtin.methods import adapter, peft
 from hpml_bench.suite import registry
-from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.registry import validate_options
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import causal_lm
 from hpml_bench.training.trial import unused_parameters
