@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.chat_families import (
-    FAMILIES,
-    PUBLISHED,
-    Family,
-    chatml,
-    llama_3,
-    messages,
-    mistral,
-)
+from helpers.chat_families import FAMILIES, PUBLISHED, Family, chatml, llama_3, messages, mistral
 from hpml_bench.data.chat_template import TODAY
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.rows import Rows, write_rows

@@ -241,10 +241,7 @@ def failed(method: str, seed: int, status: str, message: str, **changes: Any) ->
 
 
 def write(
-    folder: Path,
-    records: Iterable[RunRecord],
-    course: Callable[[str, int], list[Point]] = points,
-    rows: int = 1000,
+    folder: Path, records: Iterable[RunRecord], course: Callable[[str, int], list[Point]] = points, rows: int = 1000
 ) -> Path:
     """Write records with their points and predictions under `folder`, and return it.
 
