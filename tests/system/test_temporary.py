@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -60,12 +61,8 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /proc hides it, a signal tells that it is there."""
-
-    def kill(*_: object) -> None:
-        raise PermissionError
-
     path = killed(tmp_path / "file")
-    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(os, "kill", Mock(side_effect=PermissionError))
     assert not temporary.left_over(path)
 
 
@@ -106,14 +103,8 @@ def test_no_two_writers_share_a_name(
     write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even two of one process, host and file; and none stays."""
-    seen: list[str] = []
-
-    def noted(path: Path) -> Path:
-        seen.append(name(path).name)
-        return tmp_path / seen[-1]
-
-    name = temporary.beside
-    monkeypatch.setattr(temporary, "beside", noted)
+    name, seen = temporary.beside, list[str]()
+    monkeypatch.setattr(temporary, "beside", lambda path: seen.append(name(path).name) or tmp_path / seen[-1])
     for _ in range(2):
         write(tmp_path / "file")
     assert len(set(seen)) == 2
@@ -174,11 +165,7 @@ def test_a_file_system_without_locks_is_told(
     what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What flock answers becomes one sentence with the folder and what to do; nothing is taken for a lock instead."""
-
-    def flock(descriptor: int, operation: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
     take, advice = LOCKS[what]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
