@@ -127,9 +127,7 @@ def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str)
 
 
 @pytest.mark.parametrize("revision", ["v2", COMMIT])
-def test_what_is_downloaded_is_the_revision_that_is_named(
-    revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_named_revision_is_downloaded(revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reachable hub is asked for it, and its commit is kept."""
     asked: list[Any] = []
     folder = gpt2(tmp_path / COMMIT)

@@ -172,9 +172,7 @@ if __name__ == "__main__":
 """Says whether a fork of the server has the libraries, and CUDA before and after it imports bitsandbytes."""
 
 
-def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too, imports it if it is there."""
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
     monkeypatch.setattr(fork_server, "find_spec", lambda _: None)

@@ -142,9 +142,7 @@ def test_who_was_killed_is_named_with_its_node(
     assert error.rank == (1 if "SIGKILL" in told else None)
 
 
-def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
-    prepared: Prepared, scratch: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_rank_is_a_stall_with_stacks_of_all_nodes(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Each node's watchdog sees it, tells where its ranks are, and waits for the other's report."""
     when_training(scratch, lambda ranks: ranks[1].suspend())
     error = ended(prepared, tmp_path / "run", Limits(stall=4))
@@ -191,9 +189,7 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
      "hpml-bench: TMPDIR is too long"),
     (["no-such-srun"], "failed", "no-such-srun"),
 ])  # fmt: skip
-def test_agents_that_cannot_begin_are_told_with_their_words(
-    command: list[str], status: str, words: str, tmp_path: Path
-) -> None:
+def test_agents_that_cannot_begin_are_quoted(command: list[str], status: str, words: str, tmp_path: Path) -> None:
     """An agent's own sentence stands in the record, else what its starter says; one that is missing is named."""
     record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: command))
     assert record.status == status

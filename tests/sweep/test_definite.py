@@ -128,9 +128,7 @@ def on_gpus(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gpus, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
 
 
-def test_the_largest_micro_batch_that_fits_every_method_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_largest_micro_batch_that_fits_all_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Divisors of a rank's share, from the largest; what one method can't have no later one is tried with."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, **ON_TWO)
@@ -153,9 +151,7 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
 
 
 @pytest.mark.parametrize("large", ["head", "lora"])
-def test_a_method_that_fits_with_no_size_is_left_out(
-    large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_that_fits_at_no_size_is_left_out(large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others don't get its size; the note names it, also in a second call, and its own run lacks memory."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, **ON_TWO)

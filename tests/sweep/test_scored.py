@@ -139,11 +139,7 @@ def test_keys_are_in_no_file(out: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
     """The run fails with a sentence; the next call asks the rows that have no answer."""
     right, count = answers_of(out, "lora"), iter(range(10**6))
-
-    def breaks(asked: dict[str, Any]) -> Any:
-        return right(asked) if next(count) < 15 else (400, {"error": "out of memory"})
-
-    with serving(breaks) as served:
+    with serving(lambda asked: right(asked) if next(count) < 15 else (400, {"error": "out of memory"})) as served:
         done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
         assert done.exit_code == 1, "and nothing is said of a run that it claims to be"
         error = scored(out, "there").error

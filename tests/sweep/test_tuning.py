@@ -189,9 +189,7 @@ def go(tmp_path: Path, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
-def test_an_interrupted_tuning_tries_what_an_unbroken_one_does(
-    launcher: Launcher, tmp_path: Path, sampler: Any
-) -> None:
+def test_an_interrupted_tuning_tries_what_a_whole_one_does(launcher: Launcher, tmp_path: Path, sampler: Any) -> None:
     """Interrupted in the sixth run: equal trials until then, no suite file; resumed, the same eight runs."""
     go(tmp_path / "a", sampler=sampler)
     unbroken, launcher.specs = launcher.rates, []
@@ -306,13 +304,10 @@ def pooled(how: str) -> dict[str, Any]:
     return {"settings": made_records.SETTINGS.model_copy(update={"task": task})}
 
 
-def ranked(rank: int) -> dict[str, Any]:
-    spec = method(trial()).spec.model_copy(update={"options": {**made_records.OPTIONS["lora"], "r": rank}})
-    return {"methods": (method(trial()).model_copy(update={"spec": spec}),)}
-
-
 NEVER = "never on the test rows"
 OTHER_DATA = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
+RANK_64 = method(trial()).model_copy(update={"spec": MethodSpec(
+    name="lora", method="lora", lr=1e-3, options=made_records.OPTIONS["lora"] | {"r": 64})})  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "said", "unsaid"), [
@@ -320,11 +315,10 @@ OTHER_DATA = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" *
     (pooled("mean"), "The tuning's settings were not those of these runs: task differ.", " rows of other data"),
     ({"digests": OTHER_DATA}, "validation rows of other data, which may hold test rows of these runs", NEVER),
     ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
-    (ranked(64), "These runs had other options than the tuning's trials: lora (r).", " rows of other data"),
+    ({"methods": (RANK_64,)}, "These runs had other options than the tuning's trials: lora (r).",
+     " rows of other data"),
 ])  # fmt: skip
-def test_differences_between_a_tuning_and_its_runs_are_named(
-    changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path
-) -> None:
+def test_differences_of_a_tuning_are_named(changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path) -> None:
     """In settings, data, of which nothing is then said about test rows, and options of a method."""
     text = sentences(tmp_path, **changes)
     assert said in text
@@ -338,9 +332,7 @@ def test_differences_between_a_tuning_and_its_runs_are_named(
     ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
      "learning rates tuned in other settings, 1 trials each"),
 ])  # fmt: skip
-def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
-    changes: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_the_first_screen_says_how_rates_were_tuned(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     """By the rule of the section on tuning: those that bear on training were not those of the runs."""
     sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
     assert answer_of(Results.load(tmp_path)).setup.rates == said

@@ -71,9 +71,7 @@ def test_the_setup_is_no_argument(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_module_is_looked_for_where_this_process_looks(
-    seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in the working folder stands in for a library only if it does so here."""
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "__init__.py").touch()

@@ -161,9 +161,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("what", LOCKS)
-def test_a_file_system_without_locks_is_told(
-    what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_locks_is_told(what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What flock answers becomes one sentence with the folder and what to do; nothing is taken for a lock instead."""
     monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
     take, advice = LOCKS[what]

@@ -125,9 +125,7 @@ def long_and_learnt(folder: Path, rows: int = 96) -> Settings:
     return settings
 
 
-def test_the_batch_with_most_targets_is_rehearsed_too(
-    tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_most_targets_at_once_are_rehearsed(tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
     chosen = MethodSpec(name="lora", method="lora", options={}, lr=1e-3)
     spec = RunSpec(suite="tiny", settings=long_and_learnt(tmp_path), method=chosen, seed=0)
@@ -144,9 +142,7 @@ def test_the_batch_with_most_targets_is_rehearsed_too(
 
 
 @pytest.mark.parametrize("place", ["rehearsal", "steps"])
-def test_micro_batches_add_up_in_ddps_buckets(
-    place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_are_in_ddps_buckets(place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a step no gradient has memory of its own: a second copy of all would be 32 GB for 8 billion parameters."""
     spec = spec_of(task_folder, WORDS, "full", micro_batch=3)
     trainer = Trainer(assemble(spec, prepare(spec.settings), group), wrap=ddp)
@@ -195,9 +191,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
     assert errors.status_of(told.kind, told.message) == "oom_cuda"
 
 
-def test_the_rehearsal_is_over_before_anything_is_read(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rehearsal_ends_before_readings(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU its kernels would run on while energy and the time to the first step are read."""
     events: list[str] = []
 
@@ -237,9 +231,7 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
     assert len(made[0].optimizer.state) == len(made[0].parameters)
 
 
-def test_what_frozen_weights_had_in_float32_is_given_back(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_cast_leaves_is_given_back(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the cast, and before anything else is made: else the allocator holds both."""
     events: list[str] = []
     store = kernels.store_frozen_as_bf16
@@ -261,9 +253,7 @@ def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> 
     assert model_module.is_large(tmp_path, tiny.settings(weights="bfloat16", precision="bf16"))
 
 
-def test_each_micro_batch_shows_that_the_rank_is_at_work(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_micro_batch_is_a_sign_of_life(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of many on a large model may take longer than the time after which a rank counts as hanging."""
     trainer = trainer_of(spec_of(task_folder, CLASSES, micro_batch=3), group)
     beats: list[str] = []
@@ -367,9 +357,7 @@ def test_steps_that_overflow_are_skipped_and_counted(
     assert len({*recorder.values("loss")[: count + 1]}) > 1, "other batches, the same model"
 
 
-def test_a_skipped_step_is_no_step_of_the_method(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipped_step_is_none_of_the_method(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdaLoRA would count a gradient that overflowed among its importances, NaN for good."""
     spec = spec_of(task_folder, CLASSES, "peft", {"type": "ADALORA"}, precision="fp16", steps=40)
     scaled_by(2.0**30, monkeypatch)

@@ -255,9 +255,7 @@ def test_parts_on_two_hosts(rows: Prepared, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("other", ["method", "digests", "off", "points", "versions", "ranks"])
-def test_a_checkpoint_of_another_run_is_left(
-    other: str, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_of_others_are_left(other: str, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the run begins anew."""
     spec, limits = tiny.spec(steps=20, world_size=1), SAVING
     execute(tmp_path, spec, rows, 18)

@@ -155,9 +155,7 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
     assert model.caches, "nothing is wrong with this model's cache"
 
 
-def test_ranks_answer_and_choose_as_one_does(
-    prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
-) -> None:
+def test_ranks_answer_as_one_does(prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]) -> None:
     """Rows of two to four choices, and one row alone, for which a rank without one waits for the other."""
     alone = answered(model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "one", 1), GENERATOR, group)
     assert by_two["one", ""] == alone
@@ -178,9 +176,7 @@ def mamba() -> LanguageModel:
     return LanguageModel(AutoModelForCausalLM.from_config(config)).eval()
 
 
-def test_a_state_space_model_answers_as_transformers_lets_it(
-    mamba: LanguageModel, prompts_folder: Path, group: Group
-) -> None:
+def test_a_state_space_model_answers_as_transformers(mamba: LanguageModel, prompts_folder: Path, group: Group) -> None:
     """Prompts of all lengths side by side, with the cache: after them a layer gets the mask of the new token alone."""
     found = answered(mamba, Rows(prompts_folder / "rows", 1), GENERATOR, group)
     assert ties(mamba, TEXTS, found, [theirs(mamba.encoder, prompt) for prompt in TEXTS]) <= 1
@@ -267,9 +263,7 @@ def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])
-def test_an_answer_is_cut_where_the_model_has_no_more_positions(
-    method: str, prompts_folder: Path, tmp_path: Path
-) -> None:
+def test_an_answer_is_cut_at_the_models_last_position(method: str, prompts_folder: Path, tmp_path: Path) -> None:
     """The prompts beside it go on, and the answer is what it would be with room, up to its last position."""
     torch.manual_seed(0)
     config = GPT2Config(

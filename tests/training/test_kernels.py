@@ -78,9 +78,7 @@ def test_dropout_masks_have_no_pattern() -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("masked", ["padding", "causal", "none"])
-def test_attention_by_hand_is_torchs(
-    monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype
-) -> None:
+def test_our_attention_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype) -> None:
     """With dropout's effect taken out, outputs and gradients are those of torch's in float32.
 
     Under autocast they lie as near as two bf16 roundings allow.

@@ -307,9 +307,7 @@ class Kept(Probe):
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_weights_are_those_of_the_selected_step(
-    select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe reports that step and the seconds up to it; without `select` nothing is kept or reported."""
     spec = run_of(tmp_path, "sequence_classification", steps=9, eval_every=3, select=select)
     monkeypatch.setattr(Task, "best_step", lambda _, scores: min(scores))  # so that it isn't the last one
@@ -329,9 +327,7 @@ def test_weights_are_those_of_the_selected_step(
 
 
 @pytest.mark.parametrize("at", [4, 12])
-def test_a_method_has_the_state_of_its_step(
-    at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_has_its_steps_state(at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdaLoRA's files have the ranks that it had then, before or after it has dropped some."""
     monkeypatch.setattr(Task, "validation_score", lambda _, metrics: metrics["loss"])
     monkeypatch.setattr(Task, "best_step", lambda _, scores: at if at in scores else max(scores))

@@ -348,9 +348,7 @@ def plain(folder: Path) -> tuple[Settings, Method]:
     return spec.settings, make_method(spec.method)
 
 
-def test_a_prediction_takes_the_type_of_a_file_that_is_not_here_from_its_configuration(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_type_of_a_file_that_is_not_here_is_its_configurations(folder: Path, tmp_path: Path) -> None:
     """As of a model of the hub of which config.json alone was fetched."""
     shutil.copy(folder / "llama" / "config.json", tmp_path)
     assert model_module.linear_as_bf16(tmp_path, *plain(folder))

@@ -133,9 +133,7 @@ def test_a_quantised_backbone_trains(
 
 @pytest.mark.parametrize("kind", language_models.KINDS)
 @pytest.mark.parametrize("double", [True, False])
-def test_four_bits_compute_with_the_dequantised_weights(
-    double: bool, kind: str, model_folders: dict[str, Path]
-) -> None:
+def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, model_folders: dict[str, Path]) -> None:
     """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
 
     GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
@@ -151,7 +149,7 @@ def test_four_bits_compute_with_the_dequantised_weights(
     assert quantized_layers(model) == (["c_attn", "c_fc", "c_proj"] if kind == "GPT-2" else sorted(LINEAR))
 
 
-def test_eight_bits_compute_with_the_dequantised_weights(
+def test_eight_bits_compute_with_dequantised_weights(
     model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule.
@@ -294,9 +292,7 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     # four bytes a row
     ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
 ])  # fmt: skip
-def test_parameters_and_bytes_are_counted(
-    setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_parameters_are_counted(setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """By hand: what quantised weights stand for, PEFT's own count, and bytes as stored; also after a forward pass."""
     model, made, task, spec = language_models.trained(model_folders["Llama"], "lora", {"r": 2}, quantization=setting)
     probe = ParametersProbe()

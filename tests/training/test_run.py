@@ -31,16 +31,16 @@ from hpml_bench.training.request import Place
 
 
 @pytest.fixture(scope="module")
-def prepared_for_ranks(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Rows and a backbone, and the fork server that has the libraries."""
     fork_server.start_fork_server()
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")
-def record(prepared_for_ranks: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     folder = tmp_path_factory.mktemp("runs") / "lora"
-    return tiny.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
+    return tiny.run(tiny.spec(), prepared, folder, place=Place(in_sweep=1)), folder
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
@@ -70,10 +70,10 @@ def losses(prepared: Prepared, folder: Path, **changes: Any) -> list[float]:
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
 
-def test_ranks_and_micro_batches_do_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
+def test_ranks_and_micro_batches_do_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
     """One rank, three, and two with micro-batches: the same path, evaluated rows, and bytes that ranks exchange."""
     ways = {"1": {"world_size": 1}, "3": {"world_size": 3}, "2": {"world_size": 2, "micro_batch": 3}}
-    found = [losses(prepared_for_ranks, tmp_path / name, **changes) for name, changes in ways.items()]
+    found = [losses(prepared, tmp_path / name, **changes) for name, changes in ways.items()]
     for other in found[1:]:
         assert other == pytest.approx(found[0], abs=2e-5)
     records = [load_record(tmp_path / name / "run.json").metrics for name in ways]
@@ -81,9 +81,9 @@ def test_ranks_and_micro_batches_do_not_change_the_losses(prepared_for_ranks: Pr
         assert len({record[name] for record in records}) == 1
 
 
-def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
+def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
     """At one seed every method sees the same samples in the same order."""
-    other = tiny.run(tiny.spec("prompt_tuning"), prepared_for_ranks, tmp_path / "prompt")
+    other = tiny.run(tiny.spec("prompt_tuning"), prepared, tmp_path / "prompt")
     assert other.consumed == record[0].consumed
 
 
@@ -92,10 +92,10 @@ def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[Ru
     (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
 ])  # fmt: skip
 def test_a_run_that_cannot_end_well_has_a_status(
-    spec: RunSpec, status: str, says: str, prepared_for_ranks: Prepared, tmp_path: Path
+    spec: RunSpec, status: str, says: str, prepared: Prepared, tmp_path: Path
 ) -> None:
     """A loss that is no number ends the run on all ranks together; a method may not run with a model."""
-    result = tiny.run(spec, prepared_for_ranks, tmp_path / status)
+    result = tiny.run(spec, prepared, tmp_path / status)
     assert result.status == status
     assert says in result.error.message
 

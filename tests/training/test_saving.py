@@ -111,9 +111,7 @@ def test_loading_works_where_gradients_are_off(model_folders: dict[str, Path], t
 
 
 @pytest.mark.parametrize(("kind", "told"), [("EVA", "PeftModel.from_pretrained"), ("CORDA", "another method")])
-def test_a_start_from_data_is_not_built_anew(
-    kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_start_from_data_is_not_rebuilt(kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """One sentence instead of another model; PEFT loads EVA's files, whose ranks are in their configuration."""
     if kind == "CORDA":
         pytest.importorskip("attr")
@@ -359,9 +357,7 @@ def test_a_sweep_keeps_what_run_saves(place: str, kept: Path, by_command: Path) 
     assert [one for one in verify(path.parents[1]).checks if one.state == "failed" and "kept" in one.finding] == []
 
 
-def test_kept_parts_are_saved_without_a_run(
-    kept: Path, by_command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_parts_need_no_run(kept: Path, by_command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a card as of `run --save`; where they were changed or removed, the run is done again."""
     out = Path(shutil.copytree(kept / "here", tmp_path / "out"))
     command = ["run", "lora", str(by_command / "words.yaml"), "--wandb", "off", "--out", str(out), "--save"]

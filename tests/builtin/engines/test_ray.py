@@ -153,9 +153,7 @@ NODES: list[dict[str, float]] = [{"CPU": 32, "GPU": 4, "memory": 64e9}, {"CPU": 
     ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], NodeNeed(32, 1, None, alone=True)),
     ({"memory_per_node": "2G"}, NODES[:1], NodeNeed(32, 4, 2**31, alone=True)),
 ])  # fmt: skip
-def test_a_task_takes_what_the_profile_says(
-    asked: dict[str, Any], nodes: list[dict[str, float]], found: NodeNeed
-) -> None:
+def test_a_task_takes_what_profiles_say(asked: dict[str, Any], nodes: list[dict[str, float]], found: NodeNeed) -> None:
     """Or all that every node has: a unit has a node to itself where the nodes are alike."""
     assert resources_of_task(Profile(engine="ray", **asked), nodes) == found
 

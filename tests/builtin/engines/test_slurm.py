@@ -286,9 +286,7 @@ def test_the_users_shell_changes_no_job(
     ("PartitionTimeLimit", "gpu,long", False),
     ("Resources", "gpu", False),
 ])  # fmt: skip
-def test_jobs_that_slurm_would_never_begin_are_known(
-    reason: str, partition: str, refused: bool, answering: Answering
-) -> None:
+def test_jobs_that_never_begin_are_known(reason: str, partition: str, refused: bool, answering: Answering) -> None:
     """By their reason; where a job may begin in one of several partitions it is that of one of them."""
     answering(squeue=f"echo '7_0|7|0|PENDING|{reason}|x|{PLAN}:units'")
     made = engine(options={"sbatch": {"partition": partition}})

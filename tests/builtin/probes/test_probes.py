@@ -286,9 +286,7 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("asked", "timed"), [(4, 4), (50, 10)])
-def test_latencies_are_of_the_first_rows(
-    asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latencies_are_of_first_rows(asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One time for each of the first `latency_samples` rows, at most all ten, each of which was read before."""
     run, calls, read = make_run(tmp_path, latency_samples=asked), [], []
     batch = run.test.batch

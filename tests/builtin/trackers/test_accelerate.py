@@ -237,9 +237,7 @@ def test_a_dead_server_leaves_the_results_as_they_are(
     assert not any(value in said for value in SECRETS.values())
 
 
-def test_a_service_without_its_library_is_refused_before_any_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_without_its_library_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence has the command that installs it, and no folder is made."""
     monkeypatch.setattr("hpml_bench.builtin.trackers.accelerate.find_spec", lambda name: name == "accelerate" or None)
     for command in (["run-all", "quickstart"], ["run-all", "quickstart", "--parallel", "2"], ["run", "lora"]):

@@ -54,9 +54,7 @@ CHOSEN = [
 
 
 @pytest.mark.parametrize(("variables", "asked", "chosen"), CHOSEN)
-def test_the_environment_decides(
-    variables: dict[str, str], asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_decide(variables: dict[str, str], asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is asked for, and there are a key and a route; what is asked for stands above it."""
     with listening() as url:
         for name, value in variables.items():
@@ -72,9 +70,7 @@ ADDRESSES = ("nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "ht
     ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "closed"}, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
     *(({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}, "WANDB_BASE_URL is not an http") for url in ADDRESSES),
 ])  # fmt: skip
-def test_online_needs_a_key_and_a_route(
-    variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_online_needs_key_and_route(variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of them `auto` is offline, and `online` names what is missing, and no key."""
     with listening() as url:
         for name, value in variables.items():

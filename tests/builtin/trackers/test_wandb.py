@@ -181,9 +181,7 @@ def test_runs_are_kept_by_one_helper_and_once(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "wandb" / renewed / "files" / "media" / "table").is_dir(), "the comparison"
 
 
-def test_nothing_to_publish_leaves_no_trace_and_errors_are_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_to_publish_leaves_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a run that isn't followed nor an empty folder makes anything; an error is printed, never raised."""
     suite = tmp_path / "suite"
     assert publish([], tables, "offline", suite) is None

@@ -24,7 +24,7 @@ def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
+def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
     """Rows and a backbone; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)

@@ -133,21 +133,21 @@ def files_at_most(size: int) -> Iterator[None]:
         resource.prlimit(server, resource.RLIMIT_FSIZE, before)
 
 
-def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
     """A rank that may not write on fails with the reason in words; the next run is clean."""
     with files_at_most(20_000):
-        record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
+        record = tiny.run(endless(), prepared, tmp_path / "run")
     assert record.status == "failed"
     assert "File too large" in record.error.message
     assert read_record(tmp_path / "run") == record
-    assert tiny.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
+    assert tiny.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
-def test_trained_parts_that_cant_be_written(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_trained_parts_that_cant_be_written(prepared: Prepared, tmp_path: Path) -> None:
     """The run has failed like any other, and half of them is not kept."""
     folder = tmp_path / "run"
     with files_at_most(60_000):
-        record = tiny.run(tiny.spec("full"), prepared_for_faults, folder, save_to=folder / KEPT)
+        record = tiny.run(tiny.spec("full"), prepared, folder, save_to=folder / KEPT)
     assert (record.status, record.kept) == ("failed", {})
     assert "File too large" in record.error.message
     assert (folder / PREDICTIONS).exists()
