@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -33,13 +34,10 @@ pytestmark = pytest.mark.usefixtures("offline_cache")
 
 Row = dict[str, Any]
 ASKED: Row = {"prompt": "What is 2+2?", "completion": "4"}
-CHAT: Row = {
-    "messages": [
-        {"role": "system", "content": "Be short."},
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello"},
-    ]
-}
+CHAT: Row = {"messages": [
+    {"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+]}  # fmt: skip
 SHARED: Row = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
 FOUR: Row = {"prompt": "What is 2+2?", "completion": "four"}
 ALPACA: Row = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
@@ -242,12 +240,10 @@ def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
 # Rows that are no conversations
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-PARTS: Row = {
-    "messages": [
-        {"role": "user", "content": [{"type": "text", "text": "a and"}, {"type": "text", "text": " b"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
-    ]
-}
+PARTS: Row = {"messages": [
+    {"role": "user", "content": [{"type": "text", "text": "a and"}, {"type": "text", "text": " b"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+]}  # fmt: skip
 IMAGE = {"role": "user", "content": [{"type": "image", "text": None}]}
 ADD: Row = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
 TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
@@ -399,19 +395,12 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare_rows(byte_model: Path, tmp_path: Path) -> Callable[..., Prepared]:
     """Return a function that prepares rows of JSON lines."""
 
-    def of(rows: list[Row], folder: Path = byte_model, max_length: int = 60, **options: Any) -> Prepared:
+    def of(rows: list[Row], max_length: int = 60, **options: Any) -> Prepared:
         train = write(tmp_path / "train.jsonl", rows)
-        return prepare(
-            tiny.settings(
-                backbone=f"path:{folder}",
-                task={"name": "causal_lm", "options": {"template": TEMPLATE} | options},
-                dataset={"name": "text_files", "options": {"train": f"path:{train}", "test": f"path:{train}"}},
-                validation_samples=1,
-                test_samples=len(rows),
-                global_batch=2,
-                max_length=max_length,
-            )
-        )
+        task = {"name": "causal_lm", "options": {"template": TEMPLATE} | options}
+        dataset = {"name": "text_files", "options": {"train": f"path:{train}", "test": f"path:{train}"}}
+        sizes = {"validation_samples": 1, "test_samples": len(rows), "global_batch": 2, "max_length": max_length}
+        return prepare(tiny.settings(backbone=f"path:{byte_model}", task=task, dataset=dataset, **sizes))
 
     return of
 
@@ -447,12 +436,7 @@ def test_several_processes_prepare_the_same(
     chats = [{"messages": [m for word in (f"{n} a", f"{n} <|end|>") for m in (
         {"role": "user", "content": word}, {"role": "assistant", "content": word}
     )]} for n in range(24)]  # fmt: skip
-    asked: list[int] = []
-
-    def spied(work: Any, items: Any, processes: int) -> Any:
-        asked.append(processes)
-        return in_order(work, items, processes)
-
+    spied = Mock(side_effect=in_order)
     monkeypatch.setattr(preparation, "in_order", spied)
     monkeypatch.setattr(preparation, "BATCH", 30 if short else 5)
     made = []
@@ -463,7 +447,7 @@ def test_several_processes_prepare_the_same(
         made.append((files, (Path(done.data) / "manifest.json").read_text(), done))
         shutil.rmtree(done.data)
     assert made[0] == made[1]
-    assert (max(asked) > 1) is not short
+    assert (max(call.args[2] for call in spied.call_args_list) > 1) is not short
     assert done.notes["groups"] == "48 test rows in 24 groups"
     assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
 
@@ -515,14 +499,10 @@ def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
 CALLED = [USER, {"role": "assistant", "tool_calls": [ADD]}, {"role": "tool", "name": "add", "content": "5"}, ANSWER]
 OTHER = {"type": "function", "function": {"name": "find", "arguments": {"name": "x", "place": None}}}
 THOUGHT = ANSWER | {"reasoning_content": "So b.", "tool_calls": [OTHER]}
-SHAREGPT: Row = {
-    "conversations": [
-        {"from": "human", "value": "a"},
-        {"from": "function_call", "value": json.dumps(ADD["function"])},
-        {"from": "observation", "value": "5"},
-        {"from": "gpt", "value": "b"},
-    ]
-}
+SHAREGPT: Row = {"conversations": [
+    {"from": "human", "value": "a"}, {"from": "function_call", "value": json.dumps(ADD["function"])},
+    {"from": "observation", "value": "5"}, {"from": "gpt", "value": "b"},
+]}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet"])

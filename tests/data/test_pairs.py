@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +137,12 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-def one_segment(folder: Path) -> Path:
-    """A model like RoBERTa, which has one kind of text; the tokenizer separates pairs all the same."""
-    return bert(folder, segments=1)
-
-
-@pytest.mark.parametrize("make", [gpt2, one_segment])
+@pytest.mark.parametrize("make", [gpt2, partial(bert, segments=1)], ids=["gpt2", "one segment"])
 def test_models_without_segments_get_none(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    """Texts that the tokenizer doesn't separate are joined by a line break; other pairs have its own separator."""
+    """Texts that the tokenizer doesn't separate are joined by a line break; other pairs have its own separator.
+
+    As of a model like RoBERTa, which has one kind of text.
+    """
     model = make(tmp_path / "model")
     asked = pairs(tmp_path, model)
     done = prepare(asked)

@@ -108,16 +108,11 @@ def gpt2() -> Any:
 @cache
 def chatml() -> Any:
     """Qwen's kind: no BOS, a turn's end that is not the end of text, NFC."""
+    plain = ("<think>", "</think>", "<tool_response>", "</tool_response>")
     return byte_level(
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        plain=("<think>", "</think>", "<tool_response>", "</tool_response>"),
-        words=LLAMA_3_WORDS,
-        normalizer=normalizers.NFC(),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-    )
+        "<|endoftext|>", "<|im_start|>", "<|im_end|>", plain=plain, words=LLAMA_3_WORDS, normalizer=normalizers.NFC(),
+        eos_token="<|im_end|>", pad_token="<|endoftext|>",
+    )  # fmt: skip
 
 
 @cache

@@ -33,14 +33,10 @@ def few(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return records with the metrics of `SHOWN` alone."""
     definitions = tuple(metric for metric in made_records.DEFINITIONS if metric.name in SHOWN)
     return [
-        run.model_copy(
-            update={
-                "definitions": definitions,
-                "metrics": {name: value for name, value in run.metrics.items() if name in SHOWN},
-            }
-        )
-        for run in records
-    ]
+        run.model_copy(update={
+            "definitions": definitions, "metrics": {name: of for name, of in run.metrics.items() if name in SHOWN},
+        }) for run in records
+    ]  # fmt: skip
 
 
 def course(method: str, seed: int) -> list[Point]:
@@ -66,10 +62,6 @@ def on_hosts(records: Iterable[RunRecord]) -> list[RunRecord]:
         beside = ("another",) if (name, seed) == ("lora", 3) else ()
         found.append(run.model_copy(update={"environment": environment, "neighbours": beside}))
     return found
-
-
-def _jobs(folder: Path) -> Path:
-    return rich_records.write(folder)
 
 
 def _hosts(folder: Path) -> Path:
@@ -203,7 +195,7 @@ def _apart(folder: Path) -> Path:
 
 
 MADE: dict[str, Callable[[Path], Path]] = {
-    "jobs": _jobs,
+    "jobs": rich_records.write,
     "hosts": _hosts,
     "failures": _failures,
     "looks": _looks,

@@ -43,18 +43,12 @@ def save_models(folder: Path) -> dict[str, Path]:
     common = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": SPREAD}
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     shape |= {"intermediate_size": 64, "max_position_embeddings": POSITIONS, "pad_token_id": PAD}
-    gemma = {
-        "head_dim": 8,
-        "query_pre_attn_scalar": 8,
-        "sliding_window": 6,
-        "final_logit_softcapping": 3.0,
-        "tie_word_embeddings": False,
-    }
+    gemma = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 6, "final_logit_softcapping": 3.0}
     configs = (
         GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, **common),
         LlamaConfig(**shape, **common),
         Qwen2Config(**shape, **common, tie_word_embeddings=True),
-        Gemma2Config(**shape, **common, **gemma),
+        Gemma2Config(**shape, **common, **gemma, tie_word_embeddings=False),
     )
     torch.manual_seed(0)
     for kind, config in zip(KINDS, configs, strict=True):
@@ -166,9 +160,7 @@ def prepared(folder: Path, **facts: Any) -> Prepared:
 def prompts(count: int) -> list[list[int]]:
     """Return the token ids of prompts of 1 to 15 tokens."""
     generator = torch.Generator().manual_seed(1)
-    return [
-        torch.randint(3, VOCABULARY, (1 + 7 * number % 15,), generator=generator).tolist() for number in range(count)
-    ]
+    return [torch.randint(3, VOCABULARY, (1 + 7 * n % 15,), generator=generator).tolist() for n in range(count)]
 
 
 @torch.no_grad()

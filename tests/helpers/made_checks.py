@@ -56,19 +56,11 @@ def report(
     counted = tuple(count for index, method in enumerate(slowdowns) for count in counts(method, 0 if index else grown))
     found = verdicts.verdicts_at(verdicts.pair_effects(measured), rules, 1) + tuple(map(verdicts.of_count, counted))
     fields: dict[str, Any] = {
-        "mode": "revision",
-        "suite": "quickstart",
-        "methods": tuple(slowdowns),
-        "rules": rules,
+        "mode": "revision", "suite": "quickstart", "methods": tuple(slowdowns), "rules": rules,
         "reference": Side(label=label, revision="0123456789abcdef", python="3.11.9", versions={"torch": "2.13.0"}),
         "candidate": Side(label="working tree", revision="fedcba9876543210", dirty=True),
-        "environment": {"cpu": "a processor", "logical_cores": 2},
-        "blocks": measured,
-        "counts": counted,
-        "verdicts": found,
-        "pairs": 12,
-        "notes": ("2 blocks were disturbed and repeated",),
-        "started": "2026-01-02T03:04:05+00:00",
-        "seconds": 321.0,
-    }
+        "environment": {"cpu": "a processor", "logical_cores": 2}, "blocks": measured, "counts": counted,
+        "verdicts": found, "pairs": 12, "notes": ("2 blocks were disturbed and repeated",),
+        "started": "2026-01-02T03:04:05+00:00", "seconds": 321.0,
+    }  # fmt: skip
     return CheckReport(**fields | changes)

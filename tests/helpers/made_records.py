@@ -22,18 +22,10 @@ from hpml_bench.suite.settings import DatasetSpec, Digests, MethodSpec, RunSpec,
 from hpml_bench.system.files import write_atomically
 
 SETTINGS = Settings(
-    backbone="embedded:newsgpt",
-    dataset=DatasetSpec(name="newswire", options={"p": 0.6}),
-    train_samples=1024,
-    validation_samples=500,
-    test_samples=1000,
-    steps=100,
-    global_batch=16,
-    world_size=2,
-    device="cpu",
-    threads=1,
+    backbone="embedded:newsgpt", dataset=DatasetSpec(name="newswire", options={"p": 0.6}), train_samples=1024,
+    validation_samples=500, test_samples=1000, steps=100, global_batch=16, world_size=2, device="cpu", threads=1,
     precision="bf16",
-)
+)  # fmt: skip
 DIGESTS = Digests(weights="a" * 64, tokenizer="b" * 64, data="c" * 64)
 METHODS = ("lora", "prompt_tuning", "adapter", "full", "head")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -83,23 +75,14 @@ def _metric(
     over_steps: str = "once",
 ) -> Metric:  # fmt: skip
     group = next(group for group, names in GROUPS.items() if name in names.split())
-    return Metric.model_validate(
-        {
-            "name": name,
-            "title": title,
-            "unit": unit,
-            "better": better,
-            "phase": phase,
-            "format": spec,
-            "group": group,
-            "over_ranks": over_ranks,
-            "over_steps": over_steps,
-            "definition": f"The {title.lower()} of a run, as its probe defines it.",
-            "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
-            "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
-            "bounds": (0.0, 1.0) if name == "test_accuracy" else (None, None),
-        }
-    )
+    return Metric.model_validate({
+        "name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec, "group": group,
+        "over_ranks": over_ranks, "over_steps": over_steps,
+        "definition": f"The {title.lower()} of a run, as its probe defines it.",
+        "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
+        "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
+        "bounds": (0.0, 1.0) if name == "test_accuracy" else (None, None),
+    })  # fmt: skip
 
 
 DEFINITIONS = tuple(_metric(*row) for row in (
@@ -211,25 +194,17 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
     spec = changes.pop("method_spec", None) or MethodSpec(name=method, method=method, options=options, lr=3e-3)
     run = RunSpec(suite=changes.pop("suite", "example"), settings=settings, method=spec, seed=seed)
     fields: dict[str, Any] = {
-        "run_id": run.run_id,
-        "spec": run,
-        "status": "ok",
-        "protocol_id": protocol_id(settings, DIGESTS),
-        "digests": DIGESTS,
-        "label_names": ("World", "Sports", "Business", "Sci/Tech"),
-        "notes": {"best possible accuracy": "94.3 %"},
-        "environment": ENVIRONMENT,
-        "headline": "test_accuracy",
-        "definitions": DEFINITIONS,
-        "metrics": metrics(method, seed),
+        "run_id": run.run_id, "spec": run, "status": "ok", "protocol_id": protocol_id(settings, DIGESTS),
+        "digests": DIGESTS, "label_names": ("World", "Sports", "Business", "Sci/Tech"),
+        "notes": {"best possible accuracy": "94.3 %"}, "environment": ENVIRONMENT, "headline": "test_accuracy",
+        "definitions": DEFINITIONS, "metrics": metrics(method, seed),
         "consumed": Consumed(
             steps=100, samples=1600, real_tokens=38_000 + seed, padded_tokens=43_000, order=f"{seed:064x}"
         ),
         "checks": (Check(name="samples", passed=True, detail="samples/s x seconds = 1,520 = samples of the window"),),
-        "order": order,
-        "started": f"2026-01-02T03:{order // 60:02d}:{order % 60:02d}+00:00",
+        "order": order, "started": f"2026-01-02T03:{order // 60:02d}:{order % 60:02d}+00:00",
         "seconds": 4.0 + 0.1 * order,
-    }
+    }  # fmt: skip
     return RunRecord.model_validate(fields | changes)
 
 

@@ -51,18 +51,11 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
     for split in ("train", "validation", "test"):
         labels = generator.integers(0, classes, rows)
         lengths = generator.integers(3, 12, rows)
-        ids = [
-            [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
-            for label, length in zip(labels, lengths, strict=True)
-        ]
+        pairs = zip(labels, lengths, strict=True)
+        ids = [[int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()] for label, length in pairs]
         write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}], pa.int64())
-    return Prepared(
-        backbone=str(gpt2(folder / "backbone")),
-        data=str(folder / "data"),
-        label_names=tuple(f"class {index}" for index in range(classes)),
-        digests=Digests(weights="w", tokenizer="t", data="d"),
-        pad_id=0,
-    )
+    places = {"backbone": str(gpt2(folder / "backbone")), "data": str(folder / "data")}
+    return NOTHING.model_copy(update=places | {"label_names": tuple(f"class {index}" for index in range(classes))})
 
 
 def settings(**changes: Any) -> Settings:
@@ -139,12 +132,10 @@ def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> S
     (folder / f"{target}.jsonl").write_text("\n".join(lines) + "\n")
     options: dict[str, Any] = {"scorer": "exact", "max_new_tokens": 4} if target == "answer" else {}
     values = {
-        "backbone": f"path:{folder / 'model'}",
-        "task": {"name": task, "options": options},
+        "backbone": f"path:{folder / 'model'}", "task": {"name": task, "options": options},
         "dataset": {"name": "text_files", "options": {"train": f"path:{folder / f'{target}.jsonl'}"}},
-        "validation_samples": 16,
-        "test_samples": 25,
-    }
+        "validation_samples": 16, "test_samples": 25,
+    }  # fmt: skip
     return settings(**values | changes)
 
 
@@ -169,13 +160,9 @@ def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = 
         "log_every": 2, "warmup_steps": 1, "latency_samples": 2, "device": "cpu", "world_size": 2, "threads": 1,
         "precision": "fp32",
     }  # fmt: skip
-    suite = {
-        "description": "Colours, for tests.",
-        "seeds": 2,
-        "settings": values | settings,
-        "methods": {"lora": {"lr": 1e-2}, "head": {}},
-    }
-    (folder / "colours.yaml").write_text(yaml.safe_dump(suite | dict(more or {})))
+    suite = {"description": "Colours, for tests.", "seeds": 2, "methods": {"lora": {"lr": 1e-2}, "head": {}}}
+    suite |= {"settings": values | settings, **(more or {})}
+    (folder / "colours.yaml").write_text(yaml.safe_dump(suite))
     return folder / "colours.yaml"
 
 

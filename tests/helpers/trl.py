@@ -43,14 +43,10 @@ def answered(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "Adds two numbers.",
-        "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
-    },
-}
+TOOL = {"type": "function", "function": {
+    "name": "add", "description": "Adds two numbers.",
+    "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
+}}  # fmt: skip
 THOUGHT = {"reasoning_content": "Two and three are added.", "thinking": "Two and three are added."}
 CALL = {"role": "assistant", "tool_calls": [call("add", a=2, b=3)]}
 ROWS: list[dict[str, Any]] = [
@@ -163,11 +159,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
         found = {template: by_trl(template, Path(folder), ROWS) for template in (*MARKED, *PLAIN)}
-    content = {
-        "trl": version("trl"),
-        "rows": {template: rows for template, (rows, _) in found.items()},
-        "losses": found[MARKED[0]][1],
-    }
+    rows = {template: rows for template, (rows, _) in found.items()}
+    content = {"trl": version("trl"), "rows": rows, "losses": found[MARKED[0]][1]}
     FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

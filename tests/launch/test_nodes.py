@@ -259,14 +259,10 @@ def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch,
     """Not by Docker's bridge, nor by an address that is valid on one link alone; the store listens there."""
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         monkeypatch.delenv(name, raising=False)
-
-    def address(family: int, text: str) -> SimpleNamespace:
-        return SimpleNamespace(family=family, address=text)
-
+    addresses = {"lo": ("127.0.0.1", "::1"), "docker0": ("172.17.0.1",), "eth0": ("fe80::1%eth0", "fd00::2")}
     found = {
-        "lo": [address(socket.AF_INET, "127.0.0.1"), address(socket.AF_INET6, "::1")],
-        "docker0": [address(socket.AF_INET, "172.17.0.1")],
-        "eth0": [address(socket.AF_INET6, "fe80::1%eth0"), address(socket.AF_INET6, "fd00::2")],
+        name: [SimpleNamespace(family=socket.AF_INET6 if ":" in own else socket.AF_INET, address=own) for own in of]
+        for name, of in addresses.items()
     }
     (tmp_path / "docker0" / "bridge").mkdir(parents=True)
     monkeypatch.setattr(network, "INTERFACES", tmp_path)
@@ -297,10 +293,6 @@ def listening(port: int) -> set[str]:
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN and one.laddr.port == port}
 
 
-def stranger(meeting: Meeting) -> TCPStore:
-    return TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=10))
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_a_store_is_on_the_address_that_it_is_told(address: str) -> None:
     """That of one machine's ranks, and that of nodes: nobody reaches it by another address of the machine."""
@@ -316,7 +308,7 @@ def test_what_others_write_is_not_believed() -> None:
     """A request with another folder, a report of a good end: neither by somebody's own signature nor by one copied."""
     parent = Meeting("127.0.0.1", "key")
     node, other = Meeting("127.0.0.1", "key", parent.port), Meeting("127.0.0.1", "another key", parent.port)
-    theirs = stranger(parent)
+    theirs = TCPStore(parent.host, parent.port, is_master=False, timeout=timedelta(seconds=10))
     parent.give(REQUEST)
     node.arrive(0, "n1")
     node.report(0, "ended well")
@@ -340,17 +332,12 @@ def test_what_others_write_is_not_believed() -> None:
 
 def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
     """Arguments can be read by every user of a node; each run has a key of its own."""
-    commands: list[list[str]] = []
-
-    def starter(command: list[str]) -> list[str]:
-        commands.append(command)
-        return ["sh", "-c", 'echo "hpml-bench: $HPML_BENCH_MEETING_KEY"; exit 1']
-
+    starter = Mock(return_value=["sh", "-c", 'echo "hpml-bench: $HPML_BENCH_MEETING_KEY"; exit 1'])
     keys = set()
     for _ in range(2):
         record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
         (key,) = re.findall(r"hpml-bench: ([0-9a-f]{64})\b", record.error.message)
-        assert not any(key in word for word in commands[-1])
+        assert not any(key in word for word in starter.call_args.args[0])
         keys.add(key)
     assert len(keys) == 2
     assert "HPML_BENCH_MEETING_KEY" not in os.environ

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
 LR = {"full": 1e-3, "lora": 1e-2, "adapter": 1e-2, "prompt_tuning": 3e-2}
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, **changes: Any) -> RunSpec:
@@ -182,7 +184,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
     trainer = trainer_of(spec, group)
     calls = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
-    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), out_of_memory)
+    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), Mock(side_effect=OUT_OF_MEMORY))
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer.train()
@@ -419,12 +421,8 @@ def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], m
 # Memory
 
 
-def out_of_memory(*_: Any, **__: Any) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
 @pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    OUT_OF_MEMORY,
     torch.AcceleratorError("an illegal memory access was encountered", 700),
     RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
     RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
@@ -433,31 +431,20 @@ def test_an_error_of_the_machine_refuses_no_model(
     error: Exception, language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In loading, in the forward pass that is tried, in what PEFT builds: nobody's mistake, and not `unsupported`."""
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    for owner, name in (
-        (model_module.AutoModelForCausalLM, "from_pretrained"),
-        (LlamaForCausalLM, "forward"),
-        (peft_method, "wrap"),
-    ):
+    places = ((model_module.AutoModelForCausalLM, "from_pretrained"), (LlamaForCausalLM, "forward"))
+    for owner, name in (*places, (peft_method, "wrap")):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, fail)
+            patch.setattr(owner, name, Mock(side_effect=error))
             with pytest.raises(type(error), match=re.escape(str(error))):
                 language_models.trained(language_model_folders["Llama"], "peft", {"type": "IA3"}, steps=0)
 
 
 def test_learned_positions_are_counted_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU an index beyond the table ends the process: the table's size decides, virtual tokens included."""
-
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("tried")
-
     shape = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     gpt2 = GPT2Model(GPT2Config(**shape, max_position_embeddings=24))
     roberta = RobertaModel(RobertaConfig(**shape, max_position_embeddings=26, intermediate_size=8))
     for model in (gpt2, roberta):
         assert trial.positions(model, 24) == 24
-        monkeypatch.setattr(type(model), "forward", never)
+        monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("tried"))
         assert trial.positions(model, 25) is None

@@ -318,18 +318,14 @@ def test_the_rehearsal_of_answers_fills_the_cache(
     model, rows = model_and_rows(prompts_folder, "GPT-2", method)
     model.cache_checked = True  # that check, before the first answers, reads more tokens than so short ones
     generator = replace(GENERATOR, decoding=Decoding(new), batch=4)
-    read: list[tuple[int, int]] = []
+    read: list[torch.Size] = []
     go_on = LanguageModel._go_on
-
-    def watched(self: LanguageModel, base: Any, mask: Any, *rest: Any) -> Any:
-        read.append((len(mask), mask.shape[1]))
-        return go_on(self, base, mask, *rest)
-
-    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    monkeypatch.setattr(
+        LanguageModel, "_go_on", lambda of, base, mask, *rest: read.append(mask.shape) or go_on(of, base, mask, *rest)
+    )
     answer_all(model, rows, generator, group, "test")
-    most = max(read)
-    passes, read = len(read), []
-    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    most, passes = max(read), len(read)
+    read.clear()
     rehearse_answers(model, rows, generator, group)
     assert max(read) == most
     assert len(read) == min(2, new) <= passes

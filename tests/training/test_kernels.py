@@ -127,12 +127,10 @@ def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, mon
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: autocast is not None)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
     heads: list[int] = []
-
-    def attend(module: object, query: torch.Tensor, key: torch.Tensor, *others: object, **more: object) -> object:
-        heads.append(key.shape[1])
-        return sdpa_attention_forward(module, query, key, *others, **more)
-
-    monkeypatch.setattr(kernels, "sdpa_attention_forward", attend)
+    monkeypatch.setattr(
+        kernels, "sdpa_attention_forward",
+        lambda *given, **more: heads.append(given[2].shape[1]) or sdpa_attention_forward(*given, **more),
+    )  # fmt: skip
     torch.manual_seed(0)
     module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
     plain = [torch.randn(3, count, 7, 8).to(kind) for count in (4, 2, 2)]

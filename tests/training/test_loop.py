@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,22 +117,6 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
 # Time
 
 
-class Times(CpuClock):
-    """A clock whose laps are told."""
-
-    def __init__(self, *seconds: float) -> None:
-        self.told = list(seconds)
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def take(self) -> list[float]:
-        return self.told
-
-    def window(self) -> float:
-        return sum(self.told)
-
-
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
@@ -153,7 +138,8 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
     log = StepLog(Two(0, 2, group.device), CpuClock())
     for _ in range(2):
         log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
-    log.clock = Times(1.0, 3.0)
+    clock: Any = SimpleNamespace(start=lambda: None, take=lambda: [1.0, 3.0], window=lambda: 4.0)
+    log.clock = clock
     first, last = log.reduce()
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))

@@ -90,12 +90,7 @@ def test_what_no_class_loads_is_not_saved_whole(method: str, model_folders: dict
 def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
     model, _, _, spec = language_models.trained(model_folders["Llama"], "full")
-
-    def save(encoder: Any, folder: Path) -> bool:
-        (folder / "own").write_text("all of it")
-        return True
-
-    own = SimpleNamespace(save=save)
+    own = SimpleNamespace(save=lambda _encoder, folder: bool((folder / "own").write_text("all of it")))
     save_trained(model, own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))

@@ -144,12 +144,7 @@ def test_a_look_at_the_base_changes_nothing(text_folder: Path, group: Group, mon
     weights: list[dict[str, torch.Tensor]] = []
     modes: list[bool] = []
     build = LoRA.build
-
-    def watched(method: LoRA, backbone: Any) -> Any:
-        modes.append(backbone.training)
-        return build(method, backbone)
-
-    monkeypatch.setattr(LoRA, "build", watched)
+    monkeypatch.setattr(LoRA, "build", lambda of, backbone: modes.append(backbone.training) or build(of, backbone))
     for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
         trainer, _, _ = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
         trainer.train()

@@ -28,7 +28,6 @@ from hpml_bench.builtin.probes import (
     runtime,
     throughput,
 )
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
@@ -267,17 +266,12 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
 
     One rank times single examples, and the others are idle.
     """
-    folded = Encoder()
-
-    class Folding(Nothing):
-        def merge(self, encoder: Any) -> Any:
-            return folded
-
-    def latencies(run: Run, model: TaskModel) -> list[float]:
-        return [i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)]
-
-    monkeypatch.setattr(inference, "latencies", latencies)
-    probe = started(inference.InferenceProbe, make_run(tmp_path, method=Folding(None)))
+    folded, folding = Encoder(), Nothing(None)
+    monkeypatch.setattr(folding, "merge", lambda _: folded)
+    monkeypatch.setattr(inference, "latencies", lambda _, model: [
+        i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)
+    ])  # fmt: skip
+    probe = started(inference.InferenceProbe, make_run(tmp_path, method=folding))
     found = probe.stop()
     assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
     assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])

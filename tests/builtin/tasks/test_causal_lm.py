@@ -221,22 +221,16 @@ def test_rows_that_a_scorer_cannot_score_are_refused() -> None:
 # Choices
 
 
-def with_choices(folder: Path) -> Path:
-    """Write rows of two to four choices of one to three words, the right one among them."""
-    generator = np.random.default_rng(0)
-    lines = []
-    for _ in range(120):
+def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
+    """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
+    generator, lines = np.random.default_rng(0), []
+    for _ in range(120):  # rows of two to four choices of one to three words, the right one among them
         words = [" ".join(f"w{w}" for w in generator.integers(0, 150, size)) for size in generator.integers(1, 4, 4)]
         choices = [f" {text}" for text in words[: generator.integers(2, 5)]]
         prompt = " ".join(f"w{word}" for word in generator.integers(0, 150, generator.integers(2, 8)))
         lines.append({"prompt": prompt, "completion": str(generator.choice(choices)), "choices": choices})
-    (folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    return folder / "choices.jsonl"
-
-
-def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
-    """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
-    data = {"name": "text_files", "options": {"train": f"path:{with_choices(task_folder)}"}}
+    (task_folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    data = {"name": "text_files", "options": {"train": f"path:{task_folder / 'choices.jsonl'}"}}
     trainer, test, evaluation = run(settings_of(task_folder, {"scorer": "choice"}, dataset=data), group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     likeliest, normalised = [], []

@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,11 +58,6 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio-data"))
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
 
 
 def of_mlflow(store: Path, group: str) -> Found:
@@ -229,7 +223,9 @@ def test_a_dead_server_leaves_the_results_as_they_are(
     monkeypatch.setattr(Publisher, "run_seconds", 5.0)
     monkeypatch.setattr(Publisher, "sweep_seconds", 5.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = free_port() if fault == "refused" else server.getsockname()[1]
+        port = server.getsockname()[1]
+        if fault == "refused":
+            server.close()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         said = swept(tmp_path / "out", "--track", "mlflow")
     assert said.count("mlflow: live publishing stopped, the results are not affected") == 1

@@ -34,11 +34,6 @@ def listening() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def closed_port() -> str:
-    with listening() as url:
-        return url
-
-
 READY = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "open"}
 PROXIED = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "https://wandb.invalid", "HTTPS_PROXY": "http://proxy.invalid"}
 CHOSEN = [
@@ -72,9 +67,11 @@ ADDRESSES = ("nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "ht
 ])  # fmt: skip
 def test_online_needs_key_and_route(variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of them `auto` is offline, and `online` names what is missing, and no key."""
+    with listening() as closed:
+        pass
     with listening() as url:
         for name, value in variables.items():
-            monkeypatch.setenv(name, {"open": url, "closed": closed_port()}.get(value, value))
+            monkeypatch.setenv(name, {"open": url, "closed": closed}.get(value, value))
         assert choose_mode("auto") == "offline"
         with pytest.raises(UserError, match=problem) as caught:
             choose_mode("online")

@@ -6,6 +6,7 @@ import ast
 import itertools
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -126,18 +127,15 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(tmp_path: Path, monk
 @pytest.mark.parametrize("command", [["run-all"], ["run", "lora"], ["tune"]])
 def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line says of each of the five is what the sweep, or the tuning, gets."""
-    got: list[object] = []
-
-    def note(request: SweepRequest | TuningRequest, *_: object) -> None:
-        got.append((request.sweep if isinstance(request, TuningRequest) else request).limits)
-        raise UserError("noted")
-
+    note = Mock(side_effect=UserError("noted"))
     monkeypatch.setattr(sweep, "run_sweep", note)
     monkeypatch.setattr(tune, "run_tuning", note)
     limits = ["--stall", "11", "--run-timeout", "12", "--retries", "13", "--max-hours", "14", "--fail-fast"]
     for options in ([], limits):
         result = CliRunner().invoke(main, [*command, "quickstart", "--out", str(tmp_path), *options])
         assert "noted" in result.output
+    requests = [call.args[0] for call in note.call_args_list]
+    got = [(of.sweep if isinstance(of, TuningRequest) else of).limits for of in requests]
     assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
 
 

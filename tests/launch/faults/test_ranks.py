@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -27,7 +27,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
-from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system import cgroups, processes, temporary
 
 ENDED_AT_LAST = Limits(stall=120)
@@ -78,10 +78,6 @@ class Stall(Limits):
             self.begin()
 
         return both
-
-
-def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
-    return tiny.run(spec, prepared, folder, limits)
 
 
 def told(record: RunRecord) -> str:
@@ -136,7 +132,7 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
     limits = Stall()
     when_training(tmp_path / "run", limits.after(send(signal.SIGSTOP, 1)))
-    record = run(endless(), prepared, tmp_path / "run", limits)
+    record = tiny.run(endless(), prepared, tmp_path / "run", limits)
     assert record.status == "timeout", record.error
     assert "no progress for 2 s" in told(record)
     assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
@@ -152,7 +148,7 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     limits = Stall()
     when((tmp_path / "run" / OUTCOME).exists, limits.begin)
-    record = run(faulty(number), prepared, tmp_path / "run", limits)
+    record = tiny.run(faulty(number), prepared, tmp_path / "run", limits)
     assert limits.stall == 2.0, "it was not the limit that ended it"
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
@@ -161,7 +157,7 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared
 def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp_path: Path) -> None:
     """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
     ended = threading.Event()
-    threading.Thread(target=_give_up, args=(ended, 30), daemon=True).start()
+    threading.Thread(target=lambda: ended.wait(30) or free_launcher(), daemon=True).start()
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
@@ -174,21 +170,13 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp
     the_next_is_ok(prepared, tmp_path)
 
 
-def _give_up(ended: threading.Event, seconds: float) -> None:
-    if not ended.wait(seconds):
-        free_launcher()
-
-
 def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """It can't say that its children ended: it is ended as well, and the next run has a new one."""
-
-    def stop_both(pids: dict[int, int]) -> None:
-        os.kill(processes.fork_server() or 0, signal.SIGSTOP)
-        os.kill(pids[1], signal.SIGSTOP)
-
     limits = Stall()
-    when_training(tmp_path / "run", limits.after(stop_both))
-    record = run(endless(), prepared, tmp_path / "run", limits)
+    when_training(tmp_path / "run", limits.after(
+        lambda pids: [os.kill(pid, signal.SIGSTOP) for pid in (processes.fork_server() or 0, pids[1])]
+    ))  # fmt: skip
+    record = tiny.run(endless(), prepared, tmp_path / "run", limits)
     assert record.status == "timeout", record.error
     the_next_is_ok(prepared, tmp_path)
 
@@ -239,22 +227,14 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
     assert "memory had reached" in told(record)
 
 
-@pytest.fixture
-def small_group() -> Iterator[Path]:
-    with control_groups.limited(GROUP_BYTES) as group:
-        yield group
-
-
 @pytest.mark.disks
 @pytest.mark.serial
-def test_a_real_kill_for_memory(
-    prepared: Prepared, small_group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
     monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
-    method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
-    spec = endless().model_copy(update={"method": method})
-    record = tiny.run(spec, prepared, tmp_path / "run")
+    with control_groups.limited(GROUP_BYTES) as group:
+        method = MethodSpec(name="greedy", method="greedy", options={"group": str(group)}, lr=1e-3)
+        record = tiny.run(endless().model_copy(update={"method": method}), prepared, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
