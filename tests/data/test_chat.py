@@ -215,12 +215,9 @@ def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tu
     writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
     found = example(writer, *contents)
     assert found == example(plain, *contents)
-    assert (
-        list(found.ids[: found.prompt])
-        == chatml().apply_chat_template(messages(*contents)[:-1], chat_template=template, add_generation_prompt=True)[
-            "input_ids"
-        ]
-    )
+    turns = messages(*contents)[:-1]
+    asked = chatml().apply_chat_template(turns, chat_template=template, add_generation_prompt=True)
+    assert list(found.ids[: found.prompt]) == asked["input_ids"]
     assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
     assert writer.scaffold == plain.scaffold
     assert writer.scaffold.before == begun

@@ -42,12 +42,9 @@ def tiny_world() -> World:
 
 def test_the_posterior_equals_bayes_by_hand() -> None:
     """A document with persons p, q and noun x: topic 0 gets 0.7*0.2*0.9 + 0.2*0.1*0.5, topic 1 gets 0.1*0.8*0.4."""
-    document = nw.Documents(
-        frames=np.zeros((1, 2), int),
-        words=np.array([[0, 1, 0, -1]]),
-        kinds=np.array([[0, 0, 3, -1]]),  # person, person, noun, no slot
-        topic=np.array([0]),
-    )
+    kinds = np.array([[0, 0, 3, -1]])  # person, person, noun, no slot
+    words, frames = np.array([[0, 1, 0, -1]]), np.zeros((1, 2), int)
+    document = nw.Documents(frames=frames, words=words, kinds=kinds, topic=np.array([0]))
     topic0, topic1 = 0.7 * 0.2 * 0.9 + 0.2 * 0.1 * 0.5, 0.1 * 0.8 * 0.4
     expected = [topic0 / (topic0 + topic1), topic1 / (topic0 + topic1)]
     np.testing.assert_allclose(nw.posterior(tiny_world(), document)[0], expected, rtol=1e-12)

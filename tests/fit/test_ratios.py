@@ -35,13 +35,9 @@ BEYOND = {
 }
 """Cases beyond these bounds, as measured: docs/memory.md names them."""
 SOME = (
-    "sequence_classification adapter checkpointing",
-    "causal_lm ADALORA bf16",
-    "causal_lm prompt_tuning micro-batches",
-    "causal_lm none",
-    "token_classification lora",
-    "causal_lm full muon",
-)
+    "sequence_classification adapter checkpointing", "causal_lm ADALORA bf16", "causal_lm prompt_tuning micro-batches",
+    "causal_lm none", "token_classification lora", "causal_lm full muon",
+)  # fmt: skip
 """Cases of README's command: each method kind, variant and task at least once, and types whose operators copy."""
 
 

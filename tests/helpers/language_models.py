@@ -24,9 +24,7 @@ SPREAD = 0.3
 """Of the weights: with 0.02 the next token depends on the last one alone."""
 KINDS = ("GPT-2", "Llama", "Qwen2", "Gemma 2")
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "none": ("none", {}),
-    "full": ("full", {}),
-    "lora": ("lora", {}),
+    **{name: (name, {}) for name in ("none", "full", "lora")},
     "prompt_tuning": ("prompt_tuning", {"tokens": 5}),
     "adapter": ("adapter", {"size": 4}),
     "PREFIX_TUNING": ("peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
@@ -186,12 +184,9 @@ MAMBA = {
 }  # fmt: skip
 ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"]}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "mixtral": EXPERTS,
-    "qwen3_moe": EXPERTS,
+    "mixtral": EXPERTS, "qwen3_moe": EXPERTS, "granitemoe": EXPERTS, "phimoe": EXPERTS,
     "gpt_oss": EXPERTS | ALTERNATING,
-    "granitemoe": EXPERTS,
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 16, "decoder_sparse_step": 1},
-    "phimoe": EXPERTS,
     "llama4_text": EXPERTS | {
         "intermediate_size_mlp": 64, "moe_layers": [1], "attention_chunk_size": 16,
         "layer_types": ["chunked_attention", "full_attention"],
@@ -206,8 +201,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "n_shared_experts": 1, "moe_shared_expert_intermediate_size": 16, "moe_latent_size": None, "n_group": 1,
         "topk_group": 1,
     },
-    "mamba": MAMBA,
-    "falcon_mamba": MAMBA,
+    "mamba": MAMBA, "falcon_mamba": MAMBA,
     "mamba2": MAMBA | {"head_dim": 16, "num_heads": 4},
     "gemma4_text": ALTERNATING | {
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY, "global_head_dim": 8,

@@ -35,12 +35,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 ENVIRONMENT = {
     "hardware": {"cpu": "Example CPU @ 2.0 GHz", "architecture": "x86_64", "cores": 2, "memory_gb": 25, "gpus": []},
-    "fingerprint": "0123456789ab",
-    "python": "3.11.7",
-    "system": "Linux",
+    "fingerprint": "0123456789ab", "python": "3.11.7", "system": "Linux",
     "packages": {"hpml-bench": "0.1.0", "torch": "2.13.0", "transformers": "5.24.0", "peft": "0.21.0"},
     "process": {"MALLOC_TOP_PAD_": "67108864"},
-}
+}  # fmt: skip
 TYPICAL = {  # accuracy, train seconds, samples/s, memory MB, gradient norm, trained parameters
     "lora": (0.871, 1.9, 850.0, 512.0, 1.9, 65_536),
     "prompt_tuning": (0.842, 2.6, 620.0, 498.0, 3.4, 2_048),
@@ -134,40 +132,24 @@ def metrics(method: str, seed: int) -> dict[str, float | None]:
     merged = 1.6 + 0.02 * own.standard_normal() if method == "lora" else None
     norm *= 1 + 0.05 * own.standard_normal()
     return {
-        "setup_seconds": 0.6 * pace,
-        "train_seconds": seconds * pace,
-        "evaluation_seconds": 0.4 * pace,
-        "total_seconds": 1.2 + seconds * pace,
-        "samples_per_second": speed / pace,
-        "tokens_per_second": 24 * speed / pace,
-        "padded_tokens_per_second": 27 * speed / pace,
+        "setup_seconds": 0.6 * pace, "train_seconds": seconds * pace, "evaluation_seconds": 0.4 * pace,
+        "total_seconds": 1.2 + seconds * pace, "samples_per_second": speed / pace,
+        "tokens_per_second": 24 * speed / pace, "padded_tokens_per_second": 27 * speed / pace,
         "virtual_tokens": 16.0 if method == "prompt_tuning" else 0.0,
-        "step_ms_p50": 16e3 / speed * pace,
-        "step_ms_p90": 18e3 / speed * pace,
-        "step_ms_p99": 24e3 / speed * pace,
-        "peak_memory_mb": memory + own.standard_normal(),
-        "host_setup_mb": memory - 60 + own.standard_normal(),
-        "host_train_mb": memory + own.standard_normal(),
-        "host_evaluation_mb": memory - 25 + own.standard_normal(),
-        "grad_norm": norm,
-        "grad_norm_per_sqrt_parameter": norm / math.sqrt(trainable),
-        "train_loss": 1.25 * (1 - accuracy) + 0.12,
-        "test_loss": 1.6 * (1 - accuracy) + 0.18,
-        "test_accuracy": round(accuracy, 3),
-        "test_macro_f1": accuracy - 0.003,
-        "trainable_parameters": float(trained),
-        "head_parameters": float(HEAD_PARAMETERS),
+        "step_ms_p50": 16e3 / speed * pace, "step_ms_p90": 18e3 / speed * pace, "step_ms_p99": 24e3 / speed * pace,
+        "peak_memory_mb": memory + own.standard_normal(), "host_setup_mb": memory - 60 + own.standard_normal(),
+        "host_train_mb": memory + own.standard_normal(), "host_evaluation_mb": memory - 25 + own.standard_normal(),
+        "grad_norm": norm, "grad_norm_per_sqrt_parameter": norm / math.sqrt(trainable),
+        "train_loss": 1.25 * (1 - accuracy) + 0.12, "test_loss": 1.6 * (1 - accuracy) + 0.18,
+        "test_accuracy": round(accuracy, 3), "test_macro_f1": accuracy - 0.003,
+        "trainable_parameters": float(trained), "head_parameters": float(HEAD_PARAMETERS),
         "total_parameters": float(BACKBONE_PARAMETERS + trainable - (BACKBONE_PARAMETERS if method == "full" else 0)),
         "trainable_percent": 100 * trained / (BACKBONE_PARAMETERS + (0 if method == "full" else trained)),
-        "saved_bytes": 4.0 * trainable,
-        "allreduced_bytes_per_step": 4.0 * trainable,
-        "inference_seconds": 0.4 * pace,
-        "inference_samples_per_second": 2500 / pace,
-        "latency_ms_p50": latency,
-        "latency_ms_p99": 1.5 * latency,
-        "merged_latency_ms_p50": merged,
-        "merged_latency_ms_p99": merged and 1.5 * merged,
-    }
+        "saved_bytes": 4.0 * trainable, "allreduced_bytes_per_step": 4.0 * trainable,
+        "inference_seconds": 0.4 * pace, "inference_samples_per_second": 2500 / pace,
+        "latency_ms_p50": latency, "latency_ms_p99": 1.5 * latency,
+        "merged_latency_ms_p50": merged, "merged_latency_ms_p99": merged and 1.5 * merged,
+    }  # fmt: skip
 
 
 def points(method: str, seed: int, steps: int = 100) -> list[Point]:

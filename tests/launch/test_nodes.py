@@ -244,7 +244,12 @@ def test_reports_that_agree() -> None:
 
 
 def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves."""
+    """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves.
+
+    Interfaces are found by address: the loopback leads to this machine; to nowhere leads nothing.
+    """
+    assert network.interface_to("127.0.0.1") == "lo"
+    assert network.interface_to("no such host.invalid") is None
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):  # a group in this process may have set it
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("socket.gethostbyname", lambda _: "127.0.1.1")
@@ -273,12 +278,6 @@ def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch,
     assert network.interface_to("fd00::9") == "eth0"
     meeting = Meeting("::1", "key")
     assert Meeting("::1", "key", meeting.port).hosts(1) == {}
-
-
-def test_interfaces_are_found_by_address() -> None:
-    """The loopback leads to this machine; to nowhere leads nothing."""
-    assert network.interface_to("127.0.0.1") == "lo"
-    assert network.interface_to("no such host.invalid") is None
 
 
 # The stores by which a run's processes meet: who can reach them, and what is believed of what stands in them

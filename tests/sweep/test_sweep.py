@@ -259,15 +259,14 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_each_method_follows_each_other_as_often() -> None:
-    """Over many seeds the 20 pairs of neighbours of five methods are equally frequent."""
+    """Over many seeds the 20 pairs of neighbours of five methods are equally frequent.
+
+    In three seeds that follow each other both orders of two methods come; over many seeds each is as frequent.
+    """
     rows = [methods_of_seed(5, seed, "some") for seed in range(1000)]
     neighbours = Counter(pair for row in rows for pair in pairwise(row))
     assert len(neighbours) == 20
     assert chisquare(list(neighbours.values())).pvalue > 0.001
-
-
-def test_two_methods_never_keep_one_order() -> None:
-    """In three seeds that follow each other both orders come; over many seeds each is as frequent."""
     orders = [methods_of_seed(2, seed, "some") for seed in range(3000)]
     assert all(len({*three}) == 2 for three in zip(orders[::3], orders[1::3], orders[2::3], strict=True))
     assert 1400 < orders.count((0, 1)) < 1600

@@ -22,7 +22,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import assembly as assembly_module
@@ -115,22 +115,15 @@ def test_the_rehearsal_leaves_no_trace(
         assert torch.equal(one, weight)
 
 
-def long_and_learnt(folder: Path, rows: int = 96) -> Settings:
-    """Return settings of a run whose longest rows learn two tokens, and whose rows of half that length most of them."""
-    settings = tiny.task_settings(folder, WORDS, world_size=1, dropout=0.0, validation_samples=12, test_samples=12)
+def test_most_targets_at_once_are_rehearsed(tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
+    spec = run_of(tmp_path, WORDS, lr=1e-3, validation_samples=12, test_samples=12)
     lines = []
-    for row in range(rows):
+    for row in range(96):  # the longest learn two tokens, and those of half that length most of them
         asked, answered = (24, 1) if row % 2 else (2, 12)
         texts = [" ".join(f"w{10 + (row * 7 + place) % 140}" for place in range(count)) for count in (asked, answered)]
         lines.append(json.dumps({"prompt": texts[0], "completion": " " + texts[1]}))
-    (folder / "answer.jsonl").write_text("\n".join(lines) + "\n")
-    return settings
-
-
-def test_most_targets_at_once_are_rehearsed(tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
-    chosen = MethodSpec(name="lora", method="lora", options={}, lr=1e-3)
-    spec = RunSpec(suite="tiny", settings=long_and_learnt(tmp_path), method=chosen, seed=0)
+    (tmp_path / "answer.jsonl").write_text("\n".join(lines) + "\n")
     seen: list[tuple[int, int]] = []
     watched_backward(monkeypatch, lambda _, batch: seen.append((batch.padded_tokens, batch.learnt)))
     trainer = trainer_of(spec, group)

@@ -240,25 +240,19 @@ def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pyt
 TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
 
 
-@pytest.fixture
-def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one node the SHA-256 of the canonical JSON of five parts, computed by hand: recorded runs keep theirs.
+
+    Costs of two ranks on one node are not ranked with those of one on each of two; neither are 2 + 2 ranks, another
+    network, or nodes that are not alike.
+    """
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
-
-
-@pytest.mark.usefixtures("known_machine")
-def test_the_fingerprint_of_one_node_is_of_its_hardware_alone() -> None:
-    """The SHA-256 of the canonical JSON of the five parts, computed by hand: recorded runs keep theirs."""
     text = '{"architecture":"z80","cores":1,"cpu":"Z80","gpus":[],"memory_gb":1}'
-    found = environment.describe()
-    assert found["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
-    assert list(found["hardware"]) == ["cpu", "architecture", "cores", "memory_gb", "gpus"]
-    assert "node_fingerprint" not in found
-
-
-@pytest.mark.usefixtures("known_machine")
-def test_two_ranks_on_one_node_are_not_one_on_each_of_two() -> None:
-    """Their costs are not ranked together; neither are 2 + 2 ranks, another network, or nodes that are not alike."""
+    one = environment.describe()
+    assert one["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert list(one["hardware"]) == list(parts)
+    assert "node_fingerprint" not in one
     kinds = [
         None, TWO, TWO._replace(ranks_per_node=(2, 2)), TWO._replace(interconnect="eth0 1000 Mb/s"),
         TWO._replace(unlike=("a", "b")), TWO._replace(unlike=("a", "c")),

@@ -242,21 +242,13 @@ MODELS: dict[str, Any] = {
 }  # fmt: skip
 """Models by name; a scale of Gemma's embeddings, the root of the width, is no number of bfloat16."""
 SAME: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama", "lora", {}),
-    ("llama", "full", {}),
-    ("llama", "adapter", {"size": 4}),
-    ("llama", "prompt_tuning", {"tokens": 3}),
-    ("llama", "peft", {"type": "VERA", "r": 8}),
-    ("llama", "peft", {"type": "IA3"}),
-    ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
-    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}),
-    ("tied llama", "lora", {}),
-    ("gpt2", "full", {}),
-    ("gemma3", "lora", {}),
-    ("gemma3 with images", "lora", {}),
-    ("bert", "head", {}),
+    ("llama", "lora", {}), ("llama", "full", {}), ("llama", "adapter", {"size": 4}),
+    ("llama", "prompt_tuning", {"tokens": 3}), ("llama", "peft", {"type": "VERA", "r": 8}),
+    ("llama", "peft", {"type": "IA3"}), ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
+    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}), ("tied llama", "lora", {}),
+    ("gpt2", "full", {}), ("gemma3", "lora", {}), ("gemma3 with images", "lora", {}), ("bert", "head", {}),
     ("bert", "lora", {}),
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

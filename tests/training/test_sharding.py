@@ -39,11 +39,7 @@ from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
 METHODS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "lora": {},
-    "adapter": {},
-    "prompt_tuning": {},
-    "head": {},
+    **{name: {} for name in ("full", "lora", "adapter", "prompt_tuning", "head")},
     "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
     "sgd": {"method": "full", "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False})},
     "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},

@@ -193,17 +193,16 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_job_has_the_profiles_lines_and_folder(tmp_path: Path) -> None:
-    """Its status is the task's, and what it prints is added to the log."""
+    """Its status is the task's, and what it prints is added to the log; after one that failed it isn't begun.
+
+    It then has that one's status.
+    """
     profile = Profile(engine="ray", setup=("export PLANTED=1",), scratch=f"{tmp_path}/$PART", time="1:00:00")
     shown = "import os; print(os.environ['PLANTED'], os.environ['TMPDIR'], 'HPML_BENCH_UNTIL' in os.environ); exit(3)"
     told = profile.model_dump(mode="json")
     for _ in range(2):
         assert do(["-c", shown], {}, str(tmp_path / "logs/job.log"), told, None) == 3
     assert (tmp_path / "logs/job.log").read_text() == f"1 {tmp_path}/$PART True\n" * 2
-
-
-def test_a_job_after_one_that_failed_is_not_begun(tmp_path: Path) -> None:
-    """It has that one's status."""
     assert do(["-c", "raise SystemExit(5)"], {}, str(tmp_path / "log"), {"engine": "ray"}, 4) == 4
 
 

@@ -147,15 +147,14 @@ def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation() -> N
     ({"clusters": "far,near"}, "clusters takes one name"),
 ])  # fmt: skip
 def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str], told: str, tmp_path: Path) -> None:
-    """By name, when the profile is read."""
+    """By name, when the profile is read.
+
+    So is a path: after a backslash sbatch replaces no %A and %a, and all jobs would write into one file.
+    """
     file = tmp_path / "p.yaml"
     file.write_text(f"engine: slurm\noptions: {{sbatch: {sbatch!r}}}".replace("'", '"'))
     with pytest.raises(UserError, match=told):
         load_profile(str(file))
-
-
-def test_a_path_that_slurm_would_read_otherwise_is_refused() -> None:
-    """After a backslash sbatch replaces no %A and %a: all jobs would write into one file."""
     made = engine()
     with pytest.raises(UserError, match="backslash in a path"):
         made.script(batch(made, Path("/a\\b")))

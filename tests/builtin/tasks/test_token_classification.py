@@ -137,11 +137,8 @@ def metaspace() -> PreTrainedTokenizerFast:
 
 
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "bpe": gpt2,
-    "bpe whose tokens have the space before them": llama_3,
-    "wordpiece": wordpiece,
-    "metaspace": metaspace,
-}
+    "bpe": gpt2, "bpe whose tokens have the space before them": llama_3, "wordpiece": wordpiece, "metaspace": metaspace,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "embedded"])

@@ -29,11 +29,9 @@ pytestmark = pytest.mark.usefixtures("home")
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
-    "WANDB_API_KEY": KEY,
-    "HF_TOKEN": "hf_PlantedPlantedPlanted",
-    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access",
-    "DATABASE_PASSWORD": "planted-password-planted",
-}
+    "WANDB_API_KEY": KEY, "HF_TOKEN": "hf_PlantedPlantedPlanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access", "DATABASE_PASSWORD": "planted-password-planted",
+}  # fmt: skip
 TABLES = (
     Table(
         name="summary", caption="Summary", columns=("method", "accuracy", "note"),

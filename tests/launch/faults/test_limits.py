@@ -86,12 +86,16 @@ def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, monkeypatch: 
 
 
 def test_no_run_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With none left nothing begins; the result says which limit it was."""
+    """With none left nothing begins; the result says which limit it was, and the command does, with status 1."""
     ran = arrange(monkeypatch, {})
     result = go(tmp_path, *"abc", max_hours=0)
     assert (ran, result.ending.why) == ([], "--max-hours 0")
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
+    options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
+    told = CliRunner().invoke(main, ["run-all", "quickstart", *options])
+    assert told.exit_code == 1, told.output
+    assert "ended by --max-hours 0" in told.stderr
 
 
 def test_no_attempt_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,15 +141,6 @@ def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pyte
     requests = [call.args[0] for call in note.call_args_list]
     got = [(of.sweep if isinstance(of, TuningRequest) else of).limits for of in requests]
     assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
-
-
-def test_the_command_says_what_it_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 1 and a sentence when a limit ended the sweep."""
-    arrange(monkeypatch, {})
-    options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
-    result = CliRunner().invoke(main, ["run-all", "quickstart", *options])
-    assert result.exit_code == 1, result.output
-    assert "ended by --max-hours 0" in result.stderr
 
 
 # Wall clocks that jump: no negative or absurd times
