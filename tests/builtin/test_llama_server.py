@@ -66,16 +66,12 @@ def test_a_gguf_file_answers_as_its_run(kind: str, out: Path) -> None:
         assert scores[name] == pytest.approx(scores["lora"], abs=1.0)
 
 
-@pytest.mark.parametrize(
-    ("times", "template", "bos", "said"),
-    [
-        (1, OTHER, False, "its template differs"),
-        (1, OWN, True, "a BOS that the run's prompts lack in front"),
-        (0, OWN, False, "the base model without what was trained"),
-        (2, OWN, False, "the adapter's update with twice its weight"),
-    ],
-    ids=["template", "BOS", "not applied", "applied twice"],
-)
+@pytest.mark.parametrize(("times", "template", "bos", "said"), [
+    (1, OTHER, False, "its template differs"),
+    (1, OWN, True, "a BOS that the run's prompts lack in front"),
+    (0, OWN, False, "the base model without what was trained"),
+    (2, OWN, False, "the adapter's update with twice its weight"),
+], ids=["template", "BOS", "not applied", "applied twice"])  # fmt: skip
 def test_a_fault_of_it_is_named(times: int, template: str, bos: bool, said: str, out: Path) -> None:
     """Another template, a BOS, and the adapter left out or applied twice."""
     llama.write_gguf(out / f"applied-{times}", out / "faulty.gguf", "F16", template, bos=bos)

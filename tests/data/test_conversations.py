@@ -191,10 +191,9 @@ def test_texts_come_as_they_stand(tmp_path: Path, kind: str) -> None:
     assert [row["contents"] for row in loaded(tmp_path / f"rows{kind}", rows)] == [[text, text] for text in texts]
 
 
-@pytest.mark.parametrize(
-    ("cell", "kind"),
-    [(0.5, "float"), (True, "bool"), (datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "datetime"), (b"x", "bytes")],
-)
+@pytest.mark.parametrize(("cell", "kind"), [
+    (0.5, "float"), (True, "bool"), (datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "datetime"), (b"x", "bytes"),
+])  # fmt: skip
 def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
     """A number with decimals may have had more zeros, a date another form; a whole number is its digits."""
     table = Dataset.from_list([{"prompt": "a", "completion": cell}])

@@ -258,10 +258,9 @@ def test_the_cheapest_changes_come_first(
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
-@pytest.mark.parametrize(
-    ("share", "precision", "last"),
-    [(0.5, "bf16", "sharding=fsdp"), (0.5, "fp16", "quantization=nf4"), (1.2, "bf16", "quantization=nf4")],
-)
+@pytest.mark.parametrize(("share", "precision", "last"), [
+    (0.5, "bf16", "sharding=fsdp"), (0.5, "fp16", "quantization=nf4"), (1.2, "bf16", "quantization=nf4"),
+])  # fmt: skip
 def test_sharding_that_helps_is_named(share: float, precision: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 4-bit weights, which can't be sharded; where it takes more, or fp16 refuses it, those alone."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name)

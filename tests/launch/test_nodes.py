@@ -122,14 +122,10 @@ def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, 
     assert "between_nodes_bytes_per_step" not in here.metrics
 
 
-@pytest.mark.parametrize(
-    ("whom", "told"),
-    [
-        (lambda rank: rank, "killed: rank 1 was ended by SIGKILL"),
-        (lambda rank: rank.parent().parent(), "killed: no report from node 1 ("),
-    ],
-    ids=["rank", "agent"],
-)
+@pytest.mark.parametrize(("whom", "told"), [
+    (lambda rank: rank, "killed: rank 1 was ended by SIGKILL"),
+    (lambda rank: rank.parent().parent(), "killed: no report from node 1 ("),
+], ids=["rank", "agent"])  # fmt: skip
 def test_who_was_killed_is_named_with_its_node(
     whom: Callable[[psutil.Process], psutil.Process], told: str, prepared: Prepared, scratch: Path, tmp_path: Path
 ) -> None:

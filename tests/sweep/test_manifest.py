@@ -37,10 +37,9 @@ def test_what_the_schema_does_not_say_holds() -> None:
     assert mounted == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
 
 
-@pytest.mark.parametrize(
-    ("counts", "restart"),
-    [({}, 0), ({"FAILED": "0"}, 0), ({"FAILED": "", "DISRUPTED": ""}, 0), ({"FAILED": "1", "DISRUPTED": "2"}, 3)],
-)
+@pytest.mark.parametrize(("counts", "restart"), [
+    ({}, 0), ({"FAILED": "0"}, 0), ({"FAILED": "", "DISRUPTED": ""}, 0), ({"FAILED": "1", "DISRUPTED": "2"}, 3),
+])  # fmt: skip
 def test_a_new_pod_is_the_same_job_begun_anew(
     counts: dict[str, str], restart: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

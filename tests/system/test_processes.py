@@ -117,10 +117,9 @@ def test_work_goes_on_where_a_process_is_killed() -> None:
     assert found[5] == (5, False)
 
 
-@pytest.mark.parametrize(
-    ("name", "owner"),
-    [("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor)],
-)
+@pytest.mark.parametrize(("name", "owner"), [
+    ("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor),
+])  # fmt: skip
 def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without fork or semaphores, or that starts no more processes."""
     monkeypatch.setattr(owner, name, Mock(side_effect=OSError("no semaphores")))

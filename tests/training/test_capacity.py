@@ -265,10 +265,9 @@ def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tenso
     return tensor
 
 
-@pytest.mark.parametrize(
-    ("kind", "method"),
-    [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE"))],
-)
+@pytest.mark.parametrize(("kind", "method"), [
+    ("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE")),
+])  # fmt: skip
 def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout, and fewer bytes are kept for it; what it breaks is refused by its reason."""
     name, options = language_models.METHODS.get(method, ("peft", {"type": method}))

@@ -219,11 +219,10 @@ def test_frozen_weights_of_an_adapter_keep_their_type(backbone_folders: dict) ->
     assert {weight.dtype for weight in own.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    ("options", "reads"),
-    [({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
-     ({"type": "LORA", "use_dora": True}, True), ({"type": "PISSA"}, False)],
-)  # fmt: skip
+@pytest.mark.parametrize(("options", "reads"), [
+    ({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
+    ({"type": "LORA", "use_dora": True}, True), ({"type": "PISSA"}, False),
+])  # fmt: skip
 def test_types_that_read_frozen_weights_keep_them(options: dict, reads: bool) -> None:
     """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
     assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads

@@ -107,10 +107,9 @@ def test_a_setup_line_that_fails_ends_the_job(lines: list[str], well: bool) -> N
     assert (done.returncode == 0) == ("hpml_bench" in done.stdout) == well
 
 
-@pytest.mark.parametrize(
-    ("given", "cores"),
-    [({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, "")],
-)
+@pytest.mark.parametrize(("given", "cores"), [
+    ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, ""),
+])  # fmt: skip
 def test_the_script_runs_the_unit_of_its_task(given: dict[str, str], cores: str) -> None:
     """As bash reads it: the job is named by array and task, its restarts count from 0, and it has the cores given."""
     made = engine()

@@ -409,11 +409,9 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
     assert (170 if counts else 70) < peak < (230 if counts else 130)
 
 
-@pytest.mark.parametrize(
-    ("rank", "readings", "joules"),
-    [(0, (10.0, 14.5), 4.5), (0, (10.0, 2.0), math.nan), (0, (math.nan, math.nan), math.nan), (1, (10.0, 14.5), 0.0)],
-    ids=["the difference", "a counter that wrapped around", "no counter", "the second rank of a machine"],
-)
+@pytest.mark.parametrize(("rank", "readings", "joules"), [
+    (0, (10.0, 14.5), 4.5), (0, (10.0, 2.0), math.nan), (0, (math.nan, math.nan), math.nan), (1, (10.0, 14.5), 0.0),
+], ids=["the difference", "a counter that wrapped around", "no counter", "the second rank of a machine"])  # fmt: skip
 def test_energy_is_a_difference(
     rank: int, readings: tuple[float, float], joules: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -310,10 +310,9 @@ def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRe
 
 
 @pytest.mark.suites
-@pytest.mark.parametrize(
-    ("fault", "rank", "status", "kind"),
-    [("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError")],
-)
+@pytest.mark.parametrize(("fault", "rank", "status", "kind"), [
+    ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError"),
+])  # fmt: skip
 def test_a_rank_of_torchrun_that_raises_leaves_a_record(
     fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
 ) -> None:

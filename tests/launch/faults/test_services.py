@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,21 +26,9 @@ from hpml_bench.system.errors import UserError
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Yield host:port of a server that accepts connections and never answers."""
-    held: list[socket.socket] = []
+    """Yield host:port of a server whose connections the kernel takes, and which never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
-    for connection in held:
-        connection.close()
 
 
 def test_a_silent_package_index(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
