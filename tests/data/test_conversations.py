@@ -518,13 +518,19 @@ def test_tool_calls_and_reasoning_are_read(tmp_path: Path, kind: str) -> None:
     assert third == []
 
 
-def test_sharegpt_names_calls_and_results_by_roles(tmp_path: Path) -> None:
-    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`."""
+def test_turns_as_sharegpt_openai_and_trl_write_them(tmp_path: Path) -> None:
+    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`.
+
+    Of a prompt and a completion in turns the completion is learnt: earlier answers in the prompt are none of it.
+    """
     data = load(write(tmp_path / "rows.jsonl", [SHAREGPT])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert json.loads(data["fields"][0][1]) == {"tool_calls": [ADD]}
     parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
     assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
+    data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
+    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
+    assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]
 
 
 def test_preferences_are_told_as_such(tmp_path: Path) -> None:
@@ -535,10 +541,3 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
     assert "or dataset.options.text where it has" in refused(tmp_path / "w.jsonl", lines(whole))
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]
-
-
-def test_of_a_prompt_and_a_completion_in_turns_the_completion_is_learnt(tmp_path: Path) -> None:
-    """As TRL learns them: earlier answers in the prompt are none of it."""
-    data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
-    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
-    assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +44,23 @@ def planned(suite: Path, room: Path) -> str:
     return found.output
 
 
-def work_in(room: Path) -> Unit:
-    """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
-
-    def begin(number: int, **variables: str) -> WarmProcess:
-        command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
-        return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
-
-    return begin
+def begin(room: Path, number: int, **variables: str) -> WarmProcess:
+    """Begin the work on a unit of a planned sweep, with variables of its environment."""
+    command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
+    return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
 
 
 @pytest.fixture
 def unit(one_rank_suite: Path, room: Path) -> Unit:
     planned(one_rank_suite, room)
-    return work_in(room)
+    return partial(begin, room)
 
 
 @pytest.fixture
 def held_unit(gates: Gates, room: Path) -> Unit:
     planned(gates.suite, room)
     gates.close("a", "b")
-    return work_in(room)
+    return partial(begin, room)
 
 
 def ended(work: WarmProcess) -> tuple[int, str]:

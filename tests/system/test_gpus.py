@@ -137,12 +137,18 @@ def test_cuda_visible_devices_is_heeded(
 
 
 def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
-    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability."""
+    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability.
+
+    A driver that answers nothing has no GPU, nor a version, and nothing is raised.
+    """
     install_cards(card("GPU-a", total=None, capability=None, watts=None))
     (gpu,) = gpus.visible_gpus()
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
     assert not environment.has_bf16("cuda")
     assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
+    install_cards(card("GPU-a")).broken = True
+    assert (gpus.visible_gpus(), environment.describe()["driver"]) == ((), None)
+    assert math.isnan(energy.gpu_joules("a"))
 
 
 def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,29 +163,19 @@ def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytes
         pass
 
 
-def test_a_driver_that_answers_nothing_has_no_gpu(install_cards: Machine) -> None:
-    """Nor a version, and nothing is raised."""
-    install_cards(card("GPU-a")).broken = True
-    assert gpus.visible_gpus() == ()
-    assert environment.describe()["driver"] is None
-    assert math.isnan(energy.gpu_joules("a"))
-
-
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
-    """By UUID, with or without a prefix, in whatever order CUDA counts."""
+    """By UUID, with or without a prefix, in whatever order CUDA counts.
+
+    The whole card is not charged to an instance: memory is the instance's; energy, which the card has alone, is
+    unknown, whichever UUID CUDA gives.
+    """
     install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
     assert math.isnan(energy.gpu_joules("c"))
-
-
-def test_the_whole_card_is_not_charged_to_an_instance(install_cards: Machine) -> None:
-    """Memory is the instance's; energy, which the card has alone, is unknown, whichever UUID CUDA gives."""
     install_cards(MIG)
     assert memory.nvml_used_mb("p") == 1000
-    assert math.isnan(energy.gpu_joules("p"))
-    assert math.isnan(memory.nvml_used_mb("a"))
-    assert math.isnan(energy.gpu_joules("a"))
+    assert all(map(math.isnan, (energy.gpu_joules("p"), memory.nvml_used_mb("a"), energy.gpu_joules("a"))))
 
 
 def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

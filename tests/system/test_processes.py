@@ -111,10 +111,12 @@ def test_results_come_in_order(work: Callable[[int], Any], processes: int, elsew
 
 
 def test_work_goes_on_where_a_process_is_killed() -> None:
-    """As for lack of memory: this process does the rest."""
+    """As for lack of memory: this process does the rest. Of errors of the work the first is raised here."""
     found = list(in_order(killed, range(20), 2))
     assert [item for item, _ in found] == list(range(20))
     assert found[5] == (5, False)
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // (item - 3), range(9), 2))
 
 
 @pytest.mark.parametrize(("name", "owner"), [
@@ -124,12 +126,6 @@ def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeyp
     """On a machine without fork or semaphores, or that starts no more processes."""
     monkeypatch.setattr(owner, name, Mock(side_effect=OSError("no semaphores")))
     assert list(in_order(where, range(7), 3)) == [(item, False) for item in range(7)]
-
-
-def test_an_error_of_the_work_is_raised_here() -> None:
-    """The first one, by its item."""
-    with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda item: 1 // (item - 3), range(9), 2))
 
 
 # Requests to end: signals in the main thread, in a run, and where they are ignored

@@ -44,8 +44,11 @@ def foreign(path: Path) -> Path:
     return path.with_name(temporary.beside(path).name.replace(temporary.host_id(), "0123456789ab"))
 
 
-def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
-    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old."""
+def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old.
+
+    A process of another user lives: where /proc hides it, a signal tells that it is there.
+    """
     target = tmp_path / "suite.json"
     own, other, old_style = temporary.beside(target), foreign(target), tmp_path / ".run.json.1.tmp"
     kept = [own, other, old_style]
@@ -57,13 +60,9 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
     aged(other, DAY - 600)
     remove_temporary(tmp_path)
     assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
-
-
-def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc hides it, a signal tells that it is there."""
-    path = killed(tmp_path / "file")
+    another = killed(target)
     monkeypatch.setattr(os, "kill", Mock(side_effect=PermissionError))
-    assert not temporary.left_over(path)
+    assert not temporary.left_over(another)
 
 
 def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:

@@ -82,12 +82,6 @@ def test_the_learning_rate_follows_its_schedule(changes: dict[str, Any], factors
     assert [lr_factor(step, len(factors), settings) for step in range(len(factors))] == pytest.approx(factors)
 
 
-def test_epochs_are_whole_global_batches() -> None:
-    """Rows that don't fill a last global batch are left out of an epoch."""
-    settings = tiny.settings(steps=None, epochs=3, global_batch=12)
-    assert total_steps(settings, rows=40) == 9
-
-
 def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Path) -> None:
     """The losses are those of a loop written out here: cross-entropy, clipping, torch's AdamW, the same batches."""
     spec = tiny.spec("full", lr=1e-3, world_size=1)
@@ -203,7 +197,11 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 
 
 def test_windows_end_where_something_is_written() -> None:
-    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it."""
+    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it.
+
+    Rows that don't fill a last global batch are left out of an epoch.
+    """
+    assert total_steps(tiny.settings(steps=None, epochs=3, global_batch=12), rows=40) == 9
     windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
     assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]
     assert [step for step in range(1, 12) if windows.evaluates(step)] == [6, 11]

@@ -99,15 +99,14 @@ def test_head_and_method_start_from_the_seed_alone(backbone_folders):
     assert any("lora_A" in name for name in changed)
 
 
-def test_dropout_setting_overrides_every_dropout(backbone_folders):
-    """All dropout probabilities follow the setting; empty leaves the configuration's."""
+def test_backbone_has_the_dropout_asked_for_no_pooler_and_no_cache(backbone_folders):
+    """All dropout probabilities follow the setting; empty leaves the configuration's.
+
+    BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache.
+    """
     for asked, expected in ({"dropout": 0.25}, 0.25), ({}, 0.1):
         modules = load_backbone(backbone_folders["BERT"], settings(**asked)).modules()
         assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {expected}
-
-
-def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
-    """BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache."""
     assert load_backbone(backbone_folders["BERT"], settings()).pooler is None
     ids, mask, _ = support_table.batch()
     output = load_backbone(backbone_folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)

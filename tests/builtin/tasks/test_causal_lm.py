@@ -182,16 +182,15 @@ def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
     assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
 
 
-def test_a_scorer_may_read_the_question() -> None:
-    """Each row's own."""
+def test_a_scorer_may_read_the_question_and_needs_answers() -> None:
+    """Each row's own question. A scorer without answers is a mistake in the program, and says so.
+
+    A perplexity beyond any float is cut.
+    """
     task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),) * 2
     task.scorer = SimpleNamespace(score_row=lambda question, answer, expected: float(len(answer) > len(question)))
     texts = TextAnswers(("a", "abc"), ("x", "x"), np.array([1, 1]), ("ab", "ab"))
     assert task.scores(Predictions(np.arange(2), tokens, tokens, np.zeros(2), texts)).tolist() == [True, False]
-
-
-def test_answers_that_are_not_there_are_not_scored() -> None:
-    """A scorer without answers is a mistake in the program, and says so; a perplexity beyond any float is cut."""
     task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),)
     for texts in (None, TextAnswers(("",), ("",), np.array([1]))):
         given = Predictions(np.arange(1), tokens, tokens, np.array([1000.0]), texts)

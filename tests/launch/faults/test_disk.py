@@ -24,11 +24,12 @@ from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
 from hpml_bench.system.errors import UserError
 
+Told = Callable[..., list[dict[str, Any]]]
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 @pytest.fixture(scope="module")
-def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
+def unshared(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Return a function that runs `small_disk.py` where it may mount, and returns what that tells."""
     probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
     if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
@@ -47,9 +48,7 @@ def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dic
 
 
 @pytest.fixture(scope="module")
-def told(
-    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def told(unshared: Told, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What is told of disks of results, by the name of what was done."""
     suite = tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=300, eval_every=300)
     found = unshared(suite, tmp_path_factory.mktemp("disk"))
@@ -78,9 +77,7 @@ def test_a_disk_costs_at_most_the_run_under_way(told: dict[str, dict[str, Any]])
 
 
 @pytest.fixture(scope="module")
-def cache_told(
-    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[int, str]]:
+def cache_told(unshared: Told, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """Status and words of sweeps with disks of a cache, by name; the cache is called CACHE in the words."""
     suite, cache = tiny.local_suite(tmp_path_factory.mktemp("suite")), tmp_path_factory.mktemp("cache")
     rows = suite.with_name("rows.csv")
