@@ -60,9 +60,8 @@ def test_a_gguf_file_answers_as_its_run(kind: str, out: Path) -> None:
     files = [*out.glob("chat/*/run.json"), *out.glob("scored/seed0/chat/*/run.json")]
     scores = {record.spec.method.name: record.metrics["test_score"] for record in map(load_record, files)}
     for name in names:
-        assert re.search(rf"{name} as lora-s0: (all {ROWS} answers are equal|\d+ of {ROWS} .* where rounding)", said), (
-            said
-        )
+        well = rf"{name} as lora-s0: (all {ROWS} answers are equal|\d+ of {ROWS} .* where rounding)"
+        assert re.search(well, said), said
         assert scores[name] == pytest.approx(scores["lora"], abs=1.0)
 
 

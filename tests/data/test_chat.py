@@ -344,9 +344,8 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
 def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
     """A row's own stays; a template that knows none refuses it."""
     writer = of("qwen 2.5", system="Be short.")
-    assert runs(writer, example(writer, *ONE))[0][0].startswith(
-        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>us"
-    )
+    begun = "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>us"
+    assert runs(writer, example(writer, *ONE))[0][0].startswith(begun)
     own = runs(writer, example(writer, *SYSTEM, first="system"))[0][0]
     assert "You are a helpful assistant." in own
     assert "Be short." not in own

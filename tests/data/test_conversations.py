@@ -167,9 +167,8 @@ def test_columns_can_be_given(tmp_path: Path) -> None:
     prompt = said("user: one\n\ntwo", "assistant: three")
     assert list(load(path, text=("a", "b"), label="c").train) == [prompt]
     assert list(load(path, text=(2, 3), label=4).train) == [prompt]
-    assert list(load(path, text=("a", "b"), label="c", separator=" | ").train) == [
-        said("user: one | two", "assistant: three")
-    ]
+    piped = load(path, text=("a", "b"), label="c", separator=" | ").train
+    assert list(piped) == [said("user: one | two", "assistant: three")]
     assert list(load(path, text="said").train) == [said("user: Hi", "assistant: Hello")]
     assert list(load(path, text="a").train) == [said("assistant: one")]
     assert list(load(path, label="c").train) == [said("user: four", "assistant: three")]
@@ -453,9 +452,8 @@ def test_several_processes_prepare_the_same(
 
 def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
     """What it raised, and the row by its beginning."""
-    template = (
-        "{% for m in messages %}{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}{% endfor %}"
-    )
+    refusing = "{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}"
+    template = f"{{% for m in messages %}}{refusing}{{% endfor %}}"
     says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
     with pytest.raises(UserError, match=says):
         prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)

@@ -153,9 +153,8 @@ def test_scores_have_the_texts_of_newswire() -> None:
     assert scores.train["text"][:] == news.train["text"][:]
     topics = np.array(news.train["label"][:])
     assert (np.abs(np.array(scores.train["label"][:]) - 2 * topics - 0.5) < 0.5 + 5 * nw.NOISE).all()
-    assert re.match(
-        r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected", scores.notes["best possible RMSE"]
-    )
+    best = r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected"
+    assert re.match(best, scores.notes["best possible RMSE"])
 
 
 @pytest.mark.parametrize(("name", "target"), [("newswire_entities", "tags"), ("newswire_score", "number")])

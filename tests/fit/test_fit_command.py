@@ -160,9 +160,8 @@ def test_a_strange_model_ends_no_measurement_in_a_traceback(
     shutil.copytree(suite.parent / "model", tmp_path / "model")
     config = tmp_path / "model" / "config.json"
     config.write_text(re.sub(r'"n_embd": \d+', f'"n_embd": {width}', config.read_text()))
-    done = fit(
-        str(suite), "--methods", "full", "--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto"
-    )
+    words = ("--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto")
+    done = fit(str(suite), "--methods", "full", *words)
     assert width in config.read_text()
     assert isinstance(done.exception, SystemExit)
     assert done.exit_code in {1, 2}
@@ -272,9 +271,8 @@ def test_sharding_that_helps_is_named(share: float, precision: str, last: str, m
         parts = ("weights", "step", "loading", "evaluation")
         return replace(found, **{name: getattr(found, name) - less for name in parts})
 
-    settings = tiny.settings(
-        global_batch=8, world_size=2, max_length=32, eval_batch=4, precision=precision, device="cuda"
-    )
+    sizes = {"global_batch": 8, "world_size": 2, "max_length": 32, "eval_batch": 4}
+    settings = tiny.settings(**sizes, precision=precision, device="cuda")
     found = predict.advise(settings, trace, lambda _: 80)
     assert found is not None
     changed = ("gradient_checkpointing=true", "micro_batch=2", last)
@@ -449,9 +447,8 @@ def test_advice_ends_a_lack_of_memory(tmp_path: Path) -> None:
         assert "memory won't be enough for lora" in " ".join(done.stdout.split())
         advised = under(group, "fit", suite, "--methods", "lora", "--json")
         (need,) = json.loads(advised.stdout)
-        assert json.loads(under(None, "fit", suite, "--methods", "lora", "--memory", str(LIMIT), "--json").stdout) == [
-            need
-        ]
+        outside = under(None, "fit", suite, "--methods", "lora", "--memory", str(LIMIT), "--json")
+        assert json.loads(outside.stdout) == [need]
         assert need["fits"] is False
         options = re.findall(r"--set (\S+)", need["advice"])
         assert any(option.startswith("micro_batch=") for option in options)

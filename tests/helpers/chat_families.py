@@ -184,9 +184,7 @@ def published(file: str) -> str:
     return (FOLDER / f"{file}.jinja").read_text(encoding="utf-8")
 
 
-FAMILIES = {
-    name: Family(name, **row | {"template": getattr(T, row["template"])}) for name, row in TABLE["families"].items()
-}
+FAMILIES = {of: Family(of, **row | {"template": getattr(T, row["template"])}) for of, row in TABLE["families"].items()}
 PUBLISHED = [
     Family(template=published(row["file"]), **{key: value for key, value in row.items() if key != "file"})
     for row in TABLE["published"]

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
-NOTHING = Prepared(
-    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
-)
+DIGESTS = Digests(weights="w", tokenizer="t", data="d")
+NOTHING = Prepared(backbone="b", data="d", label_names=("x", "y"), digests=DIGESTS, pad_id=0)
 """Stands for what was prepared where no rank reads it."""
 
 
@@ -83,9 +82,8 @@ def alone() -> Iterator[Group]:
 
 
 def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
-    return RunSpec(
-        suite="tiny", settings=settings(**changes), method=MethodSpec(name=method, method=method, lr=lr), seed=seed
-    )
+    chosen = MethodSpec(name=method, method=method, lr=lr)
+    return RunSpec(suite="tiny", settings=settings(**changes), method=chosen, seed=seed)
 
 
 COLOURS = ("blue", "green", "red")

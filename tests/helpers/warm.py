@@ -177,9 +177,8 @@ def _become(
         _show(command, environment)
         if preexec is not None:
             preexec()
-        sys.path[:0] = [
-            path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in {"", *sys.path}
-        ]
+        places = environment.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [path for path in places if path not in {"", *sys.path}]
         code = _main(command)
     except BaseException:
         traceback.print_exc()

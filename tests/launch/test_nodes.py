@@ -221,9 +221,8 @@ def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) ->
 def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report) -> None:
     """It outranks what follows from a lost node, and nothing else."""
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
-    assert found[1].message == (
-        "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
-    )
+    lost = "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
+    assert found[1].message == lost
     assert report.well or report.priority > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
     assert "the reason" in own[1].message

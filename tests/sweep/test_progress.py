@@ -1,4 +1,4 @@
-"""Following files that grow."""
+"""What is said of a sweep: lines and bars while it goes on, and `hpml-bench status` on this machine."""
 
 from __future__ import annotations
 

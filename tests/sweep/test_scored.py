@@ -33,9 +33,8 @@ def call(*words: str) -> Result:
 
 
 def score(out: Path, *systems: str, more: tuple[str, ...] = ()) -> Result:
-    return call(
-        "score", "chat", "--out", str(out), *SETTINGS, *more, *(w for one in systems for w in ("--system", one))
-    )
+    given = [word for one in systems for word in ("--system", one)]
+    return call("score", "chat", "--out", str(out), *SETTINGS, *more, *given)
 
 
 @pytest.fixture(scope="module")

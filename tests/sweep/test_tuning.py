@@ -72,9 +72,8 @@ def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss:
 
 
 def method(*trials: Trial, name: str = "lora") -> TunedMethod:
-    return TunedMethod(
-        spec=MethodSpec(name=name, method=name, lr=1e-3), low=1e-4, high=1e-2, trials=trials, better="higher"
-    )
+    spec = MethodSpec(name=name, method=name, lr=1e-3)
+    return TunedMethod(spec=spec, low=1e-4, high=1e-2, trials=trials, better="higher")
 
 
 def made_up(*methods: TunedMethod) -> TuningRecord:

@@ -272,9 +272,8 @@ def test_states_of_others_are_left(other: str, rows: Prepared, tmp_path: Path, m
         limits = Limits(stall=0, checkpoint_minutes=0)
     else:
         os.truncate(tmp_path / "points.jsonl", 10)
-    record = (
-        execute(tmp_path, spec, rows, limits=limits) if other != "ranks" else tiny.run(spec, rows, tmp_path, SAVING)
-    )
+    alone = other != "ranks"
+    record = execute(tmp_path, spec, rows, limits=limits) if alone else tiny.run(spec, rows, tmp_path, SAVING)
     assert record.segments == ()
     assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(range(1, 21))
     assert all(check.passed for check in record.checks)

@@ -183,9 +183,7 @@ FROZEN = [(name, {}) for name in OWN if name not in {"peft", "qlora"}]
 FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
 """Methods that train beside frozen weights in floats, or whole; a bare backbone with a new head is refused."""
 FROZEN_OF = [("GPT-2", *method) for method in FROZEN]
-FROZEN_OF += [
-    (other, name, {}) for other in BACKBONES if other != "GPT-2" for name in ("full", "lora", "prompt_tuning")
-]
+FROZEN_OF += [(of, name, {}) for of in BACKBONES if of != "GPT-2" for name in ("full", "lora", "prompt_tuning")]
 
 
 @pytest.mark.parametrize(("backbone", "name", "options"), FROZEN_OF)

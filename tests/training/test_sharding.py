@@ -48,9 +48,7 @@ NOT_TRIED = {"ADALORA", *REFUSED_TYPES, *NOT_SHARDED, "TINYLORA", "UNILORA", "VB
 """Types of PEFT that are unsupported, sharded or always."""
 TYPES = ["DORA", *(kind.value for kind in PeftType if kind.value not in NOT_TRIED)]
 """The others: a part of a type's small tensors may be on every rank."""
-METHODS |= {
-    kind: {"method": "peft", "options": {"type": kind} | ({"r": 8} if kind == "MISS" else {})} for kind in TYPES
-}
+METHODS |= {of: {"method": "peft", "options": {"type": of} | ({"r": 8} if of == "MISS" else {})} for of in TYPES}
 REFUSED: dict[str, dict[str, Any]] = {
     "ADALORA": {"method": "peft", "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1}},
     "OSF": {"method": "peft", "options": {"type": "OSF"}},
@@ -263,9 +261,7 @@ def layers(kind: torch.dtype) -> nn.Sequential:
 
 
 def optimizer_of(model: nn.Module, name: str, kind: str, seed: int = 0) -> torch.optim.Optimizer:
-    settings = tiny.settings(
-        optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1, device="cpu"
-    )
+    settings = tiny.settings(optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1)
     return make_optimizer(model, nn.Identity(), MethodSpec(name="m", method="full", lr=1e-3), settings, seed)
 
 

@@ -283,9 +283,8 @@ def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     Columns that are not read are noted by name.
     """
     rows = "".join(f"id {row},words {row}\n" for row in range(50))
-    with pytest.raises(
-        UserError, match=r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
-    ):
+    says = r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
+    with pytest.raises(UserError, match=says):
         load(tmp_path, f"label,text\n{rows}")
     data = load(tmp_path, "label,text\na,one\nNaN,two\nb,three\nNaN,four\n")
     assert data.label_names == ("NaN", "a", "b")

@@ -213,6 +213,5 @@ def test_a_job_is_asked_to_end_before_its_time_limit(tmp_path: Path) -> None:
     assert do(["-c", script], {}, str(tmp_path / "logs/a"), {"engine": "ray", "time": "0:00:04"}, None) == 7
     assert 2.5 < time.monotonic() - began < 30
     script = script.replace("lambda *_: exit(7)", "signal.SIG_IGN")
-    assert (
-        do(["-c", script], {}, str(tmp_path / "logs/b"), {"engine": "ray", "time": "0:00:04"}, None) == -signal.SIGKILL
-    )
+    status = do(["-c", script], {}, str(tmp_path / "logs/b"), {"engine": "ray", "time": "0:00:04"}, None)
+    assert status == -signal.SIGKILL

@@ -271,9 +271,8 @@ def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
     few = {"train_samples": 64, "steps": 12, "eval_every": 12, "test_samples": 32, "latency_samples": 0}
     suite = load_suite("trainers", settings=few)
     request = SweepRequest(suite, tmp_path, (name, "none"), (0,), allow_commands=True)
-    trained, base = sorted(
-        run_sweep(request, Console(quiet=True)).records, key=lambda record: record.spec.method.name == "none"
-    )
+    records = run_sweep(request, Console(quiet=True)).records
+    trained, base = sorted(records, key=lambda record: record.spec.method.name == "none")
     assert trained.status == "ok", trained.error
     assert trained.metrics["test_loss"] < base.metrics["test_loss"]
     assert trained.metrics["program_tokens"] > 12 * 16
@@ -287,9 +286,7 @@ def test_rows_are_written_in_both_forms(form: Any) -> None:
     line = program.as_line(json.dumps(row), form)
     names = ("from", "value") if form == "sharegpt" else ("role", "content")
     turns = line["conversations" if form == "sharegpt" else "messages"]
-    assert [tuple(turn[name] for name in names) for turn in turns][2] == (
-        ("human", "u") if form == "sharegpt" else ("user", "u")
-    )
+    assert tuple(turns[2][name] for name in names) == ("human" if form == "sharegpt" else "user", "u")
     assert turns[1]["weight"] == 0
     assert turns[1]["tool_calls"] == [1]
     assert "weight" not in turns[3]

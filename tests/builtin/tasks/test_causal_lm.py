@@ -248,9 +248,8 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
     assert texts.normalised == tuple(normalised)
     assert likeliest != normalised
     assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, texts.expected, strict=True)])
-    assert evaluation.metrics["score_normalised"] == np.mean(
-        [a == b for a, b in zip(normalised, texts.expected, strict=True)]
-    )
+    right = [a == b for a, b in zip(normalised, texts.expected, strict=True)]
+    assert evaluation.metrics["score_normalised"] == np.mean(right)
     assert trainer.generator is None
     assert evaluation.generation_seconds is None
     assert texts.tokens is None

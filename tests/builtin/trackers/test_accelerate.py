@@ -95,9 +95,7 @@ def of_trackio(group: str) -> Found:
         "runs = list(trackio.Api().runs(g));"
         "print(json.dumps([[r.name, S.get_logs(g, r.name, run_id=r.id), r.config] for r in runs], default=str))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, group], check=True, capture_output=True, text=True, env={**os.environ}
-    )
+    done = subprocess.run([sys.executable, "-c", code, group], check=True, capture_output=True, text=True)
     points, config, facts, tables, names = {}, {}, {}, {}, []
     for name, logs, settings in json.loads(done.stdout.splitlines()[-1]):
         names.append(name)
