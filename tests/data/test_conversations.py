@@ -474,10 +474,8 @@ def test_rows_as_others_write_them(tmp_path: Path) -> None:
         assert loaded(tmp_path / f"parts{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
     developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
     empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
-    assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == [
-        said("system: Be short.", "user: a", "assistant: b"),
-        said("user: a", "assistant: b"),
-    ]
+    expected = [said("system: Be short.", "user: a", "assistant: b"), said("user: a", "assistant: b")]
+    assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == expected
 
 
 def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:

@@ -33,11 +33,9 @@ def tiny_world() -> World:
     person = np.array([[0.7, 0.1, 0.2], [0.2, 0.8, 0.1], [0.1, 0.1, 0.7]])
     half = np.full((2, 3), 0.5)
     words = dict.fromkeys(("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y"))
-    return World(
-        {"person": ("p", "q", "r"), **words},
-        {"person": person, **dict.fromkeys(words, half), "noun": np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])},
-        np.array([0, 1, 0]),
-    )
+    noun = np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])
+    chance = {"person": person, **dict.fromkeys(words, half), "noun": noun}
+    return World({"person": ("p", "q", "r"), **words}, chance, np.array([0, 1, 0]))
 
 
 def test_the_posterior_equals_bayes_by_hand() -> None:

@@ -171,10 +171,8 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
     program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"
     program += "t.tiny.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    parent = warm.WarmProcess(
-        [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
-        os.environ | {"PYTHONPATH": places},
-    )
+    command = [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")]
+    parent = warm.WarmProcess(command, os.environ | {"PYTHONPATH": places})
     when_training(scratch, lambda _: parent.kill()).join()
     assert parent.wait(60) == -signal.SIGKILL
 

@@ -157,12 +157,9 @@ def test_what_a_step_depends_on_is_saved(
     """State of optimizer, scaler, schedule, generators and method: two ends inside an epoch change no bit."""
     options = method if isinstance(method, dict) else {}
     name = "peft" if options else method
-    spec = RunSpec(
-        suite="tiny",
-        settings=tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes),
-        method=MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer)),
-        seed=0,
-    )
+    chosen = MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer))
+    settings = tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes)
+    spec = RunSpec(suite="tiny", settings=settings, method=chosen, seed=0)
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
     for at in (13, 28):
         assert execute(tmp_path / "run", spec, rows, at) is None

@@ -48,10 +48,7 @@ def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generation")
     language_models.save_models(folder)
     for name, some in (("rows", TEXTS), ("one", TEXTS[:1])):
-        columns: dict[str, list[Any]] = {
-            "input_ids": [[*row, 7, 8] for row in some],
-            "label": [[*row, 7, 8] for row in some],
-        }
+        columns: dict[str, list[Any]] = {name: [[*row, 7, 8] for row in some] for name in ("input_ids", "label")}
         ids = [[[4 + row, 9, 30 + place][place % 2 :] for place in range(2 + row % 3)] for row in range(len(some))]
         columns |= {"prompt": [*map(len, some)], "choice_ids": ids, "choices": [[*map(letters, row)] for row in ids]}
         ints = pa.list_(pa.int32())

@@ -28,7 +28,7 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
-from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import optimization
 from hpml_bench.training.assembly import assemble
@@ -102,13 +102,8 @@ def method_of(name: str) -> MethodSpec:
 def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
     """Return a run without sharding, and with it."""
     task, world, more = RUNS[name]
-    found: list[Settings] = [
-        tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp")
-    ]
-    return [
-        (RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0), prepare(settings))
-        for settings in found
-    ]
+    made = (tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp"))
+    return [(RunSpec(suite="tiny", settings=of, method=method_of(name), seed=0), prepare(of)) for of in made]
 
 
 def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:

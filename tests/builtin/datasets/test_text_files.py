@@ -241,11 +241,8 @@ def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
     """By words as in names of files; it is no label, and a cell that names no split is refused."""
     rows = "label,text,split\na,one,train\nb,two,test\nb,three,Training\na,four,valid\n"
     data = load(tmp_path, rows, None, split="split")
-    assert [part["text"][:] for part in (data.train, data.validation, data.test)] == [
-        ["one", "three"],
-        ["four"],
-        ["two"],
-    ]
+    parts = (data.train, data.validation, data.test)
+    assert [part["text"][:] for part in parts] == [["one", "three"], ["four"], ["two"]]
     with pytest.raises(UserError, match=r"row 5 has 'fold 1' in column 'split', whose cells must be train, validation"):
         load(tmp_path, f"{rows}a,five,fold 1\n", None, split="split")
     with pytest.raises(UserError, match=r"a column of all splits; leave test and validation out"):
