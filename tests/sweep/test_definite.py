@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from helpers import tiny
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.plan import UNLIMITED
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
@@ -168,7 +168,6 @@ def test_a_method_that_fits_at_no_size_is_left_out(large: str, tmp_path: Path, m
 
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     """Two steps on the longest batch, and no points, predictions or metrics."""
-    fork_server.start_fork_server()
     record = tiny.run(tiny.spec(micro_batch=2), tiny.prepared(tmp_path), tmp_path / "run", try_out=True)
     assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
     assert not (tmp_path / "run" / "predictions.parquet").exists()

@@ -33,15 +33,10 @@ COVERED = {
 """Percent of the weights in matrices that `qlora` adapts, as `lora` does, and that it quantises."""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("families")
-
-
 @pytest.mark.parametrize("kind", COVERED)
-def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str, folder: Path, tmp_path: Path) -> None:
+def test_lora_adapts_experts_and_spares_what_reads_its_weights(kind: str, task_folder: Path, tmp_path: Path) -> None:
     """Each update has an effect; it is saved, loaded by PEFT too, and merged, to the same logits."""
-    base = language_models.save_family(kind, folder / kind)
+    base = language_models.save_family(kind, task_folder / kind)
     model, made, _, spec = trained(base, "lora")
     found, shares = logits(model), coverage.coverage(model.encoder)
     assert round(shares["adapted_percent"]) == COVERED[kind][0]
@@ -61,10 +56,10 @@ MASKED = {"gpt_oss", "llama4_text", "gemma4_text", "mamba", "falcon_mamba", "mam
 
 
 @pytest.mark.parametrize("kind", [*language_models.FAMILIES, *PLAIN])
-def test_padding_on_the_right_is_read_without_a_mask(kind: str, folder: Path) -> None:
+def test_padding_on_the_right_is_read_without_a_mask(kind: str, task_folder: Path) -> None:
     """States of real tokens are equal to the bit; a model with windows keeps its mask."""
     if kind in language_models.FAMILIES:
-        model = AutoModelForCausalLM.from_pretrained(language_models.save_family(kind, folder / kind))
+        model = AutoModelForCausalLM.from_pretrained(language_models.save_family(kind, task_folder / kind))
     else:
         fields = CONFIG_MAPPING[kind].__dataclass_fields__
         options = {"num_hidden_layers": 2, "word_embed_proj_dim": 32, "ffn_dim": 64} | language_models.COMMON
@@ -81,10 +76,10 @@ def test_padding_on_the_right_is_read_without_a_mask(kind: str, folder: Path) ->
 
 
 @pytest.mark.parametrize("kind", COVERED)
-def test_qlora_quantises_what_no_kernel_reads(kind: str, folder: Path) -> None:
+def test_qlora_quantises_what_no_kernel_reads(kind: str, task_folder: Path) -> None:
     """Packed weights that the model's code reads itself would be misread: they stay floats, as stacked experts do."""
     pytest.importorskip("bitsandbytes")
-    base = language_models.save_family(kind, folder / kind)
+    base = language_models.save_family(kind, task_folder / kind)
     model, _, _, spec = trained(base, "qlora", steps=2)
     shares = coverage.coverage(model.encoder)
     assert tuple(map(round, (shares["adapted_percent"], shares["quantized_percent"]))) == COVERED[kind]
@@ -114,16 +109,16 @@ REFUSED = (
 
 @pytest.mark.parametrize(("kind", "method", "options", "reason"), REFUSED)
 def test_what_does_not_fit_is_unsupported_with_a_reason(
-    kind: str, method: str, options: dict[str, Any], reason: str, folder: Path
+    kind: str, method: str, options: dict[str, Any], reason: str, task_folder: Path
 ) -> None:
     """When the model is built, not by a traceback in training."""
     with pytest.raises(Unsupported, match=reason):
-        trained(language_models.save_family(kind, folder / kind), method, options, steps=1)
+        trained(language_models.save_family(kind, task_folder / kind), method, options, steps=1)
 
 
-def test_lora_by_pefts_name_is_lora(folder: Path) -> None:
+def test_lora_by_pefts_name_is_lora(task_folder: Path) -> None:
     """With the same rank and scale, experts included; options that PEFT can't combine with experts leave those out."""
-    base = language_models.save_family("gpt_oss", folder / "gpt_oss")
+    base = language_models.save_family("gpt_oss", task_folder / "gpt_oss")
     plain, by_name = (
         {name: weight.shape for name, weight in trained(base, *method, steps=0)[0].named_parameters()}
         for method in (("lora", {}), ("peft", {"type": "LORA", "r": 8, "lora_alpha": 16}))
@@ -133,9 +128,9 @@ def test_lora_by_pefts_name_is_lora(folder: Path) -> None:
     assert round(shares["adapted_percent"]) == 11
 
 
-def test_preview_says_what_is_left_as_it_is(folder: Path, language_model_folders: dict[str, Path]) -> None:
+def test_preview_says_what_is_left_as_it_is(task_folder: Path, language_model_folders: dict[str, Path]) -> None:
     """By method, from the configuration; nothing where all is adapted, or where values of weights are needed."""
-    base = language_models.save_family("gpt_oss", folder / "gpt_oss")
+    base = language_models.save_family("gpt_oss", task_folder / "gpt_oss")
     runs = [spec_of(base, "qlora"), spec_of(base, "full"), spec_of(base, "lora", {"target": ["q_proj"]})]
     runs += [spec_of(base, "lora", {"dropout": 0.5}), spec_of(base, "peft", {"type": "PISSA"})]
     found = list(coverage.notes(base, runs))

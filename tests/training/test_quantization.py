@@ -22,7 +22,6 @@ from hpml_bench.builtin.methods.head import Head
 from hpml_bench.builtin.probes.parameters import ParametersProbe
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
@@ -389,7 +388,6 @@ def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:
     alone = tiny.run_and_save(tmp_path, "qlora", tiny.task_settings(tmp_path, "causal_lm", world_size=1))
     assert "base model's linear layers stored in nf4" in (tmp_path / "saved" / "README.md").read_text()
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})
-    fork_server.start_fork_server()
     two = tiny.run(spec, prepare(spec.settings), tmp_path / "two")
     one = alone.metrics
     assert one["test_loss"] == pytest.approx(two.metrics["test_loss"], rel=1e-4)

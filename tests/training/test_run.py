@@ -17,7 +17,6 @@ from helpers import skips, tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
@@ -28,13 +27,6 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec, TaskSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone, and the fork server that has the libraries."""
-    fork_server.start_fork_server()
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.rows import linearised_loss
 from hpml_bench.data.conversations import ask_for_classes
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation
@@ -319,7 +318,6 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
 
     No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged.
     """
-    fork_server.start_fork_server()
     (task_folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
     options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
     settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
@@ -345,7 +343,6 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
 
 def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> None:
     """A head that is drawn at random answers nothing: the record says so."""
-    fork_server.start_fork_server()
     record = tiny.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
     assert record.status == "unsupported"
     assert "head" in record.error.message
