@@ -184,9 +184,7 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     (("--ranks", "3"), "is not a multiple of the 3 ranks"),
     (("--methods", "nothing"), "has no method 'nothing'"),
 ])  # fmt: skip
-def test_a_mistake_is_one_sentence(
-    suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 2, and what to do."""
     monkeypatch.setattr("hpml_bench.system.gpus.visible_gpus", lambda: ())
     done = fit(str(suite), *words)

@@ -119,7 +119,7 @@ CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
 
 
 @pytest.mark.parametrize(("cards", "visible", "shared"), CHOSEN)
-def test_cuda_visible_devices_is_heeded(
+def test_visible_devices_count(
     cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
 ) -> None:
     """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does.

@@ -98,9 +98,7 @@ def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lambda path: write_once(path, "x"),
     lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
 ])  # fmt: skip
-def test_no_two_writers_share_a_name(
-    write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_names_are_shared(write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even two of one process, host and file; and none stays."""
     name, seen = temporary.beside, list[str]()
     monkeypatch.setattr(temporary, "beside", lambda path: seen.append(name(path).name) or tmp_path / seen[-1])

@@ -83,9 +83,7 @@ def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, P
     (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
     (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
 ])  # fmt: skip
-def test_a_run_that_cannot_end_well_has_a_status(
-    spec: RunSpec, status: str, says: str, prepared: Prepared, tmp_path: Path
-) -> None:
+def test_a_bad_end_has_a_status(spec: RunSpec, status: str, says: str, prepared: Prepared, tmp_path: Path) -> None:
     """A loss that is no number ends the run on all ranks together; a method may not run with a model."""
     result = tiny.run(spec, prepared, tmp_path / status)
     assert result.status == status
