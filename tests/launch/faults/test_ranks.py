@@ -27,7 +27,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
-from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system import cgroups, processes, temporary
 
 ENDED_AT_LAST = Limits(stall=120)
@@ -80,6 +80,13 @@ class Stall(Limits):
         return both
 
 
+def ended(status: str, spec: RunSpec, prepared: Prepared, tmp_path: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
+    """Do a run, which must end with this status, and return its record."""
+    record = tiny.run(spec, prepared, tmp_path / "run", limits)
+    assert record.status == status, record.error
+    return record
+
+
 def told(record: RunRecord) -> str:
     return record.error.message
 
@@ -90,8 +97,7 @@ def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
 
 def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
     """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
-    record = tiny.run(faulty("raise"), prepared, tmp_path / "run")
-    assert record.status == "failed"
+    record = ended("failed", faulty("raise"), prepared, tmp_path)
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
     raising = 'raise ArithmeticError("the fault that was asked for")'
     assert raising in (record.error.traceback or "")
@@ -105,8 +111,7 @@ def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
 def test_a_rank_that_is_killed(rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
     when_training(tmp_path / "run", send(signal.SIGKILL, rank))
-    record = tiny.run(endless(), prepared, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "killed", record.error
+    record = ended("killed", endless(), prepared, tmp_path)
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
 
@@ -120,8 +125,7 @@ def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
         os.kill(processes.fork_server() or 0, signal.SIGKILL)
 
     when_training(tmp_path / "run", kill)
-    record = tiny.run(endless(), prepared, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "killed", record.error
+    record = ended("killed", endless(), prepared, tmp_path)
     assert "the fork server was ended" in told(record)
     assert len(ranks) == 2
     assert [pid for pid in ranks.values() if processes.identify(pid)] == []
@@ -132,8 +136,7 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
     limits = Stall()
     when_training(tmp_path / "run", limits.after(send(signal.SIGSTOP, 1)))
-    record = tiny.run(endless(), prepared, tmp_path / "run", limits)
-    assert record.status == "timeout", record.error
+    record = ended("timeout", endless(), prepared, tmp_path, limits)
     assert "no progress for 2 s" in told(record)
     assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
     stacks = (record.error.traceback or "").split("\n\nrank 1")
@@ -148,22 +151,21 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     limits = Stall()
     when((tmp_path / "run" / OUTCOME).exists, limits.begin)
-    record = tiny.run(faulty(number), prepared, tmp_path / "run", limits)
+    ended("ok", faulty(number), prepared, tmp_path, limits)
     assert limits.stall == 2.0, "it was not the limit that ended it"
-    assert record.status == "ok", record.error
     assert processes.descendants() == set()
 
 
 def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp_path: Path) -> None:
     """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
-    ended = threading.Event()
-    threading.Thread(target=lambda: ended.wait(30) or free_launcher(), daemon=True).start()
+    over = threading.Event()
+    threading.Thread(target=lambda: over.wait(30) or free_launcher(), daemon=True).start()
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
         record = tiny.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
     finally:
-        ended.set()
+        over.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
@@ -176,8 +178,7 @@ def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> No
     when_training(tmp_path / "run", limits.after(
         lambda pids: [os.kill(pid, signal.SIGSTOP) for pid in (processes.fork_server() or 0, pids[1])]
     ))  # fmt: skip
-    record = tiny.run(endless(), prepared, tmp_path / "run", limits)
-    assert record.status == "timeout", record.error
+    ended("timeout", endless(), prepared, tmp_path, limits)
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -191,8 +192,7 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: 
 
     when_training(tmp_path / "run", stop)
     began = time.monotonic()
-    record = tiny.run(tiny.spec("head", steps=200), prepared, tmp_path / "run", limits=Limits(stall=0))
-    assert record.status == "ok", record.error
+    ended("ok", tiny.spec("head", steps=200), prepared, tmp_path, Limits(stall=0))
     assert time.monotonic() - began < 60
     assert len(stopped) == 1
     assert processes.identify(stopped[0]) is None
@@ -203,8 +203,7 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: 
 @pytest.mark.parametrize("who", ["python", "torch"])
 def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
-    record = tiny.run(faulty(f"memory of {who}"), prepared, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+    record = ended("oom_host", faulty(f"memory of {who}"), prepared, tmp_path)
     assert record.error.rank == 1
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
 
@@ -221,8 +220,7 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
         events.write_text("low 0\noom 4\noom_kill 4\n")
 
     when_training(tmp_path / "run", kill)
-    record = tiny.run(endless(), prepared, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+    record = ended("oom_host", endless(), prepared, tmp_path)
     assert "rank 1" in told(record)
     assert "memory had reached" in told(record)
 
@@ -234,8 +232,7 @@ def test_a_real_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
     with control_groups.limited(GROUP_BYTES) as group:
         method = MethodSpec(name="greedy", method="greedy", options={"group": str(group)}, lr=1e-3)
-        record = tiny.run(endless().model_copy(update={"method": method}), prepared, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+        record = ended("oom_host", endless().model_copy(update={"method": method}), prepared, tmp_path)
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
 
@@ -243,8 +240,7 @@ def test_a_real_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("value", "rank"), [("nan", 0), ("inf", 1)])
 def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
-    record = tiny.run(faulty(value, rank), prepared, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "diverged", record.error
+    record = ended("diverged", faulty(value, rank), prepared, tmp_path)
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
@@ -275,8 +271,7 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
 def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path: Path) -> None:
     """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
     began = time.monotonic()
-    record = tiny.run(faulty("memory, and peers wait"), prepared, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "oom_cuda", record.error
+    record = ended("oom_cuda", faulty("memory, and peers wait"), prepared, tmp_path)
     assert time.monotonic() - began < 60
     assert record.error.rank == 1
 
@@ -287,8 +282,7 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path
 def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared: Prepared, tmp_path: Path) -> None:
     """A tensor larger than it is `oom_cuda` by that rank, with its peak, and no stall, though another waits in NCCL."""
     spec = faulty("memory of the GPU", rank=rank, device="cuda", world_size=ranks)
-    record = tiny.run(spec, prepared, tmp_path / "run", limits=Limits(stall=60))
-    assert record.status == "oom_cuda", record.error
+    record = ended("oom_cuda", spec, prepared, tmp_path, Limits(stall=60))
     assert record.error.rank == rank
     assert "allocated on the GPU" in told(record)
     the_next_is_ok(prepared, tmp_path)
