@@ -268,16 +268,11 @@ def _forget() -> None:
     resource_tracker._resource_tracker.__init__()
     if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
         for name, module in [*sys.modules.items()]:
-            own = name.partition(".")[0] == "hpml_bench"
-            if own or not (_is_installed(module) or name == "__main__"):
+            file = getattr(module, "__file__", None) or ""
+            installed = not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
+            if name.partition(".")[0] == "hpml_bench" or not (installed or name == "__main__"):
                 del sys.modules[name]
     _used.append(True)
-
-
-def _is_installed(module: types.ModuleType) -> bool:
-    """Tell whether a module is Python's, or of an installed package."""
-    file = getattr(module, "__file__", None) or ""
-    return not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
 
 
 def _close_all_but(keep: set[int]) -> None:
