@@ -26,16 +26,10 @@ ADDED = 100.0
 
 
 def an_answer(
-    scores: Mapping[str, float],
-    *,
-    open_: tuple[tuple[str, str], ...] = (),
-    equal: tuple[tuple[str, str], ...] = (),
-    untested: tuple[tuple[str, str], ...] = (),
-    costs: Mapping[str, tuple[float, float, float]] | None = None,
-    bases: tuple[str, ...] = (),
-    score: Score = ACCURACY,
-    **fields: Any,
-) -> PageSummary:
+    scores: Mapping[str, float], *, open_: tuple[tuple[str, str], ...] = (), equal: tuple[tuple[str, str], ...] = (),
+    untested: tuple[tuple[str, str], ...] = (), costs: Mapping[str, tuple[float, float, float]] | None = None,
+    bases: tuple[str, ...] = (), score: Score = ACCURACY, **fields: Any,
+) -> PageSummary:  # fmt: skip
     """Return an answer in which the better score wins every pair but those listed as undecided, equal or not tested.
 
     `costs` is method -> (seconds, MB, saved MB), all differences of which are real; by default the better score costs

@@ -54,14 +54,9 @@ def finished(backend: Any, special: Sequence[str], plain: Sequence[str], bos: st
 
 
 def byte_level(
-    *special: str,
-    plain: Sequence[str] = (),
-    bos: str | None = None,
-    words: str | None = None,
-    trim: bool = False,
-    normalizer: Any = None,
-    **names: Any,
-) -> Any:
+    *special: str, plain: Sequence[str] = (), bos: str | None = None, words: str | None = None, trim: bool = False,
+    normalizer: Any = None, **names: Any,
+) -> Any:  # fmt: skip
     """Return a byte-level BPE tokenizer: GPT-2's rule for words, or one given."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

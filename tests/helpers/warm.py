@@ -152,14 +152,9 @@ def _is_ours(command: Any) -> bool:
 
 
 def _become(
-    command: list[str],
-    environment: Mapping[str, str],
-    folder: Any,
-    streams: Sequence[int],
-    keep: set[int],
-    session: bool,
-    preexec: Callable[[], None] | None,
-) -> NoReturn:
+    command: list[str], environment: Mapping[str, str], folder: Any, streams: Sequence[int], keep: set[int],
+    session: bool, preexec: Callable[[], None] | None,
+) -> NoReturn:  # fmt: skip
     """Turn this new child into the process that the command would be."""
     code = 1
     try:

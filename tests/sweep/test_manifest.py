@@ -67,13 +67,9 @@ def test_a_new_pod_is_the_same_job_begun_anew(
     (["4"], {"HPML_BENCH_ENGINE": "htcondor", "HPML_BENCH_JOB": "77-4"}, ("htcondor", "77-4"), "4"),
 ])  # fmt: skip
 def test_the_script_of_the_docs_names_its_job(
-    words: list[str],
-    given: dict[str, str],
-    name: tuple[str, str],
-    unit: str,
-    tmp_path: Path,
+    words: list[str], given: dict[str, str], name: tuple[str, str], unit: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     """By what the scheduler says, which is the same after a restart; each start has a number of its own."""
     page = (MANIFEST.parent / "clusters.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"^```sh\n(#!/bin/sh\n.*?)^```", page, re.MULTILINE | re.DOTALL)

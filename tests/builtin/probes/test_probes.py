@@ -152,13 +152,9 @@ def ddp_log(*readings: tuple[float, int]) -> Any:
     pytest.param(2, ((9e6, 2),), 0, math.nan, math.nan, id="it went on from a checkpoint after the last step"),
 ])  # fmt: skip
 def test_all_reduce_times(
-    warmup: int,
-    readings: tuple[tuple[float, int], ...],
-    steps: int,
-    milliseconds: float,
-    percent: float,
+    warmup: int, readings: tuple[tuple[float, int], ...], steps: int, milliseconds: float, percent: float,
     tmp_path: Path,
-) -> None:
+) -> None:  # fmt: skip
     """DDP notes steps 1 to 10 and 20; in the first run 300, 5 and 5 ms of the warm-up, and 7 ms of the eight others."""
     probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=warmup))
     probe.wrapped(ddp_log(*readings))
