@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,41 +123,26 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
                 torch.save((steps, watch.share, watch.whole, watch.evaluations[-1].predictions), where / "found.pt")
 
 
-def do(folder: Path, names: Iterable[str]) -> Path:
-    """Do runs with and without sharding, those of each number of ranks one after another; return where they lie."""
-    for world in {RUNS[name][1] for name in names}:
-        over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of all runs but those of further types."""
-    return do(tmp_path_factory.mktemp("sharding"), [name for name in RUNS if name not in TYPES])
+def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Return a function that does all runs with types of PEFT, or all others, and returns where they lie."""
+
+    @cache
+    def made(types: bool) -> Path:
+        folder, names = tmp_path_factory.mktemp("sharding"), [name for name in RUNS if (name in TYPES) == types]
+        for world in {RUNS[name][1] for name in names}:  # those of each number of ranks one after another
+            over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
+        return folder
+
+    return made
 
 
-@pytest.fixture(scope="module")
-def types_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of all types of PEFT that can be sharded."""
-    return do(tmp_path_factory.mktemp("types"), TYPES)
-
-
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in TYPES])
-def test_a_sharded_run_is_the_same_run(done: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [pytest.param(of, marks=[pytest.mark.suites] * (of in TYPES)) for of in RUNS])
+def test_a_sharded_run_is_the_same_run(done: Callable[[bool], Path], name: str) -> None:
     """Losses and norms over six steps, losses and answers of test rows, and saved files; each rank has its share."""
-    assert_equal(done, name)
-
-
-@pytest.mark.suites
-@pytest.mark.parametrize("name", TYPES)
-def test_a_sharded_type_of_peft_is_the_same(types_done: Path, name: str) -> None:
-    """The same of every type that isn't refused."""
-    assert_equal(types_done, name)
-
-
-def assert_equal(done: Path, name: str) -> None:
+    folders = {kind: done(name in TYPES) / f"{name}-{kind}" for kind in ("none", "fsdp")}
     (steps, _, _, plain), (own, share, whole, sharded) = (
-        torch.load(done / f"{name}-{kind}" / "found.pt", weights_only=False) for kind in ("none", "fsdp")
+        torch.load(folder / "found.pt", weights_only=False) for folder in folders.values()
     )
     assert len(steps[0]) == 6
     assert whole <= 1
@@ -166,10 +152,10 @@ def assert_equal(done: Path, name: str) -> None:
     assert str(sharded.prediction) == str(plain.prediction)
     assert plain.texts is None or sharded.texts.answer == plain.texts.answer
     assert share < 1 / RUNS[name][1] + 0.3 if name in TYPES else share == pytest.approx(1 / RUNS[name][1], rel=0.1)
-    files = [path.relative_to(done / f"{name}-none") for path in (done / f"{name}-none").rglob("*.safetensors")]
+    files = [path.relative_to(folders["none"]) for path in folders["none"].rglob("*.safetensors")]
     assert files
     for file in files:
-        known, saved = load_file(done / f"{name}-none" / file), load_file(done / f"{name}-fsdp" / file)
+        known, saved = (load_file(folder / file) for folder in folders.values())
         assert saved.keys() == known.keys()
         for key, weight in known.items():
             torch.testing.assert_close(saved[key], weight, rtol=1e-4, atol=1e-6)
