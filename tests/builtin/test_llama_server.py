@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from helpers import llama, skips
-from hpml_bench.cli import main
+from helpers import llama, skips, tiny
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.records.load import load_record
 
@@ -28,8 +26,7 @@ OTHER = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %
 
 
 def call(*words: str) -> str:
-    done = CliRunner().invoke(main, [*words, *SETTINGS])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, *words, *SETTINGS)
     return done.output
 
 

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from helpers import tiny
 from helpers.tiny import gpt2, prepared, settings
-from hpml_bench.cli import main
 from hpml_bench.data import prepare as module
 from hpml_bench.data.draw import draw, training_rows
 from hpml_bench.data.prepare import prepare
@@ -348,8 +346,7 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     folder = tmp_path_factory.mktemp("varied")
     (folder / "varied.yaml").write_text(yaml.safe_dump(SUITE))
     command = ["run-all", str(folder / "varied.yaml"), "--out", str(folder / "out"), "--wandb", "off"]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.output
+    tiny.invoked(0, *command)
     return Selection.load(folder / "out/varied")
 
 

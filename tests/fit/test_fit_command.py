@@ -378,8 +378,7 @@ def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeyp
     assert warning[2] == "490 MB", "what the command leaves, and what the rank shares with it"
     file = tmp_path / "out" / "colours" / "suite.json"
     assert f"hpml-bench fit {file}" in done.output.replace("\n", "")
-    again = CliRunner().invoke(main, ["fit", str(file), "--memory", "800MB"])
-    assert again.exit_code == 1
+    again = tiny.invoked(1, "fit", file, "--memory", "800MB")
     assert re.search(rf"^lora +no +{process}\d MB", again.stdout, re.MULTILINE)
 
 

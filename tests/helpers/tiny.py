@@ -23,6 +23,8 @@ from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
+    from click.testing import Result
+
     from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
@@ -164,19 +166,26 @@ def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = 
     return folder / "colours.yaml"
 
 
-def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
-    """Run a method by the command on a suite of these settings, FOLDER/words.yaml; save it as FOLDER/saved."""
-    import yaml
+def invoked(status: int, *words: str | Path) -> Result:
+    """Call the command in this process, which ends with this status; return what it said."""
     from click.testing import CliRunner
 
     from hpml_bench.cli import main
 
+    done = CliRunner().invoke(main, [*map(str, words)])
+    assert done.exit_code == status, done.output
+    return done
+
+
+def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
+    """Run a method by the command on a suite of these settings, FOLDER/words.yaml; save it as FOLDER/saved."""
+    import yaml
+
     values = settings.model_dump(mode="json", exclude_defaults=True)
     suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
     (folder / "words.yaml").write_text(yaml.safe_dump(suite))
-    words = ["run", method, str(folder / "words.yaml"), "--save", str(folder / "saved"), "--out", str(folder / "out")]
-    done = CliRunner().invoke(main, [*words, "--wandb", "off"])
-    assert done.exit_code == 0, done.output
+    places = (folder / "words.yaml", "--save", folder / "saved", "--out", folder / "out")
+    invoked(0, "run", method, *places, "--wandb", "off")
     (record,) = load_records(folder / "out" / "words").records
     return record
 

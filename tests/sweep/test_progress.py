@@ -12,12 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import made_records
+from helpers import made_records, tiny
 from helpers.made_records import failed, sweep
-from hpml_bench.cli import main
 from hpml_bench.records.files import PLAN, POINTS, SUITE
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import RunRecord
@@ -201,8 +199,7 @@ def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
 
 def test_a_folder_without_a_sweep_is_said_so(folder: Path) -> None:
     """A mistyped name gets no advice about jobs; a suite.json that can't be read is named."""
-    shown = CliRunner().invoke(main, ["status", str(folder / "nothere")])
-    assert shown.exit_code == 2
+    shown = tiny.invoked(2, "status", folder / "nothere")
     assert "nothere: there is no such folder" in shown.output
     assert "jobs" not in shown.output
     (folder / SUITE).write_text("{")
@@ -214,8 +211,7 @@ def test_status_finds_the_only_sweep(folder: Path) -> None:
     """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs."""
     assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
     assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
-    shown = CliRunner().invoke(main, ["status", str(folder.parent)])
-    assert shown.exit_code == 0
+    shown = tiny.invoked(0, "status", folder.parent)
     assert shown.output.splitlines()[0] == "6 of 6 runs are done"
     (folder / PLAN).write_text("{}")
     assert plain_sweep(folder) is None

@@ -124,8 +124,7 @@ def test_status_goes_by_the_first_record(raced: Path, tmp_path: Path) -> None:
     shutil.copytree(raced / "out" / "colours", tmp_path / "colours")
     suite = tmp_path / "colours" / "suite.json"
     suite.write_text(json.dumps(json.loads(suite.read_text()) | {"until": {"rounds": [3, 9, 12]}}))
-    done = CliRunner().invoke(main, ["status", str(tmp_path / "colours")])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, "status", tmp_path / "colours")
     assert "of 2, " in done.output
     assert standing(measured(tmp_path / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end in done.output
 

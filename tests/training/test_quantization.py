@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -20,7 +19,6 @@ from helpers.language_models import logits
 from hpml_bench import load_trained
 from hpml_bench.builtin.methods.head import Head
 from hpml_bench.builtin.probes.parameters import ParametersProbe
-from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
@@ -264,8 +262,7 @@ def test_a_missing_package_is_named_before_the_sweep(
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: None)
     suite = tiny.local_suite(tmp_path, quantization=setting)
     command = ["run", method, str(suite), "--out", str(tmp_path / "out"), "--wandb", "off"]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 2
+    done = tiny.invoked(2, *command)
     assert "pip install 'bitsandbytes" in done.output
     assert not (tmp_path / "out").exists()
 

@@ -335,8 +335,7 @@ def kept(by_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("kept")
     command = ["run-all", str(by_command / "words.yaml"), "--keep", "--wandb", "off", "--out"]
     for more in ([str(out / "here")], [str(out / "jobs"), "--parallel", "1"]):
-        done = CliRunner().invoke(main, [*command, *more])
-        assert done.exit_code == 0, done.output
+        tiny.invoked(0, *command, *more)
     return out
 
 
@@ -358,16 +357,14 @@ def test_kept_parts_need_no_run(kept: Path, by_command: Path, tmp_path: Path, mo
     command = ["run", "lora", str(by_command / "words.yaml"), "--wandb", "off", "--out", str(out), "--save"]
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "run", lambda *_: pytest.fail("it was trained again"))
-        done = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
-    assert done.exit_code == 0, done.output
+        tiny.invoked(0, *command, tmp_path / "one")
     expected = contents(by_command / "saved")
     assert contents(tmp_path / "one") == expected
     assert (tmp_path / "one" / "README.md").read_text().startswith("# lora on path:")
     (path,) = out.glob("words/*/run.json")
     (path.parent / "kept" / "trained.safetensors").write_bytes(b"other")
     assert "kept/trained.safetensors: is not the file that was recorded" in str(verify(path.parents[1]).checks)
-    done = CliRunner().invoke(main, [*command, str(tmp_path / "two"), "--keep"])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, *command, tmp_path / "two", "--keep")
     assert "is kept as set-aside/" in (said := " ".join(done.output.split()))
     assert "the run is done again" in said
     assert contents(tmp_path / "two") == expected
@@ -381,8 +378,7 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     """By a run that fails, or to a folder with something in it: there no run begins, and the user's files stay."""
     suite, out = str(by_command / "words.yaml"), str(tmp_path / "out")
     command = ["run", "lora", suite, "--wandb", "off", "--out", out, "--save"]
-    done = CliRunner().invoke(main, [*command, str(by_command / "saved")])
-    assert done.exit_code == 2
+    done = tiny.invoked(2, *command, by_command / "saved")
     assert "not empty" in done.output
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0

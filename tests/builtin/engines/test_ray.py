@@ -164,8 +164,7 @@ def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str
 def test_a_machine_without_ray_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it; nothing is written."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    found = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "ray", "--out", str(tmp_path / "out")])
-    assert found.exit_code == 2
+    found = tiny.invoked(2, "run-all", "quickstart", "--on", "ray", "--out", tmp_path / "out")
     assert "pip install 'ray" in found.output
     assert not (tmp_path / "out").exists()
 

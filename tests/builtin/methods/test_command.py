@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import skips
+from helpers import skips, tiny
 from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.records.plan import Limits
@@ -134,8 +134,7 @@ def test_its_folder_is_reported_and_verified_without_running_it(done: tuple[Path
     folder, _ = done
     before = (folder / "note").stat().st_mtime_ns
     results = str(folder / "out" / "commands")
-    told = CliRunner().invoke(main, ["report", results])
-    assert told.exit_code == 0, told.output
+    tiny.invoked(0, "report", results)
     page = (folder / "out" / "commands" / "report.md").read_text()
     assert "Trained by its own program: other" in page
     assert "Program's time" in page
@@ -148,8 +147,7 @@ def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunReco
     """Kept or saved, it is a folder as any other that was trained before."""
     file = suite_file(tmp_path)
     words = ["run", "other", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", "--allow-commands"]
-    told = CliRunner().invoke(main, [*words, "--save", str(tmp_path / "saved")])
-    assert told.exit_code == 0, told.output
+    tiny.invoked(0, *words, "--save", tmp_path / "saved")
     again = {"method": "trained", "options": {"path": str(tmp_path / "saved")}}
     suite = load_suite(str(file), settings={"methods.again": again})
     (record,) = run_sweep(SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)).records
@@ -161,13 +159,11 @@ def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     """Without the option nothing is written and the command is shown; the gate takes none."""
     file = suite_file(tmp_path)
     for words in (["run-all", str(file)], ["run", "other", str(file)], ["run-all", str(file), "--parallel", "2"]):
-        told = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out"), "--wandb", "off"])
-        assert told.exit_code == 2
+        told = tiny.invoked(2, *words, "--out", tmp_path / "out", "--wandb", "off")
         assert f"other: python path:{tmp_path / 'train.py'} well" in told.output
         assert "--allow-commands" in told.output
     assert not [*(tmp_path / "out").rglob("run.json")]
-    told = CliRunner().invoke(main, ["check", str(file), "--methods", "other", "--against", "HEAD"])
-    assert told.exit_code == 2
+    told = tiny.invoked(2, "check", file, "--methods", "other", "--against", "HEAD")
     assert "other runs a command" in told.output
 
 

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from click.testing import CliRunner
 
 import hpml_bench
-from helpers import made_records, skips
+from helpers import made_records, skips, tiny
 from hpml_bench.builtin.trackers.accelerate import Accelerate
-from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.publishing import Publisher, group_of
 from hpml_bench.plugins.tracker import make_trackers
@@ -140,8 +138,7 @@ def of_tensorboard(folder: Path) -> Found:
 
 
 def report(folder: Path, service: str) -> str:
-    done = CliRunner().invoke(main, ["report", str(folder), "--format", "html,md", "--track", service])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, "report", folder, "--format", "html,md", "--track", service)
     return done.output
 
 
@@ -235,8 +232,7 @@ def test_a_service_without_its_library_is_refused_at_once(tmp_path: Path, monkey
     """The sentence has the command that installs it, and no folder is made."""
     monkeypatch.setattr("hpml_bench.builtin.trackers.accelerate.find_spec", lambda name: name == "accelerate" or None)
     for command in (["run-all", "quickstart"], ["run-all", "quickstart", "--parallel", "2"], ["run", "lora"]):
-        done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "--track", "tensorboard,mlflow"])
-        assert done.exit_code == 2
+        done = tiny.invoked(2, *command, "--out", tmp_path / "out", "--track", "tensorboard,mlflow")
         assert "--track tensorboard: tensorboard is not installed; pip install tensorboard" in done.output
     assert not (tmp_path / "out").exists()
 

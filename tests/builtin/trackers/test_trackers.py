@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from helpers import made_records
+from helpers import made_records, tiny
 from hpml_bench.builtin.trackers import wandb
-from hpml_bench.cli import main
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.system.errors import UserError
 
@@ -128,8 +126,7 @@ def test_a_report_ends_with_where_its_runs_are(tmp_path: Path, monkeypatch: pyte
     told = []
     monkeypatch.setattr(wandb.Wandb, "publish", lambda _, *given: told.append(given) or "X!")
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))
-    result = CliRunner().invoke(main, ["report", str(folder), "--format", "md", "--track", "wandb=offline"])
-    assert result.exit_code == 0, result.output
+    result = tiny.invoked(0, "report", folder, "--format", "md", "--track", "wandb=offline")
     assert "X!" in result.output
     assert [(len(records), page) for _, records, _, page in told] == [(2, None)]
 
@@ -148,6 +145,5 @@ def test_a_tracker_that_is_off_is_left_out() -> None:
 @pytest.mark.parametrize("given", ["=on", "notebook=", "notebook=on,mlflow="])
 def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
     """`--track` takes names, each alone or with a mode."""
-    result = CliRunner().invoke(main, ["report", str(tmp_path), "--track", given])
-    assert result.exit_code == 2
+    result = tiny.invoked(2, "report", tmp_path, "--track", given)
     assert "write NAME or NAME=MODE" in result.output
