@@ -40,11 +40,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def fit(*words: str) -> Result:
-    return CliRunner().invoke(main, ["fit", *words])
+def fit(*words: str | Path, status: int = 0) -> Result:
+    return tiny.invoked(status, "fit", *words)
 
 
-def needs(*words: str) -> dict[str, dict[str, Any]]:
+def needs(*words: str | Path) -> dict[str, dict[str, Any]]:
     return {need["method"]: need for need in json.loads(fit(*words, "--json").stdout)}
 
 
@@ -59,8 +59,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where all fit."""
     monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
-    done = fit(str(suite))
-    assert done.exit_code == 0, done.output
+    done = fit(suite)
     assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
     assert re.search(r"^head +yes", done.stdout, re.MULTILINE)
     table, _, rest = done.stdout.partition("Left out for width: ")
@@ -76,14 +75,14 @@ def test_each_method_is_printed_when_it_is_known(suite: Path, monkeypatch: pytes
     lines: list[str] = []
     monkeypatch.setattr("hpml_bench.cli.commands.fit.click.echo", lines.append)
     monkeypatch.setattr(Predictor, "need", lambda *of, **how: shown.append(len(lines)) or need(*of, **how))
-    assert fit(str(suite), "--methods", "head,lora,full").exit_code == 0
+    fit(suite, "--methods", "head,lora,full")
     assert shown == [0, 2, 3]
     assert [line.split()[0] for line in lines[:4]] == ["method", "head", "lora", "full"]
 
 
 def test_json_has_bytes_that_add_up(suite: Path) -> None:
     """Parts are numbers of bytes, and those of the step's peak add up to it."""
-    found = needs(str(suite), "--methods", "lora,full")
+    found = needs(suite, "--methods", "lora,full")
     assert list(found) == ["lora", "full"]
     for need in found.values():
         assert set(need) == KEYS
@@ -98,26 +97,23 @@ def test_json_has_bytes_that_add_up(suite: Path) -> None:
 
 def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     """Status 1, one sentence with options; with these options it fits."""
-    free = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
-    single = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
+    free = needs(suite, "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
+    single = needs(suite, "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
                    "micro_batch=1")["full"]  # fmt: skip
     memory = str((free["peak"] + single["peak"]) // 2 + COMMAND - SHARED)
     words = [str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--memory", memory]
-    done = fit(*words)
-    assert done.exit_code == 1
+    done = fit(*words, status=1)
     sentence = next(line for line in done.stdout.splitlines() if line.startswith("full: "))
     options = re.findall(r"--set \S+", sentence)
     assert "--set micro_batch=" in sentence
-    again = fit(*words, *" ".join(options).split())
-    assert again.exit_code == 0, again.output
+    fit(*words, *" ".join(options).split())
 
 
 def test_advice_names_the_package_that_is_missing(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing helps and 4-bit weights could not be tried."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
-    done = fit(str(suite), "--methods", "full", "--memory", str(COMMAND + 1))
-    assert done.exit_code == 1, done.output
+    done = fit(suite, "--methods", "full", "--memory", str(COMMAND + 1), status=1)
     assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(done.stdout.split())
 
 
@@ -161,7 +157,7 @@ def test_a_strange_model_ends_no_measurement_in_a_traceback(
     config = tmp_path / "model" / "config.json"
     config.write_text(re.sub(r'"n_embd": \d+', f'"n_embd": {width}', config.read_text()))
     words = ("--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto")
-    done = fit(str(suite), "--methods", "full", *words)
+    done = CliRunner().invoke(main, ["fit", str(suite), "--methods", "full", *words])
     assert width in config.read_text()
     assert isinstance(done.exception, SystemExit)
     assert done.exit_code in {1, 2}
@@ -173,8 +169,7 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     shutil.copy(suite.parent / "model" / "config.json", tmp_path / "model")
     content = yaml.safe_load(suite.read_text())
     (tmp_path / "colours.yaml").write_text(yaml.safe_dump(content))
-    done = fit(str(tmp_path / "colours.yaml"), "--methods", "lora")
-    assert done.exit_code == 0, done.output
+    done = fit(tmp_path / "colours.yaml", "--methods", "lora")
     assert "Every text is taken to have 16 tokens: " in done.stdout
 
 
@@ -187,8 +182,7 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
 def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 2, and what to do."""
     monkeypatch.setattr("hpml_bench.system.gpus.visible_gpus", lambda: ())
-    done = fit(str(suite), *words)
-    assert done.exit_code == 2
+    done = fit(suite, *words, status=2)
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -200,8 +194,7 @@ def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, m
 ])  # fmt: skip
 def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, suite: Path) -> None:
     """No number stands where none is known, but a sentence; status 1."""
-    done = fit(str(suite), "--methods", *words, "--json")
-    assert done.exit_code == 1, done.output
+    done = fit(suite, "--methods", *words, "--json", status=1)
     (need,) = json.loads(done.stdout)
     assert need["advice"].startswith(f"not predicted: {why}")
     assert need["fits"] is need["peak"] is need["step"] is None
