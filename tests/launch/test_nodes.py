@@ -24,6 +24,7 @@ import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from helpers import skips, tiny, warm
+from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent, launcher
 from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged
@@ -50,9 +51,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TMPDIR", str(folder))
     before = set(psutil.Process().children(recursive=True))
     yield folder
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and _left(folder, before):
-        time.sleep(0.1)
+    until(lambda: not _left(folder, before))
     left = _left(folder, before)
     shutil.rmtree(folder)
     assert not left
@@ -74,15 +73,14 @@ def _left(folder: Path, before: set[psutil.Process]) -> list[object]:
 def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], None]) -> threading.Thread:
     """Do `action` with the processes of both ranks once they take steps."""
 
+    def stepping() -> list[heartbeat.Beat]:
+        beats = [beat for folder in scratch.glob("hpmlt-*/*/") for beat in heartbeat.read(folder)]
+        return beats if len(beats) == 2 and all("step" in beat.where for beat in beats) else []
+
     def wait() -> None:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            beats = [beat for folder in scratch.glob("hpmlt-*/*/") for beat in heartbeat.read(folder)]
-            if len(beats) == 2 and all("step" in beat.where for beat in beats):
-                time.sleep(0.3)
-                action({beat.rank: psutil.Process(beat.pid) for beat in beats})
-                return
-            time.sleep(0.05)
+        if beats := until(stepping, 300):
+            time.sleep(0.3)
+            action({beat.rank: psutil.Process(beat.pid) for beat in beats})
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from helpers import made_records, tiny
 from helpers.held import Gates
+from helpers.waiting import until
 from helpers.warm import WarmProcess
 from hpml_bench.cli import main
 from hpml_bench.plugins.engine import make_engine
@@ -142,10 +143,7 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    deadline = time.monotonic() + 60
-    while any(map(processes.alive, family)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert until(lambda: not any(map(processes.alive, family)))
     assert len(claims(room / "colours")) == 1
     gates.open()
     ended(held_unit(0))

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
+from helpers.waiting import until
 from hpml_bench.builtin.engines.ray import NodeNeed, do, resources_of_task
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import Job, claims, read_jobs
@@ -60,12 +61,7 @@ def family(jobs: tuple[Job, ...]) -> set[psutil.Process]:
 
 def gone(family: set[psutil.Process], seconds: float) -> bool:
     """Wait until no process is left; tell whether that came in time."""
-    deadline = time.monotonic() + seconds
-    while any(map(processes.alive, family)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    return until(lambda: not any(map(processes.alive, family)), seconds)
 
 
 # Two nodes

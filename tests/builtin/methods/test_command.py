@@ -20,6 +20,7 @@ from rich.console import Console
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
+from helpers.waiting import until
 from hpml_bench.cli import main
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
@@ -91,10 +92,7 @@ def noted(folder: Path) -> Any:
 
 
 def gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 60
-    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(psutil.pid_exists, pids))
+    return until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
 @pytest.fixture(scope="module")

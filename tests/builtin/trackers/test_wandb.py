@@ -14,6 +14,7 @@ import pytest
 
 from helpers import made_records
 from helpers.fake_wandb import nothing_left, runs_below, serving
+from helpers.waiting import until
 from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.plugins import publishing
 from hpml_bench.plugins.blocks import Table
@@ -250,10 +251,7 @@ def helpers() -> list[psutil.Process]:
 
 def one_helper() -> psutil.Process:
     """Return this process's helper, once it is more than a fork of this process."""
-    deadline = time.monotonic() + 60
-    while not (found := helpers()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (helper,) = found
+    (helper,) = until(helpers)
     return helper
 
 
@@ -289,9 +287,8 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
     time.sleep(300)
 """
     parent = psutil.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 90
-    while len(family := parent.children(recursive=True)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: len(parent.children(recursive=True)) > 1, 90)
+    family = parent.children(recursive=True)
     assert len(family) == 2, "the helper and wandb's own service"
     scratch = Path(next(p.environ()["TMPDIR"] for p in family if "hpml_bench.builtin.trackers.wandb" in p.cmdline()))
     assert scratch.is_dir()
