@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from rich.console import Console
 
 from helpers import made_records, tiny
 from helpers.made_records import failed, sweep
+from helpers.waiting import until
 from hpml_bench.records.files import PLAN, POINTS, SUITE
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import RunRecord
@@ -25,14 +24,6 @@ from hpml_bench.sweep.status import local_state, plain_sweep
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.heartbeat import Beat
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait, at most a minute."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
@@ -115,14 +106,14 @@ def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.Mon
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
     with SweepProgress(console, 4) as progress, progress.run(made_records.record("lora", 0).spec, tmp_path, 10):
         overall, bar = progress._bars.tasks
-        wait_until(lambda: bar.description == "lora seed 0, building the model")
+        assert until(lambda: bar.description == "lora seed 0, building the model")
         beats[0] = Beat(0, 1, 2, "training step 5", 0.0)
         (tmp_path / POINTS).write_text('{"metric": "loss", "step": 5, "value": 1.0}\n')
-        wait_until(lambda: overall.completed == 0.5)
-        wait_until(lambda: bar.description == "lora seed 0")
+        assert until(lambda: overall.completed == 0.5)
+        assert until(lambda: bar.description == "lora seed 0")
         assert bar.completed == 5
         (tmp_path / "rank0.log").write_text("the rest\nno checkpoint: a plug-in\n")
-        wait_until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())
+        assert until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())
         assert "the rest" not in console.file.getvalue()
     assert overall.completed == 1
 
