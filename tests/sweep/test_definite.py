@@ -177,9 +177,7 @@ def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     ("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError),
     (launcher.Interrupted(), KeyboardInterrupt),
 ])  # fmt: skip
-def test_only_a_lack_of_memory_makes_micro_batches_smaller(
-    ended: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_lacks_of_memory_split(ended: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A try-out that ended for another reason decides nothing: it is told, Ctrl-C is Ctrl-C, and nothing is kept."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)

@@ -200,9 +200,7 @@ def test_an_interrupted_tuning_tries_what_a_whole_one_does(launcher: Launcher, t
     assert [len(one.trials) for one in done.record.methods] == [4, 4]
 
 
-def test_a_trial_that_a_kill_kept_out_of_the_tuning_counts(
-    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_lost_by_a_kill_counts(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies between a trial's record and trials.json: the next call takes it and runs the rest."""
 
     def die(request: RunRequest, *_: object) -> RunRecord:

@@ -202,9 +202,7 @@ def test_the_rehearsal_ends_before_readings(task_folder: Path, group: Group, mon
     assert events[read - 2 : read] == ["backward", "settled cpu"]
 
 
-def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_try_out_rehearses_with_a_margin(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation, optimizer and all, of a GPU without the last twentieth; then two steps."""
     calls: list[Any] = []
     made: list[Trainer] = []
@@ -330,9 +328,7 @@ def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trainer_module, "make_scaler", lambda _: torch.amp.GradScaler("cpu", init_scale=scale))
 
 
-def test_steps_that_overflow_are_skipped_and_counted(
-    task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overflow_is_counted(task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """They change nothing; the loss is scaled by half as much after each, until the gradient fits; no divergence."""
     spec = spec_of(task_folder, CLASSES, "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)

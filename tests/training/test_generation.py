@@ -181,9 +181,7 @@ def test_a_state_space_model_answers_as_transformers(mamba: LanguageModel, promp
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_answers_are_read_anew_where_the_cache_is_wrong(
-    temperature: float, mamba: LanguageModel, prompts_folder: Path, group: Group
-) -> None:
+def test_a_wrong_cache_is_unused(temperature: float, mamba: LanguageModel, prompts_folder: Path, group: Group) -> None:
     """Found on the first rows before any is answered, once; from then on answers are those of reading whole texts."""
     rows = Rows(prompts_folder / "rows", 1)
     generator = replace(GENERATOR, decoding=Decoding(TOKENS, temperature=temperature))

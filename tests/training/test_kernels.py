@@ -187,9 +187,7 @@ FROZEN_OF += [(of, name, {}) for of in BACKBONES if of != "GPT-2" for name in ("
 
 
 @pytest.mark.parametrize(("backbone", "name", "options"), FROZEN_OF)
-def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
-    backbone_folders: dict, name: str, options: dict, backbone: str
-) -> None:
+def test_frozen_bf16_is_equal_in_autocast(backbone_folders: dict, name: str, options: dict, backbone: str) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     model = build(backbone_folders[backbone], name, options=options, dropout=0.0, device="cpu")
     ids, mask, labels = support_table.batch()

@@ -145,9 +145,7 @@ def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, mod
     assert quantized_layers(model) == (["c_attn", "c_fc", "c_proj"] if kind == "GPT-2" else sorted(LINEAR))
 
 
-def test_eight_bits_compute_with_dequantised_weights(
-    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_takes_dequantised_weights(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule.
 
     Products of integers overflow in oneDNN without VNNI. torch has another kernel for processors that lack it
@@ -255,9 +253,7 @@ def test_a_method_that_trains_a_part_of_the_backbone_is_unsupported(
 
 
 @pytest.mark.parametrize(("method", "setting"), [("qlora", None), ("lora", "int8")])
-def test_a_missing_package_is_named_before_the_sweep(
-    method: str, setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package(method: str, setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence with what to install, and no run."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: None)
     suite = tiny.local_suite(tmp_path, quantization=setting)

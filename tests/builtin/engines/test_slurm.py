@@ -317,9 +317,7 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 # Runs over nodes
 
 
-def test_a_run_over_nodes_is_a_step_with_a_task_on_each(
-    answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_over_nodes_is_one_step(answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step ends when a task fails, has the job's cores, and makes the scratch folder of its own node.
 
     The hosts are all nodes of the job, as scontrol writes out their list.

@@ -256,9 +256,7 @@ def one_helper() -> psutil.Process:
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
-    how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_helper_holds_no_run(how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's record is there, one sentence says what went wrong, and the next run doesn't try again."""
     which = spec()
     began = time.monotonic()

@@ -307,9 +307,7 @@ def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRe
 @pytest.mark.parametrize(("fault", "rank", "status", "kind"), [
     ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError"),
 ])  # fmt: skip
-def test_a_rank_of_torchrun_that_raises_leaves_a_record(
-    fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
-) -> None:
+def test_torchrun_leaves_a_record(fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path) -> None:
     """As under our launcher: with that rank's own status and traceback, and not what the other says of a lost peer."""
     record = run_by_torchrun(tmp_path, plug_in, fault, rank)
     assert record.status == status, record.error
