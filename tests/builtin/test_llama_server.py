@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from helpers import llama, skips
-from hpml_bench.cli import main
+from helpers import llama, skips, tiny
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.records.load import load_record
 
@@ -28,8 +26,7 @@ OTHER = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %
 
 
 def call(*words: str) -> str:
-    done = CliRunner().invoke(main, [*words, *SETTINGS])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, *words, *SETTINGS)
     return done.output
 
 
@@ -60,22 +57,17 @@ def test_a_gguf_file_answers_as_its_run(kind: str, out: Path) -> None:
     files = [*out.glob("chat/*/run.json"), *out.glob("scored/seed0/chat/*/run.json")]
     scores = {record.spec.method.name: record.metrics["test_score"] for record in map(load_record, files)}
     for name in names:
-        assert re.search(rf"{name} as lora-s0: (all {ROWS} answers are equal|\d+ of {ROWS} .* where rounding)", said), (
-            said
-        )
+        well = rf"{name} as lora-s0: (all {ROWS} answers are equal|\d+ of {ROWS} .* where rounding)"
+        assert re.search(well, said), said
         assert scores[name] == pytest.approx(scores["lora"], abs=1.0)
 
 
-@pytest.mark.parametrize(
-    ("times", "template", "bos", "said"),
-    [
-        (1, OTHER, False, "its template differs"),
-        (1, OWN, True, "a BOS that the run's prompts lack in front"),
-        (0, OWN, False, "the base model without what was trained"),
-        (2, OWN, False, "the adapter's update with twice its weight"),
-    ],
-    ids=["template", "BOS", "not applied", "applied twice"],
-)
+@pytest.mark.parametrize(("times", "template", "bos", "said"), [
+    (1, OTHER, False, "its template differs"),
+    (1, OWN, True, "a BOS that the run's prompts lack in front"),
+    (0, OWN, False, "the base model without what was trained"),
+    (2, OWN, False, "the adapter's update with twice its weight"),
+], ids=["template", "BOS", "not applied", "applied twice"])  # fmt: skip
 def test_a_fault_of_it_is_named(times: int, template: str, bos: bool, said: str, out: Path) -> None:
     """Another template, a BOS, and the adapter left out or applied twice."""
     llama.write_gguf(out / f"applied-{times}", out / "faulty.gguf", "F16", template, bos=bos)

@@ -215,12 +215,9 @@ def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tu
     writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
     found = example(writer, *contents)
     assert found == example(plain, *contents)
-    assert (
-        list(found.ids[: found.prompt])
-        == chatml().apply_chat_template(messages(*contents)[:-1], chat_template=template, add_generation_prompt=True)[
-            "input_ids"
-        ]
-    )
+    turns = messages(*contents)[:-1]
+    asked = chatml().apply_chat_template(turns, chat_template=template, add_generation_prompt=True)
+    assert list(found.ids[: found.prompt]) == asked["input_ids"]
     assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
     assert writer.scaffold == plain.scaffold
     assert writer.scaffold.before == begun
@@ -347,9 +344,8 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
 def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
     """A row's own stays; a template that knows none refuses it."""
     writer = of("qwen 2.5", system="Be short.")
-    assert runs(writer, example(writer, *ONE))[0][0].startswith(
-        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>us"
-    )
+    begun = "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>us"
+    assert runs(writer, example(writer, *ONE))[0][0].startswith(begun)
     own = runs(writer, example(writer, *SYSTEM, first="system"))[0][0]
     assert "You are a helpful assistant." in own
     assert "Be short." not in own

@@ -45,19 +45,13 @@ def test_no_token_is_of_prompt_and_answer_both() -> None:
     """Words that would be one token are two, so that a prompt has the same tokens whatever is answered."""
     writer = of("plain")
     found = example(writer, "What is the cap", "ital", "user", " is")
-    assert runs(writer, found) == [
-        ("What is the cap", False),
-        ("ital", True),
-        ("user", False),
-        (" is<|endoftext|>", True),
-    ]
+    parts = ("What is the cap", "ital", "user", " is<|endoftext|>")
+    assert runs(writer, found) == [*zip(parts, (False, True) * 2, strict=True)]
     assert writer.counts == {"rows": 1, SHARED: 1, UNENDED: 1}
     colon = conversations(gpt2(), "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
                                   "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
-    assert [text for text, learnt in runs(colon, example(colon, "is", "the", "is", "hello")) if learnt] == [
-        "the",
-        "hello<|endoftext|>",
-    ]
+    learnt = [text for text, one in runs(colon, example(colon, "is", "the", "is", "hello")) if one]
+    assert learnt == ["the", "hello<|endoftext|>"]
 
 
 @pytest.mark.parametrize("tokenizer", [llama_2, mistral, gemma])

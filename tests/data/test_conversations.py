@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -32,13 +33,10 @@ pytestmark = pytest.mark.usefixtures("offline_cache")
 
 Row = dict[str, Any]
 ASKED: Row = {"prompt": "What is 2+2?", "completion": "4"}
-CHAT: Row = {
-    "messages": [
-        {"role": "system", "content": "Be short."},
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello"},
-    ]
-}
+CHAT: Row = {"messages": [
+    {"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+]}  # fmt: skip
 SHARED: Row = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
 FOUR: Row = {"prompt": "What is 2+2?", "completion": "four"}
 ALPACA: Row = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
@@ -168,9 +166,8 @@ def test_columns_can_be_given(tmp_path: Path) -> None:
     prompt = said("user: one\n\ntwo", "assistant: three")
     assert list(load(path, text=("a", "b"), label="c").train) == [prompt]
     assert list(load(path, text=(2, 3), label=4).train) == [prompt]
-    assert list(load(path, text=("a", "b"), label="c", separator=" | ").train) == [
-        said("user: one | two", "assistant: three")
-    ]
+    piped = load(path, text=("a", "b"), label="c", separator=" | ").train
+    assert list(piped) == [said("user: one | two", "assistant: three")]
     assert list(load(path, text="said").train) == [said("user: Hi", "assistant: Hello")]
     assert list(load(path, text="a").train) == [said("assistant: one")]
     assert list(load(path, label="c").train) == [said("user: four", "assistant: three")]
@@ -192,10 +189,9 @@ def test_texts_come_as_they_stand(tmp_path: Path, kind: str) -> None:
     assert [row["contents"] for row in loaded(tmp_path / f"rows{kind}", rows)] == [[text, text] for text in texts]
 
 
-@pytest.mark.parametrize(
-    ("cell", "kind"),
-    [(0.5, "float"), (True, "bool"), (datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "datetime"), (b"x", "bytes")],
-)
+@pytest.mark.parametrize(("cell", "kind"), [
+    (0.5, "float"), (True, "bool"), (datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "datetime"), (b"x", "bytes"),
+])  # fmt: skip
 def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
     """A number with decimals may have had more zeros, a date another form; a whole number is its digits."""
     table = Dataset.from_list([{"prompt": "a", "completion": cell}])
@@ -241,12 +237,10 @@ def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
 # Rows that are no conversations
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-PARTS: Row = {
-    "messages": [
-        {"role": "user", "content": [{"type": "text", "text": "a and"}, {"type": "text", "text": " b"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
-    ]
-}
+PARTS: Row = {"messages": [
+    {"role": "user", "content": [{"type": "text", "text": "a and"}, {"type": "text", "text": " b"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+]}  # fmt: skip
 IMAGE = {"role": "user", "content": [{"type": "image", "text": None}]}
 ADD: Row = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
 TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
@@ -398,19 +392,12 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare_rows(byte_model: Path, tmp_path: Path) -> Callable[..., Prepared]:
     """Return a function that prepares rows of JSON lines."""
 
-    def of(rows: list[Row], folder: Path = byte_model, max_length: int = 60, **options: Any) -> Prepared:
+    def of(rows: list[Row], max_length: int = 60, **options: Any) -> Prepared:
         train = write(tmp_path / "train.jsonl", rows)
-        return prepare(
-            tiny.settings(
-                backbone=f"path:{folder}",
-                task={"name": "causal_lm", "options": {"template": TEMPLATE} | options},
-                dataset={"name": "text_files", "options": {"train": f"path:{train}", "test": f"path:{train}"}},
-                validation_samples=1,
-                test_samples=len(rows),
-                global_batch=2,
-                max_length=max_length,
-            )
-        )
+        task = {"name": "causal_lm", "options": {"template": TEMPLATE} | options}
+        dataset = {"name": "text_files", "options": {"train": f"path:{train}", "test": f"path:{train}"}}
+        sizes = {"validation_samples": 1, "test_samples": len(rows), "global_batch": 2, "max_length": max_length}
+        return prepare(tiny.settings(backbone=f"path:{byte_model}", task=task, dataset=dataset, **sizes))
 
     return of
 
@@ -446,12 +433,7 @@ def test_several_processes_prepare_the_same(
     chats = [{"messages": [m for word in (f"{n} a", f"{n} <|end|>") for m in (
         {"role": "user", "content": word}, {"role": "assistant", "content": word}
     )]} for n in range(24)]  # fmt: skip
-    asked: list[int] = []
-
-    def spied(work: Any, items: Any, processes: int) -> Any:
-        asked.append(processes)
-        return in_order(work, items, processes)
-
+    spied = Mock(side_effect=in_order)
     monkeypatch.setattr(preparation, "in_order", spied)
     monkeypatch.setattr(preparation, "BATCH", 30 if short else 5)
     made = []
@@ -462,16 +444,15 @@ def test_several_processes_prepare_the_same(
         made.append((files, (Path(done.data) / "manifest.json").read_text(), done))
         shutil.rmtree(done.data)
     assert made[0] == made[1]
-    assert (max(asked) > 1) is not short
+    assert (max(call.args[2] for call in spied.call_args_list) > 1) is not short
     assert done.notes["groups"] == "48 test rows in 24 groups"
     assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
 
 
 def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
     """What it raised, and the row by its beginning."""
-    template = (
-        "{% for m in messages %}{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}{% endfor %}"
-    )
+    refusing = "{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}"
+    template = f"{{% for m in messages %}}{refusing}{{% endfor %}}"
     says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
     with pytest.raises(UserError, match=says):
         prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
@@ -492,10 +473,8 @@ def test_rows_as_others_write_them(tmp_path: Path) -> None:
         assert loaded(tmp_path / f"parts{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
     developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
     empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
-    assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == [
-        said("system: Be short.", "user: a", "assistant: b"),
-        said("user: a", "assistant: b"),
-    ]
+    expected = [said("system: Be short.", "user: a", "assistant: b"), said("user: a", "assistant: b")]
+    assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == expected
 
 
 def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
@@ -514,14 +493,10 @@ def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
 CALLED = [USER, {"role": "assistant", "tool_calls": [ADD]}, {"role": "tool", "name": "add", "content": "5"}, ANSWER]
 OTHER = {"type": "function", "function": {"name": "find", "arguments": {"name": "x", "place": None}}}
 THOUGHT = ANSWER | {"reasoning_content": "So b.", "tool_calls": [OTHER]}
-SHAREGPT: Row = {
-    "conversations": [
-        {"from": "human", "value": "a"},
-        {"from": "function_call", "value": json.dumps(ADD["function"])},
-        {"from": "observation", "value": "5"},
-        {"from": "gpt", "value": "b"},
-    ]
-}
+SHAREGPT: Row = {"conversations": [
+    {"from": "human", "value": "a"}, {"from": "function_call", "value": json.dumps(ADD["function"])},
+    {"from": "observation", "value": "5"}, {"from": "gpt", "value": "b"},
+]}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet"])
@@ -538,13 +513,19 @@ def test_tool_calls_and_reasoning_are_read(tmp_path: Path, kind: str) -> None:
     assert third == []
 
 
-def test_sharegpt_names_calls_and_results_by_roles(tmp_path: Path) -> None:
-    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`."""
+def test_turns_as_sharegpt_openai_and_trl_write_them(tmp_path: Path) -> None:
+    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`.
+
+    Of a prompt and a completion in turns the completion is learnt: earlier answers in the prompt are none of it.
+    """
     data = load(write(tmp_path / "rows.jsonl", [SHAREGPT])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert json.loads(data["fields"][0][1]) == {"tool_calls": [ADD]}
     parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
     assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
+    data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
+    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
+    assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]
 
 
 def test_preferences_are_told_as_such(tmp_path: Path) -> None:
@@ -555,10 +536,3 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
     assert "or dataset.options.text where it has" in refused(tmp_path / "w.jsonl", lines(whole))
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]
-
-
-def test_of_a_prompt_and_a_completion_in_turns_the_completion_is_learnt(tmp_path: Path) -> None:
-    """As TRL learns them: earlier answers in the prompt are none of it."""
-    data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
-    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
-    assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]

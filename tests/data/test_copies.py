@@ -63,10 +63,8 @@ def test_copies_of_one_group_are_none() -> None:
     across = found(test, texts[5:], ([0, 1, 2, 3, 0, 9, 4], [3, 6, 7, 8, 9]))
     assert across.within["test"] == CopyCount(near=4, equal=4)
     assert across.groups == 2
-    assert (
-        "4 have a copy or near-copy among those of other groups (4 equal) and 2 belong to a group that"
-        in across.warning
-    )
+    told = "4 have a copy or near-copy among those of other groups (4 equal) and 2 belong to a group that"
+    assert told in across.warning
 
 
 @pytest.mark.parametrize("framed", [False, True])

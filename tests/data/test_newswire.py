@@ -33,21 +33,16 @@ def tiny_world() -> World:
     person = np.array([[0.7, 0.1, 0.2], [0.2, 0.8, 0.1], [0.1, 0.1, 0.7]])
     half = np.full((2, 3), 0.5)
     words = dict.fromkeys(("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y"))
-    return World(
-        {"person": ("p", "q", "r"), **words},
-        {"person": person, **dict.fromkeys(words, half), "noun": np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])},
-        np.array([0, 1, 0]),
-    )
+    noun = np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])
+    chance = {"person": person, **dict.fromkeys(words, half), "noun": noun}
+    return World({"person": ("p", "q", "r"), **words}, chance, np.array([0, 1, 0]))
 
 
 def test_the_posterior_equals_bayes_by_hand() -> None:
     """A document with persons p, q and noun x: topic 0 gets 0.7*0.2*0.9 + 0.2*0.1*0.5, topic 1 gets 0.1*0.8*0.4."""
-    document = nw.Documents(
-        frames=np.zeros((1, 2), int),
-        words=np.array([[0, 1, 0, -1]]),
-        kinds=np.array([[0, 0, 3, -1]]),  # person, person, noun, no slot
-        topic=np.array([0]),
-    )
+    kinds = np.array([[0, 0, 3, -1]])  # person, person, noun, no slot
+    words, frames = np.array([[0, 1, 0, -1]]), np.zeros((1, 2), int)
+    document = nw.Documents(frames=frames, words=words, kinds=kinds, topic=np.array([0]))
     topic0, topic1 = 0.7 * 0.2 * 0.9 + 0.2 * 0.1 * 0.5, 0.1 * 0.8 * 0.4
     expected = [topic0 / (topic0 + topic1), topic1 / (topic0 + topic1)]
     np.testing.assert_allclose(nw.posterior(tiny_world(), document)[0], expected, rtol=1e-12)
@@ -156,9 +151,8 @@ def test_scores_have_the_texts_of_newswire() -> None:
     assert scores.train["text"][:] == news.train["text"][:]
     topics = np.array(news.train["label"][:])
     assert (np.abs(np.array(scores.train["label"][:]) - 2 * topics - 0.5) < 0.5 + 5 * nw.NOISE).all()
-    assert re.match(
-        r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected", scores.notes["best possible RMSE"]
-    )
+    best = r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected"
+    assert re.match(best, scores.notes["best possible RMSE"])
 
 
 @pytest.mark.parametrize(("name", "target"), [("newswire_entities", "tags"), ("newswire_score", "number")])

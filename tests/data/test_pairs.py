@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,22 +83,6 @@ def batch_of(done: Prepared) -> Any:
     return rows.batch(np.arange(len(rows)))
 
 
-def theirs(model: Path, rows: list[str], folder: Path) -> dict[str, torch.Tensor]:
-    """Return the batch of transformers' Trainer for rows of `tokenizer(a, b)`, found by the text they decode to."""
-    tokenizer = BertTokenizerFast.from_pretrained(model)
-    features = []
-    for first, second in PAIRS:
-        features.append({**tokenizer(first, second, truncation=True, max_length=LENGTH), "label": 0})
-    features.sort(key=lambda row: rows.index(tokenizer.decode(row["input_ids"])))
-    trainer = Trainer(
-        BertForSequenceClassification.from_pretrained(model),
-        TrainingArguments(str(folder), per_device_eval_batch_size=len(PAIRS), report_to=[], use_cpu=True),
-        processing_class=tokenizer,
-    )
-    (batch,) = trainer.get_eval_dataloader(features)
-    return dict(batch)
-
-
 def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
     """Token ids, mask and the numbers that tell the texts apart are equal, long pairs included, and so is the state."""
     model = bert(tmp_path / "bert")
@@ -108,7 +93,11 @@ def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
     batch = batch_of(done)
     tokenizer = BertTokenizerFast.from_pretrained(model)
     rows = [tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
-    expected = theirs(model, rows, tmp_path)
+    features = [{**tokenizer(one, other, truncation=True, max_length=LENGTH), "label": 0} for one, other in PAIRS]
+    features.sort(key=lambda row: rows.index(tokenizer.decode(row["input_ids"])))
+    arguments = TrainingArguments(str(tmp_path), per_device_eval_batch_size=len(PAIRS), report_to=[], use_cpu=True)
+    theirs = BertForSequenceClassification.from_pretrained(model)
+    (expected,) = Trainer(theirs, arguments, processing_class=tokenizer).get_eval_dataloader(features)
     given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.more}
     assert set(given) == set(expected) - {"labels"}
     for name, values in given.items():
@@ -136,14 +125,12 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-def one_segment(folder: Path) -> Path:
-    """A model like RoBERTa, which has one kind of text; the tokenizer separates pairs all the same."""
-    return bert(folder, segments=1)
-
-
-@pytest.mark.parametrize("make", [gpt2, one_segment])
+@pytest.mark.parametrize("make", [gpt2, partial(bert, segments=1)], ids=["gpt2", "one segment"])
 def test_models_without_segments_get_none(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    """Texts that the tokenizer doesn't separate are joined by a line break; other pairs have its own separator."""
+    """Texts that the tokenizer doesn't separate are joined by a line break; other pairs have its own separator.
+
+    As of a model like RoBERTa, which has one kind of text.
+    """
     model = make(tmp_path / "model")
     asked = pairs(tmp_path, model)
     done = prepare(asked)

@@ -44,9 +44,7 @@ def write(path: Path, target: str, rows: int = 160, of: Sequence[str] | None = N
 
 def settings(folder: Path, task: str, options: dict[str, Any], **changes: Any) -> Settings:
     dataset = {"name": "text_files", "options": {"group": "document"} | options}
-    return tiny.task_settings(
-        folder, task, **{"dataset": dataset, "validation_samples": 16, "test_samples": 25} | changes
-    )
+    return tiny.task_settings(folder, task, **{"dataset": dataset} | changes)
 
 
 def drawn(asked: Settings) -> dict[str, list[int]]:
@@ -100,9 +98,8 @@ def test_without_groups_nothing_changes(tmp_path: Path) -> None:
     done = prepare(plain)
     assert read_rows(Path(done.data) / "test").column_names == ["input_ids", "label"]
     assert "groups" not in done.notes
-    old = tiny.task_settings(
-        tmp_path, "sequence_classification", dataset={"name": "text_files", "options": {"train": train}}
-    )
+    dataset = {"name": "text_files", "options": {"train": train}}
+    old = tiny.task_settings(tmp_path, "sequence_classification", dataset=dataset)
     specs = [tiny.spec().model_copy(update={"settings": one}) for one in (plain, old)]
     assert specs[0].run_id == specs[1].run_id
     assert prepare(old).digests == done.digests
@@ -180,9 +177,8 @@ def test_a_column_of_groups_is_no_label(tmp_path: Path, kind: type) -> None:
     titled = load(tmp_path, ROWS, kind, group="title")
     assert titled.notes["columns"] == "text: title, text; label: topic; group: title"
     numbered = [{"grade": float(n), "said": f"text {n}", "thread": n // 3} for n in range(12)]
-    assert (
-        load(tmp_path, numbered, kind, "number", group="thread").notes["columns"].startswith("text: said; label: grade")
-    )
+    threads = load(tmp_path, numbered, kind, "number", group="thread")
+    assert threads.notes["columns"].startswith("text: said; label: grade")
 
 
 @pytest.mark.parametrize("kind", [text_files.TextFiles, hub.HubDataset])

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -62,14 +63,8 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """Half a cache entry never stands under its name."""
-
-    def write_half() -> None:
-        with cache.new_entry(tmp_path / "in" / "entry") as fresh:
-            fresh.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_half()
+    with pytest.raises(RuntimeError), cache.new_entry(tmp_path / "in" / "entry") as fresh:
+        raise RuntimeError(fresh.write_text("half"))
     assert list((tmp_path / "in").iterdir()) == []
 
 
@@ -127,22 +122,17 @@ def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str)
 
 
 @pytest.mark.parametrize("revision", ["v2", COMMIT])
-def test_what_is_downloaded_is_the_revision_that_is_named(
-    revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_named_revision_is_downloaded(revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reachable hub is asked for it, and its commit is kept."""
     asked: list[Any] = []
-    folder = gpt2(tmp_path / COMMIT)
-
-    def download(repo: str, **of: Any) -> str:
-        asked.append((repo, of["revision"], of["local_files_only"]))
-        return str(folder)
-
+    download = Mock(return_value=str(gpt2(tmp_path / COMMIT)))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda _, repo, **of: asked.append((repo, of["revision"])))
     assert sources.resolve_model(f"hub:o/n@{revision}").revision == COMMIT
-    assert asked == [("o/n", revision), ("o/n", revision, False)]
+    assert asked == [("o/n", revision)]
+    (call,) = download.call_args_list
+    assert (*call.args, call.kwargs["revision"], call.kwargs["local_files_only"]) == ("o/n", revision, False)
 
 
 @pytest.fixture
@@ -157,14 +147,8 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("silent_hub")
 def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sources of one silent hub cost one waiting time, and end with the alternatives; what is cached serves."""
-    asked: list[tuple[Any, ...]] = []
-    ask = huggingface_hub.HfApi.repo_info
-
-    def noted(*args: Any, **options: Any) -> Any:
-        asked.append(args)
-        return ask(*args, **options)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", noted)
+    asked, ask = list[tuple[Any, ...]](), huggingface_hub.HfApi.repo_info
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *of, **more: asked.append(of) or ask(*of, **more))
     start = time.monotonic()
     for name in ("o/one", "o/two"):
         with pytest.raises(UserError, match=r"path:FOLDER.*HF_HUB_OFFLINE=1"):

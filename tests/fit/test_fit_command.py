@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -16,14 +17,17 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from helpers import tiny
+from helpers import control_groups, tiny
 from hpml_bench.cli import main
-from hpml_bench.fit import predict
+from hpml_bench.fit import limits, predict
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
-from hpml_bench.fit.predict import Predictor
+from hpml_bench.fit.predict import Predictor, predict_to
 from hpml_bench.fit.trace import Footprint
+from hpml_bench.launch import preparation
+from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep import local
 from hpml_bench.system import environment
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.products import Products, shape_of
@@ -36,11 +40,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def fit(*words: str) -> Result:
-    return CliRunner().invoke(main, ["fit", *words])
+def fit(*words: str | Path, status: int = 0) -> Result:
+    return tiny.invoked(status, "fit", *words)
 
 
-def needs(*words: str) -> dict[str, dict[str, Any]]:
+def needs(*words: str | Path) -> dict[str, dict[str, Any]]:
     return {need["method"]: need for need in json.loads(fit(*words, "--json").stdout)}
 
 
@@ -55,8 +59,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where all fit."""
     monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
-    done = fit(str(suite))
-    assert done.exit_code == 0, done.output
+    done = fit(suite)
     assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
     assert re.search(r"^head +yes", done.stdout, re.MULTILINE)
     table, _, rest = done.stdout.partition("Left out for width: ")
@@ -72,14 +75,14 @@ def test_each_method_is_printed_when_it_is_known(suite: Path, monkeypatch: pytes
     lines: list[str] = []
     monkeypatch.setattr("hpml_bench.cli.commands.fit.click.echo", lines.append)
     monkeypatch.setattr(Predictor, "need", lambda *of, **how: shown.append(len(lines)) or need(*of, **how))
-    assert fit(str(suite), "--methods", "head,lora,full").exit_code == 0
+    fit(suite, "--methods", "head,lora,full")
     assert shown == [0, 2, 3]
     assert [line.split()[0] for line in lines[:4]] == ["method", "head", "lora", "full"]
 
 
 def test_json_has_bytes_that_add_up(suite: Path) -> None:
     """Parts are numbers of bytes, and those of the step's peak add up to it."""
-    found = needs(str(suite), "--methods", "lora,full")
+    found = needs(suite, "--methods", "lora,full")
     assert list(found) == ["lora", "full"]
     for need in found.values():
         assert set(need) == KEYS
@@ -94,26 +97,23 @@ def test_json_has_bytes_that_add_up(suite: Path) -> None:
 
 def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     """Status 1, one sentence with options; with these options it fits."""
-    free = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
-    single = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
+    free = needs(suite, "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
+    single = needs(suite, "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
                    "micro_batch=1")["full"]  # fmt: skip
     memory = str((free["peak"] + single["peak"]) // 2 + COMMAND - SHARED)
     words = [str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--memory", memory]
-    done = fit(*words)
-    assert done.exit_code == 1
+    done = fit(*words, status=1)
     sentence = next(line for line in done.stdout.splitlines() if line.startswith("full: "))
     options = re.findall(r"--set \S+", sentence)
     assert "--set micro_batch=" in sentence
-    again = fit(*words, *" ".join(options).split())
-    assert again.exit_code == 0, again.output
+    fit(*words, *" ".join(options).split())
 
 
 def test_advice_names_the_package_that_is_missing(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing helps and 4-bit weights could not be tried."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
-    done = fit(str(suite), "--methods", "full", "--memory", str(COMMAND + 1))
-    assert done.exit_code == 1, done.output
+    done = fit(suite, "--methods", "full", "--memory", str(COMMAND + 1), status=1)
     assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(done.stdout.split())
 
 
@@ -148,17 +148,14 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
 
 
 @pytest.mark.parametrize("width", ["-32", "1e999", "100000000000"])
-def test_a_strange_model_ends_no_measurement_in_a_traceback(
-    width: str, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strange_models_are_told(width: str, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no product can be timed, the sentence is that of the model."""
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
     shutil.copytree(suite.parent / "model", tmp_path / "model")
     config = tmp_path / "model" / "config.json"
     config.write_text(re.sub(r'"n_embd": \d+', f'"n_embd": {width}', config.read_text()))
-    done = fit(
-        str(suite), "--methods", "full", "--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto"
-    )
+    words = ("--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto")
+    done = CliRunner().invoke(main, ["fit", str(suite), "--methods", "full", *words])
     assert width in config.read_text()
     assert isinstance(done.exception, SystemExit)
     assert done.exit_code in {1, 2}
@@ -170,8 +167,7 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     shutil.copy(suite.parent / "model" / "config.json", tmp_path / "model")
     content = yaml.safe_load(suite.read_text())
     (tmp_path / "colours.yaml").write_text(yaml.safe_dump(content))
-    done = fit(str(tmp_path / "colours.yaml"), "--methods", "lora")
-    assert done.exit_code == 0, done.output
+    done = fit(tmp_path / "colours.yaml", "--methods", "lora")
     assert "Every text is taken to have 16 tokens: " in done.stdout
 
 
@@ -181,13 +177,10 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     (("--ranks", "3"), "is not a multiple of the 3 ranks"),
     (("--methods", "nothing"), "has no method 'nothing'"),
 ])  # fmt: skip
-def test_a_mistake_is_one_sentence(
-    suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 2, and what to do."""
     monkeypatch.setattr("hpml_bench.system.gpus.visible_gpus", lambda: ())
-    done = fit(str(suite), *words)
-    assert done.exit_code == 2
+    done = fit(suite, *words, status=2)
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -199,8 +192,7 @@ def test_a_mistake_is_one_sentence(
 ])  # fmt: skip
 def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, suite: Path) -> None:
     """No number stands where none is known, but a sentence; status 1."""
-    done = fit(str(suite), "--methods", *words, "--json")
-    assert done.exit_code == 1, done.output
+    done = fit(suite, "--methods", *words, "--json", status=1)
     (need,) = json.loads(done.stdout)
     assert need["advice"].startswith(f"not predicted: {why}")
     assert need["fits"] is need["peak"] is need["step"] is None
@@ -254,13 +246,10 @@ def test_the_cheapest_changes_come_first(
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
-@pytest.mark.parametrize(
-    ("share", "precision", "last"),
-    [(0.5, "bf16", "sharding=fsdp"), (0.5, "fp16", "quantization=nf4"), (1.2, "bf16", "quantization=nf4")],
-)
-def test_sharding_is_named_where_it_takes_less(
-    share: float, precision: str, last: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("share", "precision", "last"), [
+    (0.5, "bf16", "sharding=fsdp"), (0.5, "fp16", "quantization=nf4"), (1.2, "bf16", "quantization=nf4"),
+])  # fmt: skip
+def test_sharding_that_helps_is_named(share: float, precision: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 4-bit weights, which can't be sharded; where it takes more, or fp16 refuses it, those alone."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name)
 
@@ -271,9 +260,8 @@ def test_sharding_is_named_where_it_takes_less(
         parts = ("weights", "step", "loading", "evaluation")
         return replace(found, **{name: getattr(found, name) - less for name in parts})
 
-    settings = tiny.settings(
-        global_batch=8, world_size=2, max_length=32, eval_batch=4, precision=precision, device="cuda"
-    )
+    sizes = {"global_batch": 8, "world_size": 2, "max_length": 32, "eval_batch": 4}
+    settings = tiny.settings(**sizes, precision=precision, device="cuda")
     found = predict.advise(settings, trace, lambda _: 80)
     assert found is not None
     changed = ("gradient_checkpointing=true", "micro_batch=2", last)
@@ -341,3 +329,120 @@ def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> N
             read_bytes(text)
     else:
         assert read_bytes(text) == size
+
+
+# `run-all` warns before a sweep that won't fit, as fast as before where there is no doubt; what `fit` advises fits
+
+
+ASSETS = Path(limits.__file__).parents[1] / "assets"
+
+
+def lacking(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (limits, local):
+        monkeypatch.setattr(module, "machine", lambda _: memory)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "regression", "tagging", "chat"])
+def test_embedded_suites_raise_no_doubt(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of 4 GB nothing is predicted for them, which would delay their first run."""
+    lacking(4 * 10**9, monkeypatch)
+    suite = resolve_suite(load_suite(name, settings={"device": "cpu"}))
+    folder = ASSETS / suite.settings.backbone.removeprefix("embedded:")
+    assert not limits.in_doubt(suite.settings, folder)
+    monkeypatch.setattr(preparation, "predicted_memory", lambda *_: pytest.fail("predicted"))
+    assert local._memory_wanted(suite, suite.runs(), folder) is None
+
+
+def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names methods, their peaks, the memory there is and a command that works, before the first run begins."""
+    lacking(800_000_000, monkeypatch)
+    suite = str(tiny.local_suite(tmp_path))
+    words = ["run-all", suite, "--seeds", "1", "--nproc", "1", "--out", str(tmp_path / "out"), "--wandb", "off"]
+    monkeypatch.setattr(local.Execution, "execute", lambda *_: (_ for _ in ()).throw(UserError("the first run")))
+    done = CliRunner().invoke(main, words)
+    assert done.output.rstrip().endswith("the first run")
+    said = " ".join(done.output.split())
+    warning = re.search(r"memory won't be enough for (.*): there are (.*) for each rank; ", said)
+    process = 88 if limits._torch_has_cuda() else 50
+    assert sorted(warning[1].split(", ")) == sorted(re.findall(rf"(?:lora|head) \({process}\d MB\)", warning[1]))
+    assert warning[1].count("lora") == warning[1].count("head") == 1
+    assert warning[2] == "490 MB", "what the command leaves, and what the rank shares with it"
+    file = tmp_path / "out" / "colours" / "suite.json"
+    assert f"hpml-bench fit {file}" in done.output.replace("\n", "")
+    again = tiny.invoked(1, "fit", file, "--memory", "800MB")
+    assert re.search(rf"^lora +no +{process}\d MB", again.stdout, re.MULTILINE)
+
+
+def test_memory_for_a_sweep_gives_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the quick estimate raises a doubt that the prediction doesn't share."""
+    more = 2 * limits.WITH_CUDA - limits.WITH_CUDA_PRIVATE if limits._torch_has_cuda() else 0
+    lacking(1_090_000_000 + more, monkeypatch)
+    suite = resolve_suite(load_suite(str(tiny.local_suite(tmp_path)), settings={"global_batch": 512}))
+    runs = suite.runs(seeds=[0])
+    assert limits.in_doubt(suite.settings, tmp_path / "model")
+    assert local._memory_wanted(suite, runs, tmp_path / "model") is None
+
+
+def test_what_cannot_be_predicted_gives_no_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither a strange model nor a prediction that fails ends a sweep, or prints anything."""
+    suite = load_suite(str(tiny.local_suite(tmp_path)))
+    assert local._memory_wanted(suite, suite.runs(), tmp_path / "none") is None
+    predict_to("{}", ["lora"], 1, str(tmp_path / "result.json"))
+    assert json.loads((tmp_path / "result.json").read_text()) == {"sentence": None}
+    assert capfd.readouterr() == ("", "")
+
+
+# Under a limit
+
+
+LIMIT = 1_500_000_000
+WORDS = 500  # words of a text: their activations are nearly all of a step's memory
+
+
+def under(group: Path | None, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of hpml-bench in a control group, or in none of its own."""
+
+    def enter() -> None:
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    line = [sys.executable, "-m", "hpml_bench", *words]
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=900, check=False, preexec_fn=enter, env=os.environ | variables
+    )
+
+
+@pytest.mark.disks
+@pytest.mark.serial
+def test_advice_ends_a_lack_of_memory(tmp_path: Path) -> None:
+    """The command and its ranks share the limit; fit knows it from the control group, as from --memory."""
+    from transformers import GPT2Config, GPT2Model
+
+    suite = str(tiny.local_suite(
+        tmp_path, world_size=1, global_batch=32, eval_batch=8, max_length=WORDS, steps=2, warmup_steps=0, dropout=0.1,
+        latency_samples=0, validation_samples=8, test_samples=8,
+    ))  # fmt: skip
+    shape = {"n_positions": 512, "n_embd": 128, "n_layer": 4, "n_head": 4}  # whose batch takes over twice the limit
+    GPT2Model(GPT2Config(vocab_size=tiny.VOCABULARY, **shape)).save_pretrained(tmp_path / "model")
+    rows = [f"{tiny.COLOURS[row % 3]},w{row % 3} " + " ".join(["w7"] * (WORDS - 2)) for row in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["label,text", *rows]) + "\n")
+    out = tmp_path / "out"
+    words = ["run-all", suite, "--methods", "lora", "--seeds", "1", "--out", str(out), "--wandb", "off"]
+    with control_groups.limited(LIMIT) as group:
+        done = under(group, *words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert tiny.records(out)["lora", 0].status == "oom_host", done.stdout
+        assert "memory won't be enough for lora" in " ".join(done.stdout.split())
+        advised = under(group, "fit", suite, "--methods", "lora", "--json")
+        (need,) = json.loads(advised.stdout)
+        outside = under(None, "fit", suite, "--methods", "lora", "--memory", str(LIMIT), "--json")
+        assert json.loads(outside.stdout) == [need]
+        assert need["fits"] is False
+        options = re.findall(r"--set (\S+)", need["advice"])
+        assert any(option.startswith("micro_batch=") for option in options)
+        changes = [word for option in options for word in ("--set", option)]
+        assert f" and {THRESHOLD}=65536 in the environment" in need["advice"]
+        done = under(group, *words, "--fresh", *changes, **{THRESHOLD: "65536"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tiny.records(out)["lora", 0].status == "ok"
+        assert "memory won't" not in done.stdout

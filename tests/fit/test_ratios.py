@@ -35,37 +35,27 @@ BEYOND = {
 }
 """Cases beyond these bounds, as measured: docs/memory.md names them."""
 SOME = (
-    "sequence_classification adapter checkpointing",
-    "causal_lm ADALORA bf16",
-    "causal_lm prompt_tuning micro-batches",
-    "causal_lm none",
-    "token_classification lora",
-    "causal_lm full muon",
-)
+    "sequence_classification adapter checkpointing", "causal_lm ADALORA bf16", "causal_lm prompt_tuning micro-batches",
+    "causal_lm none", "token_classification lora", "causal_lm full muon",
+)  # fmt: skip
 """Cases of README's command: each method kind, variant and task at least once, and types whose operators copy."""
-
-
-@pytest.fixture(scope="module")
-def case_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder for the models and rows of cases, made once."""
-    return tmp_path_factory.mktemp("cases")
 
 
 @pytest.mark.parametrize(
     "name", [*SOME, *(pytest.param(name, marks=pytest.mark.fit) for name in CASES if name not in SOME)]
 )
-def test_predictions_are_above_the_truth_by_five_percent_at_most(name: str, case_folder: Path, group: Group) -> None:
+def test_predictions_are_above_the_truth_by_five_percent_at_most(name: str, task_folder: Path, group: Group) -> None:
     """Peaks of step, evaluation and generation, of a run's own DDP on one rank; cases in BEYOND by their own bounds.
 
     Of every method of the packaged suites and PEFT's types, with each variant.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = fit_ratios.compare(name, CASES[name], case_folder, group)
+        found = fit_ratios.compare(name, CASES[name], task_folder, group)
     assert found.ratios or found.reason
     if found.ratios:  # else `run-all` would predict nothing before a sweep that won't fit
         settings = CASES[name].settings
-        quick = limits.estimate(settings, Path(fit_ratios.prepare(case_folder, settings.task).backbone))
+        quick = limits.estimate(settings, Path(fit_ratios.prepare(task_folder, settings.task).backbone))
         assert quick >= limits.DOUBTFUL_SHARE * max(found.predicted.values())
     least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
     for phase, ratio in found.ratios.items():
@@ -99,7 +89,7 @@ def test_sums_of_bf16_products_are_counted_where_kernels_keep_them(
 @pytest.mark.gpu
 @pytest.mark.parametrize("variant", fit_ratios.VARIANTS)
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_gpu_takes_what_is_predicted(method: str, variant: str, case_folder: Path, group: Group) -> None:
+def test_a_gpu_takes_what_is_predicted(method: str, variant: str, task_folder: Path, group: Group) -> None:
     """Within 10 % of max_memory_allocated, beside cuBLAS's workspaces, without dropout."""
     from hpml_bench.fit.limits import CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE
     from hpml_bench.training.assembly import assemble
@@ -108,7 +98,7 @@ def test_a_gpu_takes_what_is_predicted(method: str, variant: str, case_folder: P
     changes = fit_ratios.VARIANTS[variant] | {"device": "cuda", "dropout": 0.0, "global_batch": 256, "eval_batch": 64}
     changes |= {"micro_batch": 64} if "micro_batch" in changes else {}
     spec = fit_ratios.spec_of("causal_lm", method, {}, changes)
-    prepared = fit_ratios.prepare(case_folder, spec.settings.task, rows=256)
+    prepared = fit_ratios.prepare(task_folder, spec.settings.task, rows=256)
     device = torch.device("cuda", 0)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -122,11 +112,11 @@ def test_a_gpu_takes_what_is_predicted(method: str, variant: str, case_folder: P
     assert peak <= 1.1 * real
 
 
-def test_an_unsupported_method_has_a_reason(case_folder: Path) -> None:
+def test_an_unsupported_method_has_a_reason(task_folder: Path) -> None:
     """The trace refuses what a run refuses."""
     spec = fit_ratios.spec_of("sequence_classification", "peft", {"type": "PREFIX_TUNING"}, {})
     spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"gradient_checkpointing": True})})
-    prepared = fit_ratios.prepare(case_folder, spec.settings.task)
+    prepared = fit_ratios.prepare(task_folder, spec.settings.task)
     with pytest.raises(Unsupported, match="checkpointing"):
         trace(spec, prepared)
 
@@ -189,16 +179,6 @@ UNPADDED = {"micro_batch": 1, "dropout": 0.0, "max_length": 512, "global_batch":
 CARD = UNPADDED | {"device": "cuda", "precision": "bf16", "weights": "bfloat16"}
 
 
-def traced(folder: Path, length: int) -> Footprint:
-    """Return the footprint of LoRA on a Llama with two heads of keys, on rows of one length."""
-    shape = {
-        "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-        "num_attention_heads": 8, "num_key_value_heads": 2,
-    }  # fmt: skip
-    spec = fit_ratios.spec_of("causal_lm", "lora", {}, CARD | {"max_length": length})
-    return trace(spec, fit_ratios.prepare(folder / str(length), spec.settings.task, 4, length, shape))
-
-
 def test_a_batch_without_padding_takes_no_mask(tmp_path: Path, group: Group) -> None:
     """On a CPU by the allocator's events, with rows so long that a mask per layer were a tenth of the step."""
     spec = fit_ratios.spec_of("causal_lm", "lora", {}, UNPADDED)
@@ -209,8 +189,16 @@ def test_a_batch_without_padding_takes_no_mask(tmp_path: Path, group: Group) -> 
 
 def test_on_a_card_activations_of_unpadded_rows_grow_with_their_length(tmp_path: Path) -> None:
     """Not with its square: flash attention keeps neither scores nor a mask."""
-    short, long = (traced(tmp_path, length) for length in (512, 1024))
-    assert long.activations == pytest.approx(2 * short.activations, rel=0.03)
+    shape = {
+        "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 8, "num_key_value_heads": 2,
+    }  # fmt: skip
+    found = []
+    for length in (512, 1024):
+        spec = fit_ratios.spec_of("causal_lm", "lora", {}, CARD | {"max_length": length})
+        prepared = fit_ratios.prepare(tmp_path / str(length), spec.settings.task, 4, length, shape)
+        found.append(trace(spec, prepared).activations)
+    assert found[1] == pytest.approx(2 * found[0], rel=0.03)
 
 
 def test_on_a_card_keys_are_not_repeated_without_a_mask() -> None:

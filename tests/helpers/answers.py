@@ -26,16 +26,10 @@ ADDED = 100.0
 
 
 def an_answer(
-    scores: Mapping[str, float],
-    *,
-    open_: tuple[tuple[str, str], ...] = (),
-    equal: tuple[tuple[str, str], ...] = (),
-    untested: tuple[tuple[str, str], ...] = (),
-    costs: Mapping[str, tuple[float, float, float]] | None = None,
-    bases: tuple[str, ...] = (),
-    score: Score = ACCURACY,
-    **fields: Any,
-) -> PageSummary:
+    scores: Mapping[str, float], *, open_: tuple[tuple[str, str], ...] = (), equal: tuple[tuple[str, str], ...] = (),
+    untested: tuple[tuple[str, str], ...] = (), costs: Mapping[str, tuple[float, float, float]] | None = None,
+    bases: tuple[str, ...] = (), score: Score = ACCURACY, **fields: Any,
+) -> PageSummary:  # fmt: skip
     """Return an answer in which the better score wins every pair but those listed as undecided, equal or not tested.
 
     `costs` is method -> (seconds, MB, saved MB), all differences of which are real; by default the better score costs
@@ -73,9 +67,8 @@ def _method(name: str, score: float, costs: tuple[float, float, float] | None, b
     if costs is not None:
         seconds, memory, saved = costs
         v |= {"train_seconds": Values(mean=seconds), "peak_memory_mb": Values(mean=memory, runs=(memory,) * 5)}
-        v |= {"peak_memory_over_setup_mb": Values(mean=memory - ADDED)} | (
-            {} if base else {"saved_bytes": Values(mean=saved)}
-        )
+        v |= {"peak_memory_over_setup_mb": Values(mean=memory - ADDED)}
+        v |= {} if base else {"saved_bytes": Values(mean=saved)}
     return Method(name=name, kind="full", base=base, rank_range=place, seeds=5, values=v)
 
 

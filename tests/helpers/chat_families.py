@@ -54,14 +54,9 @@ def finished(backend: Any, special: Sequence[str], plain: Sequence[str], bos: st
 
 
 def byte_level(
-    *special: str,
-    plain: Sequence[str] = (),
-    bos: str | None = None,
-    words: str | None = None,
-    trim: bool = False,
-    normalizer: Any = None,
-    **names: Any,
-) -> Any:
+    *special: str, plain: Sequence[str] = (), bos: str | None = None, words: str | None = None, trim: bool = False,
+    normalizer: Any = None, **names: Any,
+) -> Any:  # fmt: skip
     """Return a byte-level BPE tokenizer: GPT-2's rule for words, or one given."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -108,16 +103,11 @@ def gpt2() -> Any:
 @cache
 def chatml() -> Any:
     """Qwen's kind: no BOS, a turn's end that is not the end of text, NFC."""
+    plain = ("<think>", "</think>", "<tool_response>", "</tool_response>")
     return byte_level(
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        plain=("<think>", "</think>", "<tool_response>", "</tool_response>"),
-        words=LLAMA_3_WORDS,
-        normalizer=normalizers.NFC(),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-    )
+        "<|endoftext|>", "<|im_start|>", "<|im_end|>", plain=plain, words=LLAMA_3_WORDS, normalizer=normalizers.NFC(),
+        eos_token="<|im_end|>", pad_token="<|endoftext|>",
+    )  # fmt: skip
 
 
 @cache
@@ -189,9 +179,7 @@ def published(file: str) -> str:
     return (FOLDER / f"{file}.jinja").read_text(encoding="utf-8")
 
 
-FAMILIES = {
-    name: Family(name, **row | {"template": getattr(T, row["template"])}) for name, row in TABLE["families"].items()
-}
+FAMILIES = {of: Family(of, **row | {"template": getattr(T, row["template"])}) for of, row in TABLE["families"].items()}
 PUBLISHED = [
     Family(template=published(row["file"]), **{key: value for key, value in row.items() if key != "file"})
     for row in TABLE["published"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from helpers import warm
+from helpers.waiting import until
 from hpml_bench.system import heartbeat, processes
 
 
@@ -93,7 +94,5 @@ class Command:
 
     def left(self) -> list[psutil.Process]:
         """Return the processes of it that still live after a moment."""
-        deadline = time.monotonic() + 60
-        while (alive := [p for p in self.family if processes.alive(p)]) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return alive
+        until(lambda: not any(map(processes.alive, self.family)))
+        return [process for process in self.family if processes.alive(process)]

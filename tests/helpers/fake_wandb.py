@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from helpers import web
+from helpers.waiting import until
 
 
 def messages(path: Path) -> Iterator[bytes]:
@@ -79,12 +80,7 @@ def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
 
 def nothing_left() -> bool:
     """Tell that neither wandb's service nor a thread of ours is left by this process of tests, after a moment."""
-    deadline = time.monotonic() + 60
-    while (left := _services() or any(t.name.startswith("wandb-follow") for t in threading.enumerate())) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
-    return not left
+    return until(lambda: not (_services() or any(t.name.startswith("wandb-follow") for t in threading.enumerate())))
 
 
 def _services() -> list[psutil.Process]:

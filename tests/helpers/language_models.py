@@ -24,9 +24,7 @@ SPREAD = 0.3
 """Of the weights: with 0.02 the next token depends on the last one alone."""
 KINDS = ("GPT-2", "Llama", "Qwen2", "Gemma 2")
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "none": ("none", {}),
-    "full": ("full", {}),
-    "lora": ("lora", {}),
+    **{name: (name, {}) for name in ("none", "full", "lora")},
     "prompt_tuning": ("prompt_tuning", {"tokens": 5}),
     "adapter": ("adapter", {"size": 4}),
     "PREFIX_TUNING": ("peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
@@ -43,18 +41,12 @@ def save_models(folder: Path) -> dict[str, Path]:
     common = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": SPREAD}
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     shape |= {"intermediate_size": 64, "max_position_embeddings": POSITIONS, "pad_token_id": PAD}
-    gemma = {
-        "head_dim": 8,
-        "query_pre_attn_scalar": 8,
-        "sliding_window": 6,
-        "final_logit_softcapping": 3.0,
-        "tie_word_embeddings": False,
-    }
+    gemma = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 6, "final_logit_softcapping": 3.0}
     configs = (
         GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, **common),
         LlamaConfig(**shape, **common),
         Qwen2Config(**shape, **common, tie_word_embeddings=True),
-        Gemma2Config(**shape, **common, **gemma),
+        Gemma2Config(**shape, **common, **gemma, tie_word_embeddings=False),
     )
     torch.manual_seed(0)
     for kind, config in zip(KINDS, configs, strict=True):
@@ -166,9 +158,7 @@ def prepared(folder: Path, **facts: Any) -> Prepared:
 def prompts(count: int) -> list[list[int]]:
     """Return the token ids of prompts of 1 to 15 tokens."""
     generator = torch.Generator().manual_seed(1)
-    return [
-        torch.randint(3, VOCABULARY, (1 + 7 * number % 15,), generator=generator).tolist() for number in range(count)
-    ]
+    return [torch.randint(3, VOCABULARY, (1 + 7 * n % 15,), generator=generator).tolist() for n in range(count)]
 
 
 @torch.no_grad()
@@ -194,12 +184,9 @@ MAMBA = {
 }  # fmt: skip
 ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"]}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "mixtral": EXPERTS,
-    "qwen3_moe": EXPERTS,
+    "mixtral": EXPERTS, "qwen3_moe": EXPERTS, "granitemoe": EXPERTS, "phimoe": EXPERTS,
     "gpt_oss": EXPERTS | ALTERNATING,
-    "granitemoe": EXPERTS,
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 16, "decoder_sparse_step": 1},
-    "phimoe": EXPERTS,
     "llama4_text": EXPERTS | {
         "intermediate_size_mlp": 64, "moe_layers": [1], "attention_chunk_size": 16,
         "layer_types": ["chunked_attention", "full_attention"],
@@ -214,8 +201,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "n_shared_experts": 1, "moe_shared_expert_intermediate_size": 16, "moe_latent_size": None, "n_group": 1,
         "topk_group": 1,
     },
-    "mamba": MAMBA,
-    "falcon_mamba": MAMBA,
+    "mamba": MAMBA, "falcon_mamba": MAMBA,
     "mamba2": MAMBA | {"head_dim": 16, "num_heads": 4},
     "gemma4_text": ALTERNATING | {
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY, "global_head_dim": 8,

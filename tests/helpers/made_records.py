@@ -22,18 +22,10 @@ from hpml_bench.suite.settings import DatasetSpec, Digests, MethodSpec, RunSpec,
 from hpml_bench.system.files import write_atomically
 
 SETTINGS = Settings(
-    backbone="embedded:newsgpt",
-    dataset=DatasetSpec(name="newswire", options={"p": 0.6}),
-    train_samples=1024,
-    validation_samples=500,
-    test_samples=1000,
-    steps=100,
-    global_batch=16,
-    world_size=2,
-    device="cpu",
-    threads=1,
+    backbone="embedded:newsgpt", dataset=DatasetSpec(name="newswire", options={"p": 0.6}), train_samples=1024,
+    validation_samples=500, test_samples=1000, steps=100, global_batch=16, world_size=2, device="cpu", threads=1,
     precision="bf16",
-)
+)  # fmt: skip
 DIGESTS = Digests(weights="a" * 64, tokenizer="b" * 64, data="c" * 64)
 METHODS = ("lora", "prompt_tuning", "adapter", "full", "head")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -43,12 +35,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 ENVIRONMENT = {
     "hardware": {"cpu": "Example CPU @ 2.0 GHz", "architecture": "x86_64", "cores": 2, "memory_gb": 25, "gpus": []},
-    "fingerprint": "0123456789ab",
-    "python": "3.11.7",
-    "system": "Linux",
+    "fingerprint": "0123456789ab", "python": "3.11.7", "system": "Linux",
     "packages": {"hpml-bench": "0.1.0", "torch": "2.13.0", "transformers": "5.24.0", "peft": "0.21.0"},
     "process": {"MALLOC_TOP_PAD_": "67108864"},
-}
+}  # fmt: skip
 TYPICAL = {  # accuracy, train seconds, samples/s, memory MB, gradient norm, trained parameters
     "lora": (0.871, 1.9, 850.0, 512.0, 1.9, 65_536),
     "prompt_tuning": (0.842, 2.6, 620.0, 498.0, 3.4, 2_048),
@@ -83,23 +73,14 @@ def _metric(
     over_steps: str = "once",
 ) -> Metric:  # fmt: skip
     group = next(group for group, names in GROUPS.items() if name in names.split())
-    return Metric.model_validate(
-        {
-            "name": name,
-            "title": title,
-            "unit": unit,
-            "better": better,
-            "phase": phase,
-            "format": spec,
-            "group": group,
-            "over_ranks": over_ranks,
-            "over_steps": over_steps,
-            "definition": f"The {title.lower()} of a run, as its probe defines it.",
-            "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
-            "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
-            "bounds": (0.0, 1.0) if name == "test_accuracy" else (None, None),
-        }
-    )
+    return Metric.model_validate({
+        "name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec, "group": group,
+        "over_ranks": over_ranks, "over_steps": over_steps,
+        "definition": f"The {title.lower()} of a run, as its probe defines it.",
+        "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
+        "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
+        "bounds": (0.0, 1.0) if name == "test_accuracy" else (None, None),
+    })  # fmt: skip
 
 
 DEFINITIONS = tuple(_metric(*row) for row in (
@@ -151,40 +132,24 @@ def metrics(method: str, seed: int) -> dict[str, float | None]:
     merged = 1.6 + 0.02 * own.standard_normal() if method == "lora" else None
     norm *= 1 + 0.05 * own.standard_normal()
     return {
-        "setup_seconds": 0.6 * pace,
-        "train_seconds": seconds * pace,
-        "evaluation_seconds": 0.4 * pace,
-        "total_seconds": 1.2 + seconds * pace,
-        "samples_per_second": speed / pace,
-        "tokens_per_second": 24 * speed / pace,
-        "padded_tokens_per_second": 27 * speed / pace,
+        "setup_seconds": 0.6 * pace, "train_seconds": seconds * pace, "evaluation_seconds": 0.4 * pace,
+        "total_seconds": 1.2 + seconds * pace, "samples_per_second": speed / pace,
+        "tokens_per_second": 24 * speed / pace, "padded_tokens_per_second": 27 * speed / pace,
         "virtual_tokens": 16.0 if method == "prompt_tuning" else 0.0,
-        "step_ms_p50": 16e3 / speed * pace,
-        "step_ms_p90": 18e3 / speed * pace,
-        "step_ms_p99": 24e3 / speed * pace,
-        "peak_memory_mb": memory + own.standard_normal(),
-        "host_setup_mb": memory - 60 + own.standard_normal(),
-        "host_train_mb": memory + own.standard_normal(),
-        "host_evaluation_mb": memory - 25 + own.standard_normal(),
-        "grad_norm": norm,
-        "grad_norm_per_sqrt_parameter": norm / math.sqrt(trainable),
-        "train_loss": 1.25 * (1 - accuracy) + 0.12,
-        "test_loss": 1.6 * (1 - accuracy) + 0.18,
-        "test_accuracy": round(accuracy, 3),
-        "test_macro_f1": accuracy - 0.003,
-        "trainable_parameters": float(trained),
-        "head_parameters": float(HEAD_PARAMETERS),
+        "step_ms_p50": 16e3 / speed * pace, "step_ms_p90": 18e3 / speed * pace, "step_ms_p99": 24e3 / speed * pace,
+        "peak_memory_mb": memory + own.standard_normal(), "host_setup_mb": memory - 60 + own.standard_normal(),
+        "host_train_mb": memory + own.standard_normal(), "host_evaluation_mb": memory - 25 + own.standard_normal(),
+        "grad_norm": norm, "grad_norm_per_sqrt_parameter": norm / math.sqrt(trainable),
+        "train_loss": 1.25 * (1 - accuracy) + 0.12, "test_loss": 1.6 * (1 - accuracy) + 0.18,
+        "test_accuracy": round(accuracy, 3), "test_macro_f1": accuracy - 0.003,
+        "trainable_parameters": float(trained), "head_parameters": float(HEAD_PARAMETERS),
         "total_parameters": float(BACKBONE_PARAMETERS + trainable - (BACKBONE_PARAMETERS if method == "full" else 0)),
         "trainable_percent": 100 * trained / (BACKBONE_PARAMETERS + (0 if method == "full" else trained)),
-        "saved_bytes": 4.0 * trainable,
-        "allreduced_bytes_per_step": 4.0 * trainable,
-        "inference_seconds": 0.4 * pace,
-        "inference_samples_per_second": 2500 / pace,
-        "latency_ms_p50": latency,
-        "latency_ms_p99": 1.5 * latency,
-        "merged_latency_ms_p50": merged,
-        "merged_latency_ms_p99": merged and 1.5 * merged,
-    }
+        "saved_bytes": 4.0 * trainable, "allreduced_bytes_per_step": 4.0 * trainable,
+        "inference_seconds": 0.4 * pace, "inference_samples_per_second": 2500 / pace,
+        "latency_ms_p50": latency, "latency_ms_p99": 1.5 * latency,
+        "merged_latency_ms_p50": merged, "merged_latency_ms_p99": merged and 1.5 * merged,
+    }  # fmt: skip
 
 
 def points(method: str, seed: int, steps: int = 100) -> list[Point]:
@@ -211,25 +176,17 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
     spec = changes.pop("method_spec", None) or MethodSpec(name=method, method=method, options=options, lr=3e-3)
     run = RunSpec(suite=changes.pop("suite", "example"), settings=settings, method=spec, seed=seed)
     fields: dict[str, Any] = {
-        "run_id": run.run_id,
-        "spec": run,
-        "status": "ok",
-        "protocol_id": protocol_id(settings, DIGESTS),
-        "digests": DIGESTS,
-        "label_names": ("World", "Sports", "Business", "Sci/Tech"),
-        "notes": {"best possible accuracy": "94.3 %"},
-        "environment": ENVIRONMENT,
-        "headline": "test_accuracy",
-        "definitions": DEFINITIONS,
-        "metrics": metrics(method, seed),
+        "run_id": run.run_id, "spec": run, "status": "ok", "protocol_id": protocol_id(settings, DIGESTS),
+        "digests": DIGESTS, "label_names": ("World", "Sports", "Business", "Sci/Tech"),
+        "notes": {"best possible accuracy": "94.3 %"}, "environment": ENVIRONMENT, "headline": "test_accuracy",
+        "definitions": DEFINITIONS, "metrics": metrics(method, seed),
         "consumed": Consumed(
             steps=100, samples=1600, real_tokens=38_000 + seed, padded_tokens=43_000, order=f"{seed:064x}"
         ),
         "checks": (Check(name="samples", passed=True, detail="samples/s x seconds = 1,520 = samples of the window"),),
-        "order": order,
-        "started": f"2026-01-02T03:{order // 60:02d}:{order % 60:02d}+00:00",
+        "order": order, "started": f"2026-01-02T03:{order // 60:02d}:{order % 60:02d}+00:00",
         "seconds": 4.0 + 0.1 * order,
-    }
+    }  # fmt: skip
     return RunRecord.model_validate(fields | changes)
 
 
@@ -241,10 +198,7 @@ def failed(method: str, seed: int, status: str, message: str, **changes: Any) ->
 
 
 def write(
-    folder: Path,
-    records: Iterable[RunRecord],
-    course: Callable[[str, int], list[Point]] = points,
-    rows: int = 1000,
+    folder: Path, records: Iterable[RunRecord], course: Callable[[str, int], list[Point]] = points, rows: int = 1000
 ) -> Path:
     """Write records with their points and predictions under `folder`, and return it.
 

@@ -28,20 +28,16 @@ def write(
     """Write methods x seeds of a task under `folder`, and return it."""
     changes = {"task": TaskSpec(name=task), "test_samples": ROWS, "rank_by": rank_by}
     settings = made_records.SETTINGS.model_copy(update=changes)
-    for item in made_records.sweep(methods, seeds, settings=settings):
-        _write(folder / item.run_id, item)
-    return folder
-
-
-def _write(place: Path, item: RunRecord) -> None:
-    settings = item.spec.settings
-    target = registry.plugin("tasks", settings.task.name).target
+    target = registry.plugin("tasks", task).target
     labels = {"tags": TAGS, "class": RARE}.get(target, ())
-    task = make_task(settings.task, labels, rank_by=settings.rank_by)
-    kinds = {"number": _ratings, "tags": _names, "class": _alarms}
-    predictions = kinds[target](item)
-    scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
-    commit(place, item, task, predictions, _points(item, task, scores), label_names=labels)
+    made = make_task(settings.task, labels, rank_by=rank_by)
+    answers = {"number": _ratings, "tags": _names, "class": _alarms}[target]
+    for item in made_records.sweep(methods, seeds, settings=settings):
+        predictions = answers(item)
+        scores = {f"test_{key}": value for key, value in made.evaluate(predictions).items()}
+        course = _points(item, made, scores)
+        commit(folder / item.run_id, item, made, predictions, course, label_names=labels)
+    return folder
 
 
 def commit(

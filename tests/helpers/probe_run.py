@@ -36,16 +36,9 @@ def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -
     """Return a run of one of two ranks: 4 trained parameters of 16 in the encoder, 25 in the head."""
     first = rank == 0
     group = SimpleNamespace(rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None)
-    return Run(
-        settings=tiny.settings(**settings),
-        group=group,
-        model=TaskModel(Encoder(), torch.nn.Linear(4, 5), partial(pool, pooling="last")),
-        method=method or Nothing(None),
-        task=SequenceClassification(None, tuple("abcde")),
-        test=Rows(),
-        folder=folder,
-        began=100.0,
-    )
+    model = TaskModel(Encoder(), torch.nn.Linear(4, 5), partial(pool, pooling="last"))
+    task, method = SequenceClassification(None, tuple("abcde")), method or Nothing(None)
+    return Run(tiny.settings(**settings), group, model, method, task, Rows(), folder, 100.0)
 
 
 class Nothing(Method):

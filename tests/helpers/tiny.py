@@ -23,12 +23,13 @@ from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
+    from click.testing import Result
+
     from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
-NOTHING = Prepared(
-    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
-)
+DIGESTS = Digests(weights="w", tokenizer="t", data="d")
+NOTHING = Prepared(backbone="b", data="d", label_names=("x", "y"), digests=DIGESTS, pad_id=0)
 """Stands for what was prepared where no rank reads it."""
 
 
@@ -51,18 +52,11 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
     for split in ("train", "validation", "test"):
         labels = generator.integers(0, classes, rows)
         lengths = generator.integers(3, 12, rows)
-        ids = [
-            [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
-            for label, length in zip(labels, lengths, strict=True)
-        ]
+        pairs = zip(labels, lengths, strict=True)
+        ids = [[int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()] for label, length in pairs]
         write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}], pa.int64())
-    return Prepared(
-        backbone=str(gpt2(folder / "backbone")),
-        data=str(folder / "data"),
-        label_names=tuple(f"class {index}" for index in range(classes)),
-        digests=Digests(weights="w", tokenizer="t", data="d"),
-        pad_id=0,
-    )
+    places = {"backbone": str(gpt2(folder / "backbone")), "data": str(folder / "data")}
+    return NOTHING.model_copy(update=places | {"label_names": tuple(f"class {index}" for index in range(classes))})
 
 
 def settings(**changes: Any) -> Settings:
@@ -90,9 +84,8 @@ def alone() -> Iterator[Group]:
 
 
 def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
-    return RunSpec(
-        suite="tiny", settings=settings(**changes), method=MethodSpec(name=method, method=method, lr=lr), seed=seed
-    )
+    chosen = MethodSpec(name=method, method=method, lr=lr)
+    return RunSpec(suite="tiny", settings=settings(**changes), method=chosen, seed=seed)
 
 
 COLOURS = ("blue", "green", "red")
@@ -139,12 +132,10 @@ def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> S
     (folder / f"{target}.jsonl").write_text("\n".join(lines) + "\n")
     options: dict[str, Any] = {"scorer": "exact", "max_new_tokens": 4} if target == "answer" else {}
     values = {
-        "backbone": f"path:{folder / 'model'}",
-        "task": {"name": task, "options": options},
+        "backbone": f"path:{folder / 'model'}", "task": {"name": task, "options": options},
         "dataset": {"name": "text_files", "options": {"train": f"path:{folder / f'{target}.jsonl'}"}},
-        "validation_samples": 16,
-        "test_samples": 25,
-    }
+        "validation_samples": 16, "test_samples": 25,
+    }  # fmt: skip
     return settings(**values | changes)
 
 
@@ -169,29 +160,32 @@ def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = 
         "log_every": 2, "warmup_steps": 1, "latency_samples": 2, "device": "cpu", "world_size": 2, "threads": 1,
         "precision": "fp32",
     }  # fmt: skip
-    suite = {
-        "description": "Colours, for tests.",
-        "seeds": 2,
-        "settings": values | settings,
-        "methods": {"lora": {"lr": 1e-2}, "head": {}},
-    }
-    (folder / "colours.yaml").write_text(yaml.safe_dump(suite | dict(more or {})))
+    suite = {"description": "Colours, for tests.", "seeds": 2, "methods": {"lora": {"lr": 1e-2}, "head": {}}}
+    suite |= {"settings": values | settings, **(more or {})}
+    (folder / "colours.yaml").write_text(yaml.safe_dump(suite))
     return folder / "colours.yaml"
+
+
+def invoked(status: int, *words: str | Path) -> Result:
+    """Call the command in this process, which ends with this status; return what it said."""
+    from click.testing import CliRunner
+
+    from hpml_bench.cli import main
+
+    done = CliRunner().invoke(main, [*map(str, words)])
+    assert done.exit_code == status, done.output
+    return done
 
 
 def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
     """Run a method by the command on a suite of these settings, FOLDER/words.yaml; save it as FOLDER/saved."""
     import yaml
-    from click.testing import CliRunner
-
-    from hpml_bench.cli import main
 
     values = settings.model_dump(mode="json", exclude_defaults=True)
     suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
     (folder / "words.yaml").write_text(yaml.safe_dump(suite))
-    words = ["run", method, str(folder / "words.yaml"), "--save", str(folder / "saved"), "--out", str(folder / "out")]
-    done = CliRunner().invoke(main, [*words, "--wandb", "off"])
-    assert done.exit_code == 0, done.output
+    places = (folder / "words.yaml", "--save", folder / "saved", "--out", folder / "out")
+    invoked(0, "run", method, *places, "--wandb", "off")
     (record,) = load_records(folder / "out" / "words").records
     return record
 

@@ -43,14 +43,10 @@ def answered(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "Adds two numbers.",
-        "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
-    },
-}
+TOOL = {"type": "function", "function": {
+    "name": "add", "description": "Adds two numbers.",
+    "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
+}}  # fmt: skip
 THOUGHT = {"reasoning_content": "Two and three are added.", "thinking": "Two and three are added."}
 CALL = {"role": "assistant", "tool_calls": [call("add", a=2, b=3)]}
 ROWS: list[dict[str, Any]] = [
@@ -59,12 +55,9 @@ ROWS: list[dict[str, Any]] = [
         ([TOOL], [asked("What is 2+3?"), CALL, told("add", "5"), answered("It is 5.")]),
         ([TOOL], [asked("2+3, and é?"), CALL | {"content": "I add."}, told("add", "5"), answered("5, é.")]),
         ([TOOL], [
-            {"role": "system", "content": "Be short."},
-            asked("Both sums?"),
+            {"role": "system", "content": "Be short."}, asked("Both sums?"),
             {"role": "assistant", "tool_calls": [call("add", a=2, b=3), call("add", a=0.5, b=-1)]},
-            told("add", "5"),
-            told("add", "-0.5"),
-            answered("5 and -0.5."),
+            told("add", "5"), told("add", "-0.5"), answered("5 and -0.5."),
         ]),
         ([TOOL], [asked("Think of 2+3."), CALL | THOUGHT, told("add", "5"), answered("It is five.", **THOUGHT)]),
         ([], [asked("Which?"), answered("The first.", **THOUGHT)]),
@@ -163,11 +156,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
         found = {template: by_trl(template, Path(folder), ROWS) for template in (*MARKED, *PLAIN)}
-    content = {
-        "trl": version("trl"),
-        "rows": {template: rows for template, (rows, _) in found.items()},
-        "losses": found[MARKED[0]][1],
-    }
+    rows = {template: rows for template, (rows, _) in found.items()}
+    content = {"trl": version("trl"), "rows": rows, "losses": found[MARKED[0]][1]}
     FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -152,14 +152,9 @@ def _is_ours(command: Any) -> bool:
 
 
 def _become(
-    command: list[str],
-    environment: Mapping[str, str],
-    folder: Any,
-    streams: Sequence[int],
-    keep: set[int],
-    session: bool,
-    preexec: Callable[[], None] | None,
-) -> NoReturn:
+    command: list[str], environment: Mapping[str, str], folder: Any, streams: Sequence[int], keep: set[int],
+    session: bool, preexec: Callable[[], None] | None,
+) -> NoReturn:  # fmt: skip
     """Turn this new child into the process that the command would be."""
     code = 1
     try:
@@ -177,9 +172,8 @@ def _become(
         _show(command, environment)
         if preexec is not None:
             preexec()
-        sys.path[:0] = [
-            path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in {"", *sys.path}
-        ]
+        places = environment.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [path for path in places if path not in {"", *sys.path}]
         code = _main(command)
     except BaseException:
         traceback.print_exc()
@@ -269,16 +263,11 @@ def _forget() -> None:
     resource_tracker._resource_tracker.__init__()
     if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
         for name, module in [*sys.modules.items()]:
-            own = name.partition(".")[0] == "hpml_bench"
-            if own or not (_is_installed(module) or name == "__main__"):
+            file = getattr(module, "__file__", None) or ""
+            installed = not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
+            if name.partition(".")[0] == "hpml_bench" or not (installed or name == "__main__"):
                 del sys.modules[name]
     _used.append(True)
-
-
-def _is_installed(module: types.ModuleType) -> bool:
-    """Tell whether a module is Python's, or of an installed package."""
-    file = getattr(module, "__file__", None) or ""
-    return not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
 
 
 def _close_all_but(keep: set[int]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import hpml_bench
 from helpers import tiny
+from helpers.waiting import until
 from hpml_bench.launch import fork_server, launcher, watchdog
 from hpml_bench.records.load import read_record
 from hpml_bench.records.plan import Limits
@@ -111,15 +112,12 @@ def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.Monke
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
         with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
-            deadline = time.monotonic() + 30
-            while 0 not in watching.peak_mb and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: 0 in watching.peak_mb, 30)
             before = watching.peak_mb[0]
             child.stdin.write("\n")
             child.stdin.flush()
             child.stdout.readline()
-            while watching.peak_mb[0] <= before + 150 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: watching.peak_mb[0] > before + 150, 30)
             child.kill()
     assert watching.peak_mb[0] > before + 150
 
@@ -172,9 +170,7 @@ if __name__ == "__main__":
 """Says whether a fork of the server has the libraries, and CUDA before and after it imports bitsandbytes."""
 
 
-def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too, imports it if it is there."""
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
     monkeypatch.setattr(fork_server, "find_spec", lambda _: None)

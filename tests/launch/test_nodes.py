@@ -24,6 +24,7 @@ import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from helpers import skips, tiny, warm
+from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent, launcher
 from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged
@@ -50,9 +51,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TMPDIR", str(folder))
     before = set(psutil.Process().children(recursive=True))
     yield folder
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and _left(folder, before):
-        time.sleep(0.1)
+    until(lambda: not _left(folder, before))
     left = _left(folder, before)
     shutil.rmtree(folder)
     assert not left
@@ -74,15 +73,14 @@ def _left(folder: Path, before: set[psutil.Process]) -> list[object]:
 def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], None]) -> threading.Thread:
     """Do `action` with the processes of both ranks once they take steps."""
 
+    def stepping() -> list[heartbeat.Beat]:
+        beats = [beat for folder in scratch.glob("hpmlt-*/*/") for beat in heartbeat.read(folder)]
+        return beats if len(beats) == 2 and all("step" in beat.where for beat in beats) else []
+
     def wait() -> None:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            beats = [beat for folder in scratch.glob("hpmlt-*/*/") for beat in heartbeat.read(folder)]
-            if len(beats) == 2 and all("step" in beat.where for beat in beats):
-                time.sleep(0.3)
-                action({beat.rank: psutil.Process(beat.pid) for beat in beats})
-                return
-            time.sleep(0.05)
+        if beats := until(stepping, 300):
+            time.sleep(0.3)
+            action({beat.rank: psutil.Process(beat.pid) for beat in beats})
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -122,14 +120,10 @@ def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, 
     assert "between_nodes_bytes_per_step" not in here.metrics
 
 
-@pytest.mark.parametrize(
-    ("whom", "told"),
-    [
-        (lambda rank: rank, "killed: rank 1 was ended by SIGKILL"),
-        (lambda rank: rank.parent().parent(), "killed: no report from node 1 ("),
-    ],
-    ids=["rank", "agent"],
-)
+@pytest.mark.parametrize(("whom", "told"), [
+    (lambda rank: rank, "killed: rank 1 was ended by SIGKILL"),
+    (lambda rank: rank.parent().parent(), "killed: no report from node 1 ("),
+], ids=["rank", "agent"])  # fmt: skip
 def test_who_was_killed_is_named_with_its_node(
     whom: Callable[[psutil.Process], psutil.Process], told: str, prepared: Prepared, scratch: Path, tmp_path: Path
 ) -> None:
@@ -142,9 +136,7 @@ def test_who_was_killed_is_named_with_its_node(
     assert error.rank == (1 if "SIGKILL" in told else None)
 
 
-def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
-    prepared: Prepared, scratch: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_rank_is_a_stall_with_stacks_of_all_nodes(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Each node's watchdog sees it, tells where its ranks are, and waits for the other's report."""
     when_training(scratch, lambda ranks: ranks[1].suspend())
     error = ended(prepared, tmp_path / "run", Limits(stall=4))
@@ -177,10 +169,8 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
     program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"
     program += "t.tiny.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    parent = warm.WarmProcess(
-        [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
-        os.environ | {"PYTHONPATH": places},
-    )
+    command = [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")]
+    parent = warm.WarmProcess(command, os.environ | {"PYTHONPATH": places})
     when_training(scratch, lambda _: parent.kill()).join()
     assert parent.wait(60) == -signal.SIGKILL
 
@@ -191,9 +181,7 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
      "hpml-bench: TMPDIR is too long"),
     (["no-such-srun"], "failed", "no-such-srun"),
 ])  # fmt: skip
-def test_agents_that_cannot_begin_are_told_with_their_words(
-    command: list[str], status: str, words: str, tmp_path: Path
-) -> None:
+def test_agents_that_cannot_begin_are_quoted(command: list[str], status: str, words: str, tmp_path: Path) -> None:
     """An agent's own sentence stands in the record, else what its starter says; one that is missing is named."""
     record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: command))
     assert record.status == status
@@ -229,9 +217,8 @@ def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) ->
 def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report) -> None:
     """It outranks what follows from a lost node, and nothing else."""
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
-    assert found[1].message == (
-        "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
-    )
+    lost = "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
+    assert found[1].message == lost
     assert report.well or report.priority > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
     assert "the reason" in own[1].message
@@ -248,7 +235,12 @@ def test_reports_that_agree() -> None:
 
 
 def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves."""
+    """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves.
+
+    Interfaces are found by address: the loopback leads to this machine; to nowhere leads nothing.
+    """
+    assert network.interface_to("127.0.0.1") == "lo"
+    assert network.interface_to("no such host.invalid") is None
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):  # a group in this process may have set it
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("socket.gethostbyname", lambda _: "127.0.1.1")
@@ -263,14 +255,10 @@ def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch,
     """Not by Docker's bridge, nor by an address that is valid on one link alone; the store listens there."""
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         monkeypatch.delenv(name, raising=False)
-
-    def address(family: int, text: str) -> SimpleNamespace:
-        return SimpleNamespace(family=family, address=text)
-
+    addresses = {"lo": ("127.0.0.1", "::1"), "docker0": ("172.17.0.1",), "eth0": ("fe80::1%eth0", "fd00::2")}
     found = {
-        "lo": [address(socket.AF_INET, "127.0.0.1"), address(socket.AF_INET6, "::1")],
-        "docker0": [address(socket.AF_INET, "172.17.0.1")],
-        "eth0": [address(socket.AF_INET6, "fe80::1%eth0"), address(socket.AF_INET6, "fd00::2")],
+        name: [SimpleNamespace(family=socket.AF_INET6 if ":" in own else socket.AF_INET, address=own) for own in of]
+        for name, of in addresses.items()
     }
     (tmp_path / "docker0" / "bridge").mkdir(parents=True)
     monkeypatch.setattr(network, "INTERFACES", tmp_path)
@@ -283,12 +271,6 @@ def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch,
     assert Meeting("::1", "key", meeting.port).hosts(1) == {}
 
 
-def test_interfaces_are_found_by_address() -> None:
-    """The loopback leads to this machine; to nowhere leads nothing."""
-    assert network.interface_to("127.0.0.1") == "lo"
-    assert network.interface_to("no such host.invalid") is None
-
-
 # The stores by which a run's processes meet: who can reach them, and what is believed of what stands in them
 
 
@@ -299,10 +281,6 @@ def listening(port: int) -> set[str]:
     """Return the addresses on which this process listens with a port; another process may have its number elsewhere."""
     found = psutil.Process().net_connections("inet")
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN and one.laddr.port == port}
-
-
-def stranger(meeting: Meeting) -> TCPStore:
-    return TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=10))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
@@ -320,7 +298,7 @@ def test_what_others_write_is_not_believed() -> None:
     """A request with another folder, a report of a good end: neither by somebody's own signature nor by one copied."""
     parent = Meeting("127.0.0.1", "key")
     node, other = Meeting("127.0.0.1", "key", parent.port), Meeting("127.0.0.1", "another key", parent.port)
-    theirs = stranger(parent)
+    theirs = TCPStore(parent.host, parent.port, is_master=False, timeout=timedelta(seconds=10))
     parent.give(REQUEST)
     node.arrive(0, "n1")
     node.report(0, "ended well")
@@ -344,17 +322,12 @@ def test_what_others_write_is_not_believed() -> None:
 
 def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
     """Arguments can be read by every user of a node; each run has a key of its own."""
-    commands: list[list[str]] = []
-
-    def starter(command: list[str]) -> list[str]:
-        commands.append(command)
-        return ["sh", "-c", 'echo "hpml-bench: $HPML_BENCH_MEETING_KEY"; exit 1']
-
+    starter = Mock(return_value=["sh", "-c", 'echo "hpml-bench: $HPML_BENCH_MEETING_KEY"; exit 1'])
     keys = set()
     for _ in range(2):
         record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
         (key,) = re.findall(r"hpml-bench: ([0-9a-f]{64})\b", record.error.message)
-        assert not any(key in word for word in commands[-1])
+        assert not any(key in word for word in starter.call_args.args[0])
         keys.add(key)
     assert len(keys) == 2
     assert "HPML_BENCH_MEETING_KEY" not in os.environ

@@ -42,19 +42,15 @@ STALLED = [(1.0, 1)] * 60
 AT_WORK = [(1.0, count // 20) for count in range(100)]
 
 
-@pytest.mark.parametrize(
-    ("limits", "polls", "kind", "seen"),
-    [
-        (Limits(stall=30), STALLED, "Stall", 32),
-        (Limits(stall=30), [*AT_WORK, *[(1.0, 4)] * 60], "Stall", 112),
-        (Limits(stall=30), AT_WORK, None, 100),
-        (Limits(stall=0), STALLED, None, 60),
-        (Limits(stall=30), [(1.0, 1), (1000.0, 1), (1.0, 1)], None, 3),
-        (Limits(stall=0, run_timeout=50), AT_WORK, "RunTimeout", 51),
-        (Limits(stall=30, run_timeout=50), [(1.0, 1), (1000.0, 1), (1.0, 2)], None, 3),
-    ],
-    ids=["stalled", "stalled later", "at work", "no limit", "suspended", "too long", "suspended, with a timeout"],
-)
+@pytest.mark.parametrize(("limits", "polls", "kind", "seen"), [
+    (Limits(stall=30), STALLED, "Stall", 32),
+    (Limits(stall=30), [*AT_WORK, *[(1.0, 4)] * 60], "Stall", 112),
+    (Limits(stall=30), AT_WORK, None, 100),
+    (Limits(stall=0), STALLED, None, 60),
+    (Limits(stall=30), [(1.0, 1), (1000.0, 1), (1.0, 1)], None, 3),
+    (Limits(stall=0, run_timeout=50), AT_WORK, "RunTimeout", 51),
+    (Limits(stall=30, run_timeout=50), [(1.0, 1), (1000.0, 1), (1.0, 2)], None, 3),
+], ids=["stalled", "stalled later", "at work", "no limit", "suspended", "too long", "suspended in time"])  # fmt: skip
 def test_a_run_is_ended_at_its_limits(
     limits: Limits, polls: list[tuple[float, int]], kind: str | None, seen: int, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -114,9 +114,7 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
-def test_a_job_that_ended_is_submitted_again(
-    how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
+def test_an_ended_job_comes_again(how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what was done is kept."""
     # Protection: what is missing is known from records (Plan.remaining), not from jobs. The submitter removes the
     # claims of jobs that Slurm knows to have ended (watch.holders); the nodes have no command of Slurm's here to ask.

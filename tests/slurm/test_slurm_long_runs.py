@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import faults
 import pytest
@@ -25,32 +22,20 @@ LONGEST = 200.0
 """Seconds after which a job of two minutes has ended; Slurm may warn it a minute earlier than asked."""
 
 
-@pytest.fixture
-def whole(held_suite: Path) -> Callable[[int], tuple[Path, dict[str, Any]]]:
-    """Function that makes a suite of one method and some steps, and returns what its undisturbed run computes."""
-    from rich.console import Console
-
-    def made(steps: int) -> tuple[Path, dict[str, Any]]:
-        content = yaml.safe_load(held_suite.read_text())
-        content["settings"] |= {"steps": steps, "dropout": 0.1, "eval_every": steps // 8}
-        content |= {"methods": {"held": {"method": "held"}}, "seeds": 1}
-        path = held_suite.with_name(f"long{steps}.yaml")
-        path.write_text(yaml.safe_dump(content))
-        with tempfile.TemporaryDirectory() as out:
-            request = SweepRequest(load_suite(str(path)), Path(out))
-            (record,) = run_sweep(request, Console(quiet=True)).records
-            return path, faults.content_of(request.folder / record.run_id, record)
-
-    return made
-
-
-def test_a_run_longer_than_the_limit(
-    slurm_cluster: TwoNodes, whole: Callable[[int], tuple[Path, dict[str, Any]]], shared_folder: Path
-) -> None:
+def test_a_run_beyond_the_limit(slurm_cluster: TwoNodes, held_suite: Path, shared_folder: Path, tmp_path: Path) -> None:
     """Four minutes under limits of two, saved at SIGTERM, and a requeue: without a retry one record, the same bits."""
     # Protection: a job that is asked to end saves at the end of a window (Checkpoints.end_window), the next adopts it
     # (SharedResults.begin), and attempts that got further don't count (JobWork._out_of_time, Watcher.resubmitted).
-    suite, expected = whole(STEPS)
+    from rich.console import Console
+
+    content = yaml.safe_load(held_suite.read_text())
+    content["settings"] |= {"steps": STEPS, "dropout": 0.1, "eval_every": STEPS // 8}
+    content |= {"methods": {"held": {"method": "held"}}, "seeds": 1}
+    suite = held_suite.with_name(f"long{STEPS}.yaml")
+    suite.write_text(yaml.safe_dump(content))
+    request = SweepRequest(load_suite(str(suite)), tmp_path)
+    (undisturbed,) = run_sweep(request, Console(quiet=True)).records
+    expected = faults.content_of(request.folder / undisturbed.run_id, undisturbed)
     sweep = Disturbed(slurm_cluster, suite, shared_folder / "out", env={"HELD_SECONDS": str(SECONDS)}, time="0:02:00")
     assert sweep.open(methods=("held",)).submit(again=True)
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from disturbed import Disturbed
 from two_nodes import TwoNodes, until
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
@@ -87,8 +88,7 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     # Protection: the report's job depends on the others (afterany).
     sweep = disturbed()
     sweep.close()
-    begun = CliRunner().invoke(main, sweep.command("--detach"))
-    assert begun.exit_code == 0, begun.output
+    begun = tiny.invoked(0, *sweep.command("--detach"))
     job = sweep.arrived()
     folder = sweep.out / "colours"
     assert f"hpml-bench status {folder} shows the jobs" in begun.output

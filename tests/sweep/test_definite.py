@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from helpers import tiny
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.plan import UNLIMITED
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
@@ -128,9 +128,7 @@ def on_gpus(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gpus, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
 
 
-def test_the_largest_micro_batch_that_fits_every_method_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_largest_micro_batch_that_fits_all_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Divisors of a rank's share, from the largest; what one method can't have no later one is tried with."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, **ON_TWO)
@@ -153,9 +151,7 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
 
 
 @pytest.mark.parametrize("large", ["head", "lora"])
-def test_a_method_that_fits_with_no_size_is_left_out(
-    large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_that_fits_at_no_size_is_left_out(large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others don't get its size; the note names it, also in a second call, and its own run lacks memory."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, **ON_TWO)
@@ -172,7 +168,6 @@ def test_a_method_that_fits_with_no_size_is_left_out(
 
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     """Two steps on the longest batch, and no points, predictions or metrics."""
-    fork_server.start_fork_server()
     record = tiny.run(tiny.spec(micro_batch=2), tiny.prepared(tmp_path), tmp_path / "run", try_out=True)
     assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
     assert not (tmp_path / "run" / "predictions.parquet").exists()
@@ -182,9 +177,7 @@ def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     ("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError),
     (launcher.Interrupted(), KeyboardInterrupt),
 ])  # fmt: skip
-def test_only_a_lack_of_memory_makes_micro_batches_smaller(
-    ended: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_lacks_of_memory_split(ended: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A try-out that ended for another reason decides nothing: it is told, Ctrl-C is Ctrl-C, and nothing is kept."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)

@@ -1,30 +1,29 @@
-"""Following files that grow."""
+"""What is said of a sweep: lines and bars while it goes on, and `hpml-bench status` on this machine."""
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from helpers import made_records
-from hpml_bench.records.files import POINTS
+from helpers import made_records, tiny
+from helpers.made_records import failed, sweep
+from helpers.waiting import until
+from hpml_bench.records.files import PLAN, POINTS, SUITE
 from hpml_bench.records.points import Tail
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.execute import SweepProgress, in_words
+from hpml_bench.sweep.status import local_state, plain_sweep
+from hpml_bench.system import heartbeat
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.heartbeat import Beat
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait, at most a minute."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
@@ -107,13 +106,103 @@ def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.Mon
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
     with SweepProgress(console, 4) as progress, progress.run(made_records.record("lora", 0).spec, tmp_path, 10):
         overall, bar = progress._bars.tasks
-        wait_until(lambda: bar.description == "lora seed 0, building the model")
+        assert until(lambda: bar.description == "lora seed 0, building the model")
         beats[0] = Beat(0, 1, 2, "training step 5", 0.0)
         (tmp_path / POINTS).write_text('{"metric": "loss", "step": 5, "value": 1.0}\n')
-        wait_until(lambda: overall.completed == 0.5)
-        wait_until(lambda: bar.description == "lora seed 0")
+        assert until(lambda: overall.completed == 0.5)
+        assert until(lambda: bar.description == "lora seed 0")
         assert bar.completed == 5
         (tmp_path / "rank0.log").write_text("the rest\nno checkpoint: a plug-in\n")
-        wait_until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())
+        assert until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())
         assert "the rest" not in console.file.getvalue()
     assert overall.completed == 1
+
+
+# `hpml-bench status` of a sweep on this machine: done, failed, under way, left
+
+
+METHODS = ("lora", "full")
+BEAT = heartbeat.PATTERN.replace("*", "0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of a sweep of two methods and three seeds, of which all but one run are done."""
+    records = sweep(METHODS, 3)
+    path = tmp_path / "quickstart"
+    made_records.write(path, records)
+    entries = {r.spec.method.name: MethodEntry(**r.spec.method.model_dump(exclude={"name"})) for r in records}
+    spec = records[0].spec
+    suite = Suite(name=spec.suite, settings=spec.settings, methods=entries, seeds=3)
+    (path / SUITE).write_text(suite.model_dump_json())
+    assert {run.run_id for run in suite.runs()} == {record.run_id for record in records}
+    return path
+
+
+def run_of(folder: Path, method: str, seed: int) -> tuple[RunRecord, Path]:
+    item = next(r for r in sweep(METHODS, 3) if (r.spec.method.name, r.spec.seed) == (method, seed))
+    return item, folder / item.run_id
+
+
+def begin(folder: Path, pid: int | None = None) -> Path:
+    """Let a process, by default this one, work on the last run; return the run's folder."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / BEAT).write_text(f"{pid or os.getpid()}\t7\ttraining step 40\n")
+    return place
+
+
+def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
+    """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far."""
+    (begin(folder) / POINTS).write_text(
+        '{"metric":"step_seconds","step":39,"value":0.5}\n{"metric":"train_loss","step":40,"value":1.0}\n'
+    )
+    said, rows = local_state(folder)
+    assert said.startswith("5 of 6 runs are done; about ")
+    assert said.endswith(" left")
+    assert rows[2][-1] == "seed 2, step 40 of 100, 32 samples/s"
+
+
+@pytest.mark.parametrize(("pid", "since"), [(4194305, None), (os.getpid(), 1e9)], ids=["gone", "a later process"])
+def test_a_run_of_a_dead_process_is_not_under_way(pid: int, since: float | None, folder: Path) -> None:
+    """After a kill, also where a later process has its number: the line says how the sweep goes on."""
+    beat = begin(folder, pid) / BEAT
+    if since is not None:
+        os.utime(beat, (since, since))
+    said, rows = local_state(folder)
+    assert said == "5 of 6 runs are done; none is under way, and the same run-all goes on"
+    assert rows[2][-1] == ""
+
+
+def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
+    """Whether this call tries them again isn't known, so the time left is that of the others, and says so."""
+    begin(folder)
+    before = local_state(folder)[0].partition("about ")[2]
+    item, place = run_of(folder, "lora", 1)
+    shutil.rmtree(place)
+    made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
+    said, rows = local_state(folder)
+    assert said.startswith("4 of 6 runs are done, 1 failed; about ")
+    assert said.partition("about ")[2] == f"{before}, failed runs aside"
+    assert rows[1][:3] == ("lora", "2 of 3", "1")
+
+
+def test_a_folder_without_a_sweep_is_said_so(folder: Path) -> None:
+    """A mistyped name gets no advice about jobs; a suite.json that can't be read is named."""
+    shown = tiny.invoked(2, "status", folder / "nothere")
+    assert "nothere: there is no such folder" in shown.output
+    assert "jobs" not in shown.output
+    (folder / SUITE).write_text("{")
+    with pytest.raises(UserError, match="no sweep was begun here"):
+        local_state(folder)
+
+
+def test_status_finds_the_only_sweep(folder: Path) -> None:
+    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs."""
+    assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
+    assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
+    shown = tiny.invoked(0, "status", folder.parent)
+    assert shown.output.splitlines()[0] == "6 of 6 runs are done"
+    (folder / PLAN).write_text("{}")
+    assert plain_sweep(folder) is None

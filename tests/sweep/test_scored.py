@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from helpers import tiny
 from helpers.cli_process import Command
 from helpers.fake_server import serving
-from hpml_bench.cli import main
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
@@ -28,14 +28,9 @@ SET = ("steps=40", f"test_samples={ROWS}", "train_samples=256", "world_size=1", 
 SETTINGS = [word for setting in SET for word in ("--set", setting)]
 
 
-def call(*words: str) -> Result:
-    return CliRunner().invoke(main, [*words])
-
-
-def score(out: Path, *systems: str, more: tuple[str, ...] = ()) -> Result:
-    return call(
-        "score", "chat", "--out", str(out), *SETTINGS, *more, *(w for one in systems for w in ("--system", one))
-    )
+def score(out: Path, *systems: str, more: tuple[str, ...] = (), status: int = 0) -> Result:
+    given = [word for one in systems for word in ("--system", one)]
+    return tiny.invoked(status, "score", "chat", "--out", out, *SETTINGS, *more, *given)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with runs of the base model and of LoRA on the embedded chat, which keep what was trained."""
     out = tmp_path_factory.mktemp("recorded")
     options = ("--methods", "none,lora", "--seeds", "1", "--keep", "--wandb", "off", "--out", str(out))
-    done = call("run-all", "chat", *options, *SETTINGS)
-    assert done.exit_code == 0, done.output
+    tiny.invoked(0, "run-all", "chat", *options, *SETTINGS)
     return out
 
 
@@ -83,7 +77,6 @@ def test_systems_stand_beside_the_runs(out: Path) -> None:
         shutil.copy(file, adapter)
     with serving(answers_of(out, "lora")) as served:
         done = score(out, f"theirs={adapter}", f"theirs={folder / 'kept'}", f"there={served.url},as=lora-s0")
-    assert done.exit_code == 0, done.output
     assert len(served.asked) == ROWS
     found = {name: scored(out, name) for name in ("theirs", "there")}
     assert {one.metrics["test_score"] for one in found.values()} == {record.metrics["test_score"]}
@@ -95,15 +88,13 @@ def test_systems_stand_beside_the_runs(out: Path) -> None:
     assert all(f"| {name} |" in page for name in ("theirs", "there", "lora", "none"))
     assert "there as lora-s0: all 40 answers are equal" in page
     assert content(out / "chat") == before
-    folders = [str(folder) for folder in (out / "chat", *out.glob("scored/seed*/chat"))]
-    assert call("compare", *folders, "--out", str(out / "later")).exit_code == 0
+    tiny.invoked(0, "compare", out / "chat", *out.glob("scored/seed*/chat"), "--out", out / "later")
     assert "all 40 answers are equal" in (out / "later" / "report.md").read_text(), "it is recorded beside the run"
 
 
 def test_a_method_that_trains_nothing_has_nothing_to_save(tmp_path: Path) -> None:
     """`run none --save` is refused before the run."""
-    done = call("run", "none", "chat", "--save", str(tmp_path / "saved"), "--out", str(tmp_path), *SETTINGS)
-    assert done.exit_code == 2
+    done = tiny.invoked(2, "run", "none", "chat", "--save", tmp_path / "saved", "--out", tmp_path, *SETTINGS)
     assert "none trains nothing" in done.output
     assert not (tmp_path / "chat").exists()
 
@@ -111,7 +102,7 @@ def test_a_method_that_trains_nothing_has_nothing_to_save(tmp_path: Path) -> Non
 def test_a_served_run_tells_no_loss(out: Path) -> None:
     """Its record has the scores alone and says what the server is; checks of the folder read it."""
     with serving(answers_of(out, "lora")) as served:
-        assert score(out, f"there={served.url}").exit_code == 0
+        score(out, f"there={served.url}")
     record = scored(out, "there")
     assert set(record.metrics) == {"test_score", "test_cut_answers", "trainable_parameters"}
     assert record.environment["server"] == {
@@ -126,30 +117,24 @@ def test_keys_are_in_no_file(out: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A key goes into the request's header, also where the server repeats it in an error."""
     monkeypatch.setenv("THEIR_KEY", "a-key-of-many-letters")
     with serving(lambda _: (401, {"error": "a-key-of-many-letters is no key"})) as served:
-        done = score(out, f"there={served.url},key=THEIR_KEY")
-    assert done.exit_code == 1
+        done = score(out, f"there={served.url},key=THEIR_KEY", status=1)
     assert served.headers[0]["Authorization"] == "Bearer a-key-of-many-letters"
     assert "HTTP 401" in str(scored(out, "there").error)
     assert "a-key-of-many-letters" not in done.output
     assert not any(b"a-key-of-many-letters" in file for file in content(out).values())
     monkeypatch.delenv("THEIR_KEY")
-    assert "the variable THEIR_KEY is empty" in score(out, f"there={served.url},key=THEIR_KEY").output
+    assert "the variable THEIR_KEY is empty" in score(out, f"there={served.url},key=THEIR_KEY", status=2).output
 
 
 def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
     """The run fails with a sentence; the next call asks the rows that have no answer."""
     right, count = answers_of(out, "lora"), iter(range(10**6))
-
-    def breaks(asked: dict[str, Any]) -> Any:
-        return right(asked) if next(count) < 15 else (400, {"error": "out of memory"})
-
-    with serving(breaks) as served:
-        done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
-        assert done.exit_code == 1, "and nothing is said of a run that it claims to be"
+    with serving(lambda asked: right(asked) if next(count) < 15 else (400, {"error": "out of memory"})) as served:
+        score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"), status=1)
         error = scored(out, "there").error
         assert error.message.startswith(f"row 15: {served.url}/chat/completions: HTTP 400 Bad Request")
         count = iter([0] * 10**3)
-        assert score(out, f"there={served.url}").exit_code == 0
+        score(out, f"there={served.url}")
     assert len(served.asked) == ROWS + 1
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
@@ -179,7 +164,7 @@ def test_killed(out: Path) -> None:
         for file in out.glob("scored/seed0/chat/*.answers.jsonl"):
             with file.open("a") as end:
                 end.write('{"row": 39, "te')
-        assert score(out, f"there={served.url}").exit_code == 0
+        score(out, f"there={served.url}")
     assert len(served.asked) == ROWS + 2
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
@@ -195,7 +180,6 @@ def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], s
     own, base, times = answers_of(out, "lora"), answers_of(out, "none"), iter(range(10**6))
     with serving(lambda asked: change(own(asked), base(asked), next(times))) as served:
         done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
-    assert done.exit_code == 0, done.output
     told = done.output.split("there as lora-s0: ")[1]
     assert said in told or (said == "adapter not applied" and "the base model without what was trained" in told)
 
@@ -212,8 +196,7 @@ def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], s
 ])  # fmt: skip
 def test_what_is_refused(system: str, more: tuple[str, ...], said: str, recorded: Path) -> None:
     """In a sentence, before anything is run."""
-    done = score(recorded, system, more=more)
-    assert done.exit_code == 2
+    done = score(recorded, system, more=more, status=2)
     assert said in done.output
     assert not (recorded / "scored").exists()
 
@@ -221,8 +204,7 @@ def test_what_is_refused(system: str, more: tuple[str, ...], said: str, recorded
 def test_a_folder_that_does_not_fit_is_a_record(out: Path) -> None:
     """The run fails with the sentence of what is wrong, and the others are scored."""
     (out.parent / "empty").mkdir()
-    done = score(out, f"theirs={out.parent / 'empty'}", f"ours={run_of(out, 'lora')[1] / 'kept'}")
-    assert done.exit_code == 1
+    score(out, f"theirs={out.parent / 'empty'}", f"ours={run_of(out, 'lora')[1] / 'kept'}", status=1)
     assert "config.json is missing" in str(scored(out, "theirs").error)
     assert scored(out, "ours").status == "ok"
 
@@ -235,7 +217,7 @@ def test_a_name_means_one_system(out: Path) -> None:
         shutil.copy(file, adapter)
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "someone/base"}))
-    assert score(out, f"theirs={kept}").exit_code == 0
+    score(out, f"theirs={kept}")
     done = score(out, f"theirs={adapter}")
     assert len(list((out / "scored/seed0/chat/set-aside").iterdir())) == 1
     assert "theirs: its adapter names someone/base as its base model, which isn't here to be compared" in done.output
@@ -247,8 +229,7 @@ def test_only_answers_can_be_served(tmp_path: Path) -> None:
     """A server gives no classes."""
     with serving(lambda _: "x") as served:
         few = ("--set", "test_samples=40", "--set", "train_samples=64")
-        done = call("score", "quickstart", "--out", str(tmp_path), *few, "--system", f"there={served.url}")
-    assert done.exit_code == 1
+        tiny.invoked(1, "score", "quickstart", "--out", tmp_path, *few, "--system", f"there={served.url}")
     assert "it takes a scorer of answers" in json.dumps(
         load_record(next(tmp_path.glob("scored/seed0/*/there-s0-*/run.json"))).model_dump(mode="json")
     )

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import made_records
+from helpers import made_records, tiny
 from helpers.fake_slurm import asked, line, on_slurm, opened, record_of, resolved
 from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
@@ -154,8 +154,7 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
     monkeypatch.chdir(link)
     monkeypatch.setenv("PWD", str(link))
     for out in typed:
-        shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", *out])
-        assert shown.exit_code == 0, shown.output
+        shown = tiny.invoked(0, "run-all", "quickstart", "--on", "slurm", "--dry-run", *out)
         assert f" {link}/reports/quickstart/plan.json " in shown.output
         assert f"--output={link}/reports/quickstart/logs/" in shown.output
     plans = [JobSweep.preview(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
@@ -293,8 +292,7 @@ def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(thre
 @pytest.mark.parametrize("option", ["--dry-run", "--detach"])
 def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -> None:
     """A dry run that runs a sweep would be no dry run."""
-    found = CliRunner().invoke(main, ["run-all", "quickstart", option, "--out", str(tmp_path / "out")])
-    assert found.exit_code == 2
+    found = tiny.invoked(2, "run-all", "quickstart", option, "--out", tmp_path / "out")
     assert f"{option} needs --on PROFILE" in found.output
     assert not (tmp_path / "out").exists()
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
+from helpers import tiny
 from helpers.fake_slurm import line, on_slurm, opened, resolved
-from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_plan
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import load_profile
@@ -98,8 +97,7 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     moved.parent.mkdir()
     sweep.folder.rename(moved)
     for command in ("stop", "status"):
-        told = CliRunner().invoke(main, [command, str(moved)])
-        assert told.exit_code == 2
+        told = tiny.invoked(2, command, moved)
         assert "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id

@@ -1,19 +1,25 @@
-"""Claims: one job holds a unit, and two that break a dead job's claim at once don't break each other's."""
+"""Claims: one job holds a unit, and two that break a dead job's claim at once don't break each other's; neighbours."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from helpers import made_records
 from hpml_bench.builtin.engines.manual import Manual
-from hpml_bench.records.jobs import Job, claims, ended_here, holder, left_attempts, refuse_if_worked_on
+from hpml_bench.records.folder import SharedResults
+from hpml_bench.records.jobs import RUNNING, Job, claims, ended_here, holder, left_attempts, refuse_if_worked_on
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep import watch
+from hpml_bench.sweep.job import Neighbours
 from hpml_bench.sweep.watch import Claim, claimed, discard, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
@@ -43,7 +49,10 @@ def held(folder: Path) -> list[str]:
 
 
 def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
-    """Until it is given up; a dead job's claim is broken, and one's own is taken back by another start."""
+    """Until it is given up; a dead job's claim is broken, and one's own is taken back by another start.
+
+    A claim without a readable name, as a full disk may leave it, is nobody's.
+    """
     with claimed(tmp_path, job("a"), engine()) as claim:
         assert claim.held
         with pytest.raises(UserError, match="unit 0 is held by job a on n1"), claimed(tmp_path, job("b"), engine()):
@@ -51,10 +60,14 @@ def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
         with claimed(tmp_path, job("a", 1), engine()):
             assert not claim.held, "it was begun anew"
         assert held(tmp_path) == []
-    Claim(tmp_path, job("a")).take()
-    with claimed(tmp_path, job("b"), engine("a")):
-        assert held(tmp_path) == ["b.0"]
-    assert list((tmp_path / "claims").iterdir()) == []
+    for gone, name in ("a", None), (None, "{"):
+        claim = Claim(tmp_path, job("a"))
+        assert claim.take()
+        if name is not None:
+            (claim.path / "owner.json").write_text(name)
+        with claimed(tmp_path, job("b"), engine(*filter(None, [gone]))):
+            assert held(tmp_path) == ["b.0"]
+        assert list((tmp_path / "claims").iterdir()) == []
 
 
 @pytest.mark.parametrize("looked_at", [None, job("a")], ids=["unreadable", "an earlier start"])
@@ -97,15 +110,6 @@ def test_release_leaves_the_claim_of_a_later_start(tmp_path: Path) -> None:
     second.take()
     first.release()
     assert held(tmp_path) == ["a.1"]
-
-
-def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
-    """As a full disk may leave it."""
-    claim = Claim(tmp_path, job("a"))
-    claim.take()
-    (claim.path / "owner.json").write_text("{")
-    with claimed(tmp_path, job("b"), engine()):
-        assert held(tmp_path) == ["b.0"]
 
 
 def here(name: str, alive: bool) -> Job:
@@ -175,3 +179,72 @@ def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:
     Claim(tmp_path, job("b").model_copy(update={"unit": 1})).take()
     assert [owner.job for owner in holders(tmp_path, engine("a"), release=True)] == ["b"]
     assert held(tmp_path) == ["b.0"]
+
+
+# Neighbours of a run are the runs of other jobs on any of its hosts while it ran
+
+
+HERE = socket.gethostname()
+RECORDS = made_records.sweep(("lora", "full", "head"), 1)
+
+
+def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
+    places = {"unit": RECORDS.index(record), "host": hosts[0], "pid": os.getpid()}
+    own = job(record.spec.method.name).model_copy(update=places)
+    Claim(folder, own).take()
+    return Neighbours(SharedResults(folder, own), record.spec, hosts)
+
+
+def told(folder: Path, run: Neighbours, record: RunRecord, do: bool = True) -> tuple[str, ...]:
+    """Return the neighbours in a run's record; `do`: the run isn't done yet."""
+    with run if do else nullcontext():
+        pass
+    SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
+    return run.commit(record).neighbours
+
+
+def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
+    """Whoever came first, and also where one is named with its domain; a run elsewhere is none."""
+    both, second, third = RECORDS
+    over, beside = under_way(tmp_path, both, HERE, "n2.cluster"), under_way(tmp_path, second, "n2")
+    elsewhere = under_way(tmp_path, third, "n3")
+    with over, beside, elsewhere:
+        pass
+    assert told(tmp_path, over, both, do=False) == (second.spec.run_id,)
+    assert told(tmp_path, beside, second, do=False) == (both.spec.run_id,)
+    assert told(tmp_path, elsewhere, third, do=False) == ()
+
+
+@pytest.mark.parametrize("where", ["gone", "a later process has its number", "its job holds no unit"])
+def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Path) -> None:
+    """Its file is removed: here for the process, elsewhere for the claim."""
+    first, killed, _ = RECORDS
+    (tmp_path / RUNNING).mkdir()
+    left = tmp_path / RUNNING / "killed.json"
+    pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
+    host = "n2" if where == "its job holds no unit" else HERE
+    home = processes.home()
+    owner = job("k").model_copy(update={"host": host, "pid": pid, "process": f"{home}:{processes.boot()}:3"})
+    left.write_text(json.dumps({"run": killed.spec.run_id, "hosts": ["n2", HERE], "owner": owner.model_dump()}))
+    assert told(tmp_path, under_way(tmp_path, first, HERE), first) == ()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"run": 3}', '{"run": "x", "hosts": 7}', "x"])
+def test_a_run_of_another_shape_is_no_neighbour(content: str, tmp_path: Path) -> None:
+    """As whoever writes to the folder may leave it."""
+    (tmp_path / RUNNING).mkdir()
+    (tmp_path / RUNNING / "x.json").write_text(content)
+    assert told(tmp_path, under_way(tmp_path, RECORDS[0], HERE), RECORDS[0]) == ()
+
+
+def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is not to be seen from here; while its job holds a unit it is under way."""
+    first, second, third = RECORDS
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "n2")
+        over = under_way(tmp_path, first, "n2", HERE)
+        over.__enter__()
+    assert told(tmp_path, under_way(tmp_path, second, HERE), second) == (first.spec.run_id,)
+    Claim(tmp_path, over._results.job).release()
+    assert told(tmp_path, under_way(tmp_path, third, HERE), third) == ()

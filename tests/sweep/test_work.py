@@ -8,55 +8,65 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from helpers import tiny
+from helpers import made_records, tiny
 from helpers.held import Gates
+from helpers.waiting import until
 from helpers.warm import WarmProcess
 from hpml_bench.cli import main
-from hpml_bench.records.jobs import claims, read_jobs
+from hpml_bench.plugins.engine import make_engine
+from hpml_bench.records.jobs import RESOLVED, Job, JobPlan, claims, read_jobs
+from hpml_bench.records.plan import Limits
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.profile import load_profile
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.execute import Ending
+from hpml_bench.sweep.job import JobWork
+from hpml_bench.sweep.plan import SweepRequest, plan_jobs
+from hpml_bench.sweep.resolve import resolve_for_job
+from hpml_bench.sweep.watch import Claim
 from hpml_bench.system import heartbeat, processes
+from hpml_bench.system.errors import UserError
 
 Unit = Callable[..., WarmProcess]
 
 
 def planned(suite: Path, room: Path) -> str:
     asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--wandb", "off"]
-    found = CliRunner().invoke(main, asked)
-    assert found.exit_code == 0, found.output
+    found = tiny.invoked(0, *asked)
     return found.output
 
 
-def work_in(room: Path) -> Unit:
-    """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
-
-    def begin(number: int, **variables: str) -> WarmProcess:
-        command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
-        return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
-
-    return begin
+def begin(room: Path, number: int, **variables: str) -> WarmProcess:
+    """Begin the work on a unit of a planned sweep, with variables of its environment."""
+    command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
+    return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
 
 
 @pytest.fixture
 def unit(one_rank_suite: Path, room: Path) -> Unit:
     planned(one_rank_suite, room)
-    return work_in(room)
+    return partial(begin, room)
 
 
 @pytest.fixture
 def held_unit(gates: Gates, room: Path) -> Unit:
     planned(gates.suite, room)
     gates.close("a", "b")
-    return work_in(room)
+    return partial(begin, room)
 
 
-def ended(work: WarmProcess) -> tuple[int, str]:
+def ended(work: WarmProcess, status: int = 0) -> str:
     said, _ = work.communicate(timeout=300)
-    return work.returncode, said
+    assert work.returncode == status, said
+    return said
 
 
 def training(room: Path, work: WarmProcess) -> None:
@@ -78,18 +88,16 @@ def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path,
     asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
     shown = CliRunner().invoke(main, asked).output.splitlines()
     assert [shlex.split(line) for line in shown] == commands
-    stopped = CliRunner().invoke(main, ["stop", str(plan.parent)])
-    assert stopped.exit_code == 2
+    stopped = tiny.invoked(2, "stop", plan.parent)
     assert "are ended by whoever started them" in stopped.output
 
 
 def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) -> None:
     """With one machine's results to the bit; planned again, it is reported, and nothing is left but a damaged run."""
     works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
-    for status, said in map(ended, works):
-        assert status == 0, said
-    alone = CliRunner().invoke(main, ["run-all", str(one_rank_suite), "--out", str(room / "alone"), "--wandb", "off"])
-    assert alone.exit_code == 0, alone.output
+    for work in works:
+        ended(work)
+    tiny.invoked(0, "run-all", one_rank_suite, "--out", room / "alone", "--wandb", "off")
     assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
     assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
     assert tiny.records(room)["head", 1].environment["where"]["unit"] == 1
@@ -103,9 +111,7 @@ def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) ->
     asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room), "--dry-run"]
     assert CliRunner().invoke(main, asked).output == "there is nothing to submit\n"
     times = {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")}
-    status, said = ended(unit(0))
-    assert status == 0, said
-    assert "2 of 2 runs are recorded already" in said
+    assert "2 of 2 runs are recorded already" in ended(unit(0))
     assert {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")} == times
     (victim,) = room.glob("colours/lora-s1-*/points.jsonl")  # as without jobs, a damaged run is set aside
     victim.write_text(victim.read_text()[:-20])
@@ -119,16 +125,14 @@ def test_a_unit_that_is_held_is_refused(held_unit: Unit, gates: Gates, room: Pat
     """By the name of the job that holds it, which goes on."""
     first = held_unit(0, HPML_BENCH_JOB="one")
     training(room, first)
-    status, said = ended(held_unit(0, HPML_BENCH_JOB="other"))
-    assert status == 2, said
+    said = ended(held_unit(0, HPML_BENCH_JOB="other"), 2)
     assert "unit 0 is held by job one on " in said
     assert "Traceback" not in said
     assert first.poll() is None
     shown = CliRunner().invoke(main, ["status", str(room / "colours")]).output
     assert [line.split()[3] for line in shown.splitlines()[2:4]] == ["running", "not"]
     gates.open()
-    status, said = ended(first)
-    assert status == 0, said
+    ended(first)
     assert [job.job for job in read_jobs(room / "colours")] == ["one"], "one that is refused has done no work"
 
 
@@ -139,14 +143,10 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    deadline = time.monotonic() + 60
-    while any(map(processes.alive, family)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert until(lambda: not any(map(processes.alive, family)))
     assert len(claims(room / "colours")) == 1
     gates.open()
-    status, said = ended(held_unit(0))
-    assert status == 0, said
+    ended(held_unit(0))
     assert {key: record.status for key, record in tiny.records(room).items()} == {("a", 0): "ok", ("b", 0): "ok"}
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
 
@@ -160,7 +160,83 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit, room: Path) -> None:
     """With status 2."""
-    found = CliRunner().invoke(main, ["work", str(room / "colours" / words[0]), *words[1:]])
-    assert found.exit_code == 2
+    found = tiny.invoked(2, "work", room / "colours" / words[0], *words[1:])
     assert told in found.output
     assert found.output.count("\n") == 1
+
+
+# Time limits of jobs: which runs are begun, and what counts as too long; and nodes that would resolve otherwise
+
+
+def plan_of(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> JobPlan:
+    suite = load_suite("quickstart", seeds=1)
+    suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=settings or {})})
+    request = SweepRequest(suite, folder, ("head",))
+    return plan_jobs(request, load_profile("manual", profile.items()), folder, None)
+
+
+def job_work(folder: Path, plan: JobPlan, name: str = "j") -> JobWork:
+    job = Job(engine="x", job=name, restart=0, unit=0, host="n1", pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    return JobWork(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
+
+
+@pytest.mark.parametrize(("left", "profile", "longest", "begun"), [
+    (3600, {}, 300, (True, True)),
+    (3600, {}, 3500, (True, False)),  # no job has more for its first run
+    (600, {}, 600, (True, False)),
+    (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
+    (3600, {"time": "1:00:00"}, 3500, (True, False)),
+    (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
+    (None, {"time": "1:00:00"}, 3500, (True, False)),
+    (None, {}, 10**9, (True, True)),
+])  # fmt: skip
+def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
+    left: int | None, profile: dict[str, str], longest: float, begun: tuple[bool, bool], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a job's runs the first and a later one, by the longest so far, whoever says what the limit is."""
+    if left is not None:
+        monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + left))
+    slowest = made_records.sweep(("head",), 1)[0].model_copy(update={"seconds": float(longest)})
+    made_records.write(tmp_path, [slowest])
+    found = job_work(tmp_path, plan_of(tmp_path, **profile))
+    found.claim.take()
+    for later, expected in enumerate(begun):
+        found._begun = bool(later)
+        ended = found.stop()
+        assert (ended and ended.how) == (None if expected else "time")
+
+
+def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After more time a run has two attempts again; the limit is named, and why no state was saved."""
+    made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
+    monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
+
+    def late(name: str, call: int) -> RunRecord | None:
+        record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
+        found = job_work(tmp_path, plan_of(tmp_path).model_copy(update={"call": call}), name)
+        found.until = time.time() + 30
+        folder = found.results.begin(record.spec)
+        folder.begin()
+        (folder.path / "rank0.log").write_text("no checkpoint: a plug-in\nthe end\n")
+        request = tiny.request(record.spec, tiny.NOTHING, folder.path)
+        assert found.interrupted(request, record) == Ending("time")
+        return found.results.run_folder(record.spec).record()
+
+    assert late("a", 1) is None
+    assert late("b", 2) is None
+    second = late("c", 2)
+    reason = "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: a plug-in); give"
+    assert second.error.message == f"{reason} the profile more time"
+
+
+@pytest.mark.parametrize(("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")])
+def test_a_node_that_would_resolve_otherwise_is_refused(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+    """The first job decides what the suite leaves open; a later one on another kind of node says what differs."""
+    plan = plan_of(tmp_path, settings)
+    first = resolve_for_job(plan, tmp_path, Limits()).suite.settings
+    assert resolve_for_job(plan, tmp_path, Limits()).suite.settings == first
+    other = {"threads": 999, "device": "cuda"}[named]
+    (tmp_path / RESOLVED).write_text(first.model_copy(update={named: other}).model_dump_json())
+    with pytest.raises(UserError, match=f"this node would run with {named} .* instead of {other}"):
+        resolve_for_job(plan, tmp_path, Limits())

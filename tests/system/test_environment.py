@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,17 +29,12 @@ def open_settings(**changes: Any) -> Any:
     return tiny.settings(**(open_values | changes))
 
 
-@pytest.fixture
-def make_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that makes a machine of so many cores and GPUs."""
-
-    def make(cores: int, cards: int = 0, capability: str = "9.0", flags: str = "") -> None:
-        found = tuple({"name": "GPU", "memory_mb": 80_000, "capability": capability, "index": i} for i in range(cards))
-        monkeypatch.setattr(gpus, "visible_gpus", lambda: found)
-        monkeypatch.setattr(environment, "cores", lambda: cores)
-        monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
-
-    return make
+def on_machine(patch: pytest.MonkeyPatch, cores: int, cards: int = 0, capability: str = "9.0", flags: str = "") -> None:
+    """Let this be a machine of so many cores and GPUs."""
+    found = tuple({"name": "GPU", "memory_mb": 80_000, "capability": capability, "index": i} for i in range(cards))
+    patch.setattr(gpus, "visible_gpus", lambda: found)
+    patch.setattr(environment, "cores", lambda: cores)
+    patch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
 
 
 @pytest.mark.parametrize(("machine", "changes", "found"), [
@@ -49,10 +45,10 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     ({"cores": 64, "cards": 8}, {"world_size": 16, "global_batch": 16}, ("cuda", 16, 8, "bf16")),  # 8 ranks here
 ])  # fmt: skip
 def test_what_is_left_open_is_the_machines(
-    machine: dict[str, Any], changes: dict[str, Any], found: tuple[object, ...], make_machine: Any
+    machine: dict[str, Any], changes: dict[str, Any], found: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank a GPU, the cores shared out, bf16 where every GPU has it; without GPUs two ranks, or one on one core."""
-    make_machine(**machine)
+    on_machine(monkeypatch, **machine)
     own = resolve_devices(open_settings(**changes), here=8 if changes else None)
     assert (own.device, own.world_size, own.threads, own.precision) == found
     assert resolve_devices(tiny.settings()) == tiny.settings(), "what is asked for stands"
@@ -71,18 +67,13 @@ def test_a_jobs_share_of_the_cores_counts(share: str, cores: int | None, monkeyp
     (0, None, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
     (1, None, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
     (5, None, {}, "global_batch 12 is not a multiple of the 5 ranks"),
-    (
-        8,
-        9,
-        {"world_size": 18, "global_batch": 18},
-        "9 of 18 ranks are on this machine, but 8 GPU.* visible",
-    ),
+    (8, 9, {"world_size": 18, "global_batch": 18}, "9 of 18 ranks are on this machine, but 8 GPU.* visible"),
 ])  # fmt: skip
 def test_what_the_machine_cannot_do_is_one_sentence(
-    make_machine: Any, cards: int, here: int | None, changes: dict[str, Any], words: str
+    cards: int, here: int | None, changes: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what is there, and what to do."""
-    make_machine(cores=8, cards=cards)
+    on_machine(monkeypatch, cores=8, cards=cards)
     with pytest.raises(UserError, match=words) as caught:
         resolve_devices(open_settings(**changes), here=here)
     assert "\n" not in str(caught.value)
@@ -140,10 +131,10 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     (0, {}, None),
 ])  # fmt: skip
 def test_the_allocator_of_gpus_lets_segments_grow(
-    cards: int, own: dict[str, str], expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
+    cards: int, own: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that batches of ever new shapes leave no holes; without a GPU, or where either name is set, as it was."""
-    make_machine(cores=4, cards=cards)
+    on_machine(monkeypatch, cores=4, cards=cards)
     for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
@@ -177,18 +168,13 @@ def test_a_run_names_its_hosts() -> None:
 # Commands that install missing packages name the packages themselves
 
 
-def test_an_extra_is_installed_by_the_names_and_lower_bounds_of_its_packages() -> None:
-    """The command is right in a clone and for a wheel, and names nothing that a stranger could publish."""
+def test_an_extra_is_installed_by_the_names_and_lower_bounds_of_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is right in a clone and for a wheel, and names nothing that a stranger could publish.
+
+    Code that runs from a clone which pip hasn't installed knows no packages of an extra: the command is for the clone.
+    """
     assert re.fullmatch(r"pip install 'gguf>=[\d.]+' 'optuna>=[\d.]+'", packages.install_extras("gguf", "tune"))
-
-
-def test_without_metadata_the_command_is_for_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code that runs from a clone which pip hasn't installed knows no packages of an extra."""
-
-    def missing() -> None:
-        raise PackageNotFoundError(packages.PACKAGE)
-
-    monkeypatch.setattr(packages, "requirements", missing)
+    monkeypatch.setattr(packages, "requirements", Mock(side_effect=PackageNotFoundError(packages.PACKAGE)))
     assert packages.install_extras("quant") == "pip install '.[quant]' in the clone"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,16 +72,13 @@ class Nvml:
             "nvmlDeviceGetHandleByUUID": by_uuid.get,
             "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, at: dict(enumerate(card.instances or ())).get(at),
         }
-        return {name: self._asked(name, call) for name, call in found.items()}
+        return {name: partial(self._answer, name, call) for name, call in found.items()}
 
-    def _asked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(*arguments: Any) -> Any:
-            told = call(*arguments)
-            if told is None or (self.broken and name != "nvmlInit"):
-                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-            return told
-
-        return answer
+    def _answer(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        told = call(*arguments)
+        if told is None or (self.broken and name != "nvmlInit"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return told
 
 
 Machine = Callable[..., Nvml]
@@ -121,7 +119,7 @@ CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
 
 
 @pytest.mark.parametrize(("cards", "visible", "shared"), CHOSEN)
-def test_cuda_visible_devices_is_heeded(
+def test_visible_devices_count(
     cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
 ) -> None:
     """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does.
@@ -139,12 +137,18 @@ def test_cuda_visible_devices_is_heeded(
 
 
 def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
-    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability."""
+    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability.
+
+    A driver that answers nothing has no GPU, nor a version, and nothing is raised.
+    """
     install_cards(card("GPU-a", total=None, capability=None, watts=None))
     (gpu,) = gpus.visible_gpus()
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
     assert not environment.has_bf16("cuda")
     assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
+    install_cards(card("GPU-a")).broken = True
+    assert (gpus.visible_gpus(), environment.describe()["driver"]) == ((), None)
+    assert math.isnan(energy.gpu_joules("a"))
 
 
 def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,45 +163,32 @@ def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytes
         pass
 
 
-def test_a_driver_that_answers_nothing_has_no_gpu(install_cards: Machine) -> None:
-    """Nor a version, and nothing is raised."""
-    install_cards(card("GPU-a")).broken = True
-    assert gpus.visible_gpus() == ()
-    assert environment.describe()["driver"] is None
-    assert math.isnan(energy.gpu_joules("a"))
-
-
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
-    """By UUID, with or without a prefix, in whatever order CUDA counts."""
+    """By UUID, with or without a prefix, in whatever order CUDA counts.
+
+    The whole card is not charged to an instance: memory is the instance's; energy, which the card has alone, is
+    unknown, whichever UUID CUDA gives.
+    """
     install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
     assert math.isnan(energy.gpu_joules("c"))
-
-
-def test_the_whole_card_is_not_charged_to_an_instance(install_cards: Machine) -> None:
-    """Memory is the instance's; energy, which the card has alone, is unknown, whichever UUID CUDA gives."""
     install_cards(MIG)
     assert memory.nvml_used_mb("p") == 1000
-    assert math.isnan(energy.gpu_joules("p"))
-    assert math.isnan(memory.nvml_used_mb("a"))
-    assert math.isnan(energy.gpu_joules("a"))
+    assert all(map(math.isnan, (energy.gpu_joules("p"), memory.nvml_used_mb("a"), energy.gpu_joules("a"))))
 
 
 def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables of CUDA and NCCL where they are set, versions, power limits; no key, and nothing without a GPU."""
-    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
-    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    monkeypatch.setenv("NCCL_ALGO", "Ring")
-    monkeypatch.setenv("NCCL_API_KEY", "planted-secret")
-    monkeypatch.setenv("NCCL_NET", "https://user:planted@host")
+    shown = {"CUDA_LAUNCH_BLOCKING": "1", "PYTORCH_ALLOC_CONF": "expandable_segments:True", "NCCL_ALGO": "Ring"}
+    secret = {"NCCL_API_KEY": "planted-secret", "NCCL_NET": "https://user:planted@host"}
+    for name, value in (shown | secret).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", raising=False)
     install_cards(card("GPU-a"), card("GPU-b", watts=None))
     found = environment.describe()
     process = found["process"]
-    assert process["CUDA_LAUNCH_BLOCKING"] == "1"
-    assert process["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
-    assert process["NCCL_ALGO"] == "Ring"
+    assert shown.items() <= process.items()
     assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in process
     assert "planted" not in str(found)
     assert found["power_limits_w"] == [700, None]

@@ -132,10 +132,9 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
     assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
 
 
-@pytest.mark.parametrize(
-    ("name", "oom_kill", "status", "words"),
-    [("SIGBUS", False, "killed", "--shm-size"), ("SIGKILL", True, "oom_host", "for lack of memory; its")],
-)
+@pytest.mark.parametrize(("name", "oom_kill", "status", "words"), [
+    ("SIGBUS", False, "killed", "--shm-size"), ("SIGKILL", True, "oom_host", "for lack of memory; its"),
+])  # fmt: skip
 def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
     """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
     found, error = launcher.cause(tmp_path, ended_by(signal.Signals[name], peak_mb={1: 7.0}, oom_kill=oom_kill))

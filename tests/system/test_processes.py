@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -70,9 +71,7 @@ def test_the_setup_is_no_argument(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_module_is_looked_for_where_this_process_looks(
-    seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in the working folder stands in for a library only if it does so here."""
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "__init__.py").touch()
@@ -88,10 +87,6 @@ def test_a_module_is_looked_for_where_this_process_looks(
 
 
 HERE = os.getpid()
-
-
-def none_to_be_had(*_: Any, **__: Any) -> Any:
-    raise OSError("no semaphores")
 
 
 def where(item: int) -> tuple[int, bool]:
@@ -116,26 +111,21 @@ def test_results_come_in_order(work: Callable[[int], Any], processes: int, elsew
 
 
 def test_work_goes_on_where_a_process_is_killed() -> None:
-    """As for lack of memory: this process does the rest."""
+    """As for lack of memory: this process does the rest. Of errors of the work the first is raised here."""
     found = list(in_order(killed, range(20), 2))
     assert [item for item, _ in found] == list(range(20))
     assert found[5] == (5, False)
-
-
-@pytest.mark.parametrize(
-    ("name", "owner"),
-    [("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor)],
-)
-def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine without fork or semaphores, or that starts no more processes."""
-    monkeypatch.setattr(owner, name, none_to_be_had)
-    assert list(in_order(where, range(7), 3)) == [(item, False) for item in range(7)]
-
-
-def test_an_error_of_the_work_is_raised_here() -> None:
-    """The first one, by its item."""
     with pytest.raises(ZeroDivisionError):
         list(in_order(lambda item: 1 // (item - 3), range(9), 2))
+
+
+@pytest.mark.parametrize(("name", "owner"), [
+    ("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor),
+])  # fmt: skip
+def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without fork or semaphores, or that starts no more processes."""
+    monkeypatch.setattr(owner, name, Mock(side_effect=OSError("no semaphores")))
+    assert list(in_order(where, range(7), 3)) == [(item, False) for item in range(7)]
 
 
 # Requests to end: signals in the main thread, in a run, and where they are ignored
@@ -143,19 +133,15 @@ def test_an_error_of_the_work_is_raised_here() -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
-    """Outside a run; afterwards the handlers are those from before."""
+    """Outside a run; within one nothing is raised: the books are kept first. The handlers from before come back."""
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         os.kill(os.getpid(), number)
     assert stop.requested
     assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-def test_a_run_sees_the_request_in_its_own_time() -> None:
-    """Within a run nothing is raised: the books are kept first."""
-    with stoppable() as stop, stop.deferred():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
+    with stoppable() as later, later.deferred():
+        os.kill(os.getpid(), number)
+        assert later.requested
 
 
 def test_one_request_is_known_everywhere() -> None:
@@ -249,11 +235,7 @@ def test_a_process_at_work_beats_and_one_that_waits_does_not(heart: Path) -> Non
 @pytest.mark.parametrize("error", [RuntimeError("/proc/self/io: file was empty"), ValueError(), OSError()], ids=repr)
 def test_without_a_count_of_bytes_the_processor_s_time_tells(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some kernels give none, or an empty one."""
-
-    def io_counters(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", io_counters)
+    monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", Mock(side_effect=error))
     assert heartbeat._work()[1] == 0
 
 

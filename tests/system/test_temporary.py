@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -43,8 +44,11 @@ def foreign(path: Path) -> Path:
     return path.with_name(temporary.beside(path).name.replace(temporary.host_id(), "0123456789ab"))
 
 
-def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
-    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old."""
+def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old.
+
+    A process of another user lives: where /proc hides it, a signal tells that it is there.
+    """
     target = tmp_path / "suite.json"
     own, other, old_style = temporary.beside(target), foreign(target), tmp_path / ".run.json.1.tmp"
     kept = [own, other, old_style]
@@ -56,17 +60,9 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
     aged(other, DAY - 600)
     remove_temporary(tmp_path)
     assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
-
-
-def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc hides it, a signal tells that it is there."""
-
-    def kill(*_: object) -> None:
-        raise PermissionError
-
-    path = killed(tmp_path / "file")
-    monkeypatch.setattr(os, "kill", kill)
-    assert not temporary.left_over(path)
+    another = killed(target)
+    monkeypatch.setattr(os, "kill", Mock(side_effect=PermissionError))
+    assert not temporary.left_over(another)
 
 
 def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
@@ -102,18 +98,10 @@ def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lambda path: write_once(path, "x"),
     lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
 ])  # fmt: skip
-def test_no_two_writers_share_a_name(
-    write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_names_are_shared(write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even two of one process, host and file; and none stays."""
-    seen: list[str] = []
-
-    def noted(path: Path) -> Path:
-        seen.append(name(path).name)
-        return tmp_path / seen[-1]
-
-    name = temporary.beside
-    monkeypatch.setattr(temporary, "beside", noted)
+    name, seen = temporary.beside, list[str]()
+    monkeypatch.setattr(temporary, "beside", lambda path: seen.append(name(path).name) or tmp_path / seen[-1])
     for _ in range(2):
         write(tmp_path / "file")
     assert len(set(seen)) == 2
@@ -170,15 +158,9 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("what", LOCKS)
-def test_a_file_system_without_locks_is_told(
-    what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_locks_is_told(what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What flock answers becomes one sentence with the folder and what to do; nothing is taken for a lock instead."""
-
-    def flock(descriptor: int, operation: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
     take, advice = LOCKS[what]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import assembly as assembly_module
@@ -36,6 +37,7 @@ from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
 LR = {"full": 1e-3, "lora": 1e-2, "adapter": 1e-2, "prompt_tuning": 3e-2}
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, **changes: Any) -> RunSpec:
@@ -113,24 +115,15 @@ def test_the_rehearsal_leaves_no_trace(
         assert torch.equal(one, weight)
 
 
-def long_and_learnt(folder: Path, rows: int = 96) -> Settings:
-    """Return settings of a run whose longest rows learn two tokens, and whose rows of half that length most of them."""
-    settings = tiny.task_settings(folder, WORDS, world_size=1, dropout=0.0, validation_samples=12, test_samples=12)
+def test_most_targets_at_once_are_rehearsed(tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
+    spec = run_of(tmp_path, WORDS, lr=1e-3, validation_samples=12, test_samples=12)
     lines = []
-    for row in range(rows):
+    for row in range(96):  # the longest learn two tokens, and those of half that length most of them
         asked, answered = (24, 1) if row % 2 else (2, 12)
         texts = [" ".join(f"w{10 + (row * 7 + place) % 140}" for place in range(count)) for count in (asked, answered)]
         lines.append(json.dumps({"prompt": texts[0], "completion": " " + texts[1]}))
-    (folder / "answer.jsonl").write_text("\n".join(lines) + "\n")
-    return settings
-
-
-def test_the_batch_with_most_targets_is_rehearsed_too(
-    tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
-    chosen = MethodSpec(name="lora", method="lora", options={}, lr=1e-3)
-    spec = RunSpec(suite="tiny", settings=long_and_learnt(tmp_path), method=chosen, seed=0)
+    (tmp_path / "answer.jsonl").write_text("\n".join(lines) + "\n")
     seen: list[tuple[int, int]] = []
     watched_backward(monkeypatch, lambda _, batch: seen.append((batch.padded_tokens, batch.learnt)))
     trainer = trainer_of(spec, group)
@@ -144,9 +137,7 @@ def test_the_batch_with_most_targets_is_rehearsed_too(
 
 
 @pytest.mark.parametrize("place", ["rehearsal", "steps"])
-def test_micro_batches_add_up_in_ddps_buckets(
-    place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_are_in_ddps_buckets(place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a step no gradient has memory of its own: a second copy of all would be 32 GB for 8 billion parameters."""
     spec = spec_of(task_folder, WORDS, "full", micro_batch=3)
     trainer = Trainer(assemble(spec, prepare(spec.settings), group), wrap=ddp)
@@ -186,7 +177,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
     trainer = trainer_of(spec, group)
     calls = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
-    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), out_of_memory)
+    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), Mock(side_effect=OUT_OF_MEMORY))
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer.train()
@@ -195,9 +186,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
     assert errors.status_of(told.kind, told.message) == "oom_cuda"
 
 
-def test_the_rehearsal_is_over_before_anything_is_read(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rehearsal_ends_before_readings(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU its kernels would run on while energy and the time to the first step are read."""
     events: list[str] = []
 
@@ -213,9 +202,7 @@ def test_the_rehearsal_is_over_before_anything_is_read(
     assert events[read - 2 : read] == ["backward", "settled cpu"]
 
 
-def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_try_out_rehearses_with_a_margin(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation, optimizer and all, of a GPU without the last twentieth; then two steps."""
     calls: list[Any] = []
     made: list[Trainer] = []
@@ -237,9 +224,7 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
     assert len(made[0].optimizer.state) == len(made[0].parameters)
 
 
-def test_what_frozen_weights_had_in_float32_is_given_back(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_cast_leaves_is_given_back(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the cast, and before anything else is made: else the allocator holds both."""
     events: list[str] = []
     store = kernels.store_frozen_as_bf16
@@ -261,9 +246,7 @@ def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> 
     assert model_module.is_large(tmp_path, tiny.settings(weights="bfloat16", precision="bf16"))
 
 
-def test_each_micro_batch_shows_that_the_rank_is_at_work(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_micro_batch_is_a_sign_of_life(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of many on a large model may take longer than the time after which a rank counts as hanging."""
     trainer = trainer_of(spec_of(task_folder, CLASSES, micro_batch=3), group)
     beats: list[str] = []
@@ -280,10 +263,9 @@ def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tenso
     return tensor
 
 
-@pytest.mark.parametrize(
-    ("kind", "method"),
-    [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE"))],
-)
+@pytest.mark.parametrize(("kind", "method"), [
+    ("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE")),
+])  # fmt: skip
 def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout, and fewer bytes are kept for it; what it breaks is refused by its reason."""
     name, options = language_models.METHODS.get(method, ("peft", {"type": method}))
@@ -346,9 +328,7 @@ def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trainer_module, "make_scaler", lambda _: torch.amp.GradScaler("cpu", init_scale=scale))
 
 
-def test_steps_that_overflow_are_skipped_and_counted(
-    task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overflow_is_counted(task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """They change nothing; the loss is scaled by half as much after each, until the gradient fits; no divergence."""
     spec = spec_of(task_folder, CLASSES, "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)
@@ -367,9 +347,7 @@ def test_steps_that_overflow_are_skipped_and_counted(
     assert len({*recorder.values("loss")[: count + 1]}) > 1, "other batches, the same model"
 
 
-def test_a_skipped_step_is_no_step_of_the_method(
-    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipped_step_is_none_of_the_method(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdaLoRA would count a gradient that overflowed among its importances, NaN for good."""
     spec = spec_of(task_folder, CLASSES, "peft", {"type": "ADALORA"}, precision="fp16", steps=40)
     scaled_by(2.0**30, monkeypatch)
@@ -431,12 +409,8 @@ def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], m
 # Memory
 
 
-def out_of_memory(*_: Any, **__: Any) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
 @pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    OUT_OF_MEMORY,
     torch.AcceleratorError("an illegal memory access was encountered", 700),
     RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
     RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
@@ -445,31 +419,20 @@ def test_an_error_of_the_machine_refuses_no_model(
     error: Exception, language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In loading, in the forward pass that is tried, in what PEFT builds: nobody's mistake, and not `unsupported`."""
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    for owner, name in (
-        (model_module.modeling_auto.AutoModelForCausalLM, "from_pretrained"),
-        (LlamaForCausalLM, "forward"),
-        (peft_method, "wrap"),
-    ):
+    places = ((model_module.modeling_auto.AutoModelForCausalLM, "from_pretrained"), (LlamaForCausalLM, "forward"))
+    for owner, name in (*places, (peft_method, "wrap")):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, fail)
+            patch.setattr(owner, name, Mock(side_effect=error))
             with pytest.raises(type(error), match=re.escape(str(error))):
                 language_models.trained(language_model_folders["Llama"], "peft", {"type": "IA3"}, steps=0)
 
 
 def test_learned_positions_are_counted_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU an index beyond the table ends the process: the table's size decides, virtual tokens included."""
-
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("tried")
-
     shape = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     gpt2 = GPT2Model(GPT2Config(**shape, max_position_embeddings=24))
     roberta = RobertaModel(RobertaConfig(**shape, max_position_embeddings=26, intermediate_size=8))
     for model in (gpt2, roberta):
         assert trial.positions(model, 24) == 24
-        monkeypatch.setattr(type(model), "forward", never)
+        monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("tried"))
         assert trial.positions(model, 25) is None

@@ -43,12 +43,6 @@ from hpml_bench.training.trainer import Trainer
 SAVING = Limits(stall=120, checkpoint_steps=8)
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone."""
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
-
-
 @contextmanager
 def killed(folder: Path, step: int, rank: int) -> Iterator[None]:
     """Let the body's run be hit by a SIGKILL of a rank once that has begun a step."""
@@ -83,17 +77,17 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
 ])  # fmt: skip
 def test_a_killed_run_goes_on(
-    method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
+    method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], prepared: Prepared, tmp_path: Path
 ) -> None:
     """Two kills, the second in the part that went on: the same points, predictions and metrics to the bit."""
     spec = tiny.spec(method, steps=60, dropout=0.1, **changes)
-    expected = content(tmp_path / "whole", tiny.run(spec, rows, tmp_path / "whole"))
+    expected = content(tmp_path / "whole", tiny.run(spec, prepared, tmp_path / "whole"))
     folder = tmp_path / "run"
     for step, rank in kills:
         with killed(folder, step, rank):
-            assert tiny.run(spec, rows, folder, SAVING).status == "killed"
+            assert tiny.run(spec, prepared, folder, SAVING).status == "killed"
         assert (folder / CHECKPOINTS).is_dir()
-    record = tiny.run(spec, rows, folder, SAVING)
+    record = tiny.run(spec, prepared, folder, SAVING)
     assert content(folder, record) == expected
     assert not (folder / CHECKPOINTS).exists()
     parts = [(part.first, part.last) for part in record.segments]
@@ -152,32 +146,29 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
     ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
 ])  # fmt: skip
 def test_what_a_step_depends_on_is_saved(
-    method: Any, optimizer: str, changes: dict[str, Any], rows: Prepared, tmp_path: Path
+    method: Any, optimizer: str, changes: dict[str, Any], prepared: Prepared, tmp_path: Path
 ) -> None:
     """State of optimizer, scaler, schedule, generators and method: two ends inside an epoch change no bit."""
     options = method if isinstance(method, dict) else {}
     name = "peft" if options else method
-    spec = RunSpec(
-        suite="tiny",
-        settings=tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes),
-        method=MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer)),
-        seed=0,
-    )
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    chosen = MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer))
+    settings = tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes)
+    spec = RunSpec(suite="tiny", settings=settings, method=chosen, seed=0)
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
     for at in (13, 28):
-        assert execute(tmp_path / "run", spec, rows, at) is None
-    assert content(tmp_path / "run", execute(tmp_path / "run", spec, rows)) == expected
+        assert execute(tmp_path / "run", spec, prepared, at) is None
+    assert content(tmp_path / "run", execute(tmp_path / "run", spec, prepared)) == expected
 
 
 def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in (folder / CHECKPOINTS).iterdir())
 
 
-def test_the_newest_that_can_be_read_is_taken(rows: Prepared, tmp_path: Path) -> None:
+def test_the_newest_that_can_be_read_is_taken(prepared: Prepared, tmp_path: Path) -> None:
     """Two stay; of a damaged one, by a single bit, the other is taken, and with both damaged the run begins anew."""
     spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
-    execute(folder, spec, rows, 28)
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
+    execute(folder, spec, prepared, 28)
     assert saved_steps(folder) == [16, 24]
     file = folder / CHECKPOINTS / "24/shared.safetensors"
     damaged = bytearray(file.read_bytes())
@@ -185,14 +176,14 @@ def test_the_newest_that_can_be_read_is_taken(rows: Prepared, tmp_path: Path) ->
     file.write_bytes(damaged)
     (folder / CHECKPOINTS / "99.new").mkdir()  # as a kill while it is written leaves it
     (folder / CHECKPOINTS / "lost+found").mkdir()
-    execute(folder, spec, rows, 18)
+    execute(folder, spec, prepared, 18)
     assert RunFolder(folder).saved == 16  # or it would look as if the run got no further
-    execute(folder, spec, rows, 27)
+    execute(folder, spec, prepared, 27)
     assert saved_steps(folder) == [16, 24]
-    execute(folder, spec, rows, 30)
+    execute(folder, spec, prepared, 30)
     for file in folder.glob(f"{CHECKPOINTS}/*/rank0.safetensors"):
         file.write_bytes(file.read_bytes()[:-1])
-    record = execute(folder, spec, rows)
+    record = execute(folder, spec, prepared)
     assert record.segments == ()
     assert content(folder, record) == expected
 
@@ -211,32 +202,32 @@ class Full:
 
 
 def test_a_full_disk_and_a_kill_while_a_state_is_saved(
-    rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a full disk the run goes on, and what was written is removed; after a kill the state before is taken."""
     spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
     monkeypatch.setattr(checkpoint, "write", Full(16, OSError(errno.ENOSPC, "No space left on device")))
-    execute(folder, spec, rows, 18)
+    execute(folder, spec, prepared, 18)
     assert "no checkpoint: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
     assert [path.name for path in (folder / CHECKPOINTS).iterdir()] == ["8"]
     monkeypatch.setattr(checkpoint, "write", Full(16, Killed()))
-    execute(folder, spec, rows)
+    execute(folder, spec, prepared)
     assert (folder / CHECKPOINTS / "16.new").exists()
     monkeypatch.undo()
-    record = execute(folder, spec, rows)
+    record = execute(folder, spec, prepared)
     assert [(part.first, part.last) for part in record.segments] == [(1, 8), (9, 30)]
     assert content(folder, record) == expected
 
 
 @pytest.mark.parametrize("changes", [{}, {"select": "early", "patience": 1, "eval_every": 2}])
-def test_an_end_after_the_last_step(changes: dict[str, Any], rows: Prepared, tmp_path: Path) -> None:
+def test_an_end_after_the_last_step(changes: dict[str, Any], prepared: Prepared, tmp_path: Path) -> None:
     """Nothing that was saved is trained again; a training that ended early does so again, with the same chosen step."""
     spec = tiny.spec(steps=24, world_size=1, dropout=0.1, **changes)
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
-    assert execute(tmp_path / "run", spec, rows, math.inf) is None
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
+    assert execute(tmp_path / "run", spec, prepared, math.inf) is None
     saved = saved_steps(tmp_path / "run")[-1]
-    record = execute(tmp_path / "run", spec, rows)
+    record = execute(tmp_path / "run", spec, prepared)
     assert content(tmp_path / "run", record) == expected
     done = record.consumed.steps
     assert [(part.first, part.last) for part in record.segments] == [(1, saved), (saved + 1, done)]
@@ -244,27 +235,25 @@ def test_an_end_after_the_last_step(changes: dict[str, Any], rows: Prepared, tmp
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
-def test_parts_on_two_hosts(rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_on_two_hosts(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record names the host of each part, and both as the run's."""
     spec = tiny.spec(steps=20, world_size=1)
     for host, at in (("n2", 18), ("n1", None)):
         monkeypatch.setattr(environment.socket, "gethostname", lambda host=host: host)
-        record = execute(tmp_path, spec, rows, at)
+        record = execute(tmp_path, spec, prepared, at)
     assert [(part.first, part.last, part.hosts) for part in record.segments] == [(1, 16, ("n2",)), (17, 20, ("n1",))]
     assert record.environment["hosts"] == ["n1", "n2"]
 
 
 @pytest.mark.parametrize("other", ["method", "digests", "off", "points", "versions", "ranks"])
-def test_a_checkpoint_of_another_run_is_left(
-    other: str, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_states_are_left(other: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the run begins anew."""
     spec, limits = tiny.spec(steps=20, world_size=1), SAVING
-    execute(tmp_path, spec, rows, 18)
+    execute(tmp_path, spec, prepared, 18)
     if other == "method":
         spec = spec.model_copy(update={"method": spec.method.model_copy(update={"lr": 2e-2})})
     elif other == "digests":
-        rows = rows.model_copy(update={"digests": rows.digests.model_copy(update={"weights": "other"})})
+        prepared = prepared.model_copy(update={"digests": prepared.digests.model_copy(update={"weights": "other"})})
     elif other == "versions":
         here = environment.describe()
         monkeypatch.setattr(environment, "describe", lambda _=None: here | {"packages": {"torch": "0"}})
@@ -274,18 +263,17 @@ def test_a_checkpoint_of_another_run_is_left(
         limits = Limits(stall=0, checkpoint_minutes=0)
     else:
         os.truncate(tmp_path / "points.jsonl", 10)
-    record = (
-        execute(tmp_path, spec, rows, limits=limits) if other != "ranks" else tiny.run(spec, rows, tmp_path, SAVING)
-    )
+    alone = other != "ranks"
+    record = execute(tmp_path, spec, prepared, limits=limits) if alone else tiny.run(spec, prepared, tmp_path, SAVING)
     assert record.segments == ()
     assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(range(1, 21))
     assert all(check.passed for check in record.checks)
 
 
-def test_a_run_that_is_asked_to_end(rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_asked_to_end(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It saves at the end of the window, however long it is to the next checkpoint, and ends; it goes on from there."""
     spec, seldom = tiny.spec(steps=20, world_size=1), Limits(stall=0)
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows, limits=seldom))
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared, limits=seldom))
     step = Trainer.step
 
     def asked(trainer: Trainer, index: int, indices: np.ndarray) -> None:
@@ -298,10 +286,10 @@ def test_a_run_that_is_asked_to_end(rows: Prepared, tmp_path: Path, monkeypatch:
         patch.setattr(checkpoint, "ASKED", threading.Event())
         patch.setattr(Trainer, "step", asked)
         checkpoint.heed_requests()
-        assert execute(tmp_path / "run", spec, rows, limits=seldom) is None
+        assert execute(tmp_path / "run", spec, prepared, limits=seldom) is None
     signal.signal(heartbeat.SAVE_SIGNAL, before)
     assert saved_steps(tmp_path / "run") == [6]
-    record = execute(tmp_path / "run", spec, rows, limits=seldom)
+    record = execute(tmp_path / "run", spec, prepared, limits=seldom)
     assert content(tmp_path / "run", record) == expected
 
 
@@ -321,7 +309,7 @@ class Stateful(Lora):
 
 @pytest.mark.parametrize("kind", [Guarded, Stateful])
 def test_a_plug_in_with_an_unknown_state(
-    kind: type, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: type, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is saved, the log says by whose fault, and the run is whole."""
     plugin = registry.plugin
@@ -329,17 +317,17 @@ def test_a_plug_in_with_an_unknown_state(
     monkeypatch.setattr(
         registry, "plugin", lambda of, called: kind if (of, called) == (kind.plugin_kind, name) else plugin(of, called)
     )
-    assert execute(tmp_path, tiny.spec(steps=10, world_size=1), rows).status == "ok"
+    assert execute(tmp_path, tiny.spec(steps=10, world_size=1), prepared).status == "ok"
     assert f"no checkpoint: TypeError: {kind.__name__} has a state" in capsys.readouterr().out
 
 
 def test_the_time_between_two_grows_until_saving_takes_a_hundredth(
-    group: Group, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: Group, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a minute asked for, and saving of 6 s, the next checkpoint comes after 600 s."""
     now = [0.0]
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
-    request = tiny.request(tiny.spec(), rows, tmp_path, Limits(checkpoint_minutes=1))
+    request = tiny.request(tiny.spec(), prepared, tmp_path, Limits(checkpoint_minutes=1))
     checkpoints, saved = checkpoint.Checkpoints(request, group, ["here"], 0.0, None), list[int]()
 
     class Training:

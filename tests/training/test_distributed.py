@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -75,14 +76,9 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device.index != 1 else CARD)
     distributed.check_gpus(2, own=1)
     assert "torch sees 2 GPU(s), but there are 3 ranks" in sentence(3, own=2)
-    asked: list[Any] = []
-
-    def refuse(*told: Any, **more: Any) -> None:
-        asked.append((*told, more))
-        raise UserError("torch can't compute")
-
-    monkeypatch.setattr("hpml_bench.training.distributed.check_gpus", refuse)
-    monkeypatch.setattr("hpml_bench.data.prepare.prepare", lambda _: (_ for _ in ()).throw(UserError("prepared")))
+    check = Mock(side_effect=UserError("torch can't compute"))
+    monkeypatch.setattr("hpml_bench.training.distributed.check_gpus", check)
+    monkeypatch.setattr("hpml_bench.data.prepare.prepare", Mock(side_effect=UserError("prepared")))
     gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0", "uuid": "GPU-a", "index": 0}
     monkeypatch.setattr(gpus, "visible_gpus", lambda: (gpu, gpu))
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
@@ -93,7 +89,7 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
         suite = load_suite(str(tiny.local_suite(tmp_path, device=device, world_size=4)))
         with pytest.raises(UserError, match=told):
             run_as_rank(SweepRequest(suite, tmp_path / "out", ("head",), (0,)))
-    assert asked == [(2, {"own": 1})]
+    check.assert_called_once_with(2, own=1)
 
 
 def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,9 +181,7 @@ def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_rank_goes_after_as_many_meetings_as_ranks_are_before_it(
-    fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rank_goes_after_as_many_meetings_as_ranks_before_it(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks meet equally often, on each machine; one that raises lets the next go on."""
     meetings: list[str] = []
     monkeypatch.setattr(Group, "barrier", lambda _: meetings.append("meet"))
@@ -246,25 +240,19 @@ def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pyt
 TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
 
 
-@pytest.fixture
-def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one node the SHA-256 of the canonical JSON of five parts, computed by hand: recorded runs keep theirs.
+
+    Costs of two ranks on one node are not ranked with those of one on each of two; neither are 2 + 2 ranks, another
+    network, or nodes that are not alike.
+    """
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
-
-
-@pytest.mark.usefixtures("known_machine")
-def test_the_fingerprint_of_one_node_is_of_its_hardware_alone() -> None:
-    """The SHA-256 of the canonical JSON of the five parts, computed by hand: recorded runs keep theirs."""
     text = '{"architecture":"z80","cores":1,"cpu":"Z80","gpus":[],"memory_gb":1}'
-    found = environment.describe()
-    assert found["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
-    assert list(found["hardware"]) == ["cpu", "architecture", "cores", "memory_gb", "gpus"]
-    assert "node_fingerprint" not in found
-
-
-@pytest.mark.usefixtures("known_machine")
-def test_two_ranks_on_one_node_are_not_one_on_each_of_two() -> None:
-    """Their costs are not ranked together; neither are 2 + 2 ranks, another network, or nodes that are not alike."""
+    one = environment.describe()
+    assert one["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert list(one["hardware"]) == list(parts)
+    assert "node_fingerprint" not in one
     kinds = [
         None, TWO, TWO._replace(ranks_per_node=(2, 2)), TWO._replace(interconnect="eth0 1000 Mb/s"),
         TWO._replace(unlike=("a", "b")), TWO._replace(unlike=("a", "c")),

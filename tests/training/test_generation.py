@@ -48,10 +48,7 @@ def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generation")
     language_models.save_models(folder)
     for name, some in (("rows", TEXTS), ("one", TEXTS[:1])):
-        columns: dict[str, list[Any]] = {
-            "input_ids": [[*row, 7, 8] for row in some],
-            "label": [[*row, 7, 8] for row in some],
-        }
+        columns: dict[str, list[Any]] = {name: [[*row, 7, 8] for row in some] for name in ("input_ids", "label")}
         ids = [[[4 + row, 9, 30 + place][place % 2 :] for place in range(2 + row % 3)] for row in range(len(some))]
         columns |= {"prompt": [*map(len, some)], "choice_ids": ids, "choices": [[*map(letters, row)] for row in ids]}
         ints = pa.list_(pa.int32())
@@ -155,9 +152,7 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
     assert model.caches, "nothing is wrong with this model's cache"
 
 
-def test_ranks_answer_and_choose_as_one_does(
-    prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
-) -> None:
+def test_ranks_answer_as_one_does(prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]) -> None:
     """Rows of two to four choices, and one row alone, for which a rank without one waits for the other."""
     alone = answered(model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "one", 1), GENERATOR, group)
     assert by_two["one", ""] == alone
@@ -178,9 +173,7 @@ def mamba() -> LanguageModel:
     return LanguageModel(AutoModelForCausalLM.from_config(config)).eval()
 
 
-def test_a_state_space_model_answers_as_transformers_lets_it(
-    mamba: LanguageModel, prompts_folder: Path, group: Group
-) -> None:
+def test_a_state_space_model_answers_as_transformers(mamba: LanguageModel, prompts_folder: Path, group: Group) -> None:
     """Prompts of all lengths side by side, with the cache: after them a layer gets the mask of the new token alone."""
     found = answered(mamba, Rows(prompts_folder / "rows", 1), GENERATOR, group)
     assert ties(mamba, TEXTS, found, [theirs(mamba.encoder, prompt) for prompt in TEXTS]) <= 1
@@ -188,9 +181,7 @@ def test_a_state_space_model_answers_as_transformers_lets_it(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_answers_are_read_anew_where_the_cache_is_wrong(
-    temperature: float, mamba: LanguageModel, prompts_folder: Path, group: Group
-) -> None:
+def test_a_wrong_cache_is_unused(temperature: float, mamba: LanguageModel, prompts_folder: Path, group: Group) -> None:
     """Found on the first rows before any is answered, once; from then on answers are those of reading whole texts."""
     rows = Rows(prompts_folder / "rows", 1)
     generator = replace(GENERATOR, decoding=Decoding(TOKENS, temperature=temperature))
@@ -229,15 +220,11 @@ def test_an_end_token_ends_an_answer(kind: str, prompts_folder: Path) -> None:
         assert answer.cut == (answer.tokens[-1] not in ends)
 
 
-def test_what_ended_an_answer_is_no_part_of_its_text(prompts_folder: Path) -> None:
+def test_what_ended_an_answer_is_no_part_of_its_text() -> None:
     """Neither the end token, nor a stop text and what follows it; the first of several stop texts counts."""
     generator = replace(GENERATOR, stop_ids=(5,), decoding=Decoding(TOKENS, stop=("BC", "C")))
-    assert text_of([3, 4, 5], generator) == letters([3, 4])
-    assert text_of([3, 4], generator) == letters([3, 4])
-    assert text_of([5], generator) == ""
-    assert text_of([], generator) == ""
-    assert text_of([0, 1, 2, 3], generator) == "A"
-    assert text_of([0, 2, 1, 2], generator) == "A"
+    ids: tuple[list[int], ...] = ([3, 4, 5], [3, 4], [5], [], [0, 1, 2, 3], [0, 2, 1, 2])
+    assert [text_of(own, generator) for own in ids] == ["DE", "DE", "", "", "A", "A"]
 
 
 def test_a_stop_text_may_reach_over_several_tokens(prompts_folder: Path) -> None:
@@ -267,9 +254,7 @@ def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])
-def test_an_answer_is_cut_where_the_model_has_no_more_positions(
-    method: str, prompts_folder: Path, tmp_path: Path
-) -> None:
+def test_an_answer_is_cut_at_the_models_last_position(method: str, prompts_folder: Path, tmp_path: Path) -> None:
     """The prompts beside it go on, and the answer is what it would be with room, up to its last position."""
     torch.manual_seed(0)
     config = GPT2Config(
@@ -324,18 +309,14 @@ def test_the_rehearsal_of_answers_fills_the_cache(
     model, rows = model_and_rows(prompts_folder, "GPT-2", method)
     model.cache_checked = True  # that check, before the first answers, reads more tokens than so short ones
     generator = replace(GENERATOR, decoding=Decoding(new), batch=4)
-    read: list[tuple[int, int]] = []
+    read: list[torch.Size] = []
     go_on = LanguageModel._go_on
-
-    def watched(self: LanguageModel, base: Any, mask: Any, *rest: Any) -> Any:
-        read.append((len(mask), mask.shape[1]))
-        return go_on(self, base, mask, *rest)
-
-    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    monkeypatch.setattr(
+        LanguageModel, "_go_on", lambda of, base, mask, *rest: read.append(mask.shape) or go_on(of, base, mask, *rest)
+    )
     answer_all(model, rows, generator, group, "test")
-    most = max(read)
-    passes, read = len(read), []
-    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    most, passes = max(read), len(read)
+    read.clear()
     rehearse_answers(model, rows, generator, group)
     assert max(read) == most
     assert len(read) == min(2, new) <= passes

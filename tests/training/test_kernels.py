@@ -78,9 +78,7 @@ def test_dropout_masks_have_no_pattern() -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("masked", ["padding", "causal", "none"])
-def test_attention_by_hand_is_torchs(
-    monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype
-) -> None:
+def test_our_attention_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype) -> None:
     """With dropout's effect taken out, outputs and gradients are those of torch's in float32.
 
     Under autocast they lie as near as two bf16 roundings allow.
@@ -129,12 +127,10 @@ def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, mon
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: autocast is not None)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
     heads: list[int] = []
-
-    def attend(module: object, query: torch.Tensor, key: torch.Tensor, *others: object, **more: object) -> object:
-        heads.append(key.shape[1])
-        return sdpa_attention_forward(module, query, key, *others, **more)
-
-    monkeypatch.setattr(kernels, "sdpa_attention_forward", attend)
+    monkeypatch.setattr(
+        kernels, "sdpa_attention_forward",
+        lambda *given, **more: heads.append(given[2].shape[1]) or sdpa_attention_forward(*given, **more),
+    )  # fmt: skip
     torch.manual_seed(0)
     module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
     plain = [torch.randn(3, count, 7, 8).to(kind) for count in (4, 2, 2)]
@@ -187,15 +183,11 @@ FROZEN = [(name, {}) for name in OWN if name not in {"peft", "qlora"}]
 FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
 """Methods that train beside frozen weights in floats, or whole; a bare backbone with a new head is refused."""
 FROZEN_OF = [("GPT-2", *method) for method in FROZEN]
-FROZEN_OF += [
-    (other, name, {}) for other in BACKBONES if other != "GPT-2" for name in ("full", "lora", "prompt_tuning")
-]
+FROZEN_OF += [(of, name, {}) for of in BACKBONES if of != "GPT-2" for name in ("full", "lora", "prompt_tuning")]
 
 
 @pytest.mark.parametrize(("backbone", "name", "options"), FROZEN_OF)
-def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
-    backbone_folders: dict, name: str, options: dict, backbone: str
-) -> None:
+def test_frozen_bf16_is_equal_in_autocast(backbone_folders: dict, name: str, options: dict, backbone: str) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     model = build(backbone_folders[backbone], name, options=options, dropout=0.0, device="cpu")
     ids, mask, labels = support_table.batch()
@@ -223,11 +215,10 @@ def test_frozen_weights_of_an_adapter_keep_their_type(backbone_folders: dict) ->
     assert {weight.dtype for weight in own.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    ("options", "reads"),
-    [({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
-     ({"type": "LORA", "use_dora": True}, True), ({"type": "PISSA"}, False)],
-)  # fmt: skip
+@pytest.mark.parametrize(("options", "reads"), [
+    ({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
+    ({"type": "LORA", "use_dora": True}, True), ({"type": "PISSA"}, False),
+])  # fmt: skip
 def test_types_that_read_frozen_weights_keep_them(options: dict, reads: bool) -> None:
     """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
     assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +147,6 @@ def test_a_failed_pass_leaves_nothing_behind(language_model_folders: dict[str, P
 ELSEWHERE = torch.device("meta")
 
 
-def crosses(_: str, values: Sequence[Any]) -> bool:
-    """Whether an operator copies between the host and a device."""
-    return len({value.device.type for value in values if isinstance(value, torch.Tensor)}) > 1
-
-
 class Plain(torch.nn.Module):
     """A classifier [B, L] -> [B, 3]."""
 
@@ -179,7 +173,7 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     counts = []
     for size in (96, 8):
         settings = tiny.settings(eval_batch=size, world_size=1)
-        with Counts(crosses) as copies:
+        with Counts(lambda _, of: len({one.device.type for one in of if isinstance(one, torch.Tensor)}) > 1) as copies:
             evaluation._answer(model, task, rows, settings, Group(0, 1, ELSEWHERE))
         counts.append(copies.count)
     assert counts[0] == counts[1]

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,6 @@ def test_the_learning_rate_follows_its_schedule(changes: dict[str, Any], factors
     assert [lr_factor(step, len(factors), settings) for step in range(len(factors))] == pytest.approx(factors)
 
 
-def test_epochs_are_whole_global_batches() -> None:
-    """Rows that don't fill a last global batch are left out of an epoch."""
-    settings = tiny.settings(steps=None, epochs=3, global_batch=12)
-    assert total_steps(settings, rows=40) == 9
-
-
 def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Path) -> None:
     """The losses are those of a loop written out here: cross-entropy, clipping, torch's AdamW, the same batches."""
     spec = tiny.spec("full", lr=1e-3, world_size=1)
@@ -116,22 +111,6 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
 # Time
 
 
-class Times(CpuClock):
-    """A clock whose laps are told."""
-
-    def __init__(self, *seconds: float) -> None:
-        self.told = list(seconds)
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def take(self) -> list[float]:
-        return self.told
-
-    def window(self) -> float:
-        return sum(self.told)
-
-
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
@@ -153,7 +132,8 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
     log = StepLog(Two(0, 2, group.device), CpuClock())
     for _ in range(2):
         log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
-    log.clock = Times(1.0, 3.0)
+    clock: Any = SimpleNamespace(start=lambda: None, take=lambda: [1.0, 3.0], window=lambda: 4.0)
+    log.clock = clock
     first, last = log.reduce()
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
@@ -217,7 +197,11 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 
 
 def test_windows_end_where_something_is_written() -> None:
-    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it."""
+    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it.
+
+    Rows that don't fill a last global batch are left out of an epoch.
+    """
+    assert total_steps(tiny.settings(steps=None, epochs=3, global_batch=12), rows=40) == 9
     windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
     assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]
     assert [step for step in range(1, 12) if windows.evaluates(step)] == [6, 11]
@@ -307,9 +291,7 @@ class Kept(Probe):
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_weights_are_those_of_the_selected_step(
-    select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe reports that step and the seconds up to it; without `select` nothing is kept or reported."""
     spec = run_of(tmp_path, "sequence_classification", steps=9, eval_every=3, select=select)
     monkeypatch.setattr(Task, "best_step", lambda _, scores: min(scores))  # so that it isn't the last one
@@ -329,9 +311,7 @@ def test_weights_are_those_of_the_selected_step(
 
 
 @pytest.mark.parametrize("at", [4, 12])
-def test_a_method_has_the_state_of_its_step(
-    at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_has_its_steps_state(at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdaLoRA's files have the ranks that it had then, before or after it has dropped some."""
     monkeypatch.setattr(Task, "validation_score", lambda _, metrics: metrics["loss"])
     monkeypatch.setattr(Task, "best_step", lambda _, scores: at if at in scores else max(scores))

@@ -99,15 +99,14 @@ def test_head_and_method_start_from_the_seed_alone(backbone_folders):
     assert any("lora_A" in name for name in changed)
 
 
-def test_dropout_setting_overrides_every_dropout(backbone_folders):
-    """All dropout probabilities follow the setting; empty leaves the configuration's."""
+def test_backbone_has_the_dropout_asked_for_no_pooler_and_no_cache(backbone_folders):
+    """All dropout probabilities follow the setting; empty leaves the configuration's.
+
+    BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache.
+    """
     for asked, expected in ({"dropout": 0.25}, 0.25), ({}, 0.1):
         modules = load_backbone(backbone_folders["BERT"], settings(**asked)).modules()
         assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {expected}
-
-
-def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
-    """BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache."""
     assert load_backbone(backbone_folders["BERT"], settings()).pooler is None
     ids, mask, _ = support_table.batch()
     output = load_backbone(backbone_folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)
@@ -117,8 +116,6 @@ def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
 
 def test_weights_that_are_missing_or_pickled_are_refused(backbone_folders, tmp_path):
     """They would be drawn at random in silence, or run code; the user hears of it instead."""
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(backbone_folders["GPT-2"], tmp_path / "gpt2")
     weights = load_file(folder / "model.safetensors")
     del weights["h.1.mlp.c_fc.weight"]
@@ -244,21 +241,13 @@ MODELS: dict[str, Any] = {
 }  # fmt: skip
 """Models by name; a scale of Gemma's embeddings, the root of the width, is no number of bfloat16."""
 SAME: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama", "lora", {}),
-    ("llama", "full", {}),
-    ("llama", "adapter", {"size": 4}),
-    ("llama", "prompt_tuning", {"tokens": 3}),
-    ("llama", "peft", {"type": "VERA", "r": 8}),
-    ("llama", "peft", {"type": "IA3"}),
-    ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
-    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}),
-    ("tied llama", "lora", {}),
-    ("gpt2", "full", {}),
-    ("gemma3", "lora", {}),
-    ("gemma3 with images", "lora", {}),
-    ("bert", "head", {}),
+    ("llama", "lora", {}), ("llama", "full", {}), ("llama", "adapter", {"size": 4}),
+    ("llama", "prompt_tuning", {"tokens": 3}), ("llama", "peft", {"type": "VERA", "r": 8}),
+    ("llama", "peft", {"type": "IA3"}), ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
+    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}), ("tied llama", "lora", {}),
+    ("gpt2", "full", {}), ("gemma3", "lora", {}), ("gemma3 with images", "lora", {}), ("bert", "head", {}),
     ("bert", "lora", {}),
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -318,27 +307,23 @@ def test_a_file_of_bf16_gives_the_same_run_as_in_float32(
     assert loaded == [({torch.bfloat16}, {torch.float32}), ({torch.float32}, {torch.float32})]
 
 
-def with_one_of_float32(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    name = next(name for name in tensors if name.endswith("norm.weight"))
-    save_file(tensors | {name: tensors[name].float()}, folder / "model.safetensors", {"format": "pt"})
-
-
-@pytest.mark.parametrize(("options", "changes", "change_file"), [
-    *(({"type": kind}, {}, None) for kind in ("PISSA", "DORA", "EVA", "LOHA")),
-    ({"type": "IA3"}, {"precision": "fp32"}, None),
-    ({"type": "IA3"}, {"precision": "fp16"}, None),
-    ({"type": "IA3"}, {"weights": "bfloat16"}, None),
-    ({"type": "IA3"}, {}, with_one_of_float32),
+@pytest.mark.parametrize(("options", "changes", "one_of_float32"), [
+    *(({"type": kind}, {}, False) for kind in ("PISSA", "DORA", "EVA", "LOHA")),
+    ({"type": "IA3"}, {"precision": "fp32"}, False),
+    ({"type": "IA3"}, {"precision": "fp16"}, False),
+    ({"type": "IA3"}, {"weights": "bfloat16"}, False),
+    ({"type": "IA3"}, {}, True),
 ])  # fmt: skip
 def test_what_bf16_would_round_is_loaded_as_the_settings_say(
-    options: dict[str, Any], changes: dict[str, Any], change_file: Any, folder: Path, tmp_path: Path
+    options: dict[str, Any], changes: dict[str, Any], one_of_float32: bool, folder: Path, tmp_path: Path
 ) -> None:
     """Methods that start from weights, other precisions, a type that is asked for, files with a tensor of float32."""
     spec, prepared = a_run(folder, "llama", "peft", options, **changes)
     copy = shutil.copytree(prepared.backbone, tmp_path / "model")
-    if change_file is not None:
-        change_file(copy)
+    if one_of_float32:
+        tensors = load_file(copy / "model.safetensors")
+        name = next(name for name in tensors if name.endswith("norm.weight"))
+        save_file(tensors | {name: tensors[name].float()}, copy / "model.safetensors", {"format": "pt"})
     assert not model_module.linear_as_bf16(copy, spec.settings, make_method(spec.method))
     assert model_module.linear_as_bf16(folder / "llama", *plain(folder))
 
@@ -348,9 +333,7 @@ def plain(folder: Path) -> tuple[Settings, Method]:
     return spec.settings, make_method(spec.method)
 
 
-def test_a_prediction_takes_the_type_of_a_file_that_is_not_here_from_its_configuration(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_type_of_a_file_that_is_not_here_is_its_configurations(folder: Path, tmp_path: Path) -> None:
     """As of a model of the hub of which config.json alone was fetched."""
     shutil.copy(folder / "llama" / "config.json", tmp_path)
     assert model_module.linear_as_bf16(tmp_path, *plain(folder))

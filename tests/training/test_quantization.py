@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -20,9 +19,7 @@ from helpers.language_models import logits
 from hpml_bench import load_trained
 from hpml_bench.builtin.methods.head import Head
 from hpml_bench.builtin.probes.parameters import ParametersProbe
-from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
@@ -133,9 +130,7 @@ def test_a_quantised_backbone_trains(
 
 @pytest.mark.parametrize("kind", language_models.KINDS)
 @pytest.mark.parametrize("double", [True, False])
-def test_four_bits_compute_with_the_dequantised_weights(
-    double: bool, kind: str, model_folders: dict[str, Path]
-) -> None:
+def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, model_folders: dict[str, Path]) -> None:
     """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
 
     GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
@@ -144,16 +139,13 @@ def test_four_bits_compute_with_the_dequantised_weights(
     model, _, _, _ = language_models.trained(model_folders[kind], "none", quantization=spec)
     expected = language_models.logits_of(plain(model_folders[kind], "nf4", double))
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
-    assert (
-        language_models.logits_of(AutoModelForCausalLM.from_pretrained(model_folders[kind])) - expected
-    ).abs().max() > 0.05
+    base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
+    assert (language_models.logits_of(base) - expected).abs().max() > 0.05
     assert "lm_head" not in quantized_layers(model)
     assert quantized_layers(model) == (["c_attn", "c_fc", "c_proj"] if kind == "GPT-2" else sorted(LINEAR))
 
 
-def test_eight_bits_compute_with_the_dequantised_weights(
-    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_takes_dequantised_weights(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule.
 
     Products of integers overflow in oneDNN without VNNI. torch has another kernel for processors that lack it
@@ -261,15 +253,12 @@ def test_a_method_that_trains_a_part_of_the_backbone_is_unsupported(
 
 
 @pytest.mark.parametrize(("method", "setting"), [("qlora", None), ("lora", "int8")])
-def test_a_missing_package_is_named_before_the_sweep(
-    method: str, setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package(method: str, setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence with what to install, and no run."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: None)
     suite = tiny.local_suite(tmp_path, quantization=setting)
     command = ["run", method, str(suite), "--out", str(tmp_path / "out"), "--wandb", "off"]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 2
+    done = tiny.invoked(2, *command)
     assert "pip install 'bitsandbytes" in done.output
     assert not (tmp_path / "out").exists()
 
@@ -294,9 +283,7 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     # four bytes a row
     ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
 ])  # fmt: skip
-def test_parameters_and_bytes_are_counted(
-    setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_parameters_are_counted(setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """By hand: what quantised weights stand for, PEFT's own count, and bytes as stored; also after a forward pass."""
     model, made, task, spec = language_models.trained(model_folders["Llama"], "lora", {"r": 2}, quantization=setting)
     probe = ParametersProbe()
@@ -394,7 +381,6 @@ def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:
     alone = tiny.run_and_save(tmp_path, "qlora", tiny.task_settings(tmp_path, "causal_lm", world_size=1))
     assert "base model's linear layers stored in nf4" in (tmp_path / "saved" / "README.md").read_text()
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})
-    fork_server.start_fork_server()
     two = tiny.run(spec, prepare(spec.settings), tmp_path / "two")
     one = alone.metrics
     assert one["test_loss"] == pytest.approx(two.metrics["test_loss"], rel=1e-4)

@@ -17,7 +17,6 @@ from helpers import skips, tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
@@ -31,16 +30,9 @@ from hpml_bench.training.request import Place
 
 
 @pytest.fixture(scope="module")
-def prepared_for_ranks(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone, and the fork server that has the libraries."""
-    fork_server.start_fork_server()
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(scope="module")
-def record(prepared_for_ranks: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     folder = tmp_path_factory.mktemp("runs") / "lora"
-    return tiny.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
+    return tiny.run(tiny.spec(), prepared, folder, place=Place(in_sweep=1)), folder
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
@@ -70,10 +62,10 @@ def losses(prepared: Prepared, folder: Path, **changes: Any) -> list[float]:
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
 
-def test_ranks_and_micro_batches_do_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
+def test_ranks_and_micro_batches_do_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
     """One rank, three, and two with micro-batches: the same path, evaluated rows, and bytes that ranks exchange."""
     ways = {"1": {"world_size": 1}, "3": {"world_size": 3}, "2": {"world_size": 2, "micro_batch": 3}}
-    found = [losses(prepared_for_ranks, tmp_path / name, **changes) for name, changes in ways.items()]
+    found = [losses(prepared, tmp_path / name, **changes) for name, changes in ways.items()]
     for other in found[1:]:
         assert other == pytest.approx(found[0], abs=2e-5)
     records = [load_record(tmp_path / name / "run.json").metrics for name in ways]
@@ -81,9 +73,9 @@ def test_ranks_and_micro_batches_do_not_change_the_losses(prepared_for_ranks: Pr
         assert len({record[name] for record in records}) == 1
 
 
-def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
+def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
     """At one seed every method sees the same samples in the same order."""
-    other = tiny.run(tiny.spec("prompt_tuning"), prepared_for_ranks, tmp_path / "prompt")
+    other = tiny.run(tiny.spec("prompt_tuning"), prepared, tmp_path / "prompt")
     assert other.consumed == record[0].consumed
 
 
@@ -91,11 +83,9 @@ def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[Ru
     (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
     (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
 ])  # fmt: skip
-def test_a_run_that_cannot_end_well_has_a_status(
-    spec: RunSpec, status: str, says: str, prepared_for_ranks: Prepared, tmp_path: Path
-) -> None:
+def test_a_bad_end_has_a_status(spec: RunSpec, status: str, says: str, prepared: Prepared, tmp_path: Path) -> None:
     """A loss that is no number ends the run on all ranks together; a method may not run with a model."""
-    result = tiny.run(spec, prepared_for_ranks, tmp_path / status)
+    result = tiny.run(spec, prepared, tmp_path / status)
     assert result.status == status
     assert says in result.error.message
 
@@ -280,14 +270,9 @@ def sound() -> dict[str, Any]:
     seconds, losses = [0.5, 0.25, 0.25, 0.25, 0.25, 0.25], [3.0, 2.0, 1.0, 1.0, 0.5, 0.5]
     points = [Point(metric="step_seconds", step=i, value=v) for i, v in enumerate(seconds, 1)]
     points += [Point(metric="train_loss", step=i, value=v) for i, v in enumerate(losses, 1)]
+    metrics = {"samples_per_second": 48.0, "train_seconds": 1.75, "train_seconds_second_clock": 1.753}
     return {
-        "metrics": {
-            "samples_per_second": 48.0,
-            "train_seconds": 1.75,
-            "train_seconds_second_clock": 1.753,
-            "train_loss": 8 / 6,
-            "test_accuracy": 0.75,
-        },
+        "metrics": metrics | {"train_loss": 8 / 6, "test_accuracy": 0.75},
         "points": points,
         "consumed": Consumed(steps=6, samples=72, real_tokens=700, padded_tokens=720, order="o"),
         "settings": tiny.settings(),
@@ -300,11 +285,6 @@ def sound() -> dict[str, Any]:
 
 def failed(**changes: Any) -> list[str]:
     return [check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed]
-
-
-def test_a_sound_run_passes_all() -> None:
-    """Figures that agree pass every check."""
-    assert failed() == []
 
 
 METRICS, POINTS = sound()["metrics"], sound()["points"]
@@ -329,15 +309,15 @@ def test_a_figure_that_contradicts_its_source_fails(changes: dict[str, Any], che
     assert failed(**changes) == [check]
 
 
-def test_time_that_no_step_has_is_found() -> None:
-    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through."""
+def test_a_lost_step_and_time_that_no_step_has_are_found() -> None:
+    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through.
+
+    A step without its point; figures that agree pass every check.
+    """
+    assert failed() == []
+    points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
+    assert "every step" in failed(points=points)
     points = [p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p for p in sound()["points"]]
     metrics = sound()["metrics"] | {"train_seconds": 1.65, "samples_per_second": 60 / 1.15}
     assert failed(points=points, metrics=metrics) == ["second clock"]
     assert failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004}) == []
-
-
-def test_a_lost_step_is_found() -> None:
-    """A step without its point is found."""
-    points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
-    assert "every step" in failed(points=points)

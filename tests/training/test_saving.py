@@ -89,12 +89,7 @@ def test_what_no_class_loads_is_not_saved_whole(method: str, model_folders: dict
 def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
     model, _, _, spec = language_models.trained(model_folders["Llama"], "full")
-
-    def save(encoder: Any, folder: Path) -> bool:
-        (folder / "own").write_text("all of it")
-        return True
-
-    own = SimpleNamespace(save=save)
+    own = SimpleNamespace(save=lambda _encoder, folder: bool((folder / "own").write_text("all of it")))
     save_trained(model, own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))
@@ -110,9 +105,7 @@ def test_loading_works_where_gradients_are_off(model_folders: dict[str, Path], t
 
 
 @pytest.mark.parametrize(("kind", "told"), [("EVA", "PeftModel.from_pretrained"), ("CORDA", "another method")])
-def test_a_start_from_data_is_not_built_anew(
-    kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_start_from_data_is_not_rebuilt(kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """One sentence instead of another model; PEFT loads EVA's files, whose ranks are in their configuration."""
     if kind == "CORDA":
         pytest.importorskip("attr")
@@ -341,8 +334,7 @@ def kept(by_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("kept")
     command = ["run-all", str(by_command / "words.yaml"), "--keep", "--wandb", "off", "--out"]
     for more in ([str(out / "here")], [str(out / "jobs"), "--parallel", "1"]):
-        done = CliRunner().invoke(main, [*command, *more])
-        assert done.exit_code == 0, done.output
+        tiny.invoked(0, *command, *more)
     return out
 
 
@@ -358,24 +350,20 @@ def test_a_sweep_keeps_what_run_saves(place: str, kept: Path, by_command: Path) 
     assert [one for one in verify(path.parents[1]).checks if one.state == "failed" and "kept" in one.finding] == []
 
 
-def test_kept_parts_are_saved_without_a_run(
-    kept: Path, by_command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_parts_need_no_run(kept: Path, by_command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a card as of `run --save`; where they were changed or removed, the run is done again."""
     out = Path(shutil.copytree(kept / "here", tmp_path / "out"))
     command = ["run", "lora", str(by_command / "words.yaml"), "--wandb", "off", "--out", str(out), "--save"]
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "run", lambda *_: pytest.fail("it was trained again"))
-        done = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
-    assert done.exit_code == 0, done.output
+        tiny.invoked(0, *command, tmp_path / "one")
     expected = contents(by_command / "saved")
     assert contents(tmp_path / "one") == expected
     assert (tmp_path / "one" / "README.md").read_text().startswith("# lora on path:")
     (path,) = out.glob("words/*/run.json")
     (path.parent / "kept" / "trained.safetensors").write_bytes(b"other")
     assert "kept/trained.safetensors: is not the file that was recorded" in str(verify(path.parents[1]).checks)
-    done = CliRunner().invoke(main, [*command, str(tmp_path / "two"), "--keep"])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, *command, tmp_path / "two", "--keep")
     assert "is kept as set-aside/" in (said := " ".join(done.output.split()))
     assert "the run is done again" in said
     assert contents(tmp_path / "two") == expected
@@ -389,8 +377,7 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     """By a run that fails, or to a folder with something in it: there no run begins, and the user's files stay."""
     suite, out = str(by_command / "words.yaml"), str(tmp_path / "out")
     command = ["run", "lora", suite, "--wandb", "off", "--out", out, "--save"]
-    done = CliRunner().invoke(main, [*command, str(by_command / "saved")])
-    assert done.exit_code == 2
+    done = tiny.invoked(2, *command, by_command / "saved")
     assert "not empty" in done.output
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0

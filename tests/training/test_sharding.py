@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
-from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import optimization
 from hpml_bench.training.assembly import assemble
@@ -39,11 +40,7 @@ from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
 METHODS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "lora": {},
-    "adapter": {},
-    "prompt_tuning": {},
-    "head": {},
+    **{name: {} for name in ("full", "lora", "adapter", "prompt_tuning", "head")},
     "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
     "sgd": {"method": "full", "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False})},
     "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
@@ -52,9 +49,7 @@ NOT_TRIED = {"ADALORA", *REFUSED_TYPES, *NOT_SHARDED, "TINYLORA", "UNILORA", "VB
 """Types of PEFT that are unsupported, sharded or always."""
 TYPES = ["DORA", *(kind.value for kind in PeftType if kind.value not in NOT_TRIED)]
 """The others: a part of a type's small tensors may be on every rank."""
-METHODS |= {
-    kind: {"method": "peft", "options": {"type": kind} | ({"r": 8} if kind == "MISS" else {})} for kind in TYPES
-}
+METHODS |= {of: {"method": "peft", "options": {"type": of} | ({"r": 8} if of == "MISS" else {})} for of in TYPES}
 REFUSED: dict[str, dict[str, Any]] = {
     "ADALORA": {"method": "peft", "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1}},
     "OSF": {"method": "peft", "options": {"type": "OSF"}},
@@ -108,13 +103,8 @@ def method_of(name: str) -> MethodSpec:
 def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
     """Return a run without sharding, and with it."""
     task, world, more = RUNS[name]
-    found: list[Settings] = [
-        tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp")
-    ]
-    return [
-        (RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0), prepare(settings))
-        for settings in found
-    ]
+    made = (tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp"))
+    return [(RunSpec(suite="tiny", settings=of, method=method_of(name), seed=0), prepare(of)) for of in made]
 
 
 def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
@@ -133,41 +123,26 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
                 torch.save((steps, watch.share, watch.whole, watch.evaluations[-1].predictions), where / "found.pt")
 
 
-def do(folder: Path, names: Iterable[str]) -> Path:
-    """Do runs with and without sharding, those of each number of ranks one after another; return where they lie."""
-    for world in {RUNS[name][1] for name in names}:
-        over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of all runs but those of further types."""
-    return do(tmp_path_factory.mktemp("sharding"), [name for name in RUNS if name not in TYPES])
+def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Return a function that does all runs with types of PEFT, or all others, and returns where they lie."""
+
+    @cache
+    def made(types: bool) -> Path:
+        folder, names = tmp_path_factory.mktemp("sharding"), [name for name in RUNS if (name in TYPES) == types]
+        for world in {RUNS[name][1] for name in names}:  # those of each number of ranks one after another
+            over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
+        return folder
+
+    return made
 
 
-@pytest.fixture(scope="module")
-def types_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of all types of PEFT that can be sharded."""
-    return do(tmp_path_factory.mktemp("types"), TYPES)
-
-
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in TYPES])
-def test_a_sharded_run_is_the_same_run(done: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [pytest.param(of, marks=[pytest.mark.suites] * (of in TYPES)) for of in RUNS])
+def test_a_sharded_run_is_the_same_run(done: Callable[[bool], Path], name: str) -> None:
     """Losses and norms over six steps, losses and answers of test rows, and saved files; each rank has its share."""
-    assert_equal(done, name)
-
-
-@pytest.mark.suites
-@pytest.mark.parametrize("name", TYPES)
-def test_a_sharded_type_of_peft_is_the_same(types_done: Path, name: str) -> None:
-    """The same of every type that isn't refused."""
-    assert_equal(types_done, name)
-
-
-def assert_equal(done: Path, name: str) -> None:
+    folders = {kind: done(name in TYPES) / f"{name}-{kind}" for kind in ("none", "fsdp")}
     (steps, _, _, plain), (own, share, whole, sharded) = (
-        torch.load(done / f"{name}-{kind}" / "found.pt", weights_only=False) for kind in ("none", "fsdp")
+        torch.load(folder / "found.pt", weights_only=False) for folder in folders.values()
     )
     assert len(steps[0]) == 6
     assert whole <= 1
@@ -177,10 +152,10 @@ def assert_equal(done: Path, name: str) -> None:
     assert str(sharded.prediction) == str(plain.prediction)
     assert plain.texts is None or sharded.texts.answer == plain.texts.answer
     assert share < 1 / RUNS[name][1] + 0.3 if name in TYPES else share == pytest.approx(1 / RUNS[name][1], rel=0.1)
-    files = [path.relative_to(done / f"{name}-none") for path in (done / f"{name}-none").rglob("*.safetensors")]
+    files = [path.relative_to(folders["none"]) for path in folders["none"].rglob("*.safetensors")]
     assert files
     for file in files:
-        known, saved = load_file(done / f"{name}-none" / file), load_file(done / f"{name}-fsdp" / file)
+        known, saved = (load_file(folder / file) for folder in folders.values())
         assert saved.keys() == known.keys()
         for key, weight in known.items():
             torch.testing.assert_close(saved[key], weight, rtol=1e-4, atol=1e-6)
@@ -267,9 +242,7 @@ def layers(kind: torch.dtype) -> nn.Sequential:
 
 
 def optimizer_of(model: nn.Module, name: str, kind: str, seed: int = 0) -> torch.optim.Optimizer:
-    settings = tiny.settings(
-        optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1, device="cpu"
-    )
+    settings = tiny.settings(optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1)
     return make_optimizer(model, nn.Identity(), MethodSpec(name="m", method="full", lr=1e-3), settings, seed)
 
 

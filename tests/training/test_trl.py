@@ -16,7 +16,6 @@ import pytest
 from helpers import skips, tiny, trl
 from helpers.loops import trained, trainer_of
 from hpml_bench.data.prepare import prepare, preview
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
@@ -153,7 +152,6 @@ def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path
 
 def test_ranks_and_micro_batches_share_the_loss_of_routers(experts: Path, group: Group, tmp_path: Path) -> None:
     """Of row by row: two ranks with two micro-batches follow the path of one rank with four; the loss turns it."""
-    fork_server.start_fork_server()
     spec = of_routers(experts, global_batch=4, micro_batch=1, steps=4, world_size=2)
     record = tiny.run(spec, prepare(spec.settings), tmp_path / "run")
     assert record.status == "ok", record.error

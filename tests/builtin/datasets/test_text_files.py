@@ -241,11 +241,8 @@ def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
     """By words as in names of files; it is no label, and a cell that names no split is refused."""
     rows = "label,text,split\na,one,train\nb,two,test\nb,three,Training\na,four,valid\n"
     data = load(tmp_path, rows, None, split="split")
-    assert [part["text"][:] for part in (data.train, data.validation, data.test)] == [
-        ["one", "three"],
-        ["four"],
-        ["two"],
-    ]
+    parts = (data.train, data.validation, data.test)
+    assert [part["text"][:] for part in parts] == [["one", "three"], ["four"], ["two"]]
     with pytest.raises(UserError, match=r"row 5 has 'fold 1' in column 'split', whose cells must be train, validation"):
         load(tmp_path, f"{rows}a,five,fold 1\n", None, split="split")
     with pytest.raises(UserError, match=r"a column of all splits; leave test and validation out"):
@@ -283,9 +280,8 @@ def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     Columns that are not read are noted by name.
     """
     rows = "".join(f"id {row},words {row}\n" for row in range(50))
-    with pytest.raises(
-        UserError, match=r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
-    ):
+    says = r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
+    with pytest.raises(UserError, match=says):
         load(tmp_path, f"label,text\n{rows}")
     data = load(tmp_path, "label,text\na,one\nNaN,two\nb,three\nNaN,four\n")
     assert data.label_names == ("NaN", "a", "b")

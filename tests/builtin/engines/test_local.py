@@ -42,14 +42,12 @@ def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
 @two_cores
 def test_the_results_are_those_of_runs_one_after_another(gates: Gates, room: Path) -> None:
     """To the bit; what ran beside a run, and the cores it had, are in its record."""
-    status, said = Command(gates.suite, room / "one", "--nproc", "1").ended(300)
-    assert status == 0, said
+    Command(gates.suite, room / "one", "--nproc", "1").ends(0, 300)
     gates.close("a", "b")
     command = Command(gates.suite, room / "two", *SIDE_BY_SIDE)
     command.until(lambda: working(command), 100)
     gates.open()
-    status, said = command.ended(300)
-    assert status == 0, said
+    said = command.ends(0, 300)
     assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
     assert "[4/4] " in said
     alone, beside = tiny.records(room / "one"), tiny.records(room / "two")
@@ -113,7 +111,7 @@ def test_it_goes_on_after_ctrl_c_and_a_kill(gates: Gates, room: Path) -> None:
     assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
     assert command.left() == []
     gates.open()
-    said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ended(300)[1]
+    said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ends(0, 300)
     assert f"{len(before)} of 4 runs are recorded already" in said
     assert done().items() >= before.items()
     assert len(done()) == 4, said
@@ -124,8 +122,7 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
     """A job's sentence is the command's; it isn't left in a log."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     suite = tiny.local_suite(tmp_path)
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ended(300)
-    assert status == 1, said
+    said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ends(1, 300)
     assert said.count("a job ended: settings.device is cuda, but no GPU is visible") == 1
     assert "left 2 of 2 units undone" in said
 

@@ -107,10 +107,9 @@ def test_a_setup_line_that_fails_ends_the_job(lines: list[str], well: bool) -> N
     assert (done.returncode == 0) == ("hpml_bench" in done.stdout) == well
 
 
-@pytest.mark.parametrize(
-    ("given", "cores"),
-    [({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, "")],
-)
+@pytest.mark.parametrize(("given", "cores"), [
+    ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, ""),
+])  # fmt: skip
 def test_the_script_runs_the_unit_of_its_task(given: dict[str, str], cores: str) -> None:
     """As bash reads it: the job is named by array and task, its restarts count from 0, and it has the cores given."""
     made = engine()
@@ -147,15 +146,14 @@ def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation() -> N
     ({"clusters": "far,near"}, "clusters takes one name"),
 ])  # fmt: skip
 def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str], told: str, tmp_path: Path) -> None:
-    """By name, when the profile is read."""
+    """By name, when the profile is read.
+
+    So is a path: after a backslash sbatch replaces no %A and %a, and all jobs would write into one file.
+    """
     file = tmp_path / "p.yaml"
     file.write_text(f"engine: slurm\noptions: {{sbatch: {sbatch!r}}}".replace("'", '"'))
     with pytest.raises(UserError, match=told):
         load_profile(str(file))
-
-
-def test_a_path_that_slurm_would_read_otherwise_is_refused() -> None:
-    """After a backslash sbatch replaces no %A and %a: all jobs would write into one file."""
     made = engine()
     with pytest.raises(UserError, match="backslash in a path"):
         made.script(batch(made, Path("/a\\b")))
@@ -286,9 +284,7 @@ def test_the_users_shell_changes_no_job(
     ("PartitionTimeLimit", "gpu,long", False),
     ("Resources", "gpu", False),
 ])  # fmt: skip
-def test_jobs_that_slurm_would_never_begin_are_known(
-    reason: str, partition: str, refused: bool, answering: Answering
-) -> None:
+def test_jobs_that_never_begin_are_known(reason: str, partition: str, refused: bool, answering: Answering) -> None:
     """By their reason; where a job may begin in one of several partitions it is that of one of them."""
     answering(squeue=f"echo '7_0|7|0|PENDING|{reason}|x|{PLAN}:units'")
     made = engine(options={"sbatch": {"partition": partition}})
@@ -321,9 +317,7 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 # Runs over nodes
 
 
-def test_a_run_over_nodes_is_a_step_with_a_task_on_each(
-    answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_over_nodes_is_one_step(answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step ends when a task fails, has the job's cores, and makes the scratch folder of its own node.
 
     The hosts are all nodes of the job, as scontrol writes out their list.

@@ -18,8 +18,9 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import skips
+from helpers import skips, tiny
 from helpers.cli_process import Command
+from helpers.waiting import until
 from hpml_bench.cli import main
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
@@ -91,10 +92,7 @@ def noted(folder: Path) -> Any:
 
 
 def gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 60
-    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(psutil.pid_exists, pids))
+    return until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +132,7 @@ def test_its_folder_is_reported_and_verified_without_running_it(done: tuple[Path
     folder, _ = done
     before = (folder / "note").stat().st_mtime_ns
     results = str(folder / "out" / "commands")
-    told = CliRunner().invoke(main, ["report", results])
-    assert told.exit_code == 0, told.output
+    tiny.invoked(0, "report", results)
     page = (folder / "out" / "commands" / "report.md").read_text()
     assert "Trained by its own program: other" in page
     assert "Program's time" in page
@@ -148,8 +145,7 @@ def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunReco
     """Kept or saved, it is a folder as any other that was trained before."""
     file = suite_file(tmp_path)
     words = ["run", "other", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", "--allow-commands"]
-    told = CliRunner().invoke(main, [*words, "--save", str(tmp_path / "saved")])
-    assert told.exit_code == 0, told.output
+    tiny.invoked(0, *words, "--save", tmp_path / "saved")
     again = {"method": "trained", "options": {"path": str(tmp_path / "saved")}}
     suite = load_suite(str(file), settings={"methods.again": again})
     (record,) = run_sweep(SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)).records
@@ -161,13 +157,11 @@ def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     """Without the option nothing is written and the command is shown; the gate takes none."""
     file = suite_file(tmp_path)
     for words in (["run-all", str(file)], ["run", "other", str(file)], ["run-all", str(file), "--parallel", "2"]):
-        told = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out"), "--wandb", "off"])
-        assert told.exit_code == 2
+        told = tiny.invoked(2, *words, "--out", tmp_path / "out", "--wandb", "off")
         assert f"other: python path:{tmp_path / 'train.py'} well" in told.output
         assert "--allow-commands" in told.output
     assert not [*(tmp_path / "out").rglob("run.json")]
-    told = CliRunner().invoke(main, ["check", str(file), "--methods", "other", "--against", "HEAD"])
-    assert told.exit_code == 2
+    told = tiny.invoked(2, "check", file, "--methods", "other", "--against", "HEAD")
     assert "other runs a command" in told.output
 
 
@@ -208,8 +202,7 @@ def test_paths_of_a_relative_results_folder(room: Path, monkeypatch: pytest.Monk
     """A program runs in a folder of the run, and is told whole paths: --out is `reports` by default."""
     monkeypatch.chdir(room)
     words = ("--allow-commands", "--methods", "other", "--seeds", "1")
-    status, said = Command(suite_file(room), Path("here"), *words).ended(300)
-    assert status == 0, said
+    Command(suite_file(room), Path("here"), *words).ends(0, 300)
     assert noted(room)[3] == str(room / "here/commands" / Path(noted(room)[3]).parent.name / "command")
 
 
@@ -271,9 +264,8 @@ def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
     few = {"train_samples": 64, "steps": 12, "eval_every": 12, "test_samples": 32, "latency_samples": 0}
     suite = load_suite("trainers", settings=few)
     request = SweepRequest(suite, tmp_path, (name, "none"), (0,), allow_commands=True)
-    trained, base = sorted(
-        run_sweep(request, Console(quiet=True)).records, key=lambda record: record.spec.method.name == "none"
-    )
+    records = run_sweep(request, Console(quiet=True)).records
+    trained, base = sorted(records, key=lambda record: record.spec.method.name == "none")
     assert trained.status == "ok", trained.error
     assert trained.metrics["test_loss"] < base.metrics["test_loss"]
     assert trained.metrics["program_tokens"] > 12 * 16
@@ -287,9 +279,7 @@ def test_rows_are_written_in_both_forms(form: Any) -> None:
     line = program.as_line(json.dumps(row), form)
     names = ("from", "value") if form == "sharegpt" else ("role", "content")
     turns = line["conversations" if form == "sharegpt" else "messages"]
-    assert [tuple(turn[name] for name in names) for turn in turns][2] == (
-        ("human", "u") if form == "sharegpt" else ("user", "u")
-    )
+    assert tuple(turns[2][name] for name in names) == ("human" if form == "sharegpt" else "user", "u")
     assert turns[1]["weight"] == 0
     assert turns[1]["tool_calls"] == [1]
     assert "weight" not in turns[3]

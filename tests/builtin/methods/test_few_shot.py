@@ -93,9 +93,8 @@ def test_it_is_refused_with_a_reason(settings: Settings, task_folder: Path, grou
 def test_each_seed_is_a_run_and_none_is_the_base_model(settings: Settings, tmp_path: Path) -> None:
     """The base model runs once for all seeds; the tokens of prompts and the time per answer are recorded."""
     prepared = prepare(settings)
-    records = {
-        name: tiny.run(spec_of(settings, method=name), prepared, tmp_path / name) for name in ("few_shot", "none")
-    }
+    methods = ("few_shot", "none")
+    records = {name: tiny.run(spec_of(settings, method=name), prepared, tmp_path / name) for name in methods}
     assert {name: is_base(record) for name, record in records.items()} == {"few_shot": False, "none": True}
     tokens, base = (records[name].metrics for name in ("few_shot", "none"))
     assert tokens["prompt_tokens"] > 2 * base["prompt_tokens"] > 0

@@ -88,10 +88,8 @@ def test_adapter_adds_nothing_at_first(backbone_folders, backbone):
     """The up-projection starts at zero, so that training starts from the pretrained function."""
     ids, mask, _ = support_table.batch()
     options = {"placement": "houlsby", "size": 3, "activation": "gelu", "layer_norm": True}
-    plain, adapted = (
-        build(backbone_folders[backbone], "head"),
-        build(backbone_folders[backbone], "adapter", options=options),
-    )
+    plain = build(backbone_folders[backbone], "head")
+    adapted = build(backbone_folders[backbone], "adapter", options=options)
     assert trained(adapted.encoder) == 2 * 2 * (2 * 64 * 3 + 3 + 64)
     assert torch.equal(plain.eval()(ids, mask), adapted.eval()(ids, mask))
 
@@ -104,10 +102,15 @@ def test_adapter_says_where_it_does_not_fit():
         adapter.Adapter(adapter.Adapter.Options()).build(backbone)
 
 
-def test_lora_reaches_every_linear_layer(backbone_folders):
-    """`all-linear` finds GPT-2's Conv1D too: r x (in + out) for 64-192, 64-64, 64-256 and 256-64, in two blocks."""
+def test_lora_reaches_every_linear_layer_and_merges(backbone_folders):
+    """`all-linear` finds GPT-2's Conv1D too: r x (in + out) for 64-192, 64-64, 64-256 and 256-64, in two blocks.
+
+    After training, folding it into the weights changes no logit by more than 1e-4.
+    """
     assert trained(build(backbone_folders["GPT-2"], "lora").encoder) == 2 * 8 * (256 + 128 + 320 + 320)
     assert trained(build(backbone_folders["BERT"], "lora").encoder) == 2 * 8 * (4 * 128 + 2 * 192)
+    assert support_table.attempt(backbone_folders["GPT-2"], "lora", {}).merges
+    assert support_table.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
 
 
 def test_prompt_starts_from_the_vocabulary(backbone_folders):
@@ -118,21 +121,17 @@ def test_prompt_starts_from_the_vocabulary(backbone_folders):
     assert all((words == token).all(1).any() for token in prompt)
 
 
-def test_merged_lora_gives_the_same_logits(backbone_folders):
-    """After training, folding LoRA into the weights changes no logit by more than 1e-4."""
-    assert support_table.attempt(backbone_folders["GPT-2"], "lora", {}).merges
-    assert support_table.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
-
-
 # PEFT by name
 
 
 def test_table_lists_every_type_of_peft():
-    """The committed table has the types of the installed PEFT, all and no others, and a reason for each that can't."""
-    from peft import PeftType
+    """The committed table has the types of the installed PEFT, all and no others, and a reason for each that can't.
 
-    rows = committed_rows()
-    assert set(rows) - LATER == {kind.value for kind in PeftType} - GONE | set(peft.ALIASES) - LATER
+    Each type is there from the version on that is said to have brought it, and not before.
+    """
+    rows, there = committed_rows(), {kind.value for kind in library.PeftType}
+    assert set(rows) - LATER == there - GONE | set(peft.ALIASES) - LATER
+    assert there & set(peft.SINCE) == {kind for kind, since in peft.SINCE.items() if Version(since) <= INSTALLED}
     assert all(bool(row[-1]) == (row[:4] != ["yes"] * 4) for row in rows.values())
 
 
@@ -216,21 +215,10 @@ def test_a_type_of_a_later_version_is_told_as_such(kind: str, monkeypatch: pytes
         validate_options("methods", "peft", {"type": kind.lower()}, "suite")
 
 
-def test_the_installed_version_has_the_types_of_its_age() -> None:
-    """Each type is there from the version on that is said to have brought it, and not before."""
-    there = {member.value for member in library.PeftType}
-    installed = INSTALLED
-    assert {kind for kind in peft.SINCE if kind in there} == {
-        kind for kind in peft.SINCE if installed >= Version(peft.SINCE[kind])
-    }
-
-
 def test_options_reach_peft(backbone_folders):
     """PEFT's own options are passed on, mappings as its dataclasses, in any case of the type's name."""
-    encoder = build(
-        backbone_folders["BERT"], "peft", options={"type": "Dora", "r": 3, "eva_config": {"rho": 1.5}}
-    ).encoder
-    config = encoder.active_peft_config
+    options = {"type": "Dora", "r": 3, "eva_config": {"rho": 1.5}}
+    config = build(backbone_folders["BERT"], "peft", options=options).encoder.active_peft_config
     assert (config.r, config.use_dora, config.eva_config.rho) == (3, True, 1.5)
 
 

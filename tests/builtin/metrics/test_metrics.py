@@ -76,10 +76,6 @@ CASES: dict[str, tuple[str, Predictions, Value]] = {
 }  # fmt: skip
 
 
-def made(name: str, classes: int = 0) -> Any:
-    return registry.plugin("metrics", name)(classes)
-
-
 def taken(of: Predictions, rows: NDArray[Any]) -> Predictions:
     fields = (np.asarray(part)[rows] for part in (of.reference, of.prediction, of.loss))
     given = None if of.probabilities is None else of.probabilities[rows]
@@ -90,7 +86,7 @@ def taken(of: Predictions, rows: NDArray[Any]) -> Predictions:
 def test_rows_have_the_metric_as_their_mean_and_its_influence(case: str) -> None:
     """The mean is the library's value; a row is what leaving it out changes."""
     name, of, value = CASES[case]
-    rows = made(name).rows(of)
+    rows = registry.plugin("metrics", name)(0).rows(of)
     assert rows.mean() == pytest.approx(value(of), abs=1e-12)
     every = np.arange(ROWS)
     some = every[::5]

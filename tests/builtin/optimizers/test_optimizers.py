@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import Tensor, nn
 
 from helpers import tiny
 from helpers.loops import run_of, trainer_of
-from hpml_bench.cli import main
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.optimizer import choose_optimizer
@@ -282,8 +280,7 @@ def test_what_is_wrong_is_told_before_anything_runs(overrides: list[str], words:
     """One sentence with the name, status 2, no results."""
     suite = tiny.local_suite(tmp_path)
     options = [part for override in overrides for part in ("--set", override)]
-    done = CliRunner().invoke(main, ["run-all", str(suite), "--out", str(tmp_path / "out"), "--wandb", "off", *options])
-    assert done.exit_code == 2
+    done = tiny.invoked(2, "run-all", suite, "--out", tmp_path / "out", "--wandb", "off", *options)
     assert words in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
 

@@ -131,9 +131,7 @@ def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group:
 
 
 @pytest.mark.parametrize("kind", [ForgettingProbe, GenerationProbe])
-def test_without_general_text_or_answers_there_are_no_figures(
-    kind: type[Probe], text_folder: Path, group: Group
-) -> None:
+def test_without_text_or_answers_there_are_no_figures(kind: type[Probe], text_folder: Path, group: Group) -> None:
     """And no definitions."""
     trainer, probe, run = run_of(text_folder, group, "lora", kind, {})
     probe.after_training()
@@ -141,19 +139,12 @@ def test_without_general_text_or_answers_there_are_no_figures(
     assert (probe.stop(), probe.definitions()) == ({}, ())
 
 
-def test_looking_at_the_base_model_changes_no_training(
-    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_at_the_base_changes_nothing(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without general text a method gets the model in evaluation mode, and every weight ends the same."""
     weights: list[dict[str, torch.Tensor]] = []
     modes: list[bool] = []
     build = LoRA.build
-
-    def watched(method: LoRA, backbone: Any) -> Any:
-        modes.append(backbone.training)
-        return build(method, backbone)
-
-    monkeypatch.setattr(LoRA, "build", watched)
+    monkeypatch.setattr(LoRA, "build", lambda of, backbone: modes.append(backbone.training) or build(of, backbone))
     for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
         trainer, _, _ = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
         trainer.train()
@@ -178,9 +169,7 @@ def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     assert 0 < found["merged_logit_difference"] < 1e-4
 
 
-def test_a_merge_that_changes_the_model_is_seen(
-    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_merge_that_changes_a_model_is_seen(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights left out of the merge show in the loss, in the logits, and in answers."""
     trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, ANSWERS)
     trainer.train()
@@ -260,9 +249,7 @@ def test_a_rank_that_holds_all_changes_nothing(text_folder: Path, group: Group) 
     {"type": "PROMPT_TUNING", "converted_rank": 4},
     {"type": "LOHA", "r": 4, "converted_rank": 1000},
 ])  # fmt: skip
-def test_no_conversion_that_was_not_asked_for_or_cant_be(
-    options: dict[str, Any], text_folder: Path, group: Group
-) -> None:
+def test_no_conversion_unasked_or_impossible(options: dict[str, Any], text_folder: Path, group: Group) -> None:
     """No rank, a type that adds nothing to weights, and a rank above that of the weights."""
     assert converted(text_folder, group, options)[0] == {}
 

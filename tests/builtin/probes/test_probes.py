@@ -28,7 +28,6 @@ from hpml_bench.builtin.probes import (
     runtime,
     throughput,
 )
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
@@ -153,13 +152,9 @@ def ddp_log(*readings: tuple[float, int]) -> Any:
     pytest.param(2, ((9e6, 2),), 0, math.nan, math.nan, id="it went on from a checkpoint after the last step"),
 ])  # fmt: skip
 def test_all_reduce_times(
-    warmup: int,
-    readings: tuple[tuple[float, int], ...],
-    steps: int,
-    milliseconds: float,
-    percent: float,
+    warmup: int, readings: tuple[tuple[float, int], ...], steps: int, milliseconds: float, percent: float,
     tmp_path: Path,
-) -> None:
+) -> None:  # fmt: skip
     """DDP notes steps 1 to 10 and 20; in the first run 300, 5 and 5 ms of the warm-up, and 7 ms of the eight others."""
     probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=warmup))
     probe.wrapped(ddp_log(*readings))
@@ -267,17 +262,12 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
 
     One rank times single examples, and the others are idle.
     """
-    folded = Encoder()
-
-    class Folding(Nothing):
-        def merge(self, encoder: Any) -> Any:
-            return folded
-
-    def latencies(run: Run, model: TaskModel) -> list[float]:
-        return [i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)]
-
-    monkeypatch.setattr(inference, "latencies", latencies)
-    probe = started(inference.InferenceProbe, make_run(tmp_path, method=Folding(None)))
+    folded, folding = Encoder(), Nothing(None)
+    monkeypatch.setattr(folding, "merge", lambda _: folded)
+    monkeypatch.setattr(inference, "latencies", lambda _, model: [
+        i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)
+    ])  # fmt: skip
+    probe = started(inference.InferenceProbe, make_run(tmp_path, method=folding))
     found = probe.stop()
     assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
     assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])
@@ -286,9 +276,7 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("asked", "timed"), [(4, 4), (50, 10)])
-def test_latencies_are_of_the_first_rows(
-    asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latencies_are_of_first_rows(asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One time for each of the first `latency_samples` rows, at most all ten, each of which was read before."""
     run, calls, read = make_run(tmp_path, latency_samples=asked), [], []
     batch = run.test.batch
@@ -418,11 +406,9 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
     assert (170 if counts else 70) < peak < (230 if counts else 130)
 
 
-@pytest.mark.parametrize(
-    ("rank", "readings", "joules"),
-    [(0, (10.0, 14.5), 4.5), (0, (10.0, 2.0), math.nan), (0, (math.nan, math.nan), math.nan), (1, (10.0, 14.5), 0.0)],
-    ids=["the difference", "a counter that wrapped around", "no counter", "the second rank of a machine"],
-)
+@pytest.mark.parametrize(("rank", "readings", "joules"), [
+    (0, (10.0, 14.5), 4.5), (0, (10.0, 2.0), math.nan), (0, (math.nan, math.nan), math.nan), (1, (10.0, 14.5), 0.0),
+], ids=["the difference", "a counter that wrapped around", "no counter", "the second rank of a machine"])  # fmt: skip
 def test_energy_is_a_difference(
     rank: int, readings: tuple[float, float], joules: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,23 +97,21 @@ def test_the_number_of_a_text(text: str, found: str | None) -> None:
     assert number_of(text) == (None if found is None else Decimal(found))
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("3/2", "1/2"), ("1e5", "5"), ("12:30", "9:30"), ("12:30", "30"), ("1/0", "2/0"), ("12/30/2024", "2024"),
-     ("12/30/2024", "11/30/2024"), ("3:2", "3/2"), (r"\frac{3}{2}", r"\frac{5}{2}"), ("9" * 5000, "9" * 5001),
-     ("1 1/2", "1/2"), ("2 12/30/2024", "2024"), (r"2\frac{1}{3}", r"\frac{1}{3}")],
-)  # fmt: skip
+@pytest.mark.parametrize(("one", "other"), [
+    ("3/2", "1/2"), ("1e5", "5"), ("12:30", "9:30"), ("12:30", "30"), ("1/0", "2/0"), ("12/30/2024", "2024"),
+    ("12/30/2024", "11/30/2024"), ("3:2", "3/2"), (r"\frac{3}{2}", r"\frac{5}{2}"), ("9" * 5000, "9" * 5001),
+    ("1 1/2", "1/2"), ("2 12/30/2024", "2024"), (r"2\frac{1}{3}", r"\frac{1}{3}"),
+])  # fmt: skip
 def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
     """Fractions, exponents, times, ratios and dates are read as a whole, and each is equal to itself."""
     assert score("number", one, other) == score("number", other, one) == 0
     assert score("number", f"It is {one}.", one) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "right"),
-    [("peft_metamath", "peft_metamath", "right"),
-     *((name, "lm_eval_gsm8k", name) for name in ("gsm8k_strict", "gsm8k_flexible"))],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "file", "right"), [
+    ("peft_metamath", "peft_metamath", "right"),
+    *((name, "lm_eval_gsm8k", name) for name in ("gsm8k_strict", "gsm8k_flexible")),
+])  # fmt: skip
 def test_answers_are_right_where_others_say_so(name: str, file: str, right: str) -> None:
     """PEFT's function, and lm-evaluation-harness's filters, run on each of these answers, gave the tables."""
     theirs = json.loads((FILES / f"{file}.json").read_text(encoding="utf-8"))
@@ -141,11 +139,10 @@ def test_rouge_l_of_english_is_googles(answer: str, expected: str) -> None:
     assert score("rouge_l", answer, expected) == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["東京は日本の首都です。", "Москва — столица России.", "القاهرة هي عاصمة مصر", "สวัสดีครับ", "दिल्ली भारत की राजधानी है",
-     "서울은 한국의 수도이다", "Är det år ett?", "北京", "ᏣᎳᎩ", "می‌خواهم"],
-)  # fmt: skip
+@pytest.mark.parametrize("text", [
+    "東京は日本の首都です。", "Москва — столица России.", "القاهرة هي عاصمة مصر", "สวัสดีครับ", "दिल्ली भारत की राजधानी है",
+    "서울은 한국의 수도이다", "Är det år ett?", "北京", "ᏣᎳᎩ", "می‌خواهم",
+])  # fmt: skip
 def test_rouge_l_of_equal_texts_is_one(text: str) -> None:
     """In any script, in composed and decomposed form, and in capitals."""
     assert score("rouge_l", text, text) == 1

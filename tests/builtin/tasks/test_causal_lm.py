@@ -26,7 +26,6 @@ from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.rows import linearised_loss
 from hpml_bench.data.conversations import ask_for_classes
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation
@@ -182,16 +181,15 @@ def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
     assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
 
 
-def test_a_scorer_may_read_the_question() -> None:
-    """Each row's own."""
+def test_a_scorer_may_read_the_question_and_needs_answers() -> None:
+    """Each row's own question. A scorer without answers is a mistake in the program, and says so.
+
+    A perplexity beyond any float is cut.
+    """
     task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),) * 2
     task.scorer = SimpleNamespace(score_row=lambda question, answer, expected: float(len(answer) > len(question)))
     texts = TextAnswers(("a", "abc"), ("x", "x"), np.array([1, 1]), ("ab", "ab"))
     assert task.scores(Predictions(np.arange(2), tokens, tokens, np.zeros(2), texts)).tolist() == [True, False]
-
-
-def test_answers_that_are_not_there_are_not_scored() -> None:
-    """A scorer without answers is a mistake in the program, and says so; a perplexity beyond any float is cut."""
     task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),)
     for texts in (None, TextAnswers(("",), ("",), np.array([1]))):
         given = Predictions(np.arange(1), tokens, tokens, np.array([1000.0]), texts)
@@ -221,22 +219,16 @@ def test_rows_that_a_scorer_cannot_score_are_refused() -> None:
 # Choices
 
 
-def with_choices(folder: Path) -> Path:
-    """Write rows of two to four choices of one to three words, the right one among them."""
-    generator = np.random.default_rng(0)
-    lines = []
-    for _ in range(120):
+def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
+    """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
+    generator, lines = np.random.default_rng(0), []
+    for _ in range(120):  # rows of two to four choices of one to three words, the right one among them
         words = [" ".join(f"w{w}" for w in generator.integers(0, 150, size)) for size in generator.integers(1, 4, 4)]
         choices = [f" {text}" for text in words[: generator.integers(2, 5)]]
         prompt = " ".join(f"w{word}" for word in generator.integers(0, 150, generator.integers(2, 8)))
         lines.append({"prompt": prompt, "completion": str(generator.choice(choices)), "choices": choices})
-    (folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    return folder / "choices.jsonl"
-
-
-def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
-    """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
-    data = {"name": "text_files", "options": {"train": f"path:{with_choices(task_folder)}"}}
+    (task_folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    data = {"name": "text_files", "options": {"train": f"path:{task_folder / 'choices.jsonl'}"}}
     trainer, test, evaluation = run(settings_of(task_folder, {"scorer": "choice"}, dataset=data), group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     likeliest, normalised = [], []
@@ -255,9 +247,8 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
     assert texts.normalised == tuple(normalised)
     assert likeliest != normalised
     assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, texts.expected, strict=True)])
-    assert evaluation.metrics["score_normalised"] == np.mean(
-        [a == b for a, b in zip(normalised, texts.expected, strict=True)]
-    )
+    right = [a == b for a, b in zip(normalised, texts.expected, strict=True)]
+    assert evaluation.metrics["score_normalised"] == np.mean(right)
     assert trainer.generator is None
     assert evaluation.generation_seconds is None
     assert texts.tokens is None
@@ -327,7 +318,6 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
 
     No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged.
     """
-    fork_server.start_fork_server()
     (task_folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
     options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
     settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
@@ -338,10 +328,8 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
     assert all(check.passed for check in record.checks), record.checks
     predictions = read_predictions(folder)
     assert predictions.index.tolist() == list(range(settings.test_samples or 0))
-    assert {(point.metric, point.step) for point in read_points(folder)} == {
-        ("validation_score", settings.steps),
-        ("validation_loss", settings.steps),
-    }
+    points = {(point.metric, point.step) for point in read_points(folder)}
+    assert points == {(f"validation_{name}", settings.steps) for name in ("score", "loss")}
     definitions = {metric.name: metric for metric in record.definitions}
     times = {"inference_seconds", "validation_answer_seconds", "test_answer_seconds"}
     assert {"test_score", "test_loss", "generated_tokens_per_second"} | times <= set(record.metrics)
@@ -355,7 +343,6 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
 
 def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> None:
     """A head that is drawn at random answers nothing: the record says so."""
-    fork_server.start_fork_server()
     record = tiny.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
     assert record.status == "unsupported"
     assert "head" in record.error.message

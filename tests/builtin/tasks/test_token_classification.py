@@ -137,11 +137,8 @@ def metaspace() -> PreTrainedTokenizerFast:
 
 
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "bpe": gpt2,
-    "bpe whose tokens have the space before them": llama_3,
-    "wordpiece": wordpiece,
-    "metaspace": metaspace,
-}
+    "bpe": gpt2, "bpe whose tokens have the space before them": llama_3, "wordpiece": wordpiece, "metaspace": metaspace,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "embedded"])
@@ -182,7 +179,10 @@ def plain(text: str) -> str:
 
 
 def test_words_that_are_cut_off_have_no_tag(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Whatever the length, the words before the cut keep their tags, and the ids are those of the text cut alike."""
+    """Whatever the length, the words before the cut keep their tags, and the ids are those of the text cut alike.
+
+    An empty word among others takes no token from its neighbours.
+    """
     whole_ids, whole = encode(tokenizer, WORDS)
     encoder = Encoder(tokenizer, len(whole_ids) - 3, None, "tiny")
     for most in range(4, len(whole_ids)):
@@ -191,9 +191,5 @@ def test_words_that_are_cut_off_have_no_tag(tokenizer: PreTrainedTokenizerFast) 
         assert labels[:-1] == whole[: most - 1], "the last one is the end token"
         assert labels[-1] == IGNORE_INDEX
     assert encode(tokenizer, WORDS, encoder.max_length)[0] == encoder.texts([" ".join(WORDS)])[0]
-
-
-def test_words_without_a_character_have_no_token(tokenizer: PreTrainedTokenizerFast) -> None:
-    """An empty word among others takes no token from its neighbours."""
     _, labels = encode(tokenizer, ["end", "", "1999"])
     assert [label for label in labels if label != IGNORE_INDEX] == [0, 2]

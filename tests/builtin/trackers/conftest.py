@@ -9,10 +9,8 @@ from typing import Any
 
 import faults
 import pytest
-from click.testing import CliRunner
 
 from helpers import tiny
-from hpml_bench.cli import main
 from hpml_bench.plugins.publishing import Publisher
 
 
@@ -41,8 +39,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
     def sweep(out: Path, *options: str) -> str:
         command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
-        done = CliRunner().invoke(main, [*command, "--set", "steps=40", *options])
-        assert done.exit_code == 0, done.output
+        done = tiny.invoked(0, *command, "--set", "steps=40", *options)
         computed.append(faults.content(out / "colours"))
         assert computed[-1] == computed[0]
         return done.stderr

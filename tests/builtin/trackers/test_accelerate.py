@@ -13,18 +13,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from click.testing import CliRunner
 
 import hpml_bench
-from helpers import made_records, skips
+from helpers import made_records, skips, tiny
 from hpml_bench.builtin.trackers.accelerate import Accelerate
-from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.publishing import Publisher, group_of
 from hpml_bench.plugins.tracker import make_trackers
@@ -59,11 +56,6 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio-data"))
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
 
 
 def of_mlflow(store: Path, group: str) -> Found:
@@ -101,9 +93,7 @@ def of_trackio(group: str) -> Found:
         "runs = list(trackio.Api().runs(g));"
         "print(json.dumps([[r.name, S.get_logs(g, r.name, run_id=r.id), r.config] for r in runs], default=str))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, group], check=True, capture_output=True, text=True, env={**os.environ}
-    )
+    done = subprocess.run([sys.executable, "-c", code, group], check=True, capture_output=True, text=True)
     points, config, facts, tables, names = {}, {}, {}, {}, []
     for name, logs, settings in json.loads(done.stdout.splitlines()[-1]):
         names.append(name)
@@ -148,8 +138,7 @@ def of_tensorboard(folder: Path) -> Found:
 
 
 def report(folder: Path, service: str) -> str:
-    done = CliRunner().invoke(main, ["report", str(folder), "--format", "html,md", "--track", service])
-    assert done.exit_code == 0, done.output
+    done = tiny.invoked(0, "report", folder, "--format", "html,md", "--track", service)
     return done.output
 
 
@@ -229,7 +218,9 @@ def test_a_dead_server_leaves_the_results_as_they_are(
     monkeypatch.setattr(Publisher, "run_seconds", 5.0)
     monkeypatch.setattr(Publisher, "sweep_seconds", 5.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = free_port() if fault == "refused" else server.getsockname()[1]
+        port = server.getsockname()[1]
+        if fault == "refused":
+            server.close()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         said = swept(tmp_path / "out", "--track", "mlflow")
     assert said.count("mlflow: live publishing stopped, the results are not affected") == 1
@@ -237,14 +228,11 @@ def test_a_dead_server_leaves_the_results_as_they_are(
     assert not any(value in said for value in SECRETS.values())
 
 
-def test_a_service_without_its_library_is_refused_before_any_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_without_its_library_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence has the command that installs it, and no folder is made."""
     monkeypatch.setattr("hpml_bench.builtin.trackers.accelerate.find_spec", lambda name: name == "accelerate" or None)
     for command in (["run-all", "quickstart"], ["run-all", "quickstart", "--parallel", "2"], ["run", "lora"]):
-        done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "--track", "tensorboard,mlflow"])
-        assert done.exit_code == 2
+        done = tiny.invoked(2, *command, "--out", tmp_path / "out", "--track", "tensorboard,mlflow")
         assert "--track tensorboard: tensorboard is not installed; pip install tensorboard" in done.output
     assert not (tmp_path / "out").exists()
 

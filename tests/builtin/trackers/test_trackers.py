@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from helpers import made_records
+from helpers import made_records, tiny
 from hpml_bench.builtin.trackers import wandb
-from hpml_bench.cli import main
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.system.errors import UserError
 
@@ -32,11 +30,6 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 def listening() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def closed_port() -> str:
-    with listening() as url:
-        return url
 
 
 READY = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "open"}
@@ -54,9 +47,7 @@ CHOSEN = [
 
 
 @pytest.mark.parametrize(("variables", "asked", "chosen"), CHOSEN)
-def test_the_environment_decides(
-    variables: dict[str, str], asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_decide(variables: dict[str, str], asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is asked for, and there are a key and a route; what is asked for stands above it."""
     with listening() as url:
         for name, value in variables.items():
@@ -72,13 +63,13 @@ ADDRESSES = ("nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "ht
     ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "closed"}, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
     *(({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}, "WANDB_BASE_URL is not an http") for url in ADDRESSES),
 ])  # fmt: skip
-def test_online_needs_a_key_and_a_route(
-    variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_online_needs_key_and_route(variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of them `auto` is offline, and `online` names what is missing, and no key."""
+    with listening() as closed:
+        pass
     with listening() as url:
         for name, value in variables.items():
-            monkeypatch.setenv(name, {"open": url, "closed": closed_port()}.get(value, value))
+            monkeypatch.setenv(name, {"open": url, "closed": closed}.get(value, value))
         assert choose_mode("auto") == "offline"
         with pytest.raises(UserError, match=problem) as caught:
             choose_mode("online")
@@ -119,12 +110,6 @@ def test_a_key_in_netrc_counts_for_its_host_only(place: str, monkeypatch: pytest
         assert choose_mode("auto") == "offline"
 
 
-def test_an_unknown_choice_names_the_allowed_ones() -> None:
-    """The error lists the choices."""
-    with pytest.raises(UserError, match="'maybe'; allowed are auto, online, offline, off"):
-        choose_mode("maybe")
-
-
 def test_importing_and_choosing_do_not_import_wandb() -> None:
     """Choosing is done without wandb, which takes seconds to import."""
     code = "import sys; from hpml_bench.plugins.tracker import make_trackers; make_trackers({'wandb': 'auto'})"
@@ -141,24 +126,24 @@ def test_a_report_ends_with_where_its_runs_are(tmp_path: Path, monkeypatch: pyte
     told = []
     monkeypatch.setattr(wandb.Wandb, "publish", lambda _, *given: told.append(given) or "X!")
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))
-    result = CliRunner().invoke(main, ["report", str(folder), "--format", "md", "--track", "wandb=offline"])
-    assert result.exit_code == 0, result.output
+    result = tiny.invoked(0, "report", folder, "--format", "md", "--track", "wandb=offline")
     assert "X!" in result.output
     assert [(len(records), page) for _, records, _, page in told] == [(2, None)]
 
 
 def test_a_tracker_that_is_off_is_left_out() -> None:
-    """Off by what is asked, or by its own choice; a tracker nobody knows, and one without a service, are told."""
+    """Off by what is asked, or by its own choice; an unknown tracker or mode, and one without a service, are told."""
     assert make_trackers({"wandb": "off"}) == make_trackers({"accelerate": "auto"}) == ()
     with pytest.raises(UserError, match=r"there is no tracker 'diary'; there are .*mlflow, .*tensorboard, "):
         make_trackers({"diary": "on"})
     with pytest.raises(UserError, match="name a service, one of mlflow, tensorboard, trackio"):
         make_trackers({"accelerate": "on"})
+    with pytest.raises(UserError, match="'maybe'; allowed are auto, online, offline, off"):
+        choose_mode("maybe")
 
 
 @pytest.mark.parametrize("given", ["=on", "notebook=", "notebook=on,mlflow="])
 def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
     """`--track` takes names, each alone or with a mode."""
-    result = CliRunner().invoke(main, ["report", str(tmp_path), "--track", given])
-    assert result.exit_code == 2
+    result = tiny.invoked(2, "report", tmp_path, "--track", given)
     assert "write NAME or NAME=MODE" in result.output

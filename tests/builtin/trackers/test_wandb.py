@@ -14,6 +14,7 @@ import pytest
 
 from helpers import made_records
 from helpers.fake_wandb import nothing_left, runs_below, serving
+from helpers.waiting import until
 from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.plugins import publishing
 from hpml_bench.plugins.blocks import Table
@@ -29,11 +30,9 @@ pytestmark = pytest.mark.usefixtures("home")
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
-    "WANDB_API_KEY": KEY,
-    "HF_TOKEN": "hf_PlantedPlantedPlanted",
-    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access",
-    "DATABASE_PASSWORD": "planted-password-planted",
-}
+    "WANDB_API_KEY": KEY, "HF_TOKEN": "hf_PlantedPlantedPlanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access", "DATABASE_PASSWORD": "planted-password-planted",
+}  # fmt: skip
 TABLES = (
     Table(
         name="summary", caption="Summary", columns=("method", "accuracy", "note"),
@@ -181,9 +180,7 @@ def test_runs_are_kept_by_one_helper_and_once(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "wandb" / renewed / "files" / "media" / "table").is_dir(), "the comparison"
 
 
-def test_nothing_to_publish_leaves_no_trace_and_errors_are_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_to_publish_leaves_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a run that isn't followed nor an empty folder makes anything; an error is printed, never raised."""
     suite = tmp_path / "suite"
     assert publish([], tables, "offline", suite) is None
@@ -254,17 +251,12 @@ def helpers() -> list[psutil.Process]:
 
 def one_helper() -> psutil.Process:
     """Return this process's helper, once it is more than a fork of this process."""
-    deadline = time.monotonic() + 60
-    while not (found := helpers()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (helper,) = found
+    (helper,) = until(helpers)
     return helper
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
-    how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_helper_holds_no_run(how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's record is there, one sentence says what went wrong, and the next run doesn't try again."""
     which = spec()
     began = time.monotonic()
@@ -293,9 +285,8 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
     time.sleep(300)
 """
     parent = psutil.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 90
-    while len(family := parent.children(recursive=True)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: len(parent.children(recursive=True)) > 1, 90)
+    family = parent.children(recursive=True)
     assert len(family) == 2, "the helper and wandb's own service"
     scratch = Path(next(p.environ()["TMPDIR"] for p in family if "hpml_bench.builtin.trackers.wandb" in p.cmdline()))
     assert scratch.is_dir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from faulty_runs import FAULTY
 
 from helpers import plugin_packages, tiny
+from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
 from hpml_bench.system import processes
@@ -24,7 +24,7 @@ def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
+def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
     """Rows and a backbone; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
@@ -38,7 +38,5 @@ def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path)
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     yield
-    deadline = time.monotonic() + 60
-    while processes.descendants() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not processes.descendants())
     assert processes.descendants() == set()

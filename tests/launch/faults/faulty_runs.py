@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from helpers import tiny
+from helpers.waiting import until
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system import heartbeat
 
@@ -100,12 +100,8 @@ def when(condition: Callable[[], object], action: Callable[..., None]) -> thread
     """Do `action` with what the condition returns once that is true."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if found := condition():
-                action(found)
-                return
-            time.sleep(0.02)
+        if found := until(condition):
+            action(found)
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()

@@ -32,16 +32,12 @@ def go(name: str, suite: str, folder: Path, *options: str) -> None:
     result = CliRunner().invoke(main, ["run-all", suite, *fixed, *options])
     loaded = load_records(folder / "colours")
     told = {
-        "name": name,
-        "status": result.exit_code,
-        "said": result.output,
-        "error": result.stderr,
+        "name": name, "status": result.exit_code, "said": result.output, "error": result.stderr,
         "exception": repr(result.exception) if result.exception and result.exit_code not in {0, 1, 2} else None,
-        "statuses": [record.status for record in loaded.records],
-        "problems": loaded.problems,
+        "statuses": [record.status for record in loaded.records], "problems": loaded.problems,
         "stamps": [path.stat().st_mtime_ns for path in sorted(folder.glob("colours/*/run.json"))],
         "temporary": [str(path) for path in folder.rglob(".*.tmp")],
-    }
+    }  # fmt: skip
     print(json.dumps(told), flush=True)
 
 

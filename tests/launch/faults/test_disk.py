@@ -24,11 +24,12 @@ from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
 from hpml_bench.system.errors import UserError
 
+Told = Callable[..., list[dict[str, Any]]]
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 @pytest.fixture(scope="module")
-def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
+def unshared(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Return a function that runs `small_disk.py` where it may mount, and returns what that tells."""
     probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
     if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
@@ -47,9 +48,7 @@ def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dic
 
 
 @pytest.fixture(scope="module")
-def told(
-    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def told(unshared: Told, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What is told of disks of results, by the name of what was done."""
     suite = tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=300, eval_every=300)
     found = unshared(suite, tmp_path_factory.mktemp("disk"))
@@ -78,9 +77,7 @@ def test_a_disk_costs_at_most_the_run_under_way(told: dict[str, dict[str, Any]])
 
 
 @pytest.fixture(scope="module")
-def cache_told(
-    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[int, str]]:
+def cache_told(unshared: Told, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """Status and words of sweeps with disks of a cache, by name; the cache is called CACHE in the words."""
     suite, cache = tiny.local_suite(tmp_path_factory.mktemp("suite")), tmp_path_factory.mktemp("cache")
     rows = suite.with_name("rows.csv")
@@ -133,21 +130,21 @@ def files_at_most(size: int) -> Iterator[None]:
         resource.prlimit(server, resource.RLIMIT_FSIZE, before)
 
 
-def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
     """A rank that may not write on fails with the reason in words; the next run is clean."""
     with files_at_most(20_000):
-        record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
+        record = tiny.run(endless(), prepared, tmp_path / "run")
     assert record.status == "failed"
     assert "File too large" in record.error.message
     assert read_record(tmp_path / "run") == record
-    assert tiny.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
+    assert tiny.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
-def test_trained_parts_that_cant_be_written(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_trained_parts_that_cant_be_written(prepared: Prepared, tmp_path: Path) -> None:
     """The run has failed like any other, and half of them is not kept."""
     folder = tmp_path / "run"
     with files_at_most(60_000):
-        record = tiny.run(tiny.spec("full"), prepared_for_faults, folder, save_to=folder / KEPT)
+        record = tiny.run(tiny.spec("full"), prepared, folder, save_to=folder / KEPT)
     assert (record.status, record.kept) == ("failed", {})
     assert "File too large" in record.error.message
     assert (folder / PREDICTIONS).exists()

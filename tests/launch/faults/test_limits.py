@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import itertools
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -31,13 +30,6 @@ from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.tune import TuningRequest, run_tuning
 from hpml_bench.system.errors import UserError
 
-Arrange = Callable[[dict[str, list[str]]], list[str]]
-
-
-@pytest.fixture
-def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
-    return partial(arrange, monkeypatch)
-
 
 def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     chosen = Limits(**limits)
@@ -50,10 +42,10 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
 ])  # fmt: skip
 def test_a_run_is_tried_again(
-    statuses: list[str], retries: int, attempts: int, tmp_path: Path, quick_attempts: Arrange
+    statuses: list[str], retries: int, attempts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As often as was given, unless it would end the same; how earlier attempts ended is in record and report."""
-    ran = quick_attempts({"a": statuses})
+    ran = arrange(monkeypatch, {"a": statuses})
     result = go(tmp_path, "a", retries=retries)
     assert ran == ["a-0"] * attempts
     (record,) = result.records
@@ -64,49 +56,48 @@ def test_a_run_is_tried_again(
     assert ("Runs that were tried again" in report and f"{statuses[0]}: as arranged" in report) == (attempts > 1)
 
 
-def test_an_attempt_that_saved_a_later_state_is_no_retry(
-    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attempt_that_saved_a_later_state_is_no_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three get further, of which each is followed by another; then the one retry is allowed, and no more."""
-    ran = quick_attempts({"a": ["killed"] * 9})
+    ran = arrange(monkeypatch, {"a": ["killed"] * 9})
     monkeypatch.setattr(RunFolder, "saved", property(lambda _: min(len(ran), 3)))
     (record,) = go(tmp_path, "a", retries=1).records
     assert (record.status, len(ran)) == ("killed", 5)
 
 
-def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
+def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
-    ran = quick_attempts({name: ["failed"] for name in "abc"})
+    ran = arrange(monkeypatch, {name: ["failed"] for name in "abc"})
     result = go(tmp_path / "fast", *"abc", fail_fast=True)
     assert (len(ran), result.ending.why) == (1, "--fail-fast")
-    ran = quick_attempts({name: ["failed"] for name in "abc"})
+    ran = arrange(monkeypatch, {name: ["failed"] for name in "abc"})
     result = go(tmp_path / "on", *"abc")
     assert (len(ran), result.ending.why) == (3, None)
     assert [record.status for record in result.records] == ["failed"] * 3
 
 
-def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
+def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
     suite, limits = suite_of("a", seeds=1), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
-        quick_attempts({"a": ["failed"]})
+        arrange(monkeypatch, {"a": ["failed"]})
         request = SweepRequest(suite, tmp_path / str(trials), limits=limits)
         result = run_tuning(TuningRequest(request, trials), Console(quiet=True))
         assert (result.ending.why, result.suite_file is None) == (ended_by, ended_by is not None)
 
 
-def test_no_run_begins_after_the_hours(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """With none left nothing begins; the result says which limit it was."""
-    ran = quick_attempts({})
+def test_no_run_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none left nothing begins; the result says which limit it was, and the command does, with status 1."""
+    ran = arrange(monkeypatch, {})
     result = go(tmp_path, *"abc", max_hours=0)
     assert (ran, result.ending.why) == ([], "--max-hours 0")
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
+    options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
+    told = tiny.invoked(1, "run-all", "quickstart", *options)
+    assert "ended by --max-hours 0" in told.stderr
 
 
-def test_no_attempt_begins_after_the_hours(
-    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_attempt_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
     limits = Limits(retries=50, max_hours=4 / 3600)
     load_libraries()  # which would take some of the hours
@@ -114,7 +105,7 @@ def test_no_attempt_begins_after_the_hours(
         ("run-all", lambda request: sweep.run_sweep(request, Console(quiet=True))),
         ("tune", lambda request: run_tuning(TuningRequest(request, 2), Console(quiet=True))),
     ):
-        ran = quick_attempts({"a": ["failed"] * 60})
+        ran = arrange(monkeypatch, {"a": ["failed"] * 60})
         at_once = launcher.run
         monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
@@ -126,11 +117,9 @@ def test_no_attempt_begins_after_the_hours(
         assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)
 
 
-def test_the_hours_of_a_tuning_begin_before_its_preparation(
-    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hours_of_a_tuning_begin_before_its_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a sweep do: a preparation that takes them leaves none for trials."""
-    ran = quick_attempts({})
+    ran = arrange(monkeypatch, {})
     monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), tiny.NOTHING)[1])
     request = SweepRequest(suite_of("a", seeds=1), tmp_path, limits=Limits(max_hours=1 / 3600))
     result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
@@ -141,28 +130,16 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(
 @pytest.mark.parametrize("command", [["run-all"], ["run", "lora"], ["tune"]])
 def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line says of each of the five is what the sweep, or the tuning, gets."""
-    got: list[object] = []
-
-    def note(request: SweepRequest | TuningRequest, *_: object) -> None:
-        got.append((request.sweep if isinstance(request, TuningRequest) else request).limits)
-        raise UserError("noted")
-
+    note = Mock(side_effect=UserError("noted"))
     monkeypatch.setattr(sweep, "run_sweep", note)
     monkeypatch.setattr(tune, "run_tuning", note)
     limits = ["--stall", "11", "--run-timeout", "12", "--retries", "13", "--max-hours", "14", "--fail-fast"]
     for options in ([], limits):
         result = CliRunner().invoke(main, [*command, "quickstart", "--out", str(tmp_path), *options])
         assert "noted" in result.output
+    requests = [call.args[0] for call in note.call_args_list]
+    got = [(of.sweep if isinstance(of, TuningRequest) else of).limits for of in requests]
     assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
-
-
-def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """Status 1 and a sentence when a limit ended the sweep."""
-    quick_attempts({})
-    options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
-    result = CliRunner().invoke(main, ["run-all", "quickstart", *options])
-    assert result.exit_code == 1, result.output
-    assert "ended by --max-hours 0" in result.stderr
 
 
 # Wall clocks that jump: no negative or absurd times
@@ -177,14 +154,12 @@ def seconds(record: RunRecord) -> dict[str, float]:
     return {"whole": record.seconds, **{name: value for name, value in found.items() if value is not None}}
 
 
-def test_a_stepped_wall_clock(prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stepped_wall_clock(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that goes back another hour whenever it is read, in parent and rank, every time is as it was."""
     clock, hours = time.time, itertools.count(1)
     monkeypatch.setattr(time, "time", lambda: clock() - 3600 * next(hours))
     began = time.monotonic()
-    record = tiny.run(
-        faulty("clock", rank=0), prepared_for_faults, tmp_path / "run", limits=Limits(stall=30, run_timeout=60)
-    )
+    record = tiny.run(faulty("clock", rank=0), prepared, tmp_path / "run", limits=Limits(stall=30, run_timeout=60))
     whole = time.monotonic() - began
     assert record.status == "ok", record.error
     assert {"train_seconds", "timed_seconds", "step_ms_p50"} <= set(seconds(record))
@@ -208,6 +183,5 @@ def test_durations_come_from_clocks_that_do_not_jump() -> None:
     stamps = {"system/cache.py", "system/temporary.py", "doctor/machine.py"}
     jobs = {"sweep/job.py", "sweep/watch.py", "builtin/engines/ray.py"}
     shown = {"builtin/trackers/accelerate.py"}  # the moment of a metric, which MLflow keeps
-    assert {
-        name for name, calls in reads.items() if any("datetime" not in call for call in calls)
-    } <= stamps | jobs | shown
+    found = {name for name, calls in reads.items() if any("datetime" not in call for call in calls)}
+    assert found <= stamps | jobs | shown

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -80,8 +80,11 @@ class Stall(Limits):
         return both
 
 
-def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
-    return tiny.run(spec, prepared, folder, limits)
+def ended(status: str, spec: RunSpec, prepared: Prepared, tmp_path: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
+    """Do a run, which must end with this status, and return its record."""
+    record = tiny.run(spec, prepared, tmp_path / "run", limits)
+    assert record.status == status, record.error
+    return record
 
 
 def told(record: RunRecord) -> str:
@@ -92,30 +95,28 @@ def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
     assert tiny.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
-def test_a_rank_that_raises(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
     """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
-    record = tiny.run(faulty("raise"), prepared_for_faults, tmp_path / "run")
-    assert record.status == "failed"
+    record = ended("failed", faulty("raise"), prepared, tmp_path)
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
     raising = 'raise ArithmeticError("the fault that was asked for")'
     assert raising in (record.error.traceback or "")
     write_report(tmp_path)
     assert f"- {raising}" in (tmp_path / "report.md").read_text()
     assert html.escape(raising).replace("&quot;", "&#34;") in (tmp_path / "report.html").read_text()
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    the_next_is_ok(prepared, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_is_killed(rank: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed(rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
     when_training(tmp_path / "run", send(signal.SIGKILL, rank))
-    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "killed", record.error
+    record = ended("killed", endless(), prepared, tmp_path)
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
 
 
-def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
     """Its ranks end with it, the run is `killed`, and the next one has a new server."""
     ranks: dict[int, int] = {}
 
@@ -124,20 +125,18 @@ def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path
         os.kill(processes.fork_server() or 0, signal.SIGKILL)
 
     when_training(tmp_path / "run", kill)
-    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "killed", record.error
+    record = ended("killed", endless(), prepared, tmp_path)
     assert "the fork server was ended" in told(record)
     assert len(ranks) == 2
     assert [pid for pid in ranks.values() if processes.identify(pid)] == []
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    the_next_is_ok(prepared, tmp_path)
 
 
-def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
     limits = Stall()
     when_training(tmp_path / "run", limits.after(send(signal.SIGSTOP, 1)))
-    record = run(endless(), prepared_for_faults, tmp_path / "run", limits)
-    assert record.status == "timeout", record.error
+    record = ended("timeout", endless(), prepared, tmp_path, limits)
     assert "no progress for 2 s" in told(record)
     assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
     stacks = (record.error.traceback or "").split("\n\nrank 1")
@@ -148,56 +147,42 @@ def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
-def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(
-    number: str, prepared_for_faults: Prepared, tmp_path: Path
-) -> None:
+def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared: Prepared, tmp_path: Path) -> None:
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     limits = Stall()
     when((tmp_path / "run" / OUTCOME).exists, limits.begin)
-    record = run(faulty(number), prepared_for_faults, tmp_path / "run", limits)
+    ended("ok", faulty(number), prepared, tmp_path, limits)
     assert limits.stall == 2.0, "it was not the limit that ended it"
-    assert record.status == "ok", record.error
     assert processes.descendants() == set()
 
 
-def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp_path: Path) -> None:
     """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
-    ended = threading.Event()
-    threading.Thread(target=_give_up, args=(ended, 30), daemon=True).start()
+    over = threading.Event()
+    threading.Thread(target=lambda: over.wait(30) or free_launcher(), daemon=True).start()
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
-        record = tiny.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
+        record = tiny.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
     finally:
-        ended.set()
+        over.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    the_next_is_ok(prepared, tmp_path)
 
 
-def _give_up(ended: threading.Event, seconds: float) -> None:
-    if not ended.wait(seconds):
-        free_launcher()
-
-
-def test_a_fork_server_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """It can't say that its children ended: it is ended as well, and the next run has a new one."""
-
-    def stop_both(pids: dict[int, int]) -> None:
-        os.kill(processes.fork_server() or 0, signal.SIGSTOP)
-        os.kill(pids[1], signal.SIGSTOP)
-
     limits = Stall()
-    when_training(tmp_path / "run", limits.after(stop_both))
-    record = run(endless(), prepared_for_faults, tmp_path / "run", limits)
-    assert record.status == "timeout", record.error
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    when_training(tmp_path / "run", limits.after(
+        lambda pids: [os.kill(pid, signal.SIGSTOP) for pid in (processes.fork_server() or 0, pids[1])]
+    ))  # fmt: skip
+    ended("timeout", endless(), prepared, tmp_path, limits)
+    the_next_is_ok(prepared, tmp_path)
 
 
-def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
-    prepared_for_faults: Prepared, tmp_path: Path
-) -> None:
+def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: Prepared, tmp_path: Path) -> None:
     """The run was done. The server, which told nobody, is ended: the next run, and the command's exit, wait for it."""
     stopped: list[int] = []
 
@@ -207,27 +192,23 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
 
     when_training(tmp_path / "run", stop)
     began = time.monotonic()
-    record = tiny.run(tiny.spec("head", steps=200), prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
-    assert record.status == "ok", record.error
+    ended("ok", tiny.spec("head", steps=200), prepared, tmp_path, Limits(stall=0))
     assert time.monotonic() - began < 60
     assert len(stopped) == 1
     assert processes.identify(stopped[0]) is None
     assert multiprocessing.active_children() == []
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    the_next_is_ok(prepared, tmp_path)
 
 
 @pytest.mark.parametrize("who", ["python", "torch"])
-def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
-    record = tiny.run(faulty(f"memory of {who}"), prepared_for_faults, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+    record = ended("oom_host", faulty(f"memory of {who}"), prepared, tmp_path)
     assert record.error.rank == 1
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
 
 
-def test_the_kernels_kill_for_memory(
-    prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 3\n")
@@ -239,46 +220,33 @@ def test_the_kernels_kill_for_memory(
         events.write_text("low 0\noom 4\noom_kill 4\n")
 
     when_training(tmp_path / "run", kill)
-    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+    record = ended("oom_host", endless(), prepared, tmp_path)
     assert "rank 1" in told(record)
     assert "memory had reached" in told(record)
 
 
-@pytest.fixture
-def small_group() -> Iterator[Path]:
-    with control_groups.limited(GROUP_BYTES) as group:
-        yield group
-
-
 @pytest.mark.disks
 @pytest.mark.serial
-def test_a_real_kill_for_memory(
-    prepared_for_faults: Prepared, small_group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
     monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
-    method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
-    spec = endless().model_copy(update={"method": method})
-    record = tiny.run(spec, prepared_for_faults, tmp_path / "run")
-    assert record.status == "oom_host", record.error
+    with control_groups.limited(GROUP_BYTES) as group:
+        method = MethodSpec(name="greedy", method="greedy", options={"group": str(group)}, lr=1e-3)
+        record = ended("oom_host", endless().model_copy(update={"method": method}), prepared, tmp_path)
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
 
 
 @pytest.mark.parametrize(("value", "rank"), [("nan", 0), ("inf", 1)])
-def test_a_loss_that_is_no_number_on_one_rank(
-    value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
-    record = tiny.run(faulty(value, rank), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "diverged", record.error
+    record = ended("diverged", faulty(value, rank), prepared, tmp_path)
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
 
 @pytest.mark.serial
-def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
     """Run after run that fails, it holds no more memory, descriptors, threads, children and temporary files."""
 
     def held() -> tuple[float, int, int, int, int]:
@@ -290,7 +258,7 @@ def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_pat
     def fail(number: int) -> tuple[float, int, int, int, int]:
         folder = tmp_path / str(number)
         when_training(folder, send(signal.SIGKILL)).join(0)
-        tiny.run(endless(), prepared_for_faults, folder)
+        tiny.run(endless(), prepared, folder)
         gc.collect()
         return held()
 
@@ -300,11 +268,10 @@ def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_pat
     assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
 
 
-def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path: Path) -> None:
     """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
     began = time.monotonic()
-    record = tiny.run(faulty("memory, and peers wait"), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
-    assert record.status == "oom_cuda", record.error
+    record = ended("oom_cuda", faulty("memory, and peers wait"), prepared, tmp_path)
     assert time.monotonic() - began < 60
     assert record.error.rank == 1
 
@@ -312,14 +279,13 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepare
 @pytest.mark.parametrize(
     ("rank", "ranks"), [pytest.param(1, 2, marks=pytest.mark.multigpu), pytest.param(0, 1, marks=pytest.mark.gpu)]
 )
-def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared: Prepared, tmp_path: Path) -> None:
     """A tensor larger than it is `oom_cuda` by that rank, with its peak, and no stall, though another waits in NCCL."""
     spec = faulty("memory of the GPU", rank=rank, device="cuda", world_size=ranks)
-    record = tiny.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
-    assert record.status == "oom_cuda", record.error
+    record = ended("oom_cuda", spec, prepared, tmp_path, Limits(stall=60))
     assert record.error.rank == rank
     assert "allocated on the GPU" in told(record)
-    the_next_is_ok(prepared_for_faults, tmp_path)
+    the_next_is_ok(prepared, tmp_path)
 
 
 def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
@@ -338,13 +304,10 @@ def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRe
 
 
 @pytest.mark.suites
-@pytest.mark.parametrize(
-    ("fault", "rank", "status", "kind"),
-    [("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError")],
-)
-def test_a_rank_of_torchrun_that_raises_leaves_a_record(
-    fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("fault", "rank", "status", "kind"), [
+    ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError"),
+])  # fmt: skip
+def test_torchrun_leaves_a_record(fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path) -> None:
     """As under our launcher: with that rank's own status and traceback, and not what the other says of a lost peer."""
     record = run_by_torchrun(tmp_path, plug_in, fault, rank)
     assert record.status == status, record.error
