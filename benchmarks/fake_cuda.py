@@ -59,12 +59,9 @@ from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.trainer import Trainer, make_trainer
 
-CANNOT = {
-    "qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's",
-}
+CANNOT = {"qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's"}
 """Method that can't run on the card here -> why."""
-OF_OTHERS = {"trained", "command"}
-"""Methods that another program trains, which need a folder or a command."""
+OF_OTHERS = {"trained", "command"}  # methods that another program trains, which need a folder or a command
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
@@ -105,12 +102,9 @@ class Finding:
 
     status: str
     why: str = ""
-    waits: list[str] = field(default_factory=list)
-    """Lines where the host waits for the card in a step."""
-    kernels: int = 0
-    """Kernels of the last step, a fused one of many tensors counted once."""
-    casts: int = 0
-    """Those that cast a tensor."""
+    waits: list[str] = field(default_factory=list)  # lines where the host waits for the card in a step
+    kernels: int = 0  # kernels of the last step, a fused one of many tensors counted once
+    casts: int = 0  # those that cast a tensor
     seconds: float = 0.0
 
 

@@ -51,8 +51,7 @@ from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
-MOST = 1.05
-"""Largest ratio that is meant."""
+MOST = 1.05  # largest ratio that is meant
 PHASES = ("loading", "step", "evaluation", "generation")
 WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 """Shape of the models: large enough that a batch's activations are most of the memory."""
@@ -72,8 +71,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-Phase = Callable[[str], AbstractContextManager[Any]]
-"""Context of a phase, by its name."""
+Phase = Callable[[str], AbstractContextManager[Any]]  # context of a phase, by its name
 
 
 class Measured(NamedTuple):

@@ -29,8 +29,7 @@ from hpml_bench.system.environment import describe
 
 APART = ("language",)
 """Parts that need a package of the opponent's, measured only when named, with a record of their own."""
-MINUTES = {False: 25, True: 5}
-"""That the table may take, whole and by `--quick`."""
+MINUTES = {False: 25, True: 5}  # that the table may take, whole and by `--quick`
 
 
 def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:

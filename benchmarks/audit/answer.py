@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from audit.over_rows import interval_over_rows, wilson
-from audit.statistics import Pair, compare_rows, mean_interval
+from audit.statistics import Json, Pair, compare_rows, interval_over_rows, mean_interval, wilson
 from audit.study import TIME, Study
-from audit.values import Audit, Json
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
@@ -23,23 +21,27 @@ WORDS = re.compile(
 """Leaves that are sentences about the settings and the figures beside them, to which tests of the pages hold them."""
 
 
-def compare_answer(audit: Audit, answer: Json, recomputed: Json) -> None:
-    """Compare every leaf of an answer but words with what was recomputed; one that no rule is for is a problem."""
-    expected = dict(leaves(recomputed))
+def compared(answer: Json, recomputed: Json) -> tuple[int, list[str]]:
+    """Compare every leaf of an answer but words with what was recomputed; one that no rule is for is a problem.
+
+    Return the number of leaves, and a line for each that disagrees.
+    """
+    checked, problems, expected = 0, [], dict(leaves(recomputed))
     for path, shown in leaves(answer):
         if WORDS.fullmatch(path):
             continue
-        audit.checked += 1
+        checked += 1
         if path not in expected:
-            audit.problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
+            problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
             continue
         wanted = expected.pop(path)
         # a cost's detectable factor is solved as a logarithm, and compared as one
         solved = path.endswith(".found") and isinstance(shown, float) and isinstance(wanted, float)
         one, other = (math.log1p(shown / 100), math.log1p(wanted / 100)) if solved else (shown, wanted)
         if not same(one, other, near=0.0 if path.endswith((".p", ".ph")) else 1e-13):
-            audit.problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
-    audit.problems += [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
+            problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
+    missing = [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
+    return checked, problems + missing
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -187,7 +189,10 @@ def pair_of(study: Study, pair: Pair) -> Json:
     """Return all that is said of a pair."""
     own = pair.comparison.interval or (math.nan, math.nan)
     tested = pair.n > 2 and pair.comparison.spreads
-    wide = pair.comparison.accepted(study.decided_at(pair)) if tested else None
+    first = study.first_level(pair.metric, study.looks)
+    # the level at which it is decided; of a pair that is nowhere near, or far beyond, its first
+    level = first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
+    wide = pair.comparison.accepted(level) if tested else None
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
     ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
     return {

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from audit.over_rows import compare_over_rows, of_two_values
 from audit.runs import Run, compared_of, most, one_host, read_run
-from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, shaffer, share
+from audit.statistics import Comparison, Floats, Pair, compare_over_rows, compare_rows, erratic, holm, shaffer, share
 from audit.study import Study
-from audit.values import Floats
 
 
 def read_study(folder: Path) -> Study:
@@ -32,7 +30,7 @@ def read_study(folder: Path) -> Study:
     memory = over if on_cpu and any(run.metric(over) is not None for run in home) else "peak_memory_mb"
     definitions = {item["name"]: item for run in compared for item in run.record["definitions"]}
     methods = by_method(compared, list(suite["methods"]))
-    study = Study(folder, suite, runs, compared, home, methods, definitions, memory)
+    study = Study(suite, runs, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
 
@@ -75,30 +73,29 @@ def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
     return found
 
 
-def compared_over_seeds(study: Study, metric: str, first: str, second: str) -> tuple[Floats, Comparison, bool]:
-    """Return two methods' differences by seed, their comparison, and whether they look like skewed noise."""
+def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[Floats, Comparison, bool]:
+    """Return two methods' differences by seed, their comparison, and whether they look like skewed noise.
+
+    Over rows alone: by row or group, and whether few rows carry the mean.
+    """
+    if metric == study.score and study.over_rows:
+        d = study.drawn[first] - study.drawn[second]
+        made = compare_over_rows(d, study.difference_span, study.drawn.values())
+        return d, made, study.range == 0 and carried_by_few(d)
     found = study.by_seed(metric)
     seeds = sorted(set(found[first]) & set(found[second]))
     values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
     if not seeds:
         return np.array([]), Comparison(math.nan, math.nan, 0), False
     if metric == study.score:
-        one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
-        table, d = np.array(one) - np.array(other), values[0] - values[1]
+        drawn = [np.array([run.drawn for run in study.methods[m] if run.seed in seeds]) for m in (first, second)]
+        table, d = drawn[0] - drawn[1], values[0] - values[1]
         few_rows = study.range == 0 and carried_by_few(table.mean(axis=0))
         return d, compare_rows(table, study.difference_span, study.binary), few_rows or erratic(d, values)
     logs = [np.log(x) for x in values]
     d, grid = logs[0] - logs[1], study.grid(metric) / min(map(np.min, values))
     variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
     return d, Comparison(float(d.mean()), variance, len(seeds)), erratic(d, logs)
-
-
-def compared_over_rows(study: Study, first: str, second: str) -> tuple[Floats, Comparison, bool]:
-    """Return two methods' differences of scores by row or group, their comparison, and whether few rows carry it."""
-    exact = of_two_values(study.drawn.values(), study.difference_span)
-    one, other = study.drawn[first], study.drawn[second]
-    made = compare_over_rows(one, other, study.difference_span, exact=exact)
-    return one - other, made, study.range == 0 and carried_by_few(one - other)
 
 
 def carried_by_few(differences: Floats) -> bool:
@@ -109,8 +106,7 @@ def carried_by_few(differences: Floats) -> bool:
 def compare_all(study: Study) -> None:
     """Test all pairs of methods on the metrics that rank them, as one family."""
     for metric, both in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
-        by_rows = metric == study.score and study.over_rows
-        d, made, marked = compared_over_rows(study, *both) if by_rows else compared_over_seeds(study, metric, *both)
+        d, made, marked = compared_pair(study, metric, *both)
         scale = study.scale(metric) if metric == study.score else None
         study.pairs[metric, *both] = Pair(metric, *both, d, made, marked, study.sign(metric), scale)
     for metric in study.metrics:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.answers import LOSS, SCORE, answer_scores
-from audit.rows import SCORED, Answers, as_bytes
-from audit.values import Floats, Json
+from audit.rows import SCORE, Answers, as_bytes, scores_of
+from audit.statistics import Floats, Json
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +25,11 @@ class Run:
     folder: Path
     record: Json
     points: list[Json]
-    predictions: dict[str, Answers]
-    """Columns by name."""
+    predictions: dict[str, Answers]  # columns by name
     spec: Json
     settings: Json
     seed: int
-    protocol: str
-    """What runs must share to be compared, as one text; the page's id stands for it."""
+    protocol: str  # what runs must share to be compared, as one text; the page's id stands for it
     started: str
 
     @property
@@ -88,10 +85,7 @@ class Run:
 
     @functools.cached_property
     def scores(self) -> Floats:
-        rows = self.predictions
-        if self.headline in {LOSS, SCORE}:
-            return answer_scores(rows, self.scorer)
-        return SCORED[self.headline](rows["reference"], rows["prediction"], self.record["label_names"])
+        return scores_of(self.headline, self.predictions, self.record["label_names"], self.scorer)
 
     @property
     def drawn(self) -> Floats:

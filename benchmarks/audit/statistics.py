@@ -1,16 +1,23 @@
-"""Statistics: intervals, tests of pairs, and what seeds would decide."""
+"""Statistics: intervals, tests of pairs over seeds, and what seeds would decide; the same over rows alone.
+
+Over rows alone the rows' scores of a method are their means over its runs, and verdicts are for other test rows and
+these trained models. McNemar's and Clopper and Pearson's figures are sums of binomial chances, other intervals are
+searched in the test that they invert.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from audit.values import Floats
+Floats = NDArray[np.float64]
+Json = dict[str, Any]
 
 
 def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] | None:
@@ -27,10 +34,8 @@ class Guard:
     """What m rows, or groups, can't show: rare ones of them that carry a difference."""
 
     m: int
-    span: float = 1.0
-    """Range of a row's score; 0 where it has none."""
-    opposed: int = 0
-    """Rows that lie against the mean by more than half the range."""
+    span: float = 1.0  # range of a row's score; 0 where it has none
+    opposed: int = 0  # rows that lie against the mean by more than half the range
 
     @classmethod
     def of(cls, rows: Floats, span: float) -> Guard:
@@ -73,8 +78,7 @@ class Squares:
     interaction: float
     n: int
     guard: Guard
-    prior: float = 0.0
-    """Degrees of freedom of the variance over seeds that methods share."""
+    prior: float = 0.0  # degrees of freedom of the variance over seeds that methods share
 
     def at(self, n: int) -> Squares:
         """Return what is expected of them at another number of seeds."""
@@ -115,14 +119,11 @@ class Comparison:
     """A mean over n seeds, and for a score over test rows too: what a verdict is made of."""
 
     mean: float
-    variance: float
-    """Of the seeds' values, that of the grid included."""
+    variance: float  # of the seeds' values, that of the grid included
     n: int
     squares: Squares | None = None
-    prior: float = 0.0
-    """Degrees of freedom of the variance that methods share."""
-    most: ClassVar[int] = 10_000
-    """The largest number that is planned."""
+    prior: float = 0.0  # degrees of freedom of the variance that methods share
+    most: ClassVar[int] = 10_000  # the largest number that is planned
 
     def guard(self, n: int) -> Guard | None:  # noqa: ARG002 - rows are as many at any number of seeds
         """Return the guard against rare rows at a number of seeds, if there are rows."""
@@ -273,8 +274,7 @@ class Pair:
     differences: Floats
     comparison: Comparison
     erratic: bool
-    sign: int
-    """1 where higher is better, -1 where lower is."""
+    sign: int  # 1 where higher is better, -1 where lower is
     scale: float | None
     """What a difference is multiplied by to be shown; None where logarithms are compared, and a factor is shown."""
     p: float = math.nan
@@ -308,8 +308,7 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-SHARED = 2.4
-"""Degrees of freedom of the variance that five methods or more of equal noise share."""
+SHARED = 2.4  # degrees of freedom of the variance that five methods or more of equal noise share
 
 
 def share(pairs: Sequence[Pair], methods: int) -> None:
@@ -338,3 +337,92 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
             variance, prior = between(pair, rows)
             made = replace(made, squares=replace(made.squares, seeds=made.squares.guard.m * variance, prior=prior))
         pair.comparison = made
+
+
+# Over rows alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverRows(Comparison):
+    """A mean difference over n rows, or groups: Student's t with the guard against rare ones."""
+
+    own: Guard
+    most: ClassVar[int] = 10_000_000
+
+    def guard(self, n: int) -> Guard:
+        """Return the guard at a number of rows, of which as large a share is opposed, rounded down."""
+        return replace(self.own, m=n, opposed=self.own.opposed * n // self.n)
+
+    def errors(self, n: int) -> list[tuple[float, float]]:
+        """Return standard error and degrees of freedom at a number of rows: no less than one row's change by r."""
+        return [(max(math.sqrt(self.variance / n), self.own.span / n), n - 1.0)]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval: what the test at 5 % accepts."""
+        return self.accepted(0.05) if self.spreads else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightAndWrong(OverRows):
+    """Rows, or groups, of two values: McNemar's exact test; plans and margins are those of Student's t."""
+
+    only_first: int
+    only_second: int
+
+    @property
+    def p_different(self) -> float:
+        """McNemar's p."""
+        differ = self.only_first + self.only_second
+        return min(1.0, 2 * float(stats.binom.cdf(min(self.only_first, self.only_second), differ, 0.5)))
+
+    def accepted(self, level: float) -> tuple[float, float]:
+        """Return the interval among the discordant rows times that of their share, at the end that makes it wider."""
+        differ = self.only_first + self.only_second
+        share = clopper_pearson(differ, self.n, level)
+        theta = clopper_pearson(self.only_first, differ, level) if differ else (0.0, 1.0)
+        low, high = (self.own.span * (2 * end - 1) for end in theta)
+        return min(low * end for end in share), max(high * end for end in share)
+
+
+def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    """Return the exact interval of a share."""
+    found = stats.binomtest(k, n).proportion_ci(1 - level)
+    return float(found.low), float(found.high)
+
+
+def of_two_values(scores: Iterable[Floats], span: float) -> bool:
+    """Whether all scores are one of two that lie the range apart, but for rounding."""
+    every = np.concatenate(list(scores))
+    above = (every - every.min()) / (span or math.inf)
+    return span > 0 and bool((np.minimum(np.abs(above), np.abs(above - 1)) < 1e-9).all())
+
+
+def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats]) -> OverRows:
+    """Return the comparison of a difference by row or group; McNemar's where all methods' `scores` have two values."""
+    found, guard = (float(d.mean()), float(d.var(ddof=1)), len(d)), Guard.of(d, span)
+    if not of_two_values(scores, span):
+        return OverRows(*found, own=guard)
+    first_only, second_only = int((d > span / 2).sum()), int((d < -span / 2).sum())
+    return RightAndWrong(*found, own=guard, only_first=first_only, only_second=second_only)
+
+
+def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean over rows or groups: of two values Clopper and Pearson's, else Student's t.
+
+    The latter is wide enough for rows, off by the range, of which there may be so many unseen; none where equal scores
+    have no range.
+    """
+    n, mean = len(scores), float(scores.mean())
+    if of_two_values([scores], span) and np.ptp(scores) > 0:
+        low, high = clopper_pearson(int((scores > mean).sum()), n, 0.05)
+        return float(scores.min()) + span * low, float(scores.min()) + span * high
+    error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
+    half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * (1 - 0.025 ** (1 / n)))
+    return (mean - half, mean + half) if half else None
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n rows."""
+    found = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)

@@ -7,18 +7,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audit import answers
-from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
-from audit.rows import ACCURACY, Guess, guess, weigh
+from audit.rows import ACCURACY, RIGHT_OR_WRONG, SCORE, Guess, guess, weigh
 from audit.runs import Run, one_host
-from audit.statistics import Comparison, Pair, compare_rows, holm
-from audit.values import Floats, Json
+from audit.statistics import Comparison, Floats, Json, Pair, compare_rows, holm
 
 TIME = "train_seconds"
 
@@ -27,12 +23,10 @@ TIME = "train_seconds"
 class Study:
     """The runs of a folder, which of them are compared, and the verdicts."""
 
-    folder: Path
     suite: Json
     runs: list[Run]
     compared: list[Run]
-    home: list[Run]
-    """Those of the compared runs that costs are of."""
+    home: list[Run]  # those of the compared runs that costs are of
     methods: dict[str, list[Run]]
     definitions: dict[str, Json]
     memory: str
@@ -101,35 +95,26 @@ class Study:
         return float(weights.max() / weights.mean())
 
     @functools.cached_property
-    def largest(self) -> tuple[float | None, str]:
-        """The largest difference of a row that was declared, if any, and why it can't be used, if so."""
-        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
-        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
-        largest = (declared[0] if declared else self.suite.get("margin", {})).get("largest_difference")
-        if largest is None:
-            return None, ""
-        weights = weigh(self.score, ordered[0].predictions["reference"], ordered[0].record["label_names"])
-        if self.binary or not self.range or np.ptp(weights):
-            return largest, "the score is no mean of rows' real scores in a range"
-        if largest > self.range:
-            return largest, "it is above the score's range"
-        by_seed: dict[int, list[Floats]] = {}
-        for run in ordered:
+    def difference_span(self) -> float:
+        """The span of a difference: of a row's largest one where it is declared and holds, else the score's.
+
+        It can't where the score is no mean of rows' real scores in a range, and doesn't where a row shows a larger one.
+        """
+        largest = self.margins.get("largest_difference")
+        if largest is None or self.binary or not self.range or largest > self.range:
+            return self.span
+        first, by_seed = self.compared[0], dict[int, list[Floats]]()
+        for run in self.compared:
             by_seed.setdefault(run.seed, []).append(run.scores)
         seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
-        return largest, f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
-
-    @property
-    def difference_span(self) -> float:
-        """The span of a difference: by the range, or by the largest difference of a row."""
-        largest, why = self.largest
-        return self.span if largest is None or why else self.heaviest * largest
+        uneven = np.ptp(weigh(self.score, first.predictions["reference"], first.record["label_names"]))
+        return self.span if uneven or seen > largest * (1 + 1e-9) else self.heaviest * largest
 
     @property
     def looks(self) -> int:
         """How often the suite was declared with more seeds than before, of three or more."""
         sizes, silent = [0], [run.seed + 1 for run in self.compared if not run.record.get("declared")]
-        for run in sorted(self.compared, key=lambda run: (run.started, run.record["run_id"])):
+        for run in self.ordered:
             declared = (run.record.get("declared") or {}).get("seeds")
             size = max(declared, run.seed + 1) if declared else max(silent)
             if size >= 3 and size > sizes[-1]:
@@ -179,19 +164,24 @@ class Study:
     @functools.cached_property
     def guess(self) -> Guess:
         run = self.compared[0]
-        reference = run.predictions["reference"]
-        if self.score in {LOSS, SCORE}:
-            asked = bool(run.settings["task"]["options"].get("question"))
-            return answers.guess(self.score, run.predictions, classes=asked)
-        return guess(self.score, reference, run.record["label_names"])
+        asked = bool(run.settings["task"]["options"].get("question"))
+        return guess(self.score, run.predictions, run.record["label_names"], classes=asked)
+
+    @functools.cached_property
+    def ordered(self) -> list[Run]:
+        """The compared runs, as they began."""
+        return sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+
+    @functools.cached_property
+    def margins(self) -> dict[str, float | None]:
+        """The margins that the first run declares, else the suite's."""
+        declared = (run.record["declared"]["margin"] for run in self.ordered if run.record.get("declared"))
+        return next(declared, self.suite.get("margin", {}))
 
     def margin(self, metric: str) -> float:
-        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
-        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
-        margins: dict[str, float | None] = declared[0] if declared else self.suite.get("margin", {})
         if metric != self.score:
-            return margins.get("cost") or 0.05
-        return margins.get("quality") or 0.01 * (self.range or abs(self.guess.chance) or 1.0)
+            return self.margins.get("cost") or 0.05
+        return self.margins.get("quality") or 0.01 * (self.range or abs(self.guess.chance) or 1.0)
 
     def log_margin(self, metric: str) -> float:
         """Return the margin in the terms of the comparison."""
@@ -250,11 +240,6 @@ class Study:
         last = len(measured) - sum(self.better(metric, name, other) for other in others)
         return [first, last] if name in measured else None
 
-    def decided_at(self, pair: Pair) -> float:
-        """Return the level at which a pair is decided; of one that is nowhere near, or far beyond, its first."""
-        first = self.first_level(pair.metric, self.looks)
-        return first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
-
     @functools.cache  # noqa: B019 - a study lives as long as the program
     def seeds_to_decide(self, pair: Pair) -> int | None:
         """Return how many seeds, or rows, would decide a pair at the next look; none where nothing is tested."""
@@ -275,15 +260,11 @@ class Study:
         if name not in there:
             return "–", []
 
-        def no_worse(metric: str, other: str) -> bool:
-            pair = self.pair(metric, other, name)
-            return pair.better == other or (pair.equivalent and pair.better is None)
-
-        above = [
-            other
-            for other in others
-            if any(self.better(m, other, name) for m in metrics) and all(no_worse(m, other) for m in metrics)
-        ]
+        above = []
+        for other in others:
+            pairs = [self.pair(metric, other, name) for metric in metrics]
+            no_worse = all(pair.better == other or (pair.equivalent and pair.better is None) for pair in pairs)
+            above += [other] if no_worse and any(pair.better == other for pair in pairs) else []
         ahead = all(any(self.better(metric, name, other) for metric in metrics) for other in others)
         return "off" if above else "on" if ahead and others else "undecided", above
 

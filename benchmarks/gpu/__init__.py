@@ -19,8 +19,7 @@ from helpers import tiny  # type: ignore[import-not-found]
 
 Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
-RUNNING = {"passed": False, "error": "the process ended in this case"}
-"""A case that began, until it has ended."""
+RUNNING = {"passed": False, "error": "the process ended in this case"}  # a case that began, until it has ended
 
 
 @contextmanager

@@ -26,10 +26,8 @@ from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
-CLOSE = 0.1
-"""Largest difference of the predicted to the real peak of a phase, relative to the latter."""
-STEPS = 3
-"""Steps that are timed, after one that isn't."""
+CLOSE = 0.1  # largest difference of the predicted to the real peak of a phase, relative to the latter
+STEPS = 3  # steps that are timed, after one that isn't
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {}),
     "full": ("full", {}),

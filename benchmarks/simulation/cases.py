@@ -24,8 +24,7 @@ from hpml_bench.statistics.verdicts import FIRST_LOOK, levels
 from simulation import pages
 from simulation.worlds import COST_SD, MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
-LOOKS = (5, 7, 10, 14, 20, 30)
-"""Numbers of seeds at which a page is looked at, seeds being added until a claim comes."""
+LOOKS = (5, 7, 10, 14, 20, 30)  # numbers of seeds at which a page is looked at, seeds being added until a claim comes
 
 
 Case = Callable[[Random], bool]
@@ -46,8 +45,7 @@ def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
 # Scores
 
 
-Draw = Callable[..., Floats]
-"""random, methods, seeds, rows -> [methods, seeds, rows]"""
+Draw = Callable[..., Floats]  # random, methods, seeds, rows -> [methods, seeds, rows]
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,9 @@ class Scores:
     """Scores of methods whose true means are known."""
 
     draw: Draw
-    truth: tuple[float, float] = (0.0, 0.0)
-    """True mean of the methods of the first half, and of the others."""
+    truth: tuple[float, float] = (0.0, 0.0)  # true mean of the methods of the first half, and of the others
     span: float = 1.0
-    step: float = 0.0
-    """Of a row's score: 1 where rows are right or wrong."""
+    step: float = 0.0  # of a row's score: 1 where rows are right or wrong
 
 
 def _smooth(random: Random, *shape: int) -> Floats:
@@ -82,8 +78,7 @@ def _rare_failures(mean: float, random: Random, *shape: int) -> Floats:
     return scores
 
 
-LARGE = [50, *[1] * 9] * 160
-"""Rows of each group of test rows: a tenth of the groups have nearly all rows."""
+LARGE = [50, *[1] * 9] * 160  # rows of each group of test rows: a tenth of the groups have nearly all rows
 
 
 def _rare_rows(alike: Draw, random: Random, *shape: int, sizes: Sequence[int] | None = None) -> Floats:

@@ -21,14 +21,10 @@ from simulation.worlds import Floats, Random
 
 SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "compare" / "rates.json"
-GROUP = 5
-"""Rows of a group in the worlds with groups."""
-PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150
-"""Pages of a cell, by systems, and the least number."""
-LARGEST = 20_000_000
-"""Most scores that are drawn for a cell, but for the least number of pages."""
-Draw = Callable[[Random, int, int], Floats]
-"""random, systems, rows -> [systems, rows]"""
+GROUP = 5  # rows of a group in the worlds with groups
+PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150  # pages of a cell, by systems, and the least number
+LARGEST = 20_000_000  # most scores that are drawn for a cell, but for the least number of pages
+Draw = Callable[[Random, int, int], Floats]  # random, systems, rows -> [systems, rows]
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,9 @@ class Systems:
     draw: Draw
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
-    grouped: bool = False
-    """Whether rows are in groups, which are then tested."""
-    shares: bool = False
-    """Whether means alone are known."""
-    promised: bool = True
-    """Whether the 5 % are promised."""
+    grouped: bool = False  # whether rows are in groups, which are then tested
+    shares: bool = False  # whether means alone are known
+    promised: bool = True  # whether the 5 % are promised
 
 
 def right(random: Random, systems: int, rows: int) -> Floats:
@@ -156,12 +149,9 @@ class Rate:
     systems: int
     rows: int
     pages: int
-    false: int
-    """Pages with a claim; every claim is false."""
-    bound: float
-    """Upper 97.5 % bound of their share."""
-    covered: float
-    """Share of the pairs' 95 % intervals that hold 0."""
+    false: int  # pages with a claim; every claim is false
+    bound: float  # upper 97.5 % bound of their share
+    covered: float  # share of the pairs' 95 % intervals that hold 0
 
 
 def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:

@@ -20,20 +20,16 @@ from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUI
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
 Bools = NDArray[np.bool_]
-CHUNK = 20_000_000
-"""Answers that are drawn at a time."""
+CHUNK = 20_000_000  # answers that are drawn at a time
 
 
 @dataclass(frozen=True)
 class Rule:
     """Rule by which pairs are decided."""
 
-    prior: float = PRIOR
-    """Degrees of freedom of the variance that five methods or more share."""
-    step_down: bool = True
-    """Shaffer's procedure with shares for the metrics; else Holm's over all."""
-    floor: float = LEAST_FACTOR
-    """Least factor of p as a share of the pairs."""
+    prior: float = PRIOR  # degrees of freedom of the variance that five methods or more share
+    step_down: bool = True  # Shaffer's procedure with shares for the metrics; else Holm's over all
+    floor: float = LEAST_FACTOR  # least factor of p as a share of the pairs
 
 
 ALONE, PACKAGE = Rule(0.0, step_down=False), Rule()
@@ -47,14 +43,10 @@ class Squares:
     n: int
     methods: int
     mean: Floats
-    variance: Floats
-    """Of the differences over seeds."""
-    rows: Floats | None = None
-    """Mean square of rows."""
-    rest: Floats | None = None
-    """Mean square of the interaction of rows and seeds."""
-    opposed: Floats | None = None
-    """Rows against the mean by more than half the range."""
+    variance: Floats  # of the differences over seeds
+    rows: Floats | None = None  # mean square of rows
+    rest: Floats | None = None  # mean square of the interaction of rows and seeds
+    opposed: Floats | None = None  # rows against the mean by more than half the range
 
 
 def pairs_of(methods: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -55,8 +55,7 @@ SKEWED = ("1:3:10", "one of five ten times larger", "one of five ten times small
 CANDIDATES = {f"{prior:g}": Rule(prior) for prior in (1.5, 1.8, 2.1, 2.4, 2.7, 3.0)}
 """Weights that are tried, in degrees of freedom."""
 RULES = {"before": ALONE, "after": PACKAGE, "no least factor": replace(PACKAGE, floor=0.0)}
-BOUND, SKEWED_BOUND = 0.06, 0.105
-"""Largest upper 97.5 % bound of a promised cell, and largest rate of one that isn't."""
+BOUND, SKEWED_BOUND = 0.06, 0.105  # largest upper 97.5 % bound of a promised cell, and largest rate of one that isn't
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from simulation.pages import PACKAGE, Bools, Squares, pairs_of
 from simulation.worlds import Floats, Random, World, answers, cost_logs
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "racing.json"
-BOUND = 0.06
-"""Largest upper 97.5 % bound of false pages."""
+BOUND = 0.06  # largest upper 97.5 % bound of false pages
 SCHEDULES: tuple[tuple[int, ...], ...] = (
     (3, 20), (3, 7, 20), (3, 5, 10, 20), (3, 4, 6, 10, 20), (3, 4, 5, 7, 12, 20), (3, 4, 5, 7, 10, 14, 20),
     (3, 4, 5, 6, 8, 11, 15, 20),
@@ -48,18 +47,15 @@ WORLDS: Mapping[str, World] = {
     "drift": World(),
     "twelve methods": World(spreads=(1.0,) * 12),
 }
-DRIFT = 0.004
-"""Change of a cost's logarithm from one run to the next."""
+DRIFT = 0.004  # change of a cost's logarithm from one run to the next
 
 
 @dataclass(frozen=True)
 class Data:
     """Pages with the most seeds."""
 
-    right: Bools
-    """Which rows are right, [pages, methods, seeds, rows]."""
-    costs: tuple[Floats, ...]
-    """Logarithms of each cost, [pages, methods, seeds]."""
+    right: Bools  # which rows are right, [pages, methods, seeds, rows]
+    costs: tuple[Floats, ...]  # logarithms of each cost, [pages, methods, seeds]
 
     def metrics(self, n: int) -> list[Squares]:
         """Return the pairs by the score and the costs over the first n seeds."""
@@ -82,8 +78,7 @@ def draw(name: str, n: int, count: int, random: Random) -> Data:
 class Outcome:
     """Races of pages: what was claimed last, and how many runs it took."""
 
-    different: list[Bools]
-    """By metric, [pages, pairs]."""
+    different: list[Bools]  # by metric, [pages, pairs]
     near: list[Bools]
     signs: list[Floats]
     runs: NDArray[np.int64]

@@ -25,17 +25,13 @@ RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "local
 class Target:
     """A figure, what it should be, and the measurements behind it: a line of the table."""
 
-    name: str
-    """What was measured."""
+    name: str  # what was measured
     figure: float
     unit: str
-    target: float | None
-    """None: printed for comparison, nothing is asked of it."""
+    target: float | None  # None: printed for comparison, nothing is asked of it
     direction: Literal["at least", "at most"]
-    raw: dict[str, Any] = field(default_factory=dict)
-    """The single measurements, in the order taken."""
-    spread: tuple[float, float] | None = None
-    """Smallest and largest."""
+    raw: dict[str, Any] = field(default_factory=dict)  # the single measurements, in the order taken
+    spread: tuple[float, float] | None = None  # smallest and largest
 
     @property
     def met(self) -> bool | None:

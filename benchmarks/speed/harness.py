@@ -25,8 +25,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT
 from speed import Target, at_most, import_path, memory_mb, shapes
 
-SEEDS = 5
-"""Of the suite quickstart."""
+SEEDS = 5  # of the suite quickstart
 SWEEP_SECONDS, LEAST_TRAINING, FIRST_STEP, FIRST_RUN = 100.0, 0.7, 0.7, 5.0
 TRAINING = ("train_seconds", "evaluation_seconds", "inference_seconds")
 ROWS, FIRST_SECONDS, AGAIN_SECONDS, FLAT = 120_000, 20.0, 1.0, 1.1

@@ -36,8 +36,7 @@ from speed import RANK, Process, Target
 STEPS, METHOD = 100, "lora"
 BLOCKS, TRAININGS = 20, 3
 """Of a comparison that is held to its target: pairs of trainings that are timed, and whose peak memory is compared."""
-LIMIT, MEMORY_LIMIT = 1.0, 5.0
-"""Largest share of the loop's time and of the peak memory, in per cent."""
+LIMIT, MEMORY_LIMIT = 1.0, 5.0  # largest share of the loop's time and of the peak memory, in per cent
 
 
 class Switched(list[Probe]):

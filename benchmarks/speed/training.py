@@ -21,8 +21,7 @@ TITLES = {
     "grouped": "the HF Trainer with rows grouped by length, bf16 and our allocator settings",
 }
 BATCHES = {"gpt2": 3, "minilm": 6}
-ALIKE = {"gpt2": 1, "minilm": 2}
-"""Batches that are timed; fewer of the Trainer's defaults, whose batches are all alike."""
+ALIKE = {"gpt2": 1, "minilm": 2}  # batches that are timed; fewer of the Trainer's defaults, whose batches are all alike
 
 
 def train(contender: Process, folder: Path, model: str, method: str) -> dict[str, Any]:

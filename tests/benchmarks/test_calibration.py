@@ -201,8 +201,7 @@ def test_the_tables_of_the_docs_are_the_recorded_ones() -> None:
 # Cases, by the package's own functions
 
 CASES = dict(cases.cases())
-FEW = 60
-"""Pages of each case: a minute in all."""
+FEW = 60  # pages of each case: a minute in all
 
 
 @pytest.mark.calibration
