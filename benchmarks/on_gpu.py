@@ -34,20 +34,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu import Cases, gathered, numbers, passed, sizes, steps
+from gpu import Cases, gathered, numbers, passed, steps
 
 from hpml_bench.system import environment, gpus
 
 Check = Callable[[], Cases]
 CHECKS: dict[str, tuple[float, Check]] = {
-    "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, sizes.fit),
-    "levers": (120, sizes.levers), "attention": (40, numbers.attention),
+    "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, steps.fit),
+    "levers": (120, steps.levers), "attention": (40, numbers.attention),
     "generation": (60, numbers.generation), "methods": (240, numbers.methods),
 }  # fmt: skip
 """The limit in seconds of each check, and its cases, in the order in which they are done."""
 ON_CPU: dict[str, Check] = {
-    "fit": lambda: sizes.fit("cpu", sizes.SMALL),
-    "levers": lambda: sizes.levers("cpu", sizes.SMALL),
+    "fit": lambda: steps.fit("cpu", steps.SMALL),
+    "levers": lambda: steps.levers("cpu", steps.SMALL),
     "attention": lambda: numbers.attention("cpu"),
     "generation": lambda: numbers.generation("cpu"),
 }

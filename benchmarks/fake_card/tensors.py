@@ -154,11 +154,12 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     own = {id(held(leaf)): leaf for leaf in tensors}
 
     def placed(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if id(leaf) in own:
-            return same_shape(own[id(leaf)])
-        return CardTensor(leaf) if on_card else leaf
+        changed = own.get(id(leaf))
+        if changed is None:
+            return CardTensor(leaf) if on_card and isinstance(leaf, Tensor) else leaf
+        if isinstance(changed, CardTensor) and changed.shape != changed.held.shape:  # which is kept twice
+            raise NotImplementedError("a tensor on the card was given another shape in place")
+        return changed
 
     return mapped(placed, AT_ONCE.get(operator, operator)(*inner, **named))
 
@@ -168,34 +169,16 @@ def held(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, CardTensor) else leaf
 
 
-def same_shape(tensor: Tensor) -> Tensor:
-    """Return a tensor that was changed in place; its shape must be what it was, which is kept twice."""
-    if isinstance(tensor, CardTensor) and tensor.shape != tensor.held.shape:
-        raise NotImplementedError("a tensor on the card was given another shape in place")
-    return tensor
-
-
 def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-    """Refuse tensors on the CPU beside those on the card, but for what torch takes.
-
-    Raises:
-        WrongDeviceError: names the operator and the shapes on the CPU.
-
-    """
+    """Refuse tensors on the CPU beside those on the card, but for what torch takes: a WrongDeviceError names them."""
     packet = operator.overloadpacket
     written = args[0] if args and operator._schema.is_mutable and isinstance(args[0], Tensor) else None
     if len({isinstance(each, CardTensor) for each in tensors}) < 2 or packet is OPS.copy_:
         return
     indices = {id(leaf) for leaf in leaves(args[1])} if packet in INDEXING else set()
     scalars = packet in TAKE_SCALARS or torch.Tag.pointwise in operator.tags or packet.__name__.startswith("_foreach")
-    strange = [
-        tuple(each.shape)
-        for each in tensors
-        if not isinstance(each, CardTensor)
-        and id(each) not in indices
-        and (each.dim() or not scalars or each is written)
-    ]
-    if strange:
+    beside = [each for each in tensors if not isinstance(each, CardTensor) and id(each) not in indices]
+    if strange := [tuple(each.shape) for each in beside if each.dim() or not scalars or each is written]:
         raise WrongDeviceError(  # in torch's words, by which the harness knows an error of the machine
             f"Expected all tensors to be on the same device, but {operator} got some on cuda:0 and, of the shapes "
             f"{', '.join(map(str, strange))}, some on the CPU"
