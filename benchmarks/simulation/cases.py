@@ -6,8 +6,8 @@ and few suites the worst world of a kind is found exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -139,20 +139,19 @@ def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
     costs = np.exp(COST_SD * random.standard_normal((2, methods, 5)))
     decided = _page(scored, *(statistics.compare_costs(by_seed(of), MARGIN_COST) for of in costs))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
-    false = [c for c in decided[: len(scored)] if _false(c, truth[c.a] - truth[c.b])]
-    false += [c for c in decided[len(scored) :] if c.differs]
-    return any(not c.skewed for c in false)
+    for at, c in enumerate(decided):
+        difference = truth[c.a] - truth[c.b] if at < len(scored) else 0.0
+        wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
+        too_large = at < len(scored) and c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9)
+        if (wrong_way or too_large) and not c.skewed:
+            return True
+    return False
 
 
 def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: int = 1) -> tuple[Comparison, ...]:
     """Return a page's pairs with their verdicts, the score's first."""
     family = {"score": score, **{f"cost {at}": cost for at, cost in enumerate(costs)}}
     return tuple(c for of in statistics.decide_family(family, look, "score").values() for c in of)
-
-
-def _false(c: Comparison, difference: float) -> bool:
-    wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
-    return wrong_way or (c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9))
 
 
 def looks_page(random: Random, methods: int = 5) -> bool:
@@ -188,22 +187,21 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
     return any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN)))
 
 
-def cases() -> Iterator[tuple[str, Case]]:
-    for name, case, methods, rows in SCORES:
-        yield f"{name}, {rows:,} rows, {methods} methods", partial(score_page, case, methods, rows)
-    yield f"looks at {', '.join(map(str, LOOKS))} seeds", looks_page
+CASES: Mapping[str, Case] = {
+    **{f"{of[0]}, {of[3]:,} rows, {of[2]} methods": partial(score_page, *of[1:]) for of in SCORES},
+    f"looks at {', '.join(map(str, LOOKS))} seeds": looks_page,
+}
 
 
 # Few rows, few suites, and what no seed shows
 
 
-def _level(margin: float | None) -> float:
-    """Return the level of the difference of two systems at a first look, on a page without verdicts on guessing."""
-    pair = Comparison("a", "b", Interval(9, 0.1, 1.0, None, None), 0.5, margin and 0.5, margin)
-    return levels({"score": [pair]}, 1, "score", guess=False)["score"][0]
-
-
-LEVELS = {"with a margin": _level(MARGIN), "without": _level(None)}
+PAIR = Comparison("a", "b", Interval(9, 0.1, 1.0, None, None), 0.5, None, None)
+LEVELS = {
+    name: levels({"score": [pair]}, 1, "score", guess=False)["score"][0]
+    for name, pair in (("with a margin", replace(PAIR, p_equivalent=0.5, margin=MARGIN)), ("without", PAIR))
+}
+"""Levels of the difference of two systems at a first look, on a page without verdicts on guessing."""
 
 
 def worst(count: int, level: float, p: Callable[[Floats], float], losses: Floats, gains: Floats) -> float:

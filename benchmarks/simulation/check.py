@@ -20,8 +20,8 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,7 @@ _LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialSt
 # By simulation
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """Outcomes of simulated trials."""
 
     failed: int  # trials in which at least one method FAILed
@@ -137,8 +136,8 @@ def rates_row(kind: str, spread: float) -> list[str]:
 def print_rates(_: int) -> None:
     """Print the error rates of the rule, by noise and spread."""
     columns = (
-        "noise", "sd between pairs", "FAIL at 0 %", "FAIL at 1 %", "FAIL at 2 %", "FAIL at 3 %",
-        "FAIL at 3 % in one of three", "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
+        "noise", "sd between pairs", *(f"FAIL at {n} %" for n in range(4)), "FAIL at 3 % in one of three",
+        "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
     )  # fmt: skip
     rows = ((kind, rates_row(kind, spread)) for kind in KINDS for spread in SPREADS)
     for line in table_lines(columns, rows, left=len(columns)):
@@ -148,8 +147,7 @@ def print_rates(_: int) -> None:
 # Recorded trials
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Recorded trials, by session and number, and which were started."""
 
     trials: tuple[CheckTrial, ...] = ()
@@ -260,8 +258,7 @@ def _spread(trials: Sequence[CheckTrial]) -> Iterator[str]:
     yield f"Mean of A/A pairs, with its 95 % interval: {bias}."
 
 
-@dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """The A/A pairs that can be resampled."""
 
     ratios: Floats  # log ratios, [pairs, methods, blocks], a trial's pairs in their order
@@ -274,11 +271,9 @@ def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
     rows: list[tuple[int, list[list[float]]]] = []
     for index, trial in enumerate(trials):
         for pair in range(0 if trial.slowdown else trial.report.pairs):
-            ratios: dict[str, list[float]] = {method: [] for method in trial.report.methods}
-            for block in trial.report.blocks:
-                if block.pair == pair and block.disturbed is None:
-                    ratios[block.method].append(verdicts.log_ratio(block))
-            rows.append((index, [*ratios.values()]))
+            found = [block for block in trial.report.blocks if block.pair == pair and block.disturbed is None]
+            by_method = ([b for b in found if b.method == method] for method in trial.report.methods)
+            rows.append((index, [[*map(verdicts.log_ratio, blocks)] for blocks in by_method]))
     usual = statistics.mode(len(values) for _, row in rows for values in row) if rows else 0
     whole = [(index, row) for index, row in rows if usual and all(len(values) == usual for values in row)]
     of = [index for index, _ in whole]
@@ -332,7 +327,7 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
     return table_lines(columns, rows(), left=len(columns))
 
 
-def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
+def render(evidence: Evidence, loaded: Evidence) -> str:
     """Return what trials say, in Markdown."""
     parts = ["## Live trials", live(evidence)]
     if loaded.trials:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,15 +127,12 @@ WORLDS: Mapping[str, Systems] = {
 
 def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
     """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one run each."""
-    named = {f"s{at}": row for at, row in enumerate(scores)}
+    rows = scores.shape[1]
     if world.shares:
-        means = {name: float(row.mean()) for name, row in named.items()}
-        pairs = statistics.compare_shares(means, scores.shape[1])
+        pairs = statistics.compare_shares({f"s{at}": float(row.mean()) for at, row in enumerate(scores)}, rows)
     else:
-        if world.grouped:
-            groups = np.arange(scores.shape[1]) // GROUP
-            named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
-        span = world.span or float(np.ptp(scores))
+        own = [statistics.group_scores(row, np.arange(rows) // GROUP) if world.grouped else row for row in scores]
+        named, span = {f"s{at}": row for at, row in enumerate(own)}, world.span or float(np.ptp(scores))
         pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None)
     return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
 
@@ -167,11 +164,15 @@ def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
     return Rate(name, world.promised, systems, rows, pages, false, upper(false, pages), covered)
 
 
-def table(found: Iterable[Rate]) -> str:
+def load() -> list[Rate]:
+    return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
+
+
+def tables() -> str:
     """Return a row per world: the largest share of false pages, that of all, and the least coverage, over all sizes."""
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        for world, own in itertools.groupby(found, key=lambda one: one.world):
+        for world, own in itertools.groupby(load(), key=lambda one: one.world):
             of = list(own)
             worst = max(of, key=lambda one: one.false / one.pages)
             every = sum(one.false for one in of) / sum(one.pages for one in of)
@@ -181,14 +182,6 @@ def table(found: Iterable[Rate]) -> str:
 
     head = ("scores", "worst size", "its false pages", "of all pages", "least coverage")
     return "\n".join(table_lines(head, rows(), left=2))
-
-
-def load() -> list[Rate]:
-    return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
-
-
-def tables() -> str:
-    return table(load())
 
 
 def record(_: int | None, out: Path) -> None:

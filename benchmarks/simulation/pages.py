@@ -49,12 +49,6 @@ class Squares:
     opposed: Floats | None = None  # rows against the mean by more than half the range
 
 
-def pairs_of(methods: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and second method of every pair."""
-    first, second = np.triu_indices(methods, 1)
-    return first, second
-
-
 def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squares]:
     """Return the three metrics of pages: a score and two costs."""
     at_once = max(1, CHUNK // (world.methods * n * ROWS))
@@ -68,7 +62,7 @@ def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squar
 def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """Return mean, variance over seeds, mean squares of rows and interaction, and opposed rows of every pair."""
     pages, k, n, m = right.shape
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     flat = right.reshape(pages, k, n * m).astype(np.float32)
     both = (flat @ flat.transpose(0, 2, 1)).astype(np.float64)  # rows that both get right, counted exactly
     count = np.einsum("pkk->pk", both)
@@ -88,7 +82,7 @@ def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats
 def cost_squares(logs: Floats) -> Squares:
     """Return the pairs by a cost, of its logarithms, [pages, methods, seeds]."""
     _, k, n = logs.shape
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     differences = logs[:, first] - logs[:, second]
     return Squares(n, k, differences.mean(axis=-1), differences.var(axis=-1, ddof=1))
 
@@ -96,14 +90,12 @@ def cost_squares(logs: Floats) -> Squares:
 def _shared(variance: Floats, of: Squares, prior: float) -> tuple[Floats, Floats]:
     """Return the variances, shrunk to those of the methods' pairs, and their degrees of freedom."""
     own, k = of.n - 1.0, of.methods
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     has = (first == np.arange(k)[:, None]) | (second == np.arange(k)[:, None])  # [methods, pairs]
     sums = variance @ has.T  # over the pairs that have a method
     shared = (sums[:, first] + sums[:, second] - variance) / (2 * k - 3)
-    ratio = np.minimum(sums[:, first], sums[:, second]) / np.maximum(
-        1e-300, np.maximum(sums[:, first], sums[:, second])
-    )
-    weight = prior * min(1.0, max(0, k - 2) / 3) * ratio
+    low, high = (of(sums[:, first], sums[:, second]) for of in (np.minimum, np.maximum))
+    weight = prior * min(1.0, max(0, k - 2) / 3) * low / np.maximum(1e-300, high)
     return (own * variance + weight * shared) / (own + weight), own + weight
 
 
@@ -173,7 +165,7 @@ def wrong(world: World, different: Sequence[Bools], near: Sequence[Bools], signs
 
     Claims are given by metric, [pages, pairs]. Ranks and fronts follow from them, and are false only where one is.
     """
-    first, second = pairs_of(world.methods)
+    first, second = np.triu_indices(world.methods, 1)
     found = np.zeros(len(signs[0]), dtype=bool)
     margins = (MARGIN, *[math.log1p(MARGIN_COST)] * 2)
     for at, sign in enumerate(signs):

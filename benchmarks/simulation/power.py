@@ -18,7 +18,7 @@ import numpy as np
 from hpml_bench.statistics.evidence import PRIOR
 from simulation import percent, table_lines, upper
 from simulation.cases import FAULTS
-from simulation.pages import ALONE, PACKAGE, Rule, decided, false_pages, page_metrics, pairs_of
+from simulation.pages import ALONE, PACKAGE, Rule, decided, false_pages, page_metrics
 from simulation.worlds import World
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "power.json"
@@ -123,14 +123,12 @@ def confirm(trials: int) -> Iterator[dict[str, Any]]:
         yield {**asdict(cell), "chooses": cell.chooses, **rates, "upper": above, "holds": kept}
 
 
-def _costs(share: float, sd: float) -> World:
-    return World(score=(0,) * 5, cost=(0, 0, 0, math.log1p(share), math.log1p(share)), cost_sd=sd)
-
-
 POWER: Mapping[str, World] = {
     **{f"score, {points} points apart": World(score=(0, 0, 0, points / 100, points / 100)) for points in (3, 6, 9)},
     **{
-        f"cost, {100 * share:.0f} % apart, noise {100 * sd:.0f} %": _costs(share, sd)
+        f"cost, {100 * share:.0f} % apart, noise {100 * sd:.0f} %": World(
+            score=(0,) * 5, cost=(0, 0, 0, math.log1p(share), math.log1p(share)), cost_sd=sd
+        )
         for share, sd in ((0.35, 0.02), (0.35, 0.05), (0.22, 0.05), (0.11, 0.02))
     },
 }
@@ -139,8 +137,8 @@ POWER: Mapping[str, World] = {
 
 def power(name: str, n: int, trials: int) -> dict[str, float]:
     """Return the share of differing pairs that pages of n seeds find by either rule, on the same pages."""
-    first, second = pairs_of(5)
-    apart, at = (first < 3) & (second >= 3), 0 if name.startswith("score") else 1
+    first, second = np.triu_indices(5, 1)
+    apart, at = (first < 3) & (second >= 3), int(name.startswith("cost"))
     metrics = page_metrics(POWER[name], n, trials, np.random.default_rng([3, n, *name.encode()]))
     rules = {"before": ALONE, "after": PACKAGE}
     return {label: float((decided(metrics, of)[0][at][:, apart] < 0.05).mean()) for label, of in rules.items()}
@@ -178,17 +176,13 @@ def rate_table(record: Mapping[str, Any]) -> str:
     return "\n".join(table_lines(("noise over seeds, spread of methods", "3 seeds", "5", "10"), rows()))
 
 
-def power_table(record: Mapping[str, Any]) -> str:
-    """Return the table of pairs found, by the same two rules, by seeds."""
-    found: dict[str, list[str]] = {name: [] for name in POWER}
-    for row in record["power"]:
-        found[row["difference"]].append(f"{percent(row['after'], 0)} ({100 * row['before']:.0f})")
-    return "\n".join(table_lines(("difference", "3 seeds", "5", "10"), found.items()))
-
-
 def tables() -> str:
-    made = json.loads(RECORD.read_text(encoding="utf-8"))
-    return f"{rate_table(made)}\n\n{power_table(made)}"
+    """Return the table of false pages, and that of pairs found, by the same two rules."""
+    made, found = json.loads(RECORD.read_text(encoding="utf-8")), {name: list[str]() for name in POWER}
+    for row in made["power"]:
+        found[row["difference"]].append(f"{percent(row['after'], 0)} ({100 * row['before']:.0f})")
+    pairs = "\n".join(table_lines(("difference", "3 seeds", "5", "10"), found.items()))
+    return f"{rate_table(made)}\n\n{pairs}"
 
 
 def record(given: int | None, out: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from hpml_bench.report.scores import AlignedScores, Race
 from hpml_bench.statistics.verdicts import spent_at
 from hpml_bench.suite.suite import Until
 from simulation import pages, upper
-from simulation.pages import PACKAGE, Bools, Squares, pairs_of
+from simulation.pages import PACKAGE, Bools, Squares
 from simulation.worlds import Floats, Random, World, answers, cost_logs
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "racing.json"
@@ -29,21 +29,14 @@ SCHEDULES: tuple[tuple[int, ...], ...] = (
 )  # fmt: skip
 """Numbers of seeds at 2 to 8 looks; the one of seven is the default of a suite."""
 TENFOLD = (10.0, 1.0, 1.0, 1.0, 1.0)
-ONE, TWO = ((1, 0, 0, 0, 0), (1, 1, 0, 0, 0))
-
-
-def _apart(which: Sequence[int], cost: float) -> tuple[float, ...]:
-    return tuple(cost * one for one in which)
-
-
 WORLDS: Mapping[str, World] = {
     "all equal": World(),
     "all equal (t3)": World("t3"),
-    "one best": World(score=_apart(ONE, 0.06), cost=_apart(ONE, 0.3), second=_apart(ONE, 0.3)),
-    "two groups": World(score=_apart(TWO, 0.06), cost=_apart(TWO, 0.3), second=_apart(TWO, 0.3)),
+    "one best": World(score=(0.06, 0, 0, 0, 0), cost=(0.3, 0, 0, 0, 0), second=(0.3, 0, 0, 0, 0)),
+    "two groups": World(score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0), second=(0.3, 0.3, 0, 0, 0)),
     "near-ties": World(score=(0.01, 0.0075, 0.005, 0.0025, 0), cost=(0.05, 0.03, 0.02, 0.01, 0)),
     "a tenfold spread": World(spreads=TENFOLD),
-    "two groups (a tenfold spread)": World(spreads=TENFOLD, score=_apart(TWO, 0.06), cost=_apart(TWO, 0.3)),
+    "two groups (a tenfold spread)": World(spreads=TENFOLD, score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0)),
     "drift": World(),
     "twelve methods": World(spreads=(1.0,) * 12),
 }
@@ -74,8 +67,7 @@ def draw(name: str, n: int, count: int, random: Random) -> Data:
     return Data(answers(world, n, count, random), tuple(logs))
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """Races of pages: what was claimed last, and how many runs it took."""
 
     different: list[Bools]  # by metric, [pages, pairs]
@@ -87,7 +79,7 @@ class Outcome:
 def race(data: Data, rounds: Sequence[int]) -> Outcome:
     """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one method."""
     count, k = data.right.shape[:2]
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     staying, runs = np.ones((count, k), dtype=bool), np.zeros(count, dtype=np.int64)
     metrics, shape = range(1 + len(data.costs)), (count, len(first))
     different, near, settled = ([np.zeros(shape, dtype=bool) for _ in metrics] for _ in range(3))
@@ -120,7 +112,7 @@ def race(data: Data, rounds: Sequence[int]) -> Outcome:
 
 def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
     """Return the p of `pages.p_values`, of variances that the methods in the race share; others' are of none."""
-    first, second = pairs_of(of.methods)
+    first, second = np.triu_indices(of.methods, 1)
     found = np.ones_like(of.mean), np.ones_like(of.mean)
     for members in np.unique(staying, axis=0):
         if members.sum() < 2:
@@ -165,12 +157,16 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
     random, count = np.random.default_rng(38), len(scores.seeds)
     until = Until().within(count)
     best = _best(judge(scores))
-    runs, other, named = 0, 0, 0
+    runs = other = named = 0
     for _ in range(orders):
-        raced = _raced(_reordered(scores, random.permutation(count)), until)
+        shuffled = _reordered(scores, random.permutation(count))
+        for seeds in until.rounds:  # later ones haven't run yet
+            raced = judge(replace(shuffled.part(shuffled.means, seeds), race=Race(until)))
+            if race_end(raced):
+                break
         runs += runs_of(raced.rounds)
-        other += _best(raced) != best
-        named += _best(raced) is not None and best is not None and _best(raced) != best
+        other += (found := _best(raced)) != best
+        named += found is not None and best is not None and found != best
     whole = orders * count * len(scores.means)
     return {"seeds": count, "orders": orders, "runs": runs / whole, "other best": other / orders,
             "contrary best": named / orders}  # fmt: skip
@@ -189,22 +185,9 @@ def _reordered(scores: AlignedScores, order: NDArray[np.int64]) -> AlignedScores
     return replace(scores, seeds=names, means=of(scores.means), rows=rows, costs={})
 
 
-def _raced(scores: AlignedScores, until: Until) -> Verdicts:
-    """Return the verdicts of a race at its end."""
-    for seeds in until.rounds:  # later rounds haven't run yet
-        found = judge(replace(scores.part(scores.means, seeds), race=Race(until)))
-        if race_end(found):
-            break
-    return found
-
-
 def _best(found: Verdicts) -> str | None:
     """Return the method that is shown to score best."""
     return next((name for name, rank in found.ranks.items() if rank == (1, 1)), None)
-
-
-def tables() -> str:
-    return "\n".join(_lines(json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]))
 
 
 def _lines(worlds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
@@ -212,6 +195,10 @@ def _lines(worlds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[
         for rounds, of in by.items():
             found = f"false {of['false']:.2%} (<= {of['bound']:.2%}), runs {of['runs']:.0%}"
             yield f"{name}, {rounds} seeds: {found}"
+
+
+def tables() -> str:
+    return "\n".join(_lines(json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]))
 
 
 def record(given: int | None, out: Path) -> None:
