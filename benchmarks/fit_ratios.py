@@ -29,7 +29,7 @@ import pyarrow as pa
 import torch
 from support_table import COMMON
 from tokenizers import Tokenizer, models
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
@@ -53,6 +53,7 @@ from hpml_bench.training.trainer import Trainer
 
 MOST = 1.05  # largest ratio that is meant
 PHASES = ("loading", "step", "evaluation", "generation")
+PROFILED: dict[str, Any] = {"activities": [ProfilerActivity.CPU], "profile_memory": True}
 WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 """Shape of the models: large enough that a batch's activations are most of the memory."""
 ROWS, BATCH = 16, 8
@@ -106,14 +107,17 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     with (
         mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"),
         mock.patch.object(model_module, "load_backbone", copied),
-        _profiled() as loaded,
+        profile(**PROFILED) as loaded,
     ):
         run = assemble(spec, prepared, group)
         gc.collect()
-    weights = _there(run.model)
+    # parameters, buffers, and what modules keep beside these, in dicts too
+    values = tree_leaves([vars(module) for module in run.model.modules()])
+    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
+    weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     files = weight_files(Path(prepared.backbone))
     loading = _peak_of_loading(loaded, files)
-    with _profiled() as profiled:
+    with profile(**PROFILED) as profiled:
         if run.method.trains:
             with mock.patch("torch.nn.parallel.distributed._sync_module_states"):
                 trainer = Trainer(run)
@@ -124,15 +128,10 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     live, peaks = _peaks(profiled)
     _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
+    alone = {phase: weights + peak for phase, peak in tensors.items()}
+    alone["loading"] = _peak_of_loading(loaded, files, buffers=False)
     step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:])
-    alone = {"loading": _peak_of_loading(loaded, files, buffers=False)} | {
-        phase: weights + peak for phase, peak in tensors.items()
-    }
     return Measured(weights + held, loading, step, evaluated, generated, alone)
-
-
-def _profiled() -> profile:
-    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
 
 
 def _peak_of_loading(profiled: profile, files: Sequence[Path], *, buffers: bool = True) -> int:
@@ -162,20 +161,11 @@ def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
             evaluation.rehearse_generation(run, run.validation)
 
 
-def _there(model: nn.Module) -> int:
-    """Return the bytes of a model's tensors: parameters, buffers, and what modules keep beside these, in dicts too."""
-    values = tree_leaves([vars(module) for module in model.modules()])
-    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
 def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
     nodes = [*_nodes(profiled)]
     phases = {node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES}
-    live = 0
-    first: dict[str, int] = {}
-    peaks: dict[str, int] = {}
+    live, first, peaks = 0, dict[str, int](), dict[str, int]()
     for event in _events(nodes, buffers):
         size = event.extra_fields.alloc_size
         for phase, (begin, end) in phases.items():
@@ -254,13 +244,9 @@ def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, 
 
 
 def prepare(
-    folder: Path,
-    task: TaskSpec,
-    rows: int = ROWS,
-    length: int = LENGTH,
-    shape: dict[str, Any] | None = None,
+    folder: Path, task: TaskSpec, rows: int = ROWS, length: int = LENGTH, shape: dict[str, Any] | None = None,
     device: str = "cpu",
-) -> Prepared:
+) -> Prepared:  # fmt: skip
     """Save a model with random weights and rows of lengths from a quarter of the longest on, once per folder.
 
     `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16.
@@ -285,9 +271,8 @@ def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | No
     if kind == "encoder":
         model = GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * length, **common))
     else:
-        config = LlamaConfig(
-            max_position_embeddings=2 * length, **common | (shape or small | {"intermediate_size": 3 * WIDTH})
-        )
+        own = shape or small | {"intermediate_size": 3 * WIDTH}
+        config = LlamaConfig(max_position_embeddings=2 * length, **common | own)
         with torch.device(device if shape else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
     model.save_pretrained(folder)

@@ -118,7 +118,6 @@ def metrics_page() -> str:
 
 
 def metric_row(m: Metric) -> tuple[str, ...]:
-    """Return the cells of a metric."""
     return f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition
 
 
@@ -143,7 +142,6 @@ def fields_table(model: type[BaseModel]) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table."""
     head = list(head)
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]

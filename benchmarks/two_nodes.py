@@ -27,7 +27,6 @@ class TwoNodes:
     """The cluster: Slurm's commands, and what can befall its nodes."""
 
     def __init__(self, number: int) -> None:
-        """Keep the number by which it is told from others on this machine."""
         self._variables = {"SLURM_NUMBER": str(number)}
 
     def up(self) -> str | None:
@@ -39,7 +38,6 @@ class TwoNodes:
         self.do("down")
 
     def exports(self) -> dict[str, str]:
-        """Return the variables that Slurm's commands need."""
         return dict(re.findall(r"^export (\w+)=(.*)$", self._script("env").stdout, re.MULTILINE))
 
     def do(self, *words: str) -> str:

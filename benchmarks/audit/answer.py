@@ -96,7 +96,6 @@ def answer_of(study: Study) -> Json:
 
 
 def score(study: Study) -> Json:
-    """Return the score by which methods are compared."""
     definition, scale = study.definitions[study.score], study.scale(study.score)
     unit = "%" if scale == 100 else definition["unit"]
     largest = max((abs(study.mean(study.score, name)) for name in study.measured(study.score)), default=1.0)
@@ -186,7 +185,6 @@ def known(value: float) -> float | None:
 
 
 def pair_of(study: Study, pair: Pair) -> Json:
-    """Return all that is said of a pair."""
     own = pair.comparison.interval or (math.nan, math.nan)
     tested = pair.n > 2 and pair.comparison.spreads
     first = study.first_level(pair.metric, study.looks)

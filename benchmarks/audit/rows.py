@@ -150,7 +150,6 @@ def exact(answer: str, expected: str) -> float:
 
 
 def contains(answer: str, expected: str) -> float:
-    """Whether one is in the other."""
     return float(plain(expected) in plain(answer))
 
 

@@ -234,7 +234,6 @@ def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p."""
     adjusted, least = [0.0] * len(values), 0.0
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         least = max(least, min(1.0, (len(values) - place) * values[index]))
@@ -386,7 +385,6 @@ class RightAndWrong(OverRows):
 
 
 def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
-    """Return the exact interval of a share."""
     found = stats.binomtest(k, n).proportion_ci(1 - level)
     return float(found.low), float(found.high)
 
@@ -423,6 +421,5 @@ def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | Non
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of n rows."""
     found = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
     return float(found.low), float(found.high)

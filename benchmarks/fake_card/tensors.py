@@ -46,7 +46,6 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value with each leaf changed."""
     if isinstance(value, list | tuple):
         return type(value)([mapped(change, part) for part in value])
     return change(value)
@@ -64,7 +63,6 @@ class CardTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> CardTensor:
-        """Return a tensor of the shape, strides and type of `held`."""
         kind: dict[str, Any] = {"dtype": held.dtype, "layout": held.layout, "device": CUDA}
         places: dict[str, Any] = {"strides": held.stride(), "storage_offset": held.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **places, **kind)

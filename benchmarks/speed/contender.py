@@ -87,18 +87,15 @@ def _classifier(job: dict[str, Any]) -> Any:
 
     from hpml_bench.builtin.methods.adapter import Adapter
 
-    model = AutoModelForSequenceClassification.from_pretrained(
-        Path(job["folder"]) / job["model"], num_labels=shapes.CLASSES
-    )
+    path = Path(job["folder"]) / job["model"]
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=shapes.CLASSES)
     model.config.pad_token_id = 0
     options = shapes.METHODS[job["method"]]
     if job["method"] == "lora":
         kind = {"r": options["r"], "lora_alpha": options["alpha"], "target_modules": options["target"]}
-        config = LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=job["model"] == "gpt2", **kind)
-        return get_peft_model(model, config)
+        return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=job["model"] == "gpt2", **kind))
     if job["method"] == "prompt_tuning":
-        config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"])
-        return get_peft_model(model, config)
+        return get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"]))
     if job["method"] == "adapter":
         Adapter(Adapter.Options(**options)).build(model.base_model)
     return model

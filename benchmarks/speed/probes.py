@@ -45,7 +45,6 @@ class Switched(list[Probe]):
     on = True
 
     def __iter__(self) -> Iterator[Probe]:
-        """Give them only while they are on."""
         return super().__iter__() if self.on else iter(())
 
 
@@ -153,7 +152,6 @@ JOBS = {"step_seconds": step_seconds, "train_once": train_once}
 
 
 def measure(blocks: int, trainings: int) -> list[Target]:
-    """Return what the probes cost."""
     peaks = {True: [0.0] * trainings, False: [0.0] * trainings}
     for number in range(trainings):
         for probes, found in peaks.items():

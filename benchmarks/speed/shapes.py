@@ -48,14 +48,9 @@ def save_model(name: str, folder: Path) -> None:
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
     torch.manual_seed(0)
-    model = (
-        GPT2Model(GPT2Config())
-        if name == "gpt2"
-        else BertModel(
-            BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536),
-            add_pooling_layer=False,
-        )
-    )
+    minilm = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    gpt2 = name == "gpt2"
+    model = GPT2Model(GPT2Config()) if gpt2 else BertModel(BertConfig(**minilm), add_pooling_layer=False)
     model.save_pretrained(folder)
 
 
@@ -71,17 +66,12 @@ def save_rows(folder: Path, rows: int = ROWS) -> None:
 
 
 def prepared(folder: Path, model: str) -> Any:
-    """Return a `Prepared` of a saved model and the saved rows."""
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.suite.settings import Digests
 
-    return Prepared(
-        backbone=str(folder / model),
-        data=str(folder / "rows"),
-        label_names=tuple(f"class {index}" for index in range(CLASSES)),
-        digests=Digests(weights="", tokenizer="", data=""),
-        pad_id=0,
-    )
+    names, digests = tuple(f"class {index}" for index in range(CLASSES)), Digests(weights="", tokenizer="", data="")
+    backbone, data = str(folder / model), str(folder / "rows")
+    return Prepared(backbone=backbone, data=data, label_names=names, digests=digests, pad_id=0)
 
 
 @functools.cache
