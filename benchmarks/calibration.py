@@ -48,10 +48,7 @@ def false_share(world: World, n: int, trials: int) -> float:
 
 
 def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[float, float]:
-    """Return the mean power for `size` of the seeds planned from a pilot's spread, and from its upper 80 % bound.
-
-    A pilot of normal values with an sd of 1 estimates it with pilot - 1 degrees of freedom.
-    """
+    """Return the mean power of the seeds planned from a pilot's spread, of a true sd of 1, and from its 80 % bound."""
     spreads = np.sqrt(np.random.default_rng(0).chisquare(pilot - 1, trials) / (pilot - 1))
     found = []
     for planned in (spreads, [statistics.sd_upper_bound(float(sd), pilot) for sd in spreads]):

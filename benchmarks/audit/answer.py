@@ -22,10 +22,7 @@ WORDS = re.compile(
 
 
 def compared(answer: Json, recomputed: Json) -> tuple[int, list[str]]:
-    """Compare every leaf of an answer but words with what was recomputed; one that no rule is for is a problem.
-
-    Return the number of leaves, and a line for each that disagrees.
-    """
+    """Return how many leaves an answer has, words apart, and a line for each that isn't what was recomputed."""
     checked, problems, expected = 0, [], dict(leaves(recomputed))
     for path, shown in leaves(answer):
         if WORDS.fullmatch(path):
@@ -191,6 +188,9 @@ def pair_of(study: Study, pair: Pair) -> Json:
     # the level at which it is decided; of a pair that is nowhere near, or far beyond, its first
     level = first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
     wide = pair.comparison.accepted(level) if tested else None
+    found, most = None, (pair.scale and study.range) or math.inf
+    if tested and (least := pair.comparison.detectable(first)) <= most:  # what its seeds would find, in the range
+        found = pair.scale * least if pair.scale else 100 * math.expm1(least)
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
     ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
     return {
@@ -200,16 +200,8 @@ def pair_of(study: Study, pair: Pair) -> Json:
         "n": len(study.compared[0].scores) if study.over_rows and pair.metric == study.score else pair.n,
         "small": bool(pair.better and pair.equivalent),
         "skew": bool(pair.erratic and (pair.better or pair.equivalent)), "p_margin": known(pair.p_margin),
-        "p_margin_adjusted": known(pair.p_margin_holm), "found": found(study, pair) if tested else None,
+        "p_margin_adjusted": known(pair.p_margin_holm), "found": found,
     }  # fmt: skip
-
-
-def found(study: Study, pair: Pair) -> float | None:
-    """Return the least difference that a pair's seeds would find, of costs in per cent; none beyond the range."""
-    least = pair.comparison.detectable(study.first_level(pair.metric, study.looks))
-    if pair.scale is None:
-        return 100 * math.expm1(least)
-    return pair.scale * least if least <= (study.range or math.inf) else None
 
 
 def under_trained(study: Study, name: str) -> int:

@@ -36,12 +36,15 @@ def read_study(folder: Path) -> Study:
 
 
 def costed(compared: list[Run]) -> list[Run]:
-    """Return the runs that costs are of: alone, in one environment and each seed on one host, where enough are so."""
+    """Return the runs that costs are of: alone, in one environment, each seed on one host, where these are enough."""
     quiet = [run for run in compared if not run.neighbours]
     here = at_home(quiet)
     home = one_host(here)
-    enough = 2 * len(quiet) >= len(compared) and len(home) == len(here)
-    return home if enough or share_seeds(home) else at_home(compared)
+    if 2 * len(quiet) >= len(compared) and len(home) == len(here):
+        return home
+    seeds = [{run.seed for run in home if run.key[0] == key} for key in {run.key[0] for run in home}]
+    sharing = any(len(one & other) >= 3 for one, other in itertools.combinations(seeds, 2))
+    return home if sharing else at_home(compared)
 
 
 def at_home(runs: list[Run]) -> list[Run]:
@@ -49,12 +52,6 @@ def at_home(runs: list[Run]) -> list[Run]:
     newest = {run.environment: run.started for run in runs}
     chosen = most((run.environment for run in runs), newest.__getitem__) if runs else ""
     return [run for run in runs if run.environment == chosen]
-
-
-def share_seeds(runs: list[Run]) -> bool:
-    """Whether two methods share three seeds."""
-    seeds = {key: {run.seed for run in runs if run.key[0] == key} for key in {run.key[0] for run in runs}}
-    return any(len(one & other) >= 3 for one, other in itertools.combinations(seeds.values(), 2))
 
 
 def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:

@@ -195,13 +195,13 @@ class Comparison:
         beyond = not rare or abs(self.mean) >= rare + float(stats.norm.ppf(0.8)) * errors[-1][0]
         return beyond and all(power(abs(self.mean) / error, df, level / 2) >= 0.8 for error, df in errors)
 
-    def shown_equal(self, n: int, level: float, margin: float) -> bool:
-        """Whether n seeds would show equivalence, were the difference as measured."""
-        near = margin - abs(self.mean)
-        return near > 0 and all(power(near / error, df, level) >= 0.9 for error, df in self.errors_at(margin, n))
-
     def needed(self, levels: Sequence[float], margin: float) -> int | None:
         """Return the least number of seeds that decide, at the levels of both kinds of claim; none above the most."""
+        near = margin - abs(self.mean)
+
+        def shown_equal(n: int) -> bool:
+            errors = self.errors_at(margin, n)
+            return near > 0 and all(power(near / error, df, levels[1]) >= 0.9 for error, df in errors)
 
         def least(enough: Callable[[int], bool]) -> float:
             low, high = 2, self.most
@@ -212,7 +212,7 @@ class Comparison:
                 low, high = (low, middle) if enough(middle) else (middle, high)
             return high
 
-        either = min(least(lambda n: self.found(n, levels[0])), least(lambda n: self.shown_equal(n, levels[1], margin)))
+        either = min(least(lambda n: self.found(n, levels[0])), least(shown_equal))
         return int(either) if math.isfinite(either) else None
 
 
@@ -250,12 +250,10 @@ def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
 
 
 def shaffer(values: Sequence[float], methods: int, *, sharing: bool) -> list[float]:
-    """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal.
-
-    By two thirds of the pairs at least where methods share their variances.
-    """
+    """Return Shaffer's adjusted p; by two thirds of the pairs at least where methods share their variances."""
     adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        # at each step by the most pairs that can still be equal
         still = max(count for count in possible if count <= math.comb(methods, 2) - place)
         factor = max(min(still, len(values) - place), 2 / 3 * len(values) if sharing else 0)
         least = max(least, min(1.0, factor * values[index]))

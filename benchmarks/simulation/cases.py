@@ -155,10 +155,7 @@ def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: i
 
 
 def looks_page(random: Random, methods: int = 5) -> bool:
-    """Return whether any of the pages makes a false claim that are made as seeds are added, guessing included.
-
-    All methods are equal, and as good as guessing.
-    """
+    """Return whether pages of equal methods, as good as guessing, make any false claim as seeds are added."""
     most = max(LOOKS)
     right = (random.random((methods, 1, ROWS)) < random.random((methods, most, ROWS))).astype(float)
     guess = np.full(ROWS, right.mean())  # the expected score of an answer that is drawn
@@ -173,10 +170,7 @@ def looks_page(random: Random, methods: int = 5) -> bool:
 
 
 def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even: bool = True) -> bool:
-    """Draw a page of the score alone of equal methods, of so many test rows in a group, as `known` to it or not.
-
-    Where not `even` groups have 1 to 2 size - 1 rows.
-    """
+    """Draw a page of equal methods' scores, of so many test rows a group, `known` or not; uneven: 1 to 2 size - 1."""
     sizes = random.integers(*((size, size + 1) if even else (1, 2 * size)), ROWS // size)
     group = np.repeat(np.arange(len(sizes)), sizes)
     (right,) = answers(World(), seeds, 1, random, group)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.statistics import Comparison
-from simulation import percent, table_lines, upper
+from hpml_bench.statistics import Comparison, clopper_pearson
+from simulation import percent, table_lines
 from simulation.worlds import Floats, Random
 
 SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
@@ -161,7 +161,7 @@ def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
         intervals = [(c.difference.low, c.difference.high) for c in found]
         held += [low <= 0 <= high for low, high in intervals if low is not None and high is not None]
     covered = sum(held) / len(held) if held else 1.0
-    return Rate(name, world.promised, systems, rows, pages, false, upper(false, pages), covered)
+    return Rate(name, world.promised, systems, rows, pages, false, clopper_pearson(false, pages)[1], covered)
 
 
 def load() -> list[Rate]:

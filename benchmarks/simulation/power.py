@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from hpml_bench.statistics import clopper_pearson
 from hpml_bench.statistics.evidence import PRIOR
-from simulation import percent, table_lines, upper
+from simulation import percent, table_lines
 from simulation.cases import FAULTS
 from simulation.pages import ALONE, PACKAGE, Rule, decided, false_pages, page_metrics
 from simulation.worlds import World
@@ -90,7 +91,9 @@ class Cell:
 
     def holds(self, share: float, trials: int) -> bool:
         """Return whether a share of false pages is within the bound."""
-        return share <= SKEWED_BOUND if self.noise == "skewed" else upper(round(share * trials), trials) < BOUND
+        if self.noise == "skewed":
+            return share <= SKEWED_BOUND
+        return clopper_pearson(round(share * trials), trials)[1] < BOUND
 
 
 def cells() -> Iterator[Cell]:
@@ -118,7 +121,7 @@ def confirm(trials: int) -> Iterator[dict[str, Any]]:
     """Yield the rates of all cells, with fresh pages, and print them."""
     for cell in cells():
         rates = cell.rates(RULES, trials, draw=2)
-        kept, above = cell.holds(rates["after"], trials), upper(round(rates["after"] * trials), trials)
+        kept, above = cell.holds(rates["after"], trials), clopper_pearson(round(rates["after"] * trials), trials)[1]
         print(cell, *map(percent, (*rates.values(), above)), "" if kept else "*", flush=True)
         yield {**asdict(cell), "chooses": cell.chooses, **rates, "upper": above, "holds": kept}
 

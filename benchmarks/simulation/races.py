@@ -17,7 +17,7 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.scores import AlignedScores, Race
 from hpml_bench.statistics.verdicts import spent_at
 from hpml_bench.suite.suite import Until
-from simulation import pages, upper
+from simulation import pages
 from simulation.pages import PACKAGE, Bools, Squares
 from simulation.worlds import Floats, Random, World, answers, cost_logs
 
@@ -144,7 +144,7 @@ def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[s
                 runs[rounds] += int(found.runs.sum())
         yield name, {
             " ".join(map(str, rounds)): {
-                "false": false[rounds] / trials, "bound": upper(false[rounds], trials),
+                "false": false[rounds] / trials, "bound": statistics.clopper_pearson(false[rounds], trials)[1],
                 "runs": runs[rounds] / (trials * world.methods * rounds[-1]),
             }
             for rounds in SCHEDULES

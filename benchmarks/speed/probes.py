@@ -12,7 +12,8 @@ Of each step, with what follows it until the next, the difference with probes an
 its interquartile mean over blocks counts: a shared machine is slow for seconds at a time, which a trimmed mean does not
 see and a plain one does. (A cost that falls on fewer than a quarter of the blocks is not seen either: the plain ratio
 of all seconds, kept beside it, has it.) The overhead is the sum of these differences over the steps' time without. The
-one-sided 95 % bound is a percentile bootstrap's over blocks. Measured on the CPU only, also where there is a GPU.
+one-sided 95 % bound is a percentile bootstrap's over blocks (Efron and Tibshirani, An Introduction to the Bootstrap,
+chapter 13). Measured on the CPU only, also where there is a GPU.
 """
 
 from __future__ import annotations
@@ -175,11 +176,7 @@ def measure(blocks: int, trainings: int) -> list[Target]:
 
 
 def bound(seconds: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
-    """Return the overhead and its one-sided upper 95 % bound, as fractions, of seconds [block, without or with, step].
-
-    The bound is the 95 % point of a percentile bootstrap over blocks (Efron and Tibshirani, An Introduction to the
-    Bootstrap, chapter 13).
-    """
+    """Return the overhead and its one-sided upper 95 % bound, as shares, of seconds [block, without or with, step]."""
     drawn = np.random.default_rng(0).integers(len(seconds), size=(resamples, len(seconds)))
     return _overhead(seconds), float(np.quantile([_overhead(seconds[rows]) for rows in drawn], 0.95))
 

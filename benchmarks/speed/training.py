@@ -34,10 +34,7 @@ def train(contender: Process, folder: Path, model: str, method: str) -> dict[str
 
 
 def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
-    """Return a ratio for each model, method and opponent.
-
-    Within a round each contender trains each model by each method once, all taking turns in random order.
-    """
+    """Return a ratio for each model, method and opponent; in a round each trains each once, in random order."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         shapes.save_rows(folder / "rows")
