@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -70,8 +70,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16", "weights": "bfloat16"},
     "rounded": {"precision": "bf16", "weights": "bfloat16", "trained_weights": "bfloat16"},
 }
-
-
 Phase = Callable[[str], AbstractContextManager[Any]]  # context of a phase, by its name
 
 
@@ -213,18 +211,16 @@ def cases() -> Iterator[tuple[str, RunSpec]]:
     """Yield name and run: methods and PEFT's types with the variants, on a classifier and on a language model."""
     own = ("lora", "prompt_tuning", "adapter", "full", "head", "none")
     methods = [*((name, {}) for name in own), *(("peft", {"type": kind}) for kind in TYPES)]
-    for task in (CLASSIFICATION, "causal_lm"):
-        for method, options in methods:
-            for variant, changes in VARIANTS.items():
-                if (task, method) in {(CLASSIFICATION, "none"), ("causal_lm", "head")}:  # unsupported
-                    continue
-                if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
-                    continue  # types are tried with all variants on the language model
-                name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
-                yield name, spec_of(task, method, options, changes)
-    for task in ("regression", "token_classification"):
-        for method in ("lora", "full"):
-            yield f"{task} {method}", spec_of(task, method, {}, {})
+    every = product((CLASSIFICATION, "causal_lm"), methods, VARIANTS.items())
+    for task, (method, options), (variant, changes) in every:
+        if (task, method) in {(CLASSIFICATION, "none"), ("causal_lm", "head")}:  # unsupported
+            continue
+        if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
+            continue  # types are tried with all variants on the language model
+        name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
+        yield name, spec_of(task, method, options, changes)
+    for task, method in product(("regression", "token_classification"), ("lora", "full")):
+        yield f"{task} {method}", spec_of(task, method, {}, {})
     for optimizer in ("lion", "sgd", "muon", "lora_plus"):
         method = "lora" if optimizer == "lora_plus" else "full"
         yield f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer})
@@ -323,21 +319,6 @@ def compare(name: str, spec: RunSpec, folder: Path, group: Group) -> Compared:
     return Compared(name, predicted, peaks, real.tensors)
 
 
-def distribution(found: list[Compared]) -> list[str]:
-    """Return a line per phase: how many ratios, the smallest, the median and the largest by name, and those within."""
-    lines = []
-    for phase in (*PHASES, "loading, tensors"):
-        ratios = {one.name: one.ratios[phase] for one in found if phase in one.ratios}
-        if ratios:
-            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-            median = statistics.median(ratios.values())
-            lines.append(
-                f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median {median:.4f}, "
-                f"{ratios[high]:.4f} ({high}); {sum(1 <= ratio <= MOST for ratio in ratios.values())} from 1 to {MOST}"
-            )
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Predicted over real memory.")
     parser.add_argument("--only", default="", help="part of the names of cases")
@@ -347,17 +328,21 @@ def main() -> None:
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     settings = spec_of(CLASSIFICATION, "lora", {}, {}).settings
     with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
-        for name, spec in cases():
-            if options.only not in name:
-                continue
+        for name, spec in ((name, spec) for name, spec in cases() if options.only in name):
             try:
                 found.append(compare(name, spec, Path(folder), group))
             except Exception as error:  # named, and the others go on
                 found.append(Compared(name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
-            one = found[-1]
-            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
-            print(f"{one.name}: {shown}", flush=True)
-    print("\n".join(distribution(found)))
+            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in found[-1].ratios.items()) or found[-1].reason
+            print(f"{name}: {shown}", flush=True)
+    for phase in (*PHASES, "loading, tensors"):
+        if ratios := {one.name: one.ratios[phase] for one in found if phase in one.ratios}:
+            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+            within = sum(1 <= ratio <= MOST for ratio in ratios.values())
+            print(
+                f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median "
+                f"{statistics.median(ratios.values()):.4f}, {ratios[high]:.4f} ({high}); {within} from 1 to {MOST}"
+            )
 
 
 if __name__ == "__main__":

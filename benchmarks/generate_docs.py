@@ -59,12 +59,11 @@ OPTIONS: dict[registry.Kind, str] = {
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    schemas: dict[str, type[BaseModel]] = {"record.schema.json": RunRecord, "report.schema.json": PageSummary}
-    found = {
-        name: json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
-        for name, model in schemas.items()
-    }
-    return found | {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    found = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    models: dict[str, type[BaseModel]] = {"record": RunRecord, "report": PageSummary}
+    for name, model in models.items():
+        found[f"{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return found
 
 
 def settings_page() -> str:
@@ -98,6 +97,12 @@ def metrics_page() -> str:
     for kind, name in [(of, name) for of in kinds for name in registry.names(of)]:
         if metrics := registry.plugin(kind, name).metrics:
             parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
+    # what a language model has beside its losses where a scorer is set: of answers, and of choices
+    task = registry.plugin("tasks", "causal_lm")
+    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
+    said = {"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
+    scored = [found.pop("test_score").model_copy(update=said)]
+    scored += [m for name, m in found.items() if name not in {plain.name for plain in task.metrics}]
     scorers = {name: registry.plugin("scorers", name) for name in registry.names("scorers")}
     compared = [
         (f"`{name}`", one.title, f"generated {one.of}" if one.of == "answers" else one.of, one.definition)
@@ -106,7 +111,7 @@ def metrics_page() -> str:
     ranking = [registry.plugin("metrics", name) for name in registry.names("metrics")]
     return "\n".join([
         *parts,
-        "## task causal_lm with a scorer\n", table(head, map(metric_row, scored_metrics())),
+        "## task causal_lm with a scorer\n", table(head, map(metric_row, scored)),
         "## Scorers: what `test_score` is\n",
         "`settings.task.options.scorer`; the score is the mean over test rows.\n",
         table(("scorer", "title", "compares", "definition"), compared),
@@ -119,17 +124,6 @@ def metrics_page() -> str:
 
 def metric_row(m: Metric) -> tuple[str, ...]:
     return f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition
-
-
-def scored_metrics() -> list[Metric]:
-    """Return what a language model has beside its losses where a scorer is set: of answers, and of choices."""
-    task = registry.plugin("tasks", "causal_lm")
-    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
-    scored = found["test_score"].model_copy(
-        update={"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
-    )
-    plain = {m.name for m in task.metrics}
-    return [scored, *(m for name, m in found.items() if name not in plain | {"test_score"})]
 
 
 def fields_table(model: type[BaseModel]) -> str:

@@ -133,9 +133,8 @@ def write(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     backbone.config.save_pretrained(folder)
     state = {name: value.detach().half().contiguous() for name, value in backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, model_max_length=POSITIONS
-    )
+    tokens = {"bos_token": EOS, "eos_token": EOS, "pad_token": PAD}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **tokens)
     fast.padding_side = "right"
     fast.save_pretrained(folder)
 

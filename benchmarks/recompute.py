@@ -20,7 +20,7 @@ from pathlib import Path
 
 from audit.answer import answer_of, compared
 from audit.over_suites import answer_over, read_over
-from audit.reading import read_study
+from audit.study import read_study
 
 
 def main(arguments: list[str]) -> int:

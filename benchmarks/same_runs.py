@@ -141,21 +141,16 @@ def completed(old: Version, new: Version) -> list[str]:
     return lines + differences(common, {name: there[name] for name in common})
 
 
-def gpt2(folder: Path) -> None:
-    """Write a GPT-2 with random weights and the tokenizer of the embedded one."""
+def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
+    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     from hpml_bench.data.sources import resolve_model
 
+    large = old.room.parent / "gpt2"  # with random weights and the tokenizer of the embedded one
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded:newswire-gpt2").folder_or_file)
-    tokenizer.save_pretrained(folder)
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
-
-
-def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
-    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
-    large = old.room.parent / "gpt2"
-    gpt2(large)
+    tokenizer.save_pretrained(large)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)).save_pretrained(large)
     ratios: dict[str, list[tuple[float, float]]] = {}
     for number, (name, (suite, *changes)), method in itertools.product(range(rounds), SPEED.items(), ("lora", "full")):
         out, found = f"speed-{name}-{method}-{number}", {}

@@ -20,7 +20,7 @@ from textwrap import wrap
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
@@ -126,15 +126,15 @@ def _tried(
     except Unsupported as error:
         return Finding(str(error))
     count = sum(weight.numel() for weight in model.encoder.parameters() if weight.requires_grad)
-    reason = train(model, made, lambda: loss(model(*inputs)))
-
-    def padded() -> list[Tensor]:
-        more = model(*(pad(part, (0, 4), value=by) for part, by in zip(inputs, (1, 0, IGNORE_INDEX), strict=False)))
-        rows = zip(*inputs, mask.sum(1), strict=True)
-        return [more, torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])]
-
-    most = NEAR if whole else PADDING_TOLERANCE
-    reason = reason or _changed_by_padding(model, lambda: model(*inputs), padded, most)
+    if not (reason := train(model, made, lambda: loss(model(*inputs)))):
+        model.eval()
+        with torch.no_grad():
+            own, padding = model(*inputs), zip(inputs, (1, 0, IGNORE_INDEX), strict=False)
+            longer = model(*(pad(part, (0, 4), value=by) for part, by in padding))
+            rows = zip(*inputs, mask.sum(1), strict=True)
+            alone = torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])
+        change, most = _largest(own - longer, own - alone), NEAR if whole else PADDING_TOLERANCE
+        reason = "" if change <= most else f"padding changes its logits by {change:.0e}"
     if whole:
         reason = reason or _changed_by_caching(model) or _changed_by_neighbours(model)
     return Finding(reason, count, not reason and _merges(model, made, lambda of: of(*inputs)))
@@ -191,17 +191,6 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
     if moved := [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]:
         return f"changes the frozen {moved[0]}"
     return "" if losses[-1] < losses[0] else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
-
-
-@torch.no_grad()
-def _changed_by_padding(
-    model: nn.Module, logits: Callable[[], Tensor], padded: Callable[[], list[Tensor]], most: float
-) -> str:
-    """Compare logits with those under more padding and of each text alone, and return how far they differ, if so."""
-    model.eval()
-    own = logits()
-    change = _largest(*(own - other for other in padded()))
-    return "" if change <= most else f"padding changes its logits by {change:.0e}"
 
 
 @torch.no_grad()

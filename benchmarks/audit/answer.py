@@ -79,17 +79,12 @@ def answer_of(study: Study) -> Json:
         "shared": None if study.over_rows or alike_in_seeds else shared if shared > 2 else 0,
         "runs": len(study.compared), "planned": len(study.compared) + len(failures),
         "score": score(study), "axes": axes, "methods": methods(study, metrics, [axis["id"] for axis in axes]),
-        "pairs": {
-            name: [pair_of(study, pair) for pair in study.pairs.values() if pair.metric == metric and pair.n]
-            for name, metric in tested.items()
-        },
+        "pairs": {name: [pair_of(study, pair) for pair in study.pairs.values() if pair.metric == metric and pair.n]
+                  for name, metric in tested.items()},
         "under": {name: count for name in study.methods if (count := under_trained(study, name))}, "guess": guess,
         "failures": failures, "untried": untried(study), "over": "row" if study.over_rows else "seed", "least": 3,
         "look": study.looks,
     }  # fmt: skip
-
-
-# Parts
 
 
 def score(study: Study) -> Json:

@@ -18,9 +18,8 @@ import numpy as np
 from scipy import stats
 
 from audit.answer import TITLES, answer_of
-from audit.reading import read_study
 from audit.statistics import Floats, Json, holm
-from audit.study import Study
+from audit.study import Study, read_study
 
 
 @dataclass(frozen=True)

@@ -172,9 +172,8 @@ def number(answer: str, expected: str) -> float:
     def last(text: str) -> list[float] | None:
         text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text.replace("\N{MINUS SIGN}", "-"))
         text = re.sub(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}", r"\1/\2", text)
-        for mixed in reversed(
-            [*re.finditer(r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text)]
-        ):
+        mixes = re.finditer(r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text)
+        for mixed in reversed([*mixes]):
             whole, over, under = (float(part.replace(",", "")) for part in mixed.groups())
             if over < under:
                 text = f"{text[: mixed.start()]}{whole * under + over:.0f}/{under:.0f}{text[mixed.end() :]}"
@@ -232,12 +231,7 @@ def f1(answer: str, expected: str) -> float:
     said, asked = words(answer), words(expected)
     if not said or not asked:
         return float(said == asked)
-    left, same = list(asked), 0
-    for word in said:
-        if word in left:
-            left.remove(word)
-            same += 1
-    return 2 * same / (len(said) + len(asked))
+    return 2 * (Counter(said) & Counter(asked)).total() / (len(said) + len(asked))
 
 
 def rouge_l(answer: str, expected: str) -> float:
@@ -251,9 +245,8 @@ def rouge_l(answer: str, expected: str) -> float:
                 clusters[-1] += character
             elif unicodedata.category(character) != "Cf":
                 clusters.append(character)
-        parts = (c if not c[0].isalnum() else f" {c} " if NO_SPACES.match(c) else c for c in clusters)
-        spaced = "".join(part if part.strip()[:1].isalnum() else " " for part in parts)
-        return spaced.split()
+        parts = (" " if not c[0].isalnum() else f" {c} " if NO_SPACES.match(c) else c for c in clusters)
+        return "".join(parts).split()
 
     return _longest(words(answer), words(expected))
 

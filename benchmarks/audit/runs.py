@@ -48,10 +48,8 @@ class Run:
     @property
     def environment(self) -> str:
         """What costs depend on, as one text; the fingerprint stands for the hardware."""
-        kept = {
-            key: value for key, value in self.record["environment"].items() if key not in {"hardware", "where", "hosts"}
-        }
-        return json.dumps(kept, sort_keys=True)
+        kept = self.record["environment"].keys() - {"hardware", "where", "hosts"}
+        return json.dumps({key: self.record["environment"][key] for key in kept}, sort_keys=True)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -144,8 +142,7 @@ def nowhere(settings: Json) -> Json:
     task = settings["task"]
     options = {name: value for name, value in task["options"].items() if (name, value) != ("pooling", "last")}
     text = re.sub(r'"path:[^"]*"', '"path:"', json.dumps({**settings, "task": {**task, "options": options}}))
-    found: Json = json.loads(text)
-    return found
+    return dict(json.loads(text))
 
 
 def believed(run: Run) -> bool:

@@ -131,10 +131,8 @@ class Comparison:
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
-        both = [
-            (math.sqrt(self.variance / n), n - 1.0 + self.prior),
-            *([self.squares.at(n).error()] if self.squares else []),
-        ]
+        of_rows = [self.squares.at(n).error()] if self.squares else []
+        both = [(math.sqrt(self.variance / n), n - 1.0 + self.prior), *of_rows]
         return [one for one in both if one[0] != 0] or both[:1]
 
     @property
@@ -181,8 +179,7 @@ class Comparison:
     def detectable(self, level: float) -> float:
         """Return the least true difference that the two-sided test at a level finds with a chance of 80 %."""
         rare = guard.least(level / 2) if (guard := self.guard(self.n)) else 0.0
-        beyond = rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0
-        least = [beyond]
+        least = [rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0]
         for error, df in self.errors(self.n):
             root = optimize.brentq(lambda t: power(float(t), df, level / 2) - 0.8, 0.0, 1e4, xtol=1e-12)  # noqa: B023
             least.append(float(root) * error)

@@ -134,10 +134,8 @@ def backward(roots: Any, gradients: Any = None, *_: Any, **__: Any) -> None:
                 if gradient is not None:
                     output = following._input_metadata[number]
                     if gradient.device != output.device:
-                        told = (
-                            f"{following.name()} got a gradient on {gradient.device}, which is not the same device as"
-                        )
-                        raise WrongDeviceError(f"{told} {output.device}")
+                        told = f"got a gradient on {gradient.device}, which is not the same device as {output.device}"
+                        raise WrongDeviceError(f"{following.name()} {told}")
                     same = gradient.shape == torch.Size(output.shape)
                     shaped = gradient if same else gradient.sum_to_size(output.shape)
                     add(arrived[following], number, shaped.to(output.dtype))
@@ -194,9 +192,6 @@ def note_inputs(apply: Any) -> Any:
         return result
 
     return classmethod(noted)
-
-
-# The machine
 
 
 @contextmanager

@@ -40,13 +40,9 @@ from hpml_bench.training.trainer import Trainer
 CLOSE = 0.1  # largest difference of the predicted to the real peak of a phase, relative to the latter
 STEPS = 3  # steps that are timed, after one that isn't
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lora": ("lora", {}),
-    "full": ("full", {}),
-    "prompt_tuning": ("prompt_tuning", {}),
-    "adapter": ("adapter", {}),
-    "lora checkpointing": ("lora", {"gradient_checkpointing": True}),
+    **{name: (name, {}) for name in ("lora", "full", "prompt_tuning", "adapter")},
     "lora micro-batches": ("lora", {"micro_batch": 2}),
-    "full checkpointing": ("full", {"gradient_checkpointing": True}),
+    **{f"{name} checkpointing": (name, {"gradient_checkpointing": True}) for name in ("lora", "full")},
 }
 WEIGHTS = {"weights": "bfloat16"}
 LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -111,12 +107,10 @@ def watched(trainer: Any, steps: int) -> dict[str, Any]:
     found |= {"kernels": len(work), "waits": len(waits), "places": waits}
     if on_card:
         spans = [(event.time_range.start, event.time_range.end) for event in work]
-        found |= {
-            "busy_percent": round(100 * covered(spans) / (seconds * 1e6), 1),
-            "allocated_mb": torch.cuda.max_memory_allocated() / 1e6,
-            "reserved_mb": torch.cuda.max_memory_reserved() / 1e6,
-            "nvml_mb": nvml_used_mb(uuid(device)),
-        }
+        found["busy_percent"] = round(100 * covered(spans) / (seconds * 1e6), 1)
+        found["allocated_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        found["reserved_mb"] = torch.cuda.max_memory_reserved() / 1e6
+        found["nvml_mb"] = nvml_used_mb(uuid(device))
     return found
 
 
@@ -200,10 +194,8 @@ def levers(device: str = "cuda", size: Size = LARGE) -> Cases:
 
 
 def _cases(device: str, size: Size, runs: Mapping[str, tuple[str, dict[str, Any]]]) -> Cases:
-    common = {
-        "device": device, "precision": "bf16", "global_batch": size.batch, "eval_batch": size.batch,
-        "max_length": size.length,
-    }  # fmt: skip
+    common = {"device": device, "precision": "bf16", "max_length": size.length}
+    common |= {"global_batch": size.batch, "eval_batch": size.batch}
     with alone() as folder:
         task = TaskSpec(name="causal_lm")
         prepared = fit_ratios.prepare(folder, task, 4 * size.batch, size.length, size.shape, device)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share as the tables have it."""
     return f"{100 * share:.{digits}f} %"
 
 

@@ -6,6 +6,7 @@ and few suites the worst world of a kind is found exactly.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +33,6 @@ Case = Callable[[Random], bool]
 
 
 def rate(case: Case, count: int) -> float:
-    """Return the share of pages that make a false claim."""
     random = np.random.default_rng([0, count])
     return sum(case(random) for _ in range(count)) / count
 
@@ -40,9 +40,6 @@ def rate(case: Case, count: int) -> float:
 def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
     """Return method -> seed -> value, of [methods, seeds] or [methods, seeds, rows]."""
     return {f"m{at}": dict(enumerate(of)) for at, of in enumerate(values)}
-
-
-# Scores
 
 
 Draw = Callable[..., Floats]  # random, methods, seeds, rows -> [methods, seeds, rows]
@@ -174,11 +171,8 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
     sizes = random.integers(*((size, size + 1) if even else (1, 2 * size)), ROWS // size)
     group = np.repeat(np.arange(len(sizes)), sizes)
     (right,) = answers(World(), seeds, 1, random, group)
-    scores = {
-        name: {seed: statistics.group_scores(row, group) if known else row for seed, row in of.items()}
-        for name, of in by_seed(right).items()
-    }
-    return any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN)))
+    rows = [[statistics.group_scores(row, group) if known else row for row in of] for of in right]
+    return any(c.differs for c in statistics.decide(statistics.compare_scores(by_seed(np.array(rows)), MARGIN)))
 
 
 CASES: Mapping[str, Case] = {
@@ -219,11 +213,8 @@ def few_rows(_: int, sizes: Sequence[int] = (4, 6, 10, 20, 30, 50, 100)) -> dict
         return found.p() if found else 1.0
 
     losses, gains = np.linspace(0.1, 1, 19), np.geomspace(0.003, 1, 30)
-    return {
-        f"{rows} rows, {margin}": worst(rows, level, p, losses, gains)
-        for rows in sizes
-        for margin, level in LEVELS.items()
-    }
+    every = itertools.product(sizes, LEVELS.items())
+    return {f"{rows} rows, {margin}": worst(rows, level, p, losses, gains) for rows, (margin, level) in every}
 
 
 def few_suites(_: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ recorded pairs are resampled too. Trials recorded under benchmarks/competing_loa
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import statistics
 import sys
@@ -99,15 +100,13 @@ def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.
 def simulate(draw: Draw, rules: Rules, methods: int, trials: int, seed: int = 0) -> Rates:
     """Return the rates at which trials drawn by `draw` end in each way."""
     generator = np.random.default_rng(seed)
-    failed = passed = slipped = seen = 0
-    for start in range(0, trials, CHUNK):
-        size = min(CHUNK, trials - start)
-        status, pairs = decide(draw(generator, (size, methods, rules.looks[-1])), rules)
-        failed += int((status == FAIL).any(axis=1).sum())
-        passed += int((status == PASS).all(axis=1).sum())
-        slipped += int((status == PASS).any(axis=1).sum())
-        seen += int(pairs.sum())
-    return Rates(failed, passed, slipped, seen / trials)
+    sizes = [min(CHUNK, trials - start) for start in range(0, trials, CHUNK)]
+    parts = [decide(draw(generator, (size, methods, rules.looks[-1])), rules) for size in sizes]
+    status, pairs = (np.concatenate(of) for of in zip(*parts, strict=True))
+    passes = status == PASS
+    ends = ((status == FAIL).any(axis=1), passes.all(axis=1), passes.any(axis=1))
+    failed, passed, slipped = (int(of.sum()) for of in ends)
+    return Rates(failed, passed, slipped, float(pairs.mean()))
 
 
 def drawing(kind: str, spread: float, slowdown: float, one: bool = False) -> Draw:
@@ -134,7 +133,6 @@ def rates_row(kind: str, spread: float) -> list[str]:
 
 
 def print_rates(_: int) -> None:
-    """Print the error rates of the rule, by noise and spread."""
     columns = (
         "noise", "sd between pairs", *(f"FAIL at {n} %" for n in range(4)), "FAIL at 3 % in one of three",
         "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
@@ -162,11 +160,9 @@ def load(*paths: Path) -> Evidence:
             found += [*selftest.started(path), *(trial for _, trial in selftest.kept(path))]
         else:
             found += map(_LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines())
-    trials = (line for line in found if isinstance(line, CheckTrial))
-    return Evidence(
-        tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))),
-        tuple(line for line in found if isinstance(line, TrialStarted)),
-    )
+    trials = [line for line in found if isinstance(line, CheckTrial)]
+    started = tuple(line for line in found if isinstance(line, TrialStarted))
+    return Evidence(tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))), started)
 
 
 def pack(evidence: Evidence, path: Path) -> None:
@@ -212,7 +208,6 @@ def live(evidence: Evidence) -> str:
     _, sentences = selftest.summary(trials, max((trial.slowdown for trial in trials), default=0.0))
     blocks = [block for trial in trials for block in trial.report.blocks]
     busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
-    used = [trial.report.pairs for trial in trials]
     sentences += [
         f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
         f"{len(evidence.started) - len(trials)} were broken off.",
@@ -220,42 +215,33 @@ def live(evidence: Evidence) -> str:
         "don't count.",
         f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
         f"for its core: {percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
-        *_injected([trial for trial in trials if trial.slowdown]),
-        f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.",
-        *_spread(trials),
     ]
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _injected(slowed: Sequence[CheckTrial]) -> Iterator[str]:
-    """Yield a sentence on the slowdown injected into the slowed trials, where it was recorded."""
-    known = [trial for trial in slowed if trial.injected]
-    if not known:
-        yield from [f"Slowdown injected: not recorded in these {len(slowed)} slowed trials."] if slowed else []
-        return
-    named = []
-    for method in known[0].injected:
-        found = [trial.injected[method] for trial in known if method in trial.injected]
+    slowed = [trial for trial in trials if trial.slowdown]
+    known, named = [trial.injected for trial in slowed if trial.injected], []
+    for method in known[0] if known else ():
+        found = [of[method] for of in known if method in of]
         middle, *ends = (percent(of, 2) for of in (statistics.median(found), min(found), max(found)))
         named.append(f"{method} {middle} ({' to '.join(ends)})")
-    yield (
-        "Slowdown injected, the delay's time over the other side's step time, median and range of "
-        f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
-    )
-
-
-def _spread(trials: Sequence[CheckTrial]) -> Iterator[str]:
-    """Yield sentences on the standard deviation and the mean of A/A pairs."""
+    if known:
+        sentences.append(
+            "Slowdown injected, the delay's time over the other side's step time, median and range of "
+            f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
+        )
+    elif slowed:
+        sentences.append(f"Slowdown injected: not recorded in these {len(slowed)} slowed trials.")
+    used = [trial.report.pairs for trial in trials]
+    sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
     pairs = np.asarray(stats.trim_mean(pairs_of(trials).ratios, 0.25, axis=-1))
-    if len(pairs) < 2:
-        return
-    names = next(trial for trial in trials if not trial.slowdown).report.methods
-    spread = pairs.std(axis=0, ddof=1)
-    half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
-    found = [*zip(names, spread, pairs.mean(axis=0), half, strict=True)]
-    yield f"Standard deviation between A/A pairs: {', '.join(f'{name} {percent(sd, 2)}' for name, sd, *_ in found)}."
-    bias = ", ".join(f"{name} {100 * mean:+.3f} % ± {percent(h, 3)}" for name, _, mean, h in found)
-    yield f"Mean of A/A pairs, with its 95 % interval: {bias}."
+    if len(pairs) > 1:
+        names = next(trial for trial in trials if not trial.slowdown).report.methods
+        spread = pairs.std(axis=0, ddof=1)
+        half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
+        spreads = [f"{name} {percent(sd, 2)}" for name, sd in zip(names, spread, strict=True)]
+        means = zip(names, pairs.mean(axis=0), half, strict=True)
+        bias = ", ".join(f"{name} {100 * mean:+.3f} % ± {percent(h, 3)}" for name, mean, h in means)
+        sentences.append(f"Standard deviation between A/A pairs: {', '.join(spreads)}.")
+        sentences.append(f"Mean of A/A pairs, with its 95 % interval: {bias}.")
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 class Pairs(NamedTuple):
@@ -309,16 +295,13 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
     """Yield a table of how resampled trials end, a row for each rule, noise and slowdown."""
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        for rules in (Rules(), FINER):
-            for noise, (pairs, spikes) in named.items():
-                for slowdown in SLOWDOWNS:
-                    everywhere, once = (
-                        simulate(resampling(pairs, slowdown, spikes, one), rules, pairs.ratios.shape[1], RESAMPLED)
-                        for one in (False, True)
-                    )
-                    shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
-                    limits = f"{rate(rules.null)} / {rate(rules.target)}"
-                    yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
+        every = itertools.product((Rules(), FINER), named.items(), SLOWDOWNS)
+        for rules, (noise, (pairs, spikes)), slowdown in every:
+            draws = [resampling(pairs, slowdown, spikes, one) for one in (False, True)]
+            everywhere, once = (simulate(draw, rules, pairs.ratios.shape[1], RESAMPLED) for draw in draws)
+            shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
+            limits = f"{rate(rules.null)} / {rate(rules.target)}"
+            yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
 
     columns = (
         "let through / must not pass", "noise", "slowdown", "FAIL, all methods slowed", "FAIL, one slowed", "PASS",
@@ -328,7 +311,6 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
 
 
 def render(evidence: Evidence, loaded: Evidence) -> str:
-    """Return what trials say, in Markdown."""
     parts = ["## Live trials", live(evidence)]
     if loaded.trials:
         parts += ["## Live trials under a competing load", live(loaded)]

@@ -114,14 +114,10 @@ def p_values(of: Squares, prior: float = PRIOR) -> tuple[Floats, Floats]:
     gridded, alone_freedom = _shared(of.variance + 1 / m**2 / 12, of, prior)
     alone = np.sqrt(gridded / n)
     rare = np.minimum(1, 2 * special.bdtr(of.opposed, m, (of.opposed / m + size) / (1 + size)))
-    different = np.maximum.reduce(
-        [2 * special.stdtr(both, -size / np.sqrt(squared)), 2 * special.stdtr(alone_freedom, -size / alone), rare]
-    )
-    near, of_rare = MARGIN - size, math.sqrt(MARGIN * (1 - MARGIN) / m)
-    equal = np.maximum(
-        special.stdtr(both, -near / np.maximum(np.sqrt(squared), of_rare)), special.stdtr(alone_freedom, -near / alone)
-    )
-    return different, equal
+    near, of_rare, error = MARGIN - size, math.sqrt(MARGIN * (1 - MARGIN) / m), np.sqrt(squared)
+    by_rows, by_seeds = special.stdtr(both, -size / error), special.stdtr(alone_freedom, -size / alone)
+    equal = special.stdtr(both, -near / np.maximum(error, of_rare)), special.stdtr(alone_freedom, -near / alone)
+    return np.maximum.reduce([2 * by_rows, 2 * by_seeds, rare]), np.maximum(*equal)
 
 
 def adjusted(
@@ -139,11 +135,8 @@ def adjusted(
         return over_all([one for one, _ in p], spent * FOR_DIFFERENCES), near
     most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], rule.floor * pairs)
     shares = [OF_SCORE, *[(1 - OF_SCORE) / (len(p) - 1)] * (len(p) - 1)] if len(p) > 1 else [1.0]
-    different = [
-        np.minimum(1, step_down(one, most) / (spent * FOR_DIFFERENCES * share))
-        for (one, _), share in zip(p, shares, strict=True)
-    ]
-    return different, near
+    spends = [spent * FOR_DIFFERENCES * share for share in shares]
+    return [np.minimum(1, step_down(one, most) / of) for (one, _), of in zip(p, spends, strict=True)], near
 
 
 def decided(metrics: Sequence[Squares], rule: Rule = PACKAGE) -> tuple[list[Floats], list[Floats]]:
@@ -177,6 +170,5 @@ def wrong(world: World, different: Sequence[Bools], near: Sequence[Bools], signs
 
 
 def false_pages(world: World, metrics: Sequence[Squares], rule: Rule = PACKAGE) -> float:
-    """Return the share of pages that hold a false claim."""
     different, near = ([p < 0.05 for p in of] for of in decided(metrics, rule))
     return float(wrong(world, different, near, [of.mean for of in metrics]).mean())

@@ -168,9 +168,8 @@ def rate_table(record: Mapping[str, Any]) -> str:
 
     def rows() -> Iterator[tuple[str, list[str]]]:
         for name, (noise, chosen) in among.items():
-            of = [
-                row for row in record["false_pages"] if row["noise"] == noise and chosen(row["spreads"], row["apart"])
-            ]
+            of = [row for row in record["false_pages"] if row["noise"] == noise]
+            of = [row for row in of if chosen(row["spreads"], row["apart"])]
             worst = [[max(row[rule] for row in of if row["seeds"] == n) for rule in ("after", "before")] for n in SEEDS]
             yield name, [f"{percent(after)} ({100 * before:.1f})" for after, before in worst]
         for case, condition in cases.items():

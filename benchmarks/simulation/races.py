@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -94,10 +95,8 @@ def race(data: Data, rounds: Sequence[int]) -> Outcome:
             p, q, sign = (np.where(fixed, old, new) for old, new in zip(kept[at], now, strict=True))
             kept[at] = p, q, sign
         claims = pages.adjusted([(p, q) for p, q, _ in kept], k, PACKAGE, spent_at(1, len(rounds)))
-        different, near = (
-            [old | ((p < 0.05) & live) for old, p in zip(claimed, found, strict=True)]
-            for claimed, found in zip((different, near), claims, strict=True)
-        )
+        for claimed, p in zip((*different, *near), itertools.chain(*claims), strict=True):
+            np.logical_or(claimed, (p < 0.05) & live, out=claimed)
         worse = different[0] & staying[:, first] & staying[:, second] & live
         sign = kept[0][2]
         leaves = np.zeros_like(staying)
@@ -176,9 +175,8 @@ def _reordered(scores: AlignedScores, order: NDArray[np.int64]) -> AlignedScores
     """Return the scores alone, with the seeds in another order."""
 
     def of(values: Mapping[str, Mapping[int, Any]]) -> dict[str, dict[int, Any]]:
-        return {
-            name: {at: by[run] for at, run in enumerate(order.tolist()) if run in by} for name, by in values.items()
-        }
+        places = list(enumerate(order.tolist()))
+        return {name: {at: by[run] for at, run in places if run in by} for name, by in values.items()}
 
     names = tuple(str(at) for at in range(len(order)))
     rows = None if scores.rows is None else of(scores.rows)
@@ -202,7 +200,6 @@ def tables() -> str:
 
 
 def record(given: int | None, out: Path) -> None:
-    """Print false pages and runs of races of all worlds, and write them."""
     trials, found = given or 4000, {}
     for name, by in cells(trials):
         print(*_lines({name: by}), sep="\n", flush=True)

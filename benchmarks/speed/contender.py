@@ -60,12 +60,9 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
 
     def collate(rows: list[int]) -> dict[str, Any]:
         to = shapes.LONGEST if padded else int(lengths[rows].max())
-        values = {
-            "input_ids": [ids[row] + [0] * (to - len(ids[row])) for row in rows],
-            "attention_mask": [[1] * len(ids[row]) + [0] * (to - len(ids[row])) for row in rows],
-            "labels": [labels[row] for row in rows],
-        }
-        return {name: torch.tensor(value) for name, value in values.items()}
+        padded_ids = torch.tensor([ids[row] + [0] * (to - len(ids[row])) for row in rows])
+        mask = torch.tensor([[1] * len(ids[row]) + [0] * (to - len(ids[row])) for row in rows])
+        return {"input_ids": padded_ids, "attention_mask": mask, "labels": torch.tensor([labels[row] for row in rows])}
 
     watch = clock(len(timed))
     with tempfile.TemporaryDirectory() as folder:

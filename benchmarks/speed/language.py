@@ -37,9 +37,6 @@ TITLES = {
 }
 
 
-# What is trained
-
-
 def rows() -> tuple[list[list[int]], list[int]]:
     """Return token ids of rows, and the length of each one's prompt."""
     draw = np.random.default_rng(0)
@@ -72,9 +69,6 @@ def save(folder: Path) -> None:
     columns: dict[str, list[Any]] = {"input_ids": ids, "label": labels, "prompt": prompts}
     for split in ("train", "validation", "test"):
         write_rows(folder / "rows" / split, [columns], pa.list_(pa.int32()), {"prompt": pa.int32()})
-
-
-# In a process of its own
 
 
 def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
@@ -232,9 +226,6 @@ JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "trl_grouped_bf16": partial(trl, grouped=True, bf16=True),
     "generation": generation,
 }
-
-
-# Turns
 
 
 def measure(rounds: int) -> list[Target]:
