@@ -76,14 +76,11 @@ def print_pages(trials: int) -> None:
 
 def print_groups(pages: int) -> None:
     """Print how often pages make a false claim on the score where test rows depend on each other."""
-
-    def cells(size: int, even: bool) -> Iterator[str]:
-        for known in (False, True):
-            yield percent(cases.rate(partial(cases.grouped_page, size, known=known, even=even), pages))
-
     title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {pages:,} pages each"
     kinds = (("5", 5, True), ("10", 10, True), ("1 to 19", 10, False))
-    rows = ((name, cells(size, even)) for name, size, even in kinds)
+    made = ((name, [partial(cases.grouped_page, size, known=known, even=even) for known in (False, True)])
+            for name, size, even in kinds)  # fmt: skip
+    rows = ((name, (percent(cases.rate(page, pages)) for page in both)) for name, both in made)
     print_table(title, ("rows of a group", "taken for independent", "tested by group"), rows)
 
 

@@ -72,6 +72,7 @@ SETTINGS: dict[str, Any] = {
     "device": "cuda", "world_size": 1, "steps": 2, "log_every": 1, "global_batch": 4, "eval_batch": 8,
     "validation_samples": 8, "test_samples": 8, "max_length": 32, "precision": "bf16", "dropout": 0.1,
 }  # fmt: skip
+Step = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,6 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Model, task, method and changes in words."""
         changes = " ".join(f"{key}={value}" for key, value in self.changes.items())
         return " ".join(filter(None, (self.model, self.task, self.options.get("type", self.method), changes)))
 
@@ -100,9 +100,6 @@ class Finding:
     waits: list[str] = field(default_factory=list)  # lines where the host waits for the card in a step
     kernels: int = 0  # kernels of the last step, a fused one of many tensors counted once
     casts: int = 0  # those that cast a tensor
-
-
-Step = Callable[[int, np.ndarray], None]
 
 
 class Wrong(Exception):  # noqa: N818 - a finding

@@ -245,8 +245,7 @@ def remove_temporary(sweep: Sweep) -> bool:
 
 def stop_sweep(sweep: Sweep) -> bool:
     """`hpml-bench stop` in another terminal."""
-    command = [sys.executable, "-m", "hpml_bench", "stop", str(sweep.folder)]
-    subprocess.run(command, capture_output=True, check=False)
+    subprocess.run([sys.executable, "-m", "hpml_bench", "stop", sweep.folder], capture_output=True, check=False)
     return True
 
 

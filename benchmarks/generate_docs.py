@@ -21,7 +21,6 @@ from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSp
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-
 POINTS = {
     "train_loss": "loss of one global batch, mean over its samples",
     "grad_norm": "L2 norm of the gradient in one step, before clipping",
@@ -33,11 +32,8 @@ POINTS = {
     "validation_<headline>": "the task's headline metric of the validation rows, such as `validation_accuracy`",
 }
 """The series of points.jsonl."""
-
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "empty", Any: "anything"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a length ≥"}
-
-
 SETTINGS: dict[str, type[BaseModel]] = {
     "A suite file": Suite,
     "`settings`: identical for every method\n\nOn the command line: `--set KEY=VALUE`, as in "
@@ -143,7 +139,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """Return a type in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         limited = limits(part for field in inner[1:] for part in getattr(field, "metadata", [field]))
@@ -177,7 +172,6 @@ def default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    DOCS.mkdir(exist_ok=True)
     for name, text in documents().items():
         (DOCS / name).write_text(text, encoding="utf-8")
 

@@ -47,11 +47,9 @@ CHECKS: dict[str, tuple[float, Check]] = {
 }  # fmt: skip
 """The limit in seconds of each check, and its cases, in the order in which they are done."""
 ON_CPU: dict[str, Check] = {
-    "fit": lambda: steps.fit("cpu", steps.SMALL),
-    "levers": lambda: steps.levers("cpu", steps.SMALL),
-    "attention": lambda: numbers.attention("cpu"),
-    "generation": lambda: numbers.generation("cpu"),
-}
+    **{name: partial(of, "cpu", steps.SMALL) for name, of in (("fit", steps.fit), ("levers", steps.levers))},
+    "attention": partial(numbers.attention, "cpu"), "generation": partial(numbers.generation, "cpu"),
+}  # fmt: skip
 """The checks that a machine without a card does, for which it gets SLOWER times those seconds."""
 SLOWER = 5
 

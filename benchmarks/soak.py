@@ -174,12 +174,10 @@ def quarters(values: list[Any]) -> dict[str, float]:
 
 def ended_badly(long: dict[str, Any]) -> bool:
     """Tell whether the long sweep differs, left something, or cost a parent memory or descriptors."""
-    risen = False
-    for what, margin in {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}.items():
-        for course in (long[what], long[f"disturbed_{what}"]):
-            long_enough = course["looks"] >= LOOKS_OF_A_LONG_CALL
-            risen |= long_enough and course["last_quarter"] > course["second_quarter"] + margin
-    return bad(long) or risen
+    margins = {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}
+    courses = [(long[f"{of}{what}"], margin) for what, margin in margins.items() for of in ("", "disturbed_")]
+    whole = [(course, margin) for course, margin in courses if course["looks"] >= LOOKS_OF_A_LONG_CALL]
+    return bad(long) or any(of["last_quarter"] > of["second_quarter"] + margin for of, margin in whole)
 
 
 def each(others: Sequence[str]) -> tuple[dict[str, Any], int]:

@@ -46,8 +46,7 @@ STEPS = 3
 PADDING_TOLERANCE, MERGE_TOLERANCE = 1e-5, 1e-4
 BACKBONES, MODELS = ("GPT-2", "Llama", "BERT"), ("GPT-2", "Llama", "Qwen2", "Gemma 2")
 SPREAD = 0.1
-"""Of the language models' weights: with the usual 0.02 attention is so even that a wrong position changes hardly a
-logit."""
+"""Of the language models' weights: with 0.02 attention is so even that a wrong position changes hardly a logit."""
 LENGTHS, NEW_TOKENS = (8, 5, 7, 2), 5  # numbers of tokens: of the prompts, and of the answers after them
 WINDOW = 8  # tokens that every other layer of Gemma 2 looks back: less than the texts have
 CPU = torch.device("cpu")

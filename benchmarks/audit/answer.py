@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from audit.statistics import Json, Pair, compare_rows, interval_over_rows, mean_interval, wilson
+from audit.statistics import Json, Pair, compare_rows, interval_over_rows, mean_interval
 from audit.study import TIME, Study
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
@@ -168,7 +169,8 @@ def own_interval(study: Study, name: str) -> tuple[float, float] | None:
         kept = [run.drawn for run in runs if run.seed in shared or len(shared) < 3]
         return compare_rows(np.array(kept, dtype=float), study.span, study.binary).interval
     if study.binary and len(runs) == 1 and "group" not in runs[0].predictions:
-        return wilson(float(runs[0].scores.mean()), len(runs[0].scores))
+        found = stats.binomtest(int(runs[0].scores.sum()), len(runs[0].scores)).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
     return interval_over_rows(study.drawn[name], study.span)
 
 

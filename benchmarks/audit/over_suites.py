@@ -28,7 +28,6 @@ class OfSuite:
 
     study: Study
     answer: Json
-    name: str
 
     @cached_property
     def methods(self) -> dict[str, Json]:
@@ -83,7 +82,6 @@ class Over:
 
     @cached_property
     def pairs(self) -> list[Json]:
-        """All pairs, as the answer has them."""
         p, d = friedman(self.ranks), self.ranks.mean(axis=0)
         both = list(itertools.combinations(range(len(self.methods)), 2))
         own = [own_p(self.ranks[:, i] - self.ranks[:, j], len(self.methods)) for i, j in both]
@@ -150,7 +148,7 @@ def read_over(folders: Sequence[Path]) -> Over:
         if study.compared:
             last = study.newest
             source = json.dumps([last.settings[name] for name in ("backbone", "dataset", "task")])
-            found.setdefault(source, OfSuite(study, answer_of(study), str(last.record["spec"]["suite"])))
+            found.setdefault(source, OfSuite(study, answer_of(study)))
     suites = [*found.values()]
     of = {name: [suite.methods.get(name, {"v": {}}) for suite in suites] for suite in suites for name in suite.methods}
     scored = [name for name, found in of.items() if all("score" in method["v"] for method in found)]
@@ -165,7 +163,7 @@ def answer_over(over: Over) -> Json:
     keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
     axis = {"unit": "×", "tested": None, "exact": False, "margin": None}
     return {
-        "v": 1, "suite": " + ".join(suite.name for suite in over.suites), "rows": n, "seeds": n, "shared": None,
+        "v": 1, "suite": " + ".join(answer["suite"] for answer in answers), "rows": n, "seeds": n, "shared": None,
         "runs": sum(answer["runs"] for answer in answers), "planned": sum(answer["planned"] for answer in answers),
         "tested": len(over.pairs) if over.tested else 0, "chance": 5.0,
         "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,

@@ -139,7 +139,6 @@ def guess(headline: str, rows: Mapping[str, Any], names: Sequence[str], *, class
 
 
 def plain(text: str) -> str:
-    """Return a text in lower case, with single spaces."""
     return re.sub(r"\s+", " ", text.lower()).strip()
 
 
@@ -147,10 +146,6 @@ def exact(answer: str, expected: str) -> float:
     """Whether both are the same, but for a full stop at the end."""
     one, other = (re.sub(r"\s*\.$", "", plain(text)) for text in (answer, expected))
     return float(one == other)
-
-
-def contains(answer: str, expected: str) -> float:
-    return float(plain(expected) in plain(answer))
 
 
 def number(answer: str, expected: str) -> float:
@@ -206,17 +201,8 @@ def peft_metamath(answer: str, expected: str) -> float:
     return float(said is not None and said == asked)
 
 
-def gsm8k_strict(answer: str, expected: str) -> float:
-    """Whether the first number behind #### is written as the one asked for, as lm-evaluation-harness compares them."""
-    return _as_lm_eval(re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected)
-
-
-def gsm8k_flexible(answer: str, expected: str) -> float:
-    """Whether the last number is written as the one asked for, as lm-evaluation-harness compares them."""
-    return _as_lm_eval(re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)[-1:], expected)
-
-
-def _as_lm_eval(found: list[str], expected: str) -> float:
+def gsm8k(found: list[str], expected: str) -> float:
+    """Whether a number, if found, is written as the one asked for, as lm-evaluation-harness compares them."""
     bare = [re.sub(r"[,$]", "", text).split("#### ")[-1].removesuffix(".") for text in (*found, expected)]
     return float(len(bare) == 2 and bare[0] == bare[1])
 
@@ -267,9 +253,15 @@ def _longest(said: list[str], asked: list[str]) -> float:
 
 
 SCORERS: dict[str, Callable[[str, str], float]] = {
-    "exact": exact, "contains": contains, "number": number, "peft_metamath": peft_metamath,
-    "gsm8k_strict": gsm8k_strict, "gsm8k_flexible": gsm8k_flexible, "f1": f1, "rouge_l": rouge_l,
+    "exact": exact, "number": number, "peft_metamath": peft_metamath,
+    "gsm8k_strict": lambda answer, expected: gsm8k(re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected),
+    "gsm8k_flexible": lambda answer, expected: gsm8k(re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)[-1:], expected),
+    "f1": f1, "rouge_l": rouge_l,
     "rouge_l of a to z": lambda *texts: _longest(*(re.findall(r"[a-z0-9]+", text.lower()) for text in texts)),
+    "contains": lambda answer, expected: float(plain(expected) in plain(answer)),
     "choice": lambda answer, expected: float(answer == expected),
 }  # fmt: skip
-"""Name -> score of an answer beside what is expected; ROUGE-L also of words as it was counted at first."""
+"""Name -> score of an answer beside what is expected; ROUGE-L also of words as it was counted at first.
+
+Of GSM8K the first number behind #### counts, or the last one.
+"""

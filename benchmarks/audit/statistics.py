@@ -18,6 +18,7 @@ from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]
+SHARED = 2.4  # degrees of freedom of the variance that five methods or more of equal noise share
 
 
 def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] | None:
@@ -302,9 +303,6 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-SHARED = 2.4  # degrees of freedom of the variance that five methods or more of equal noise share
-
-
 def share(pairs: Sequence[Pair], methods: int) -> None:
     """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods."""
     if methods < 3:
@@ -413,8 +411,3 @@ def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | Non
     error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
     half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * (1 - 0.025 ** (1 / n)))
     return (mean - half, mean + half) if half else None
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    found = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)

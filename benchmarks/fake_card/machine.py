@@ -105,9 +105,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
     return Attention.apply(call, *(each.to(kind) for each in (query, key, value)))  # type: ignore[no-untyped-call]
 
 
-# Autograd's engine
-
-
 def backward(roots: Any, gradients: Any = None, *_: Any, **__: Any) -> None:
     """Add the gradients of tensors to those of the leaves that the graph reaches, as torch.autograd.backward.
 
@@ -179,10 +176,7 @@ def through(node: Any, arrived: dict[int, Tensor]) -> Sequence[Tensor | None]:
 
 
 def note_inputs(apply: Any) -> Any:
-    """Return the `apply` of autograd's functions in Python, which notes for `through` which arguments are tensors.
-
-    It takes the method as its class has it, not bound to the class.
-    """
+    """Return the unbound `apply` of functions in Python, which notes for `through` which arguments are tensors."""
 
     def noted(cls: Any, *args: Any, **kwargs: Any) -> Any:
         result = apply.__get__(None, cls)(*args, **kwargs)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 OPS = torch.ops.aten
@@ -34,21 +35,6 @@ compute it."""
 NO_KERNEL = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "is_", "sym_", "_has_")
 """Beginnings of the names of operators that launch no kernel, beside views."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """Yield the values in lists and tuples, the only things that contain others in an operator's arguments."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from leaves(part)
-    else:
-        yield value
-
-
-def mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)([mapped(change, part) for part in value])
-    return change(value)
 
 
 class WrongDeviceError(RuntimeError):
@@ -135,7 +121,7 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Check the devices of an operator's arguments, compute on what they hold, and return tensors of its device."""
-    given = [*leaves((*args, *kwargs.values()))]
+    given = tree_leaves((*args, *kwargs.values()))
     tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
     beside = any(isinstance(leaf, CardTensor) for leaf in tensors)
     on_card = torch.device(kwargs.get("device") or (CUDA if beside else CPU)).type == "cuda"
@@ -144,7 +130,7 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     if on_card and any(isinstance(leaf, torch.Generator) for leaf in given):
         raise WrongDeviceError(f"{operator} got a generator of the CPU, which is not the same device as cuda:0")
     check_devices(operator, args, tensors)
-    inner, named = mapped(held, tuple(args)), {key: mapped(held, value) for key, value in kwargs.items()}
+    inner, named = tree_map(held, tuple(args)), tree_map(held, dict(kwargs))
     if on_card and "device" in named:
         named["device"] = CPU
     if operator.overloadpacket is OPS._to_copy:
@@ -159,7 +145,7 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
             raise NotImplementedError("a tensor on the card was given another shape in place")
         return changed
 
-    return mapped(placed, AT_ONCE.get(operator, operator)(*inner, **named))
+    return tree_map(placed, AT_ONCE.get(operator, operator)(*inner, **named))
 
 
 def held(leaf: Any) -> Any:
@@ -173,7 +159,7 @@ def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor])
     written = args[0] if args and operator._schema.is_mutable and isinstance(args[0], Tensor) else None
     if len({isinstance(each, CardTensor) for each in tensors}) < 2 or packet is OPS.copy_:
         return
-    indices = {id(leaf) for leaf in leaves(args[1])} if packet in INDEXING else set()
+    indices = {id(leaf) for leaf in tree_leaves(args[1])} if packet in INDEXING else set()
     scalars = packet in TAKE_SCALARS or torch.Tag.pointwise in operator.tags or packet.__name__.startswith("_foreach")
     beside = [each for each in tensors if not isinstance(each, CardTensor) and id(each) not in indices]
     if strange := [tuple(each.shape) for each in beside if each.dim() or not scalars or each is written]:
@@ -191,7 +177,7 @@ def waits(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
         target = args[0].device if packet is OPS.copy_ else kwargs.get("device") or source.device
         return torch.device(target).type != source.device.type and not kwargs.get("non_blocking", False)
     if packet in INDEXING and isinstance(args[0], CardTensor):
-        indices = [leaf for leaf in leaves(args[1]) if isinstance(leaf, Tensor)]
+        indices = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor)]
         return any(leaf.dtype == torch.bool or not isinstance(leaf, CardTensor) for leaf in indices)
     return packet in WAIT and isinstance(args[0], CardTensor)
 

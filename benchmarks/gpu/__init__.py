@@ -31,11 +31,9 @@ def alone() -> Iterator[Path]:
 
 
 def gathered(
-    cases: Cases,
-    seconds: float,
-    known: Mapping[str, Any] | None = None,
+    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None,
     write: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
 
     An error is a case's result. Where it has left CUDA unusable the process ends, for another to do the rest.

@@ -180,9 +180,6 @@ def _stepped(spec: Any, prepared: Any) -> dict[str, Any]:
         return {"passed": True, **watched(trainer, 9)}
 
 
-# Predicted and real memory
-
-
 def fit(device: str = "cuda", size: Size = MEDIUM) -> Cases:
     """Train methods on a Llama of 280 million parameters."""
     return _cases(device, size, METHODS)

@@ -26,10 +26,9 @@ from simulation import pages
 from simulation.worlds import COST_SD, MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
 LOOKS = (5, 7, 10, 14, 20, 30)  # numbers of seeds at which a page is looked at, seeds being added until a claim comes
-
-
-Case = Callable[[Random], bool]
-"""Function that draws a page and returns whether it makes a false claim without the mark of an uncertain level."""
+Case = Callable[[Random], bool]  # draws a page: whether it makes a false claim without the mark of an uncertain level
+Draw = Callable[..., Floats]  # random, methods, seeds, rows -> [methods, seeds, rows]
+LARGE = [50, *[1] * 9] * 160  # rows of each group of test rows: a tenth of the groups have nearly all rows
 
 
 def rate(case: Case, count: int) -> float:
@@ -40,9 +39,6 @@ def rate(case: Case, count: int) -> float:
 def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
     """Return method -> seed -> value, of [methods, seeds] or [methods, seeds, rows]."""
     return {f"m{at}": dict(enumerate(of)) for at, of in enumerate(values)}
-
-
-Draw = Callable[..., Floats]  # random, methods, seeds, rows -> [methods, seeds, rows]
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,6 @@ def _rare_failures(mean: float, random: Random, *shape: int) -> Floats:
     scores[0, :, random.random(shape[-1]) < 0.01] = 0.0
     scores[1:] -= mean * 0.01
     return scores
-
-
-LARGE = [50, *[1] * 9] * 160  # rows of each group of test rows: a tenth of the groups have nearly all rows
 
 
 def _rare_rows(alike: Draw, random: Random, *shape: int, sizes: Sequence[int] | None = None) -> Floats:
@@ -110,9 +103,8 @@ def _errors(outlier: float, liking: float, own: float, random: Random, *shape: i
 
 AT_MARGIN = (MARGIN, 0.0)
 RARE = Scores(partial(_rare_rows, _nearly_alike), AT_MARGIN, step=1.0)
-LARGE_GROUPS = Scores(
-    partial(_rare_rows, _nearly_alike, sizes=LARGE), AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE)
-)
+UNEVEN = partial(_rare_rows, _nearly_alike, sizes=LARGE)
+LARGE_GROUPS = Scores(UNEVEN, AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE))
 SCORES: tuple[tuple[str, Scores, int, int], ...] = (
     ("real scores, equal", Scores(_smooth), 5, 500),
     *(("real scores of 0.7, rare failures of one method", Scores(partial(_rare_failures, 0.7)), 5, n)

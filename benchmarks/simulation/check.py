@@ -48,7 +48,6 @@ SPIKES, LARGEST_SPIKE = 0.1, 0.5
 """Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
 RUN = 6  # consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in
 FINER = Rules(target=0.02)  # what `--slowdown 2%` asks for
-
 Shape = tuple[int, int, int]
 Draw = Callable[[Random, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
 KINDS: Mapping[str, tuple[str, int]] = {
@@ -59,9 +58,6 @@ KINDS: Mapping[str, tuple[str, int]] = {
 }
 """Name -> noise and its sign."""
 _LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialStarted)
-
-
-# By simulation
 
 
 class Rates(NamedTuple):
@@ -76,8 +72,7 @@ class Rates(NamedTuple):
 def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Return each trial's and method's status, [trials, methods], and the pairs after which the trial was settled.
 
-    It is the rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs], with at
-    least `rules.looks[-1]` pairs.
+    The rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs] for all looks.
     """
     trials, methods, _ = effects.shape
     status = np.zeros((trials, methods), dtype=np.int8)
@@ -140,9 +135,6 @@ def print_rates(_: int) -> None:
     rows = ((kind, rates_row(kind, spread)) for kind in KINDS for spread in SPREADS)
     for line in table_lines(columns, rows, left=len(columns)):
         print(line, flush=True)
-
-
-# Recorded trials
 
 
 class Evidence(NamedTuple):

@@ -93,7 +93,6 @@ def lognormal(random: Random, systems: int, rows: int) -> Floats:
 
 
 def right_in(share: float) -> Draw:
-    """Return a draw of independent answers, right in a share of the rows."""
     return lambda random, systems, rows: (random.random((systems, rows)) < share).astype(float)
 
 
@@ -104,24 +103,18 @@ WORLDS: Mapping[str, Systems] = {
     "right and wrong, one system's own 2 %": Systems(one_way),
     "right and wrong, means alone": Systems(right_in(0.97), shares=True),
     "half right, means alone": Systems(right_in(0.5), shares=True),
-    "zero-inflated": Systems(
-        lambda random, *shape: (random.random(shape) < 0.1) * random.exponential(1.0, shape), None
-    ),
+    "zero-inflated": Systems(lambda random, *of: (random.random(of) < 0.1) * random.exponential(1.0, of), None),
     "zero-inflated in one system, 0 to 1": Systems(
-        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)
-    ),
+        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)),
     "rare failures of one system, 0 to 1": Systems(rare_failures),
     "lognormal": Systems(lognormal, None),
     "normal, in groups": Systems(clustered(normal), None, grouped=True),
     "right and wrong, in groups": Systems(clustered(right), grouped=True),
     "rare failures of one system, in groups": Systems(clustered(rare_failures), grouped=True),
-    "lognormal in one system, no range": Systems(
-        first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False
-    ),
+    "lognormal in one system, no range": Systems(first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False),
     "rare rows of one system, no range": Systems(
         first_by(lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows), 0.05, 0.001),
-        None, promised=False,
-    ),
+        None, promised=False),
 }  # fmt: skip
 
 

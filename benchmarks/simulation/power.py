@@ -97,7 +97,6 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """Yield the cells, 60."""
     usual = [spreads for spreads in SPREADS if spreads not in FEW]
     for noise, of in (("normal", usual), ("t3", usual), ("skewed", SKEWED)):
         for spreads, seeds in itertools.product(of, SEEDS):

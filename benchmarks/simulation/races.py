@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpml_bench import statistics
 from hpml_bench.report.judge import Verdicts, judge, race_end
 from hpml_bench.report.results import Results
-from hpml_bench.report.scores import AlignedScores, Race
+from hpml_bench.report.scores import Race
 from hpml_bench.statistics.verdicts import spent_at
 from hpml_bench.suite.suite import Until
 from simulation import pages
@@ -126,7 +126,6 @@ def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
 
 
 def runs_of(taken: Sequence[statistics.Round]) -> int:
-    """Return how many runs a race took by these rounds."""
     return sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
 
 
@@ -154,11 +153,17 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
     """Return what races of recorded seeds in random orders need and say, beside one look at all seeds."""
     scores = Results.load(folder).aligned
     random, count = np.random.default_rng(38), len(scores.seeds)
-    until = Until().within(count)
+    until, names = Until().within(count), tuple(map(str, range(count)))
     best = _best(judge(scores))
+
+    def reordered(of: Mapping[str, Mapping[int, Any]], places: list[tuple[int, int]]) -> dict[str, dict[int, Any]]:
+        return {name: {at: by[run] for at, run in places if run in by} for name, by in of.items()}
+
     runs = other = named = 0
     for _ in range(orders):
-        shuffled = _reordered(scores, random.permutation(count))
+        places = list(enumerate(random.permutation(count).tolist()))
+        rows = None if scores.rows is None else reordered(scores.rows, places)
+        shuffled = replace(scores, seeds=names, means=reordered(scores.means, places), rows=rows, costs={})
         for seeds in until.rounds:  # later ones haven't run yet
             raced = judge(replace(shuffled.part(shuffled.means, seeds), race=Race(until)))
             if race_end(raced):
@@ -169,18 +174,6 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
     whole = orders * count * len(scores.means)
     return {"seeds": count, "orders": orders, "runs": runs / whole, "other best": other / orders,
             "contrary best": named / orders}  # fmt: skip
-
-
-def _reordered(scores: AlignedScores, order: NDArray[np.int64]) -> AlignedScores:
-    """Return the scores alone, with the seeds in another order."""
-
-    def of(values: Mapping[str, Mapping[int, Any]]) -> dict[str, dict[int, Any]]:
-        places = list(enumerate(order.tolist()))
-        return {name: {at: by[run] for at, run in places if run in by} for name, by in values.items()}
-
-    names = tuple(str(at) for at in range(len(order)))
-    rows = None if scores.rows is None else of(scores.rows)
-    return replace(scores, seeds=names, means=of(scores.means), rows=rows, costs={})
 
 
 def _best(found: Verdicts) -> str | None:

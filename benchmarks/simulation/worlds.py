@@ -23,7 +23,6 @@ EASE, SEED_SD, LIKING_SD, OWN_SD = 0.9, 0.05, 0.5, 0.3
 deviations of the rows' ease."""
 GIFT = 1.2  # by how much the methods at most differ in each row, where they change places from row to row
 COST_SD = 0.02  # standard deviation of the logarithm of a cost, of a method with spread 1
-
 NOISE: Mapping[str, Callable[[Random, tuple[int, ...]], Floats]] = {
     "normal": lambda random, shape: random.standard_normal(shape),
     "t3": lambda random, shape: random.standard_t(3, shape) / math.sqrt(3),

@@ -27,7 +27,6 @@ from speed.shapes import epoch, representative
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the harness's training steps."""
     from hpml_bench.plugins.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
@@ -54,7 +53,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainingArguments
 
-    ids, labels, lengths = shapes.token_ids(), shapes.labels(), shapes.lengths()
+    (ids, labels), lengths = shapes.rows().values(), shapes.lengths()
     timed = representative(epoch(job["contender"], lengths), lengths, job["batches"])
     padded = job["contender"] == "defaults"
 
