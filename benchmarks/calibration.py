@@ -47,25 +47,8 @@ def false_share(world: World, n: int, trials: int) -> float:
     return false_pages(world, page_metrics(world, n, trials, np.random.default_rng([0, n])))
 
 
-def coverage(noise: str, n: int, trials: int) -> float:
-    """Return the share of samples of n whose 95 % interval holds the true mean, 0."""
-    values = NOISE[noise](np.random.default_rng(1), (trials, n))
-    half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
-    return float(np.mean(np.abs(values.mean(axis=-1)) <= half))
-
-
-def marked(noise: str, n: int, trials: int) -> float:
-    """Return the share of pairs of methods with spreads 1:10 that are marked as skewed and of unequal spread."""
-    random = np.random.default_rng(4)
-    pairs = (np.array([[1.0], [10.0]]) * NOISE[noise](random, (2, n)) for _ in range(trials))
-    return sum(statistics.looks_skewed(*pair) for pair in pairs) / trials
-
-
 def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[float, float]:
-    """Return the mean power for `size` of the seeds planned from a pilot's spread, and from its upper 80 % bound.
-
-    A pilot of normal values with an sd of 1 estimates it with pilot - 1 degrees of freedom.
-    """
+    """Return the mean power of the seeds planned from a pilot's spread, of a true sd of 1, and from its 80 % bound."""
     spreads = np.sqrt(np.random.default_rng(0).chisquare(pilot - 1, trials) / (pilot - 1))
     found = []
     for planned in (spreads, [statistics.sd_upper_bound(float(sd), pilot) for sd in spreads]):
@@ -76,32 +59,42 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
 
 
 def print_pages(trials: int) -> None:
-    """Print how often pages make a false claim, and how many pairs are marked as skewed."""
+    """Print how often pages make a false claim, and how many pairs, of spreads 1:10, are marked as skewed."""
+
+    def marked(noise: str) -> Iterator[str]:
+        for n in power.SEEDS:
+            random, spreads = np.random.default_rng(4), np.array([[1.0], [10.0]])
+            pairs = (spreads * NOISE[noise](random, (2, n)) for _ in range(2000))
+            yield percent(sum(statistics.looks_skewed(*pair) for pair in pairs) / 2000)
+
     sizes = ("3 seeds", "5", "10")
     rows = ((name, (percent(false_share(of, n, trials)) for n in power.SEEDS)) for name, of in WORLDS.items())
     print_table(f"Pages with any false claim, 5 methods, {trials:,} pages each", ("normal noise", *sizes), rows)
-    marks = ((noise, (percent(marked(noise, n, 2000)) for n in power.SEEDS)) for noise in ("normal", "skewed"))
+    marks = ((noise, marked(noise)) for noise in ("normal", "skewed"))
     print_table("Pairs marked as skewed and of unequal spread (1:10)", ("noise", *sizes), marks)
 
 
 def print_groups(pages: int) -> None:
     """Print how often pages make a false claim on the score where test rows depend on each other."""
-
-    def cells(size: int, even: bool) -> Iterator[str]:
-        for known in (False, True):
-            page = partial(cases.grouped_page, size, known=known, even=even)
-            yield percent(cases.rate(page, pages))
-
     title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {pages:,} pages each"
     kinds = (("5", 5, True), ("10", 10, True), ("1 to 19", 10, False))
-    rows = ((name, cells(size, even)) for name, size, even in kinds)
+    made = ((name, [partial(cases.grouped_page, size, known=known, even=even) for known in (False, True)])
+            for name, size, even in kinds)  # fmt: skip
+    rows = ((name, (percent(cases.rate(page, pages)) for page in both)) for name, both in made)
     print_table(title, ("rows of a group", "taken for independent", "tested by group"), rows)
 
 
 def print_intervals(trials: int) -> None:
-    """Print the coverage of intervals."""
+    """Print the share of samples whose 95 % interval holds the true mean, 0."""
     sizes, samples = (3, 5, 10, 20, 40), 50_000 if trials >= 1000 else 5_000
-    rows = ((of, (percent(coverage(of, n, samples)) for n in sizes)) for of in ("normal", "skewed", "tied"))
+
+    def coverage(noise: str) -> Iterator[str]:
+        for n in sizes:
+            values = NOISE[noise](np.random.default_rng(1), (samples, n))
+            half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
+            yield percent(float(np.mean(np.abs(values.mean(axis=-1)) <= half)))
+
+    rows = ((noise, coverage(noise)) for noise in ("normal", "skewed", "tied"))
     title = f"Coverage of the 95 % interval of a mean, {samples:,} samples"
     print_table(title, ("noise", *(f"n = {n}" for n in sizes)), rows)
 

@@ -59,27 +59,20 @@ from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.trainer import Trainer, make_trainer
 
-CANNOT = {
-    "qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's",
-}
+CANNOT = {"qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's"}
 """Method that can't run on the card here -> why."""
-OF_OTHERS = {"trained", "command"}
-"""Methods that another program trains, which need a folder or a command."""
+OF_OTHERS = {"trained", "command"}  # methods that another program trains, which need a folder or a command
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
-    {"gradient_checkpointing": True},
-    {"precision": "fp16"},
-    {"precision": "fp32"},
-    {"micro_batch": 2},
-    {"weights": "bfloat16"},
-    {"trained_weights": "bfloat16"},
+    {"gradient_checkpointing": True}, {"precision": "fp16"}, {"precision": "fp32"}, {"micro_batch": 2},
+    {"weights": "bfloat16"}, {"trained_weights": "bfloat16"},
     *({"optimizer": name} for name in registry.names("optimizers") if name != "adamw"),
-)
-
+)  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "device": "cuda", "world_size": 1, "steps": 2, "log_every": 1, "global_batch": 4, "eval_batch": 8,
     "validation_samples": 8, "test_samples": 8, "max_length": 32, "precision": "bf16", "dropout": 0.1,
 }  # fmt: skip
+Step = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,6 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Model, task, method and changes in words."""
         changes = " ".join(f"{key}={value}" for key, value in self.changes.items())
         return " ".join(filter(None, (self.model, self.task, self.options.get("type", self.method), changes)))
 
@@ -105,16 +97,9 @@ class Finding:
 
     status: str
     why: str = ""
-    waits: list[str] = field(default_factory=list)
-    """Lines where the host waits for the card in a step."""
-    kernels: int = 0
-    """Kernels of the last step, a fused one of many tensors counted once."""
-    casts: int = 0
-    """Those that cast a tensor."""
-    seconds: float = 0.0
-
-
-Step = Callable[[int, np.ndarray], None]
+    waits: list[str] = field(default_factory=list)  # lines where the host waits for the card in a step
+    kernels: int = 0  # kernels of the last step, a fused one of many tensors counted once
+    casts: int = 0  # those that cast a tensor
 
 
 class Wrong(Exception):  # noqa: N818 - a finding
@@ -138,17 +123,24 @@ def combinations() -> list[Combination]:
 
 
 class Looks(Probe):
-    """Looks at the parameters and their gradients in each step."""
+    """Refuses in each step trained parameters of another type, or without a gradient of their device, type, shape."""
 
     def start(self, run: Run) -> None:
-        """Keep the model and its device."""
         self.model, self.device, self.matrices = run.model, run.group.device, WEIGHTS[run.settings.trained_weights]
         check_placed(self.model, self.device)
 
     def after_backward(self, index: int) -> None:  # noqa: ARG002 - an event
-        """Look at each trained parameter."""
         check_placed(self.model, self.device)
-        check_trained(self.model, self.matrices)
+        for name, weight in self.model.named_parameters():
+            if not weight.requires_grad:
+                continue
+            if weight.dtype not in {torch.float32, self.matrices}:
+                raise Wrong(f"{name} is trained in {weight.dtype}")
+            if weight.grad is None:
+                raise Wrong(f"no gradient reaches {name}")
+            own, other = ((each.device, each.dtype, each.shape) for each in (weight, weight.grad))
+            if own != other:
+                raise Wrong(f"the gradient of {name} is {other}, and the parameter {own}")
 
 
 def check_placed(model: torch.nn.Module, device: torch.device) -> None:
@@ -156,20 +148,6 @@ def check_placed(model: torch.nn.Module, device: torch.device) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device != device:
             raise Wrong(f"{name} is on {tensor.device}")
-
-
-def check_trained(model: torch.nn.Module, matrices: torch.dtype = torch.float32) -> None:
-    """Refuse trained parameters of another type, and without a gradient of their own device, type and shape."""
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
-        if weight.dtype not in {torch.float32, matrices}:
-            raise Wrong(f"{name} is trained in {weight.dtype}")
-        if weight.grad is None:
-            raise Wrong(f"no gradient reaches {name}")
-        own, other = ((each.device, each.dtype, each.shape) for each in (weight, weight.grad))
-        if own != other:
-            raise Wrong(f"the gradient of {name} is {other}, and the parameter {own}")
 
 
 def save_models(folder: Path) -> dict[str, Path]:
@@ -199,11 +177,9 @@ class Bench:
 
     def spec(self, combination: Combination) -> RunSpec:
         """Return the run of a combination: two steps of four rows."""
-        kind = registry.plugin("methods", combination.method)
-        chosen = MethodSpec(
-            name=combination.method, method=combination.method, lr=1e-3,
-            options=kind.Options.model_validate(combination.options).model_dump(),
-        )  # fmt: skip
+        method = combination.method
+        options = registry.plugin("methods", method).Options.model_validate(combination.options).model_dump()
+        chosen = MethodSpec(name=method, method=method, lr=1e-3, options=options)
         settings = tiny.task_settings(self.folder, combination.task, rows=64, **SETTINGS | combination.changes)
         return RunSpec(suite="fake", settings=settings, method=chosen, seed=0)
 
@@ -216,20 +192,16 @@ class Bench:
 
 
 def run(bench: Bench, combination: Combination) -> Finding:
-    """Return how a combination ended."""
-    began = time.monotonic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = (on_cpu if combination.method in CANNOT else on_card)(bench, combination)
+            return (on_cpu if combination.method in CANNOT else on_card)(bench, combination)
     except Unsupported as error:
-        found = Finding("unsupported" if str(error) == refusal(bench, combination) else "FAIL", str(error))
+        return Finding("unsupported" if str(error) == refusal(bench, combination) else "FAIL", str(error))
     except Exception as error:
-        found = Finding("FAIL", reason(error))
+        return Finding("FAIL", reason(error))
     finally:
         leave_group()  # which an error leaves open
-    found.seconds = round(time.monotonic() - began, 1)
-    return found
 
 
 def on_card(bench: Bench, combination: Combination) -> Finding:
@@ -250,8 +222,7 @@ def on_card(bench: Bench, combination: Combination) -> Finding:
 
     with card() as (mode, group):
         do_run(spec, prepared, group, partial(counted, mode))
-    places = sorted(waited)
-    return Finding("reads values" if places else "ok", "", places, kernels.total(), kernels["_to_copy"])
+    return Finding("reads values" if waited else "ok", "", sorted(waited), kernels.total(), kernels["_to_copy"])
 
 
 def on_cpu(bench: Bench, combination: Combination) -> Finding:
@@ -308,8 +279,7 @@ def reason(error: BaseException) -> str:
 
 def markdown(found: dict[str, Finding]) -> str:
     """Return the page of docs/: versions, counts, and what each combination is that did not just run."""
-    names = ("torch", "transformers", "peft", "bitsandbytes")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     lines = [
         "# CUDA without a card", "",
         "Written by `python benchmarks/fake_cuda.py --markdown docs/fake-cuda.md` (`tox -e cuda`), whose first lines",
@@ -328,7 +298,6 @@ def markdown(found: dict[str, Finding]) -> str:
 
 
 def counted(found: dict[str, Finding]) -> str:
-    """Return the number of combinations of each status."""
     counts = Counter(finding.status for finding in found.values())
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES)
 
@@ -339,12 +308,11 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="write a page of the findings here", metavar="FILE")
     options = parser.parse_args()
     if torch.version.cuda is None:
-        print(
-            f"fake_cuda.py: torch {torch.__version__} is built without CUDA; tox -e cuda installs one", file=sys.stderr
-        )
+        lacking = f"torch {torch.__version__} is built without CUDA; tox -e cuda installs one"
+        print(f"fake_cuda.py: {lacking}", file=sys.stderr)
         return 2
-    words = set(options.only.split(",")) if options.only else None
-    chosen = [each for each in combinations() if words is None or words & set(each.name.split())]
+    words = set(filter(None, (options.only or "").split(",")))
+    chosen = [each for each in combinations() if not words or words & set(each.name.split())]
     found: dict[str, Finding] = {}
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()

@@ -245,8 +245,7 @@ def remove_temporary(sweep: Sweep) -> bool:
 
 def stop_sweep(sweep: Sweep) -> bool:
     """`hpml-bench stop` in another terminal."""
-    command = [sys.executable, "-m", "hpml_bench", "stop", str(sweep.folder)]
-    subprocess.run(command, capture_output=True, check=False)
+    subprocess.run([sys.executable, "-m", "hpml_bench", "stop", sweep.folder], capture_output=True, check=False)
     return True
 
 
@@ -362,11 +361,9 @@ def leftovers(sweep: Sweep) -> list[str]:
         if sweep.cluster is not None:
             left += [f"job {name} {state}" for name, (state, _) in TwoNodes.jobs().items()]
             left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]
-            told = {node: sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines() for node in NODES}
-            ours = (
-                (node, line) for node in NODES for line in told[node] if "hpml_bench" in line or "forkserver" in line
-            )
-            left += [f"{node}: {line}" for node, line in ours]
+            for node in NODES:
+                lines = sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines()
+                left += [f"{node}: {line}" for line in lines if "hpml_bench" in line or "forkserver" in line]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.5)

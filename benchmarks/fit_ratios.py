@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -29,7 +29,7 @@ import pyarrow as pa
 import torch
 from support_table import COMMON
 from tokenizers import Tokenizer, models
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
@@ -51,9 +51,9 @@ from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
-MOST = 1.05
-"""Largest ratio that is meant."""
+MOST = 1.05  # largest ratio that is meant
 PHASES = ("loading", "step", "evaluation", "generation")
+PROFILED: dict[str, Any] = {"activities": [ProfilerActivity.CPU], "profile_memory": True}
 WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 """Shape of the models: large enough that a batch's activations are most of the memory."""
 ROWS, BATCH = 16, 8
@@ -70,10 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16", "weights": "bfloat16"},
     "rounded": {"precision": "bf16", "weights": "bfloat16", "trained_weights": "bfloat16"},
 }
-
-
-Phase = Callable[[str], AbstractContextManager[Any]]
-"""Context of a phase, by its name."""
+Phase = Callable[[str], AbstractContextManager[Any]]  # context of a phase, by its name
 
 
 class Measured(NamedTuple):
@@ -108,14 +105,17 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     with (
         mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"),
         mock.patch.object(model_module, "load_backbone", copied),
-        _profiled() as loaded,
+        profile(**PROFILED) as loaded,
     ):
         run = assemble(spec, prepared, group)
         gc.collect()
-    weights = _there(run.model)
+    # parameters, buffers, and what modules keep beside these, in dicts too
+    values = tree_leaves([vars(module) for module in run.model.modules()])
+    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
+    weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     files = weight_files(Path(prepared.backbone))
     loading = _peak_of_loading(loaded, files)
-    with _profiled() as profiled:
+    with profile(**PROFILED) as profiled:
         if run.method.trains:
             with mock.patch("torch.nn.parallel.distributed._sync_module_states"):
                 trainer = Trainer(run)
@@ -126,15 +126,10 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     live, peaks = _peaks(profiled)
     _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
+    alone = {phase: weights + peak for phase, peak in tensors.items()}
+    alone["loading"] = _peak_of_loading(loaded, files, buffers=False)
     step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:])
-    alone = {"loading": _peak_of_loading(loaded, files, buffers=False)} | {
-        phase: weights + peak for phase, peak in tensors.items()
-    }
     return Measured(weights + held, loading, step, evaluated, generated, alone)
-
-
-def _profiled() -> profile:
-    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
 
 
 def _peak_of_loading(profiled: profile, files: Sequence[Path], *, buffers: bool = True) -> int:
@@ -164,20 +159,11 @@ def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
             evaluation.rehearse_generation(run, run.validation)
 
 
-def _there(model: nn.Module) -> int:
-    """Return the bytes of a model's tensors: parameters, buffers, and what modules keep beside these, in dicts too."""
-    values = tree_leaves([vars(module) for module in model.modules()])
-    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
 def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
     nodes = [*_nodes(profiled)]
     phases = {node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES}
-    live = 0
-    first: dict[str, int] = {}
-    peaks: dict[str, int] = {}
+    live, first, peaks = 0, dict[str, int](), dict[str, int]()
     for event in _events(nodes, buffers):
         size = event.extra_fields.alloc_size
         for phase, (begin, end) in phases.items():
@@ -225,18 +211,16 @@ def cases() -> Iterator[tuple[str, RunSpec]]:
     """Yield name and run: methods and PEFT's types with the variants, on a classifier and on a language model."""
     own = ("lora", "prompt_tuning", "adapter", "full", "head", "none")
     methods = [*((name, {}) for name in own), *(("peft", {"type": kind}) for kind in TYPES)]
-    for task in (CLASSIFICATION, "causal_lm"):
-        for method, options in methods:
-            for variant, changes in VARIANTS.items():
-                if (task, method) in {(CLASSIFICATION, "none"), ("causal_lm", "head")}:  # unsupported
-                    continue
-                if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
-                    continue  # types are tried with all variants on the language model
-                name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
-                yield name, spec_of(task, method, options, changes)
-    for task in ("regression", "token_classification"):
-        for method in ("lora", "full"):
-            yield f"{task} {method}", spec_of(task, method, {}, {})
+    every = product((CLASSIFICATION, "causal_lm"), methods, VARIANTS.items())
+    for task, (method, options), (variant, changes) in every:
+        if (task, method) in {(CLASSIFICATION, "none"), ("causal_lm", "head")}:  # unsupported
+            continue
+        if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
+            continue  # types are tried with all variants on the language model
+        name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
+        yield name, spec_of(task, method, options, changes)
+    for task, method in product(("regression", "token_classification"), ("lora", "full")):
+        yield f"{task} {method}", spec_of(task, method, {}, {})
     for optimizer in ("lion", "sgd", "muon", "lora_plus"):
         method = "lora" if optimizer == "lora_plus" else "full"
         yield f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer})
@@ -256,13 +240,9 @@ def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, 
 
 
 def prepare(
-    folder: Path,
-    task: TaskSpec,
-    rows: int = ROWS,
-    length: int = LENGTH,
-    shape: dict[str, Any] | None = None,
+    folder: Path, task: TaskSpec, rows: int = ROWS, length: int = LENGTH, shape: dict[str, Any] | None = None,
     device: str = "cpu",
-) -> Prepared:
+) -> Prepared:  # fmt: skip
     """Save a model with random weights and rows of lengths from a quarter of the longest on, once per folder.
 
     `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16.
@@ -287,9 +267,8 @@ def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | No
     if kind == "encoder":
         model = GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * length, **common))
     else:
-        config = LlamaConfig(
-            max_position_embeddings=2 * length, **common | (shape or small | {"intermediate_size": 3 * WIDTH})
-        )
+        own = shape or small | {"intermediate_size": 3 * WIDTH}
+        config = LlamaConfig(max_position_embeddings=2 * length, **common | own)
         with torch.device(device if shape else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
     model.save_pretrained(folder)
@@ -340,21 +319,6 @@ def compare(name: str, spec: RunSpec, folder: Path, group: Group) -> Compared:
     return Compared(name, predicted, peaks, real.tensors)
 
 
-def distribution(found: list[Compared]) -> list[str]:
-    """Return a line per phase: how many ratios, the smallest, the median and the largest by name, and those within."""
-    lines = []
-    for phase in (*PHASES, "loading, tensors"):
-        ratios = {one.name: one.ratios[phase] for one in found if phase in one.ratios}
-        if ratios:
-            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-            median = statistics.median(ratios.values())
-            lines.append(
-                f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median {median:.4f}, "
-                f"{ratios[high]:.4f} ({high}); {sum(1 <= ratio <= MOST for ratio in ratios.values())} from 1 to {MOST}"
-            )
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Predicted over real memory.")
     parser.add_argument("--only", default="", help="part of the names of cases")
@@ -364,17 +328,21 @@ def main() -> None:
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     settings = spec_of(CLASSIFICATION, "lora", {}, {}).settings
     with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
-        for name, spec in cases():
-            if options.only not in name:
-                continue
+        for name, spec in ((name, spec) for name, spec in cases() if options.only in name):
             try:
                 found.append(compare(name, spec, Path(folder), group))
             except Exception as error:  # named, and the others go on
                 found.append(Compared(name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
-            one = found[-1]
-            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
-            print(f"{one.name}: {shown}", flush=True)
-    print("\n".join(distribution(found)))
+            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in found[-1].ratios.items()) or found[-1].reason
+            print(f"{name}: {shown}", flush=True)
+    for phase in (*PHASES, "loading, tensors"):
+        if ratios := {one.name: one.ratios[phase] for one in found if phase in one.ratios}:
+            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+            within = sum(1 <= ratio <= MOST for ratio in ratios.values())
+            print(
+                f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median "
+                f"{statistics.median(ratios.values()):.4f}, {ratios[high]:.4f} ({high}); {within} from 1 to {MOST}"
+            )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSp
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-
 POINTS = {
     "train_loss": "loss of one global batch, mean over its samples",
     "grad_norm": "L2 norm of the gradient in one step, before clipping",
@@ -33,19 +32,34 @@ POINTS = {
     "validation_<headline>": "the task's headline metric of the validation rows, such as `validation_accuracy`",
 }
 """The series of points.jsonl."""
-
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "empty", Any: "anything"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a length ≥"}
+SETTINGS: dict[str, type[BaseModel]] = {
+    "A suite file": Suite,
+    "`settings`: identical for every method\n\nOn the command line: `--set KEY=VALUE`, as in "
+    "`--set train_samples=512`.": Settings,
+    "`settings.task`: a name, or": TaskSpec,
+    "`settings.dataset`: a name, or": DatasetSpec,
+    "`settings.optimizer` and `methods.NAME.optimizer`: a name, or": OptimizerSpec,
+    "`settings.quantization`: a name, or": QuantizationSpec,
+    "`margin`: differences that are too small to matter": Margin,
+    "`methods.NAME`: what differs between methods\n\nOn the command line: `--set methods.NAME.lr=1e-3`.": MethodEntry,
+}
+"""Title of each table of everything that a suite file can say -> its model."""
+OPTIONS: dict[registry.Kind, str] = {
+    "tasks": "settings.task.options", "datasets": "settings.dataset.options", "methods": "methods.NAME.options",
+    "optimizers": "optimizer.options",
+}  # fmt: skip
+"""Kind of plug-in -> where a suite file has its options."""
 
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    schemas: dict[str, type[BaseModel]] = {"record.schema.json": RunRecord, "report.schema.json": PageSummary}
-    found = {
-        name: json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
-        for name, model in schemas.items()
-    }
-    return found | {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    found = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    models: dict[str, type[BaseModel]] = {"record": RunRecord, "report": PageSummary}
+    for name, model in models.items():
+        found[f"{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return found
 
 
 def settings_page() -> str:
@@ -54,32 +68,10 @@ def settings_page() -> str:
         "# Settings\n",
         "Made by `python benchmarks/generate_docs.py` from the code. *required* marks what has no default; *empty* is "
         "`null` in YAML.\n",
-        "## A suite file\n",
-        fields_table(Suite),
-        "## `settings`: identical for every method\n",
-        "On the command line: `--set KEY=VALUE`, as in `--set train_samples=512`.\n",
-        fields_table(Settings),
-        "## `settings.task`: a name, or\n",
-        fields_table(TaskSpec),
-        "## `settings.dataset`: a name, or\n",
-        fields_table(DatasetSpec),
-        "## `settings.optimizer` and `methods.NAME.optimizer`: a name, or\n",
-        fields_table(OptimizerSpec),
-        "## `settings.quantization`: a name, or\n",
-        fields_table(QuantizationSpec),
-        "## `margin`: differences that are too small to matter\n",
-        fields_table(Margin),
-        "## `methods.NAME`: what differs between methods\n",
-        "On the command line: `--set methods.NAME.lr=1e-3`.\n",
-        fields_table(MethodEntry),
     ]
-    places: dict[registry.Kind, str] = {
-        "tasks": "settings.task.options",
-        "datasets": "settings.dataset.options",
-        "methods": "methods.NAME.options",
-        "optimizers": "optimizer.options",
-    }
-    for kind, path in places.items():
+    for title, model in SETTINGS.items():
+        parts += [f"## {title}\n", fields_table(model)]
+    for kind, path in OPTIONS.items():
         for name in registry.names(kind):
             options = registry.plugin(kind, name).Options
             if options.model_fields:
@@ -89,6 +81,7 @@ def settings_page() -> str:
 
 def metrics_page() -> str:
     """Return the page of every metric of every probe and task, and of the series of points."""
+    head = ("name", "title", "unit", "better", "over ranks", "over steps", "phase", "definition")
     parts = [
         "# Metrics\n",
         "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in "
@@ -96,51 +89,37 @@ def metrics_page() -> str:
         "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
         "of its records.\n",
     ]
-    head = ("name", "title", "unit", "better", "over ranks", "over steps", "phase", "definition")
-    owners: tuple[tuple[registry.Kind, str], ...] = (
-        *(("probes", name) for name in registry.names("probes")),
-        *(("tasks", name) for name in registry.names("tasks")),
-    )
-    for kind, name in owners:
-        metrics: tuple[Metric, ...] = registry.plugin(kind, name).metrics
-        if not metrics:
-            continue
-        parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
-    parts += ["## task causal_lm with a scorer\n", table(head, map(metric_row, scored_metrics()))]
-    parts += [
-        "## Scorers: what `test_score` is\n",
-        "`settings.task.options.scorer`; the score is the mean over test rows.\n",
-        table(
-            ("scorer", "title", "compares", "definition"),
-            [
-                (f"`{name}`", one.title, f"generated {one.of}" if one.of == "answers" else one.of, one.definition)
-                for name in registry.names("scorers")
-                for one in [registry.plugin("scorers", name)]
-            ],
-        ),
+    kinds: tuple[registry.Kind, ...] = ("probes", "tasks")
+    for kind, name in [(of, name) for of in kinds for name in registry.names(of)]:
+        if metrics := registry.plugin(kind, name).metrics:
+            parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
+    # what a language model has beside its losses where a scorer is set: of answers, and of choices
+    task = registry.plugin("tasks", "causal_lm")
+    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
+    said = {"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
+    scored = [found.pop("test_score").model_copy(update=said)]
+    scored += [m for name, m in found.items() if name not in {plain.name for plain in task.metrics}]
+    scorers = {name: registry.plugin("scorers", name) for name in registry.names("scorers")}
+    compared = [
+        (f"`{name}`", one.title, f"generated {one.of}" if one.of == "answers" else one.of, one.definition)
+        for name, one in scorers.items()
     ]
     ranking = [registry.plugin("metrics", name) for name in registry.names("metrics")]
-    parts += ["## Metrics to rank by\n", "`settings.rank_by`, in place of a task's score.\n"]
-    parts += [table(("learnt", *head), [(one.target, *metric_row(one.metric)) for one in ranking])]
-    points = [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
-    parts += ["## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n"]
-    return "\n".join([*parts, table(("metric", "value"), points)])
+    return "\n".join([
+        *parts,
+        "## task causal_lm with a scorer\n", table(head, map(metric_row, scored)),
+        "## Scorers: what `test_score` is\n",
+        "`settings.task.options.scorer`; the score is the mean over test rows.\n",
+        table(("scorer", "title", "compares", "definition"), compared),
+        "## Metrics to rank by\n", "`settings.rank_by`, in place of a task's score.\n",
+        table(("learnt", *head), [(one.target, *metric_row(one.metric)) for one in ranking]),
+        "## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n",
+        table(("metric", "value"), [(f"`{name}`", meaning) for name, meaning in POINTS.items()]),
+    ])  # fmt: skip
 
 
 def metric_row(m: Metric) -> tuple[str, ...]:
-    """Return the cells of a metric."""
     return f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition
-
-
-def scored_metrics() -> list[Metric]:
-    """Return what a language model has beside its losses where a scorer is set: of answers, and of choices."""
-    task = registry.plugin("tasks", "causal_lm")
-    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
-    scored = found["test_score"].model_copy(
-        update={"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
-    )
-    plain = {m.name for m in task.metrics}
-    return [scored, *(m for name, m in found.items() if name not in plain | {"test_score"})]
 
 
 def fields_table(model: type[BaseModel]) -> str:
@@ -153,7 +132,6 @@ def fields_table(model: type[BaseModel]) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table."""
     head = list(head)
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
@@ -161,7 +139,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """Return a type in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         limited = limits(part for field in inner[1:] for part in getattr(field, "metadata", [field]))
@@ -180,13 +157,8 @@ def type_name(annotation: Any) -> str:
 
 def limits(metadata: Iterable[Any]) -> str:
     """Return the limits of a number or a text, as in `, ≥ 1`."""
-    parts = list(metadata)
-    return "".join(
-        f", {sign} {value}"
-        for key, sign in BOUNDS.items()
-        for part in parts
-        if (value := getattr(part, key, None)) is not None
-    )
+    found = ((sign, getattr(part, key, None)) for part in metadata for key, sign in BOUNDS.items())
+    return "".join(f", {sign} {value}" for sign, value in found if value is not None)
 
 
 def default(field: FieldInfo) -> str:
@@ -200,7 +172,6 @@ def default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    DOCS.mkdir(exist_ok=True)
     for name, text in documents().items():
         (DOCS / name).write_text(text, encoding="utf-8")
 

@@ -19,9 +19,8 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -63,7 +62,7 @@ class Copy:
         self.root, self._written = root, itertools.count(1)
         words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in filter(None, listed.split("\0")):
+        for name in listed.split("\0"):
             if (ROOT / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
@@ -71,12 +70,10 @@ class Copy:
     def test(self, tests: Sequence[str], seconds: float) -> tuple[int | None, str]:
         """Return pytest's status on these tests, None after so many seconds, and its output."""
         words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        variables = {
-            "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
-        }  # fmt: skip
+        own = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
         with subprocess.Popen(
-            words, cwd=self.root, env=os.environ | variables, text=True, errors="replace",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            words, cwd=self.root, env=os.environ | own, text=True, errors="replace", start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
             try:
                 said, _ = process.communicate(timeout=seconds)
@@ -85,18 +82,7 @@ class Copy:
                 return None, process.communicate()[0]
         return process.returncode, said
 
-    @contextmanager
-    def mutated(self, mutation: Mutation) -> Iterator[None]:
-        """Have a mutation applied while the body runs."""
-        path = self.root / mutation.file
-        text = path.read_text(encoding="utf-8")
-        self._write(path, text.replace(mutation.old, mutation.new))
-        try:
-            yield
-        finally:
-            self._write(path, text)
-
-    def _write(self, path: Path, text: str) -> None:
+    def write(self, path: Path, text: str) -> None:
         """Write a file with another second of change than before, by which Python knows compiled files as outdated."""
         path.write_text(text, encoding="utf-8")
         when = time.time() + 2 * next(self._written)
@@ -112,9 +98,13 @@ def verdict(mutation: Mutation, copy: Copy) -> tuple[str, str]:
     """Return `killed`, `SURVIVED` or `stale`, and what says so."""
     if why := mutation.stale(copy.root):
         return "stale", why
-    began = time.monotonic()
-    with copy.mutated(mutation):
+    began, path = time.monotonic(), copy.root / mutation.file
+    text = path.read_text(encoding="utf-8")
+    copy.write(path, text.replace(mutation.old, mutation.new))
+    try:
         status, said = copy.test(mutation.tests, SECONDS)
+    finally:
+        copy.write(path, text)
     took = f"{time.monotonic() - began:.1f} s"
     if status is None:
         return "killed", f"{took}, as its tests hang"

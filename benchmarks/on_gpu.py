@@ -34,23 +34,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu import Cases, gathered, numbers, passed, sizes, steps
+from gpu import Cases, gathered, numbers, passed, steps
 
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.files import write_atomically
 
 Check = Callable[[], Cases]
 CHECKS: dict[str, tuple[float, Check]] = {
-    "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, sizes.fit),
-    "levers": (120, sizes.levers), "attention": (40, numbers.attention),
+    "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, steps.fit),
+    "levers": (120, steps.levers), "attention": (40, numbers.attention),
     "generation": (60, numbers.generation), "methods": (240, numbers.methods),
 }  # fmt: skip
 """The limit in seconds of each check, and its cases, in the order in which they are done."""
 ON_CPU: dict[str, Check] = {
-    "fit": lambda: sizes.fit("cpu", sizes.SMALL),
-    "levers": lambda: sizes.levers("cpu", sizes.SMALL),
-    "attention": lambda: numbers.attention("cpu"),
-    "generation": lambda: numbers.generation("cpu"),
-}
+    **{name: partial(of, "cpu", steps.SMALL) for name, of in (("fit", steps.fit), ("levers", steps.levers))},
+    "attention": partial(numbers.attention, "cpu"), "generation": partial(numbers.generation, "cpu"),
+}  # fmt: skip
 """The checks that a machine without a card does, for which it gets SLOWER times those seconds."""
 SLOWER = 5
 
@@ -78,15 +77,12 @@ def in_child(check: str, left: float, options: argparse.Namespace) -> None:
 
 def read(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is known: check -> whether it passed, and its cases."""
-    found: dict[str, Any] = json.loads(options.json.read_text())
-    return found
+    return dict(json.loads(options.json.read_text()))
 
 
 def write(options: argparse.Namespace, check: str, result: dict[str, Any]) -> None:
     """Write what is known of a check among the others, whole: the process may end at any time."""
-    whole = options.json.with_suffix(".new")
-    whole.write_text(json.dumps(read(options) | {check: result}, indent=1, default=str) + "\n")
-    whole.replace(options.json)
+    write_atomically(options.json, json.dumps(read(options) | {check: result}, indent=1, default=str) + "\n")
 
 
 def main() -> int:
@@ -110,11 +106,11 @@ def main() -> int:
         options.json.write_text("{}")
         write(options, "about", {"passed": None, "cards": gpus.visible_gpus(), "environment": environment.describe()})
         for check in options.only.split(","):
-            if check in CHECKS and check not in checks:
+            if check in checks or check not in CHECKS:
+                in_child(check, ends - time.monotonic(), options)
+            else:
                 lacking = "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"
                 write(options, check, {"passed": None, "skipped": lacking})
-            else:
-                in_child(check, ends - time.monotonic(), options)
         found = read(options)
     if shown:
         print(json.dumps(found, indent=1))

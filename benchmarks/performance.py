@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,10 @@ from hpml_bench.system.environment import describe
 
 APART = ("language",)
 """Parts that need a package of the opponent's, measured only when named, with a record of their own."""
-MINUTES = {False: 25, True: 5}
-"""That the table may take, whole and by `--quick`."""
+MINUTES = {False: 25, True: 5}  # that the table may take, whole and by `--quick`
 
 
 def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
-    """Return what can be measured, by name."""
     models = ("gpt2",) if quick else shapes.MODELS
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
@@ -87,7 +86,6 @@ def main() -> int:
 
 
 def rows_of(record: dict[str, Any]) -> list[str]:
-    """Return the lines of the table of a record."""
     kept = [target for part in record["parts"].values() for target in part["targets"]]
     return [Target(**{key: value for key, value in one.items() if key != "met"}).row() for one in kept]
 
@@ -116,12 +114,10 @@ def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:
     """Write a part into the record, in place of what was there of it."""
     record = json.loads(file.read_text()) if file.exists() else {"parts": {}}
     record["parts"][part] = {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": describe(),
-        "revision": revision(),
-        "quick": quick,
-        "targets": [target.record() for target in targets],
-    }
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": describe(),
+        "revision": revision(), "quick": quick,
+        "targets": [{**asdict(target), "met": target.met} for target in targets],
+    }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -61,7 +60,12 @@ def main() -> None:
     texts = newswire.stream(make_world(), TEXTS, rng, stay=STAY, background=BACKGROUND)
     tokenizer = train_tokenizer(texts[:40_000])
     tokens = torch.tensor([i for encoding in tokenizer.encode_batch(texts) for i in encoding.ids])
-    model = new_model(tokenizer)
+    end = tokenizer.token_to_id(EOS)
+    model = GPT2LMHeadModel(GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
+        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+        pad_token_id=tokenizer.token_to_id(PAD),
+    ))  # fmt: skip
     loss = pretrain(model, tokens)
     figures = {
         "tokens of the stream": len(tokens),
@@ -92,25 +96,15 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def new_model(tokenizer: Tokenizer) -> Any:
-    """Return the untrained language model."""
-    end = tokenizer.token_to_id(EOS)
-    config = GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
-        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=end, eos_token_id=end,
-        pad_token_id=tokenizer.token_to_id(PAD),
-    )  # fmt: skip
-    return GPT2LMHeadModel(config)
-
-
 def pretrain(model: Any, tokens: torch.Tensor) -> float:
     """Train for one pass over the stream, in bf16 autocast; return the mean loss of the last tenth, in nats a token."""
     rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
     rows = rows[torch.randperm(len(rows))]
     batches = rows[: len(rows) // BATCH * BATCH].view(-1, BATCH, LENGTH)
-    decayed = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in model.parameters() if (p.ndim == 2) is matrices], "weight_decay": 0.01 * matrices}
+        for matrices in (True, False)
+    ]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
     total = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1) / WARMUP_STEPS, (total - k) / total))
@@ -139,27 +133,28 @@ def write(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     backbone.config.save_pretrained(folder)
     state = {name: value.detach().half().contiguous() for name, value in backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, model_max_length=POSITIONS
-    )
+    tokens = {"bos_token": EOS, "eos_token": EOS, "pad_token": PAD}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **tokens)
     fast.padding_side = "right"
     fast.save_pretrained(folder)
 
 
 def check(folder: Path) -> dict[str, float]:
-    """Load what was written and return its figures.
-
-    Raises:
-        SystemExit: a linear classifier on the frozen backbone is too weak, or the files are too large.
-
-    """
+    """Load what was written and return its figures; SystemExit where topics are not learned, or files too large."""
     world = make_world()
     fit, test = newswire.generate(world, 1024, SEED, "train"), newswire.generate(world, 2000, SEED, "check")
 
+    @torch.no_grad()
     def accuracy_of(model: Any) -> float:
-        train, held_out = (features(model, folder, newswire.render(world, rows)) for rows in (fit, test))
+        """Return a classifier's accuracy on the backbone's hidden state at each text's end token."""
+        states, tokenizer = [], AutoTokenizer.from_pretrained(folder)
+        for rows in (fit, test):
+            batch = tokenizer(newswire.render(world, rows), padding=True, return_tensors="pt")
+            mask = batch["attention_mask"]
+            hidden = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+            states.append(np.asarray(hidden[torch.arange(len(hidden)), mask.sum(1) - 1]))
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
-        return float(ridge.fit(train, fit.topic).score(held_out, test.topic))
+        return float(ridge.fit(states[0], fit.topic).score(states[1], test.topic))
 
     accuracy = accuracy_of(AutoModel.from_pretrained(folder))
     torch.manual_seed(SEED)
@@ -177,22 +172,8 @@ def check(folder: Path) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def features(model: Any, folder: Path, texts: list[str]) -> NDArray[np.float32]:
-    """Return the backbone's hidden state at each text's end token, shape [texts, width]."""
-    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
-    mask = batch["attention_mask"]
-    hidden = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    return np.asarray(hidden[torch.arange(len(hidden)), mask.sum(1) - 1])
-
-
 def write_card(folder: Path, figures: dict[str, float]) -> None:
-    """Write the model card: the asset's, with the figures of its table renewed.
-
-    Raises:
-        SystemExit: the card has no row of a figure.
-
-    """
+    """Write the model card: the asset's, with the figures of its table renewed, each of which must have a row."""
     card = (ASSET / "README.md").read_text(encoding="utf-8")
     for label, value in figures.items():
         card, found = re.subn(rf"(?m)^\| {re.escape(label)} \|.*$", f"| {label} | {value:,} |", card)

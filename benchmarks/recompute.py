@@ -18,19 +18,9 @@ import json
 import sys
 from pathlib import Path
 
-from audit.answer import answer_of, compare_answer
-from audit.over_suites import audit_over
-from audit.reading import read_study
-from audit.study import Study
-from audit.values import Audit
-
-
-def audit_page(study: Study, page: Path) -> Audit:
-    """Check the answer in a page's folder."""
-    audit = Audit()
-    if study.compared:
-        compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer_of(study))
-    return audit
+from audit.answer import answer_of, compared
+from audit.over_suites import answer_over, read_over
+from audit.study import read_study
 
 
 def main(arguments: list[str]) -> int:
@@ -42,15 +32,18 @@ def main(arguments: list[str]) -> int:
     wrong = False
     for folder in pages:
         study = None if over else read_study(folder)
-        if (study is None or study.compared) and not (folder / "report.json").exists():
-            made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
-            print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
-            return 2
-        audit = audit_over(folder, suites) if study is None else audit_page(study, folder)
-        for line in audit.problems:
+        checked, problems, given = 0, list[str](), folder / "report.json"
+        if study is None or study.compared:
+            if not given.exists():
+                made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
+                print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
+                return 2
+            recomputed = answer_over(read_over(suites)) if study is None else answer_of(study)
+            checked, problems = compared(json.loads(given.read_text(encoding="utf-8")), recomputed)
+        for line in problems:
             print(f"DISAGREES: {line}")
-        print(f"{folder}: {audit.checked} figures checked, {len(audit.problems)} disagree")
-        wrong |= bool(audit.problems)
+        print(f"{folder}: {checked} figures checked, {len(problems)} disagree")
+        wrong |= bool(problems)
     return int(wrong)
 
 

@@ -26,10 +26,9 @@ from typing import Any
 
 SUITES = ("quickstart", "chat", "regression", "tagging")  # suites whose model and data lie in the repository
 SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
+COMPARED = ("loss", "norm", "lr", "accuracy", "score")  # words of the series of points that are compared
 VOLATILE = ("started", "seconds", "environment", "files", "earlier_attempts", "checks", "neighbours")
 """Fields of a record that differ between two runs of one version."""
-
-
 SPEED = {
     "quickstart": ("quickstart", "steps=60", "test_samples=16"),
     "chat": ("chat", "steps=60", "test_samples=8"),
@@ -51,10 +50,8 @@ class Version:
             "PYTHONPATH": str(self.checkout), "HPML_BENCH_CACHE": str(self.room.parent / "cache"),
             "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
         }  # fmt: skip
-        command = [sys.executable, *launcher, "-m", "hpml_bench", *words]
-        done = subprocess.run(
-            command, cwd=self.room, env=os.environ | variables, capture_output=True, text=True, check=False
-        )
+        command, env = [sys.executable, *launcher, "-m", "hpml_bench", *words], os.environ | variables
+        done = subprocess.run(command, cwd=self.room, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{shlex.join(command)} in {self.room}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
         return done.stdout
@@ -67,7 +64,6 @@ class Version:
 
 
 def all_ways(version: Version) -> None:
-    """Do runs in each way."""
     for suite in SUITES:
         version.small("run-all", suite, "sweeps", "--wandb", "off", "--seeds", "2")
     beside = ("--parallel", "2", "--nproc", "1")
@@ -94,22 +90,17 @@ def computed(room: Path) -> dict[str, Any]:
         values = {name: {key: value for key, value in record[name].items() if key not in timed}
                   for name in ("metrics", "per_rank")}  # fmt: skip
         kept = {key: value for key, value in record.items() if key not in VOLATILE} | values
+        series = path.with_name("points.jsonl")
+        points = map(json.loads, series.read_text().splitlines() if series.exists() else ())
+        kept["points"] = [point for point in points if any(word in point["metric"] for word in COMPARED)]
         kept["predictions"] = record["files"].get("predictions.parquet")
-        found[str(path.parent.relative_to(room))] = kept | {"points": list(points(path.with_name("points.jsonl")))}
+        found[str(path.parent.relative_to(room))] = kept
     for path in sorted(room.rglob("trials.json")):
         record = json.loads(path.read_text())
         trials = [{key: value for key, value in trial.items() if key != "seconds"}
                   for method in record["methods"] for trial in method["trials"]]  # fmt: skip
         found[str(path.relative_to(room))] = trials
     return found
-
-
-def points(path: Path) -> Iterator[Any]:
-    """Yield the points of losses, gradient norms and rates."""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        point = json.loads(line)
-        if any(word in point["metric"] for word in ("loss", "norm", "lr", "accuracy", "score")):
-            yield point
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -150,21 +141,16 @@ def completed(old: Version, new: Version) -> list[str]:
     return lines + differences(common, {name: there[name] for name in common})
 
 
-def gpt2(folder: Path) -> None:
-    """Write a GPT-2 with random weights and the tokenizer of the embedded one."""
+def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
+    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     from hpml_bench.data.sources import resolve_model
 
+    large = old.room.parent / "gpt2"  # with random weights and the tokenizer of the embedded one
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded:newswire-gpt2").folder_or_file)
-    tokenizer.save_pretrained(folder)
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
-
-
-def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
-    """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
-    large = old.room.parent / "gpt2"
-    gpt2(large)
+    tokenizer.save_pretrained(large)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)).save_pretrained(large)
     ratios: dict[str, list[tuple[float, float]]] = {}
     for number, (name, (suite, *changes)), method in itertools.product(range(rounds), SPEED.items(), ("lora", "full")):
         out, found = f"speed-{name}-{method}-{number}", {}

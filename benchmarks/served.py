@@ -80,19 +80,16 @@ class Model:
         self.seen: Counter[str] = Counter()
         self.tokenizer = AutoTokenizer.from_pretrained(of.adapter)
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(of.base), of.adapter)
-        if of.fault == "adapter not applied":
-            model = model.unload()
-        elif of.fault == "adapter applied twice":
-            model = PeftModel.from_pretrained(model.merge_and_unload(), of.adapter)
-        else:
-            model = model.merge_and_unload()
+        model = model.unload() if of.fault == "adapter not applied" else model.merge_and_unload()
+        if of.fault == "adapter applied twice":
+            model = PeftModel.from_pretrained(model, of.adapter)
         self.model = model.eval()
         for weight in self.model.parameters():
             weight.data = rounded(weight.data, of.weights)
 
     def chat(self, turns: list[dict[str, Any]], limits: dict[str, Any]) -> dict[str, Any]:
-        wrong = self.of.fault == "another template"
-        own = {"chat_template": OTHERS[self.of.variant % len(OTHERS)]} if wrong else {}
+        other = OTHERS[self.of.variant % len(OTHERS)]
+        own = {"chat_template": other} if self.of.fault == "another template" else {}
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **own)
         found = self.complete(text, limits)
         return {"message": {"role": "assistant", "content": found.pop("text")}, **found}
@@ -137,17 +134,15 @@ def serving(of: Serving) -> Iterator[str]:
 
     class Handler(web.Handler):  # type: ignore[misc]
         def do_GET(self) -> None:  # noqa: N802
-            self.answer({"object": "list", "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}]})
+            listed = {"object": "list", "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}]}
+            self.reply(json.dumps(listed).encode())
 
         def do_POST(self) -> None:  # noqa: N802
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             chat = self.path.endswith("/chat/completions")
             choice = model.chat(asked["messages"], asked) if chat else model.complete(asked["prompt"], asked)
-            count = choice.pop("count")
-            self.answer({"model": "small", "choices": [choice], "usage": {"completion_tokens": count}})
-
-        def answer(self, content: dict[str, Any]) -> None:
-            self.reply(json.dumps(content).encode())
+            usage = {"completion_tokens": choice.pop("count")}
+            self.reply(json.dumps({"model": "small", "choices": [choice], "usage": usage}).encode())
 
     with web.Server(Handler) as server:
         yield f"{server.address}/v1"
@@ -190,10 +185,9 @@ def examined(record: RunRecord, folder: Path, of: Serving, rows: Sequence[int]) 
         told = ask(range(len(asked)), None)
         ours = cast(Predictions, read_predictions(folder))
         texts = cast(TextAnswers, ours.texts)
-        chosen = replace(ours, texts=replace(
-            texts, answer=tuple(cast(tuple[str, ...], texts.answer)[row] for row in rows), near_tie=None
-        ))  # fmt: skip
-        theirs = replace(chosen, texts=replace(cast(TextAnswers, chosen.texts), answer=tuple(told), cut=None))
+        own = tuple(cast(tuple[str, ...], texts.answer)[row] for row in rows)
+        chosen = replace(ours, texts=replace(texts, answer=own, near_tie=None))
+        theirs = replace(ours, texts=replace(texts, answer=tuple(told), near_tie=None, cut=None))
         kept = folder / KEPT
         return examine(Claim(record.spec, prepared, kept, [row for row, _ in asked], ask), chosen, theirs)
 
@@ -209,8 +203,7 @@ def main() -> int:
             named: Counter[str] = Counter()
             for number in range(asked.trials):
                 record, folder = runs[number % len(runs)]
-                draw = random.Random(number)  # noqa: S311 - no secret
-                rows = sorted(draw.sample(range(200), ROWS))
+                rows = sorted(random.Random(number).sample(range(200), ROWS))  # noqa: S311 - no secret
                 weights = HONEST[number // 2 % len(HONEST)]
                 found = examined(record, folder, Serving(base, folder / KEPT, fault, weights, number), rows)
                 named[found.cause] += 1

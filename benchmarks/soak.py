@@ -20,7 +20,6 @@ the tests of tests/slurm, whose record is written whatever comes of them.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -135,16 +134,6 @@ def resumed(room: Path, asked: argparse.Namespace) -> int:
     return wrong
 
 
-def kills(room: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Hit a sweep of two runs once, again and again; yield what happened."""
-    truth, whole = undisturbed(Sweep(room / "undisturbed-1", "head,lora", 1))
-    for index in range(asked.kills):
-        rng = random.Random(f"{asked.seed} {index}")
-        sweep = Sweep(room / f"kill{index}", "head,lora", 1)
-        yield {"round": index} | hit(rng, sweep, truth, [rng.uniform(0, whole)])
-        shutil.rmtree(sweep.room)
-
-
 def soak(room: Path, asked: argparse.Namespace, cluster: TwoNodes | None = None) -> dict[str, Any]:
     """Hit one sweep of many runs, on this machine or by jobs of a cluster, again and again; return what happened."""
     truth, _ = undisturbed(Sweep(room / "undisturbed", "head,lora", max(1, asked.runs // 2)))
@@ -185,12 +174,10 @@ def quarters(values: list[Any]) -> dict[str, float]:
 
 def ended_badly(long: dict[str, Any]) -> bool:
     """Tell whether the long sweep differs, left something, or cost a parent memory or descriptors."""
-    risen = False
-    for what, margin in {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}.items():
-        for course in (long[what], long[f"disturbed_{what}"]):
-            long_enough = course["looks"] >= LOOKS_OF_A_LONG_CALL
-            risen |= long_enough and course["last_quarter"] > course["second_quarter"] + margin
-    return bad(long) or risen
+    margins = {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}
+    courses = [(long[f"{of}{what}"], margin) for what, margin in margins.items() for of in ("", "disturbed_")]
+    whole = [(course, margin) for course, margin in courses if course["looks"] >= LOOKS_OF_A_LONG_CALL]
+    return bad(long) or any(of["last_quarter"] > of["second_quarter"] + margin for of, margin in whole)
 
 
 def each(others: Sequence[str]) -> tuple[dict[str, Any], int]:
@@ -221,15 +208,19 @@ def on_cluster(room: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def on_this_machine(room: Path, asked: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> int:
-    """Keep the record of sweeps of this machine as it grows; return the number of bad ones."""
-    segments = shared_memory()
-    record: dict[str, Any] = {"shared_memory_left": [], "kills": [], "soak": soak(room, asked) if asked.runs else None}
-    for entry in itertools.chain([None], kills(room, asked)):
-        record["kills"] += [entry] if entry else []
+    """Hit one long sweep, and again and again one of two runs; keep the record as it grows, and return the bad ones."""
+    segments, long = shared_memory(), soak(room, asked) if asked.runs else None
+    record: dict[str, Any] = {"shared_memory_left": sorted(shared_memory() - segments), "kills": [], "soak": long}
+    keep(record)
+    truth, whole = undisturbed(Sweep(room / "undisturbed-1", "head,lora", 1))
+    for index in range(asked.kills):
+        rng, sweep = random.Random(f"{asked.seed} {index}"), Sweep(room / f"kill{index}", "head,lora", 1)
+        record["kills"].append({"round": index} | hit(rng, sweep, truth, [rng.uniform(0, whole)]))
+        shutil.rmtree(sweep.room)
         record["shared_memory_left"] = sorted(shared_memory() - segments)
         keep(record)
     wrong = sum(map(bad, record["kills"])) + bool(record["shared_memory_left"])
-    return wrong + bool(record["soak"] and ended_badly(record["soak"]))
+    return wrong + bool(long and ended_badly(long))
 
 
 def main() -> None:

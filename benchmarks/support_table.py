@@ -20,7 +20,7 @@ from textwrap import wrap
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
@@ -46,12 +46,9 @@ STEPS = 3
 PADDING_TOLERANCE, MERGE_TOLERANCE = 1e-5, 1e-4
 BACKBONES, MODELS = ("GPT-2", "Llama", "BERT"), ("GPT-2", "Llama", "Qwen2", "Gemma 2")
 SPREAD = 0.1
-"""Of the language models' weights: with the usual 0.02 attention is so even that a wrong position changes hardly a
-logit."""
-LENGTHS, NEW_TOKENS = (8, 5, 7, 2), 5
-"""Numbers of tokens: of the prompts, and of the answers after them."""
-WINDOW = 8
-"""Tokens that every other layer of Gemma 2 looks back: less than the texts have."""
+"""Of the language models' weights: with 0.02 attention is so even that a wrong position changes hardly a logit."""
+LENGTHS, NEW_TOKENS = (8, 5, 7, 2), 5  # numbers of tokens: of the prompts, and of the answers after them
+WINDOW = 8  # tokens that every other layer of Gemma 2 looks back: less than the texts have
 CPU = torch.device("cpu")
 
 
@@ -104,8 +101,8 @@ def _saved(model: Any, folder: Path) -> Path:
 
 def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
     """Build a classifier on a bare model, train, pad and merge; what doesn't hold is the reason."""
-    set_up, (ids, mask, labels) = _set_up(CLASSIFICATION, method, options, LENGTH), batch()
-    return _tried(backbone, *set_up, (ids, mask), labels, lambda logits: cross_entropy(logits, labels))
+    set_up, (*inputs, labels) = _set_up(CLASSIFICATION, method, options, LENGTH), batch()
+    return _tried(backbone, *set_up, inputs, labels, lambda logits: cross_entropy(logits, labels))
 
 
 def attempt_whole(folder: Path, method: str, options: dict[str, object]) -> Finding:
@@ -128,15 +125,15 @@ def _tried(
     except Unsupported as error:
         return Finding(str(error))
     count = sum(weight.numel() for weight in model.encoder.parameters() if weight.requires_grad)
-    reason = train(model, made, lambda: loss(model(*inputs)))
-
-    def padded() -> list[Tensor]:
-        more = model(*(pad(part, (0, 4), value=by) for part, by in zip(inputs, (1, 0, IGNORE_INDEX), strict=False)))
-        rows = zip(*inputs, mask.sum(1), strict=True)
-        return [more, torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])]
-
-    most = NEAR if whole else PADDING_TOLERANCE
-    reason = reason or _changed_by_padding(model, lambda: model(*inputs), padded, most)
+    if not (reason := train(model, made, lambda: loss(model(*inputs)))):
+        model.eval()
+        with torch.no_grad():
+            own, padding = model(*inputs), zip(inputs, (1, 0, IGNORE_INDEX), strict=False)
+            longer = model(*(pad(part, (0, 4), value=by) for part, by in padding))
+            rows = zip(*inputs, mask.sum(1), strict=True)
+            alone = torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])
+        change, most = _largest(own - longer, own - alone), NEAR if whole else PADDING_TOLERANCE
+        reason = "" if change <= most else f"padding changes its logits by {change:.0e}"
     if whole:
         reason = reason or _changed_by_caching(model) or _changed_by_neighbours(model)
     return Finding(reason, count, not reason and _merges(model, made, lambda of: of(*inputs)))
@@ -174,8 +171,7 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
-    reached: set[str] = set()
-    losses = []
+    reached, losses = set[str](), []
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     for step in range(1, STEPS + 1):
         model.eval()
@@ -189,23 +185,11 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
         optimizer.step()
         method.after_step(model.encoder, step)
         optimizer.zero_grad()
-    moved = [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]
     if missing := trained.keys() - reached:
         return f"no gradient reaches {min(missing)}"
-    if moved:
+    if moved := [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]:
         return f"changes the frozen {moved[0]}"
     return "" if losses[-1] < losses[0] else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
-
-
-@torch.no_grad()
-def _changed_by_padding(
-    model: nn.Module, logits: Callable[[], Tensor], padded: Callable[[], list[Tensor]], most: float
-) -> str:
-    """Compare logits with those under more padding and of each text alone, and return how far they differ, if so."""
-    model.eval()
-    own = logits()
-    change = _largest(*(own - other for other in padded()))
-    return "" if change <= most else f"padding changes its logits by {change:.0e}"
 
 
 @torch.no_grad()
@@ -276,14 +260,12 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
     came = [f"with {of} {', '.join(kind for kind in SINCE if SINCE[kind] == of)}" for of in sorted(set(SINCE.values()))]
     newer = f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
     lines = [
-        "# Which PEFT types run",
-        "",
+        "# Which PEFT types run", "",
         f"Generated by `python benchmarks/support_table.py` with PEFT {peft.__version__}: every type tried with the",
         "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
         "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without changing its logits.",
         f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
-        *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118),
-        "",
+        *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118), "",
         *wrap(
             f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} and {MODELS[-1]}. "
             "A type runs with it when it trains; when its logits depend neither on padding nor on the texts beside "
@@ -292,11 +274,10 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
             "whole text anew for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a model "
             "whose tokens see a window of places only, as Gemma 2.",
             118,
-        ),
-        "",
+        ), "",
         "| Type | GPT-2 | Llama | BERT | Causal LM | Trained | Merges | Reason |",
         "|---|---|---|---|---|--:|---|---|",
-    ]
+    ]  # fmt: skip
     for kind, findings in found.items():
         whole = language_models[kind]
         marks = ["no" if finding.reason else "yes" for finding in findings.values()]
@@ -312,18 +293,14 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
 
 def causal_lm_cell(findings: Mapping[str, Finding]) -> str:
     """Return what the table says of language models: yes, no, or those with which a type runs."""
-    return _which({name: not finding.reason for name, finding in findings.items()})
-
-
-def _which(good: Mapping[str, bool]) -> str:
-    """Return yes where all are good, no where none is, and otherwise the names of those that are."""
-    return "yes" if all(good.values()) else ", ".join(name for name, fine in good.items() if fine) or "no"
+    running = [name for name, finding in findings.items() if not finding.reason]
+    return "yes" if len(running) == len(findings) else ", ".join(running) or "no"
 
 
 def _merging(findings: Mapping[str, Finding]) -> str:
     """Return with which models a type merges, of those with which it runs."""
     runs = {name: finding.merges for name, finding in findings.items() if not finding.reason}
-    return _which(runs) if runs else ""
+    return "yes" if runs and all(runs.values()) else ", ".join(filter(runs.get, runs)) or "no" * bool(runs)
 
 
 def _reasons(findings: Mapping[str, Finding]) -> str:

@@ -27,7 +27,6 @@ class TwoNodes:
     """The cluster: Slurm's commands, and what can befall its nodes."""
 
     def __init__(self, number: int) -> None:
-        """Keep the number by which it is told from others on this machine."""
         self._variables = {"SLURM_NUMBER": str(number)}
 
     def up(self) -> str | None:
@@ -39,14 +38,10 @@ class TwoNodes:
         self.do("down")
 
     def exports(self) -> dict[str, str]:
-        """Return the variables that Slurm's commands need."""
         return dict(re.findall(r"^export (\w+)=(.*)$", self._script("env").stdout, re.MULTILINE))
 
     def do(self, *words: str) -> str:
-        done = self._script(*words)
-        if done.returncode:
-            raise RuntimeError(f"slurm.sh {' '.join(words)}: {done.stderr}")
-        return done.stdout
+        return told(self._script(*words))
 
     @staticmethod
     def jobs() -> dict[str, tuple[str, str]]:
@@ -84,7 +79,11 @@ class TwoNodes:
 
 
 def slurm(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return told(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command printed; RuntimeError where it ended with a status above 0."""
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+        raise RuntimeError(f"{' '.join(map(str, done.args))}: {done.stderr}")
     return done.stdout

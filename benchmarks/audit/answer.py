@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from audit.over_rows import interval_over_rows, wilson
-from audit.statistics import Pair, compare_rows, mean_interval
+from audit.statistics import Json, Pair, compare_rows, interval_over_rows, mean_interval
 from audit.study import TIME, Study
-from audit.values import Audit, Json
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
@@ -23,23 +22,24 @@ WORDS = re.compile(
 """Leaves that are sentences about the settings and the figures beside them, to which tests of the pages hold them."""
 
 
-def compare_answer(audit: Audit, answer: Json, recomputed: Json) -> None:
-    """Compare every leaf of an answer but words with what was recomputed; one that no rule is for is a problem."""
-    expected = dict(leaves(recomputed))
+def compared(answer: Json, recomputed: Json) -> tuple[int, list[str]]:
+    """Return how many leaves an answer has, words apart, and a line for each that isn't what was recomputed."""
+    checked, problems, expected = 0, [], dict(leaves(recomputed))
     for path, shown in leaves(answer):
         if WORDS.fullmatch(path):
             continue
-        audit.checked += 1
+        checked += 1
         if path not in expected:
-            audit.problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
+            problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
             continue
         wanted = expected.pop(path)
         # a cost's detectable factor is solved as a logarithm, and compared as one
         solved = path.endswith(".found") and isinstance(shown, float) and isinstance(wanted, float)
         one, other = (math.log1p(shown / 100), math.log1p(wanted / 100)) if solved else (shown, wanted)
         if not same(one, other, near=0.0 if path.endswith((".p", ".ph")) else 1e-13):
-            audit.problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
-    audit.problems += [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
+            problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
+    missing = [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
+    return checked, problems + missing
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,21 +80,15 @@ def answer_of(study: Study) -> Json:
         "shared": None if study.over_rows or alike_in_seeds else shared if shared > 2 else 0,
         "runs": len(study.compared), "planned": len(study.compared) + len(failures),
         "score": score(study), "axes": axes, "methods": methods(study, metrics, [axis["id"] for axis in axes]),
-        "pairs": {
-            name: [pair_of(study, pair) for pair in study.pairs.values() if pair.metric == metric and pair.n]
-            for name, metric in tested.items()
-        },
+        "pairs": {name: [pair_of(study, pair) for pair in study.pairs.values() if pair.metric == metric and pair.n]
+                  for name, metric in tested.items()},
         "under": {name: count for name in study.methods if (count := under_trained(study, name))}, "guess": guess,
         "failures": failures, "untried": untried(study), "over": "row" if study.over_rows else "seed", "least": 3,
         "look": study.looks,
     }  # fmt: skip
 
 
-# Parts
-
-
 def score(study: Study) -> Json:
-    """Return the score by which methods are compared."""
     definition, scale = study.definitions[study.score], study.scale(study.score)
     unit = "%" if scale == 100 else definition["unit"]
     largest = max((abs(study.mean(study.score, name)) for name in study.measured(study.score)), default=1.0)
@@ -175,7 +169,8 @@ def own_interval(study: Study, name: str) -> tuple[float, float] | None:
         kept = [run.drawn for run in runs if run.seed in shared or len(shared) < 3]
         return compare_rows(np.array(kept, dtype=float), study.span, study.binary).interval
     if study.binary and len(runs) == 1 and "group" not in runs[0].predictions:
-        return wilson(float(runs[0].scores.mean()), len(runs[0].scores))
+        found = stats.binomtest(int(runs[0].scores.sum()), len(runs[0].scores)).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
     return interval_over_rows(study.drawn[name], study.span)
 
 
@@ -184,10 +179,15 @@ def known(value: float) -> float | None:
 
 
 def pair_of(study: Study, pair: Pair) -> Json:
-    """Return all that is said of a pair."""
     own = pair.comparison.interval or (math.nan, math.nan)
     tested = pair.n > 2 and pair.comparison.spreads
-    wide = pair.comparison.accepted(study.decided_at(pair)) if tested else None
+    first = study.first_level(pair.metric, study.looks)
+    # the level at which it is decided; of a pair that is nowhere near, or far beyond, its first
+    level = first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
+    wide = pair.comparison.accepted(level) if tested else None
+    found, most = None, (pair.scale and study.range) or math.inf
+    if tested and (least := pair.comparison.detectable(first)) <= most:  # what its seeds would find, in the range
+        found = pair.scale * least if pair.scale else 100 * math.expm1(least)
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
     ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
     return {
@@ -197,16 +197,8 @@ def pair_of(study: Study, pair: Pair) -> Json:
         "n": len(study.compared[0].scores) if study.over_rows and pair.metric == study.score else pair.n,
         "small": bool(pair.better and pair.equivalent),
         "skew": bool(pair.erratic and (pair.better or pair.equivalent)), "p_margin": known(pair.p_margin),
-        "p_margin_adjusted": known(pair.p_margin_holm), "found": found(study, pair) if tested else None,
+        "p_margin_adjusted": known(pair.p_margin_holm), "found": found,
     }  # fmt: skip
-
-
-def found(study: Study, pair: Pair) -> float | None:
-    """Return the least difference that a pair's seeds would find, of costs in per cent; none beyond the range."""
-    least = pair.comparison.detectable(study.first_level(pair.metric, study.looks))
-    if pair.scale is None:
-        return 100 * math.expm1(least)
-    return pair.scale * least if least <= (study.range or math.inf) else None
 
 
 def under_trained(study: Study, name: str) -> int:

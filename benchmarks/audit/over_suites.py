@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from audit.answer import TITLES, answer_of, compare_answer
-from audit.reading import read_study
-from audit.statistics import holm
-from audit.study import Study
-from audit.values import Audit, Floats, Json
+from audit.answer import TITLES, answer_of
+from audit.statistics import Floats, Json, holm
+from audit.study import Study, read_study
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class OfSuite:
 
     study: Study
     answer: Json
-    name: str
 
     @cached_property
     def methods(self) -> dict[str, Json]:
@@ -85,7 +82,6 @@ class Over:
 
     @cached_property
     def pairs(self) -> list[Json]:
-        """All pairs, as the answer has them."""
         p, d = friedman(self.ranks), self.ranks.mean(axis=0)
         both = list(itertools.combinations(range(len(self.methods)), 2))
         own = [own_p(self.ranks[:, i] - self.ranks[:, j], len(self.methods)) for i, j in both]
@@ -147,17 +143,16 @@ def read_over(folders: Sequence[Path]) -> Over:
     A suite that has the model, data and task of another, or no run, is not; nor a method without a score in one of
     them, or of different kinds.
     """
-    suites: list[OfSuite] = []
+    found: dict[str, OfSuite] = {}
     for study in map(read_study, folders):
-        if study.compared and not any(source(other.study) == source(study) for other in suites):
-            suites.append(OfSuite(study, answer_of(study), str(study.newest.record["spec"]["suite"])))
+        if study.compared:
+            last = study.newest
+            source = json.dumps([last.settings[name] for name in ("backbone", "dataset", "task")])
+            found.setdefault(source, OfSuite(study, answer_of(study)))
+    suites = [*found.values()]
     of = {name: [suite.methods.get(name, {"v": {}}) for suite in suites] for suite in suites for name in suite.methods}
     scored = [name for name, found in of.items() if all("score" in method["v"] for method in found)]
     return Over(suites, [name for name in scored if len({method["kind"] for method in of[name]}) == 1])
-
-
-def source(study: Study) -> str:
-    return json.dumps([study.newest.settings[name] for name in ("backbone", "dataset", "task")])
 
 
 def answer_over(over: Over) -> Json:
@@ -168,7 +163,7 @@ def answer_over(over: Over) -> Json:
     keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
     axis = {"unit": "×", "tested": None, "exact": False, "margin": None}
     return {
-        "v": 1, "suite": " + ".join(suite.name for suite in over.suites), "rows": n, "seeds": n, "shared": None,
+        "v": 1, "suite": " + ".join(answer["suite"] for answer in answers), "rows": n, "seeds": n, "shared": None,
         "runs": sum(answer["runs"] for answer in answers), "planned": sum(answer["planned"] for answer in answers),
         "tested": len(over.pairs) if over.tested else 0, "chance": 5.0,
         "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,
@@ -197,9 +192,3 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
         "name": name, "kind": first["kind"], "base": first["base"], "place": place if over.tested else None,
         "front": None, "by": [], "seeds": len(over.suites), "v": values,
     }  # fmt: skip
-
-
-def audit_over(page: Path, folders: Sequence[Path]) -> Audit:
-    audit, given = Audit(), json.loads((page / "report.json").read_text(encoding="utf-8"))
-    compare_answer(audit, given, answer_over(read_over(folders)))
-    return audit

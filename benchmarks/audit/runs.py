@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.answers import LOSS, SCORE, answer_scores
-from audit.rows import SCORED, Answers, as_bytes
-from audit.values import Floats, Json
+from audit.rows import SCORE, Answers, as_bytes, scores_of
+from audit.statistics import Floats, Json
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +25,11 @@ class Run:
     folder: Path
     record: Json
     points: list[Json]
-    predictions: dict[str, Answers]
-    """Columns by name."""
+    predictions: dict[str, Answers]  # columns by name
     spec: Json
     settings: Json
     seed: int
-    protocol: str
-    """What runs must share to be compared, as one text; the page's id stands for it."""
+    protocol: str  # what runs must share to be compared, as one text; the page's id stands for it
     started: str
 
     @property
@@ -51,10 +48,8 @@ class Run:
     @property
     def environment(self) -> str:
         """What costs depend on, as one text; the fingerprint stands for the hardware."""
-        kept = {
-            key: value for key, value in self.record["environment"].items() if key not in {"hardware", "where", "hosts"}
-        }
-        return json.dumps(kept, sort_keys=True)
+        kept = self.record["environment"].keys() - {"hardware", "where", "hosts"}
+        return json.dumps({key: self.record["environment"][key] for key in kept}, sort_keys=True)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -88,10 +83,7 @@ class Run:
 
     @functools.cached_property
     def scores(self) -> Floats:
-        rows = self.predictions
-        if self.headline in {LOSS, SCORE}:
-            return answer_scores(rows, self.scorer)
-        return SCORED[self.headline](rows["reference"], rows["prediction"], self.record["label_names"])
+        return scores_of(self.headline, self.predictions, self.record["label_names"], self.scorer)
 
     @property
     def drawn(self) -> Floats:
@@ -150,8 +142,7 @@ def nowhere(settings: Json) -> Json:
     task = settings["task"]
     options = {name: value for name, value in task["options"].items() if (name, value) != ("pooling", "last")}
     text = re.sub(r'"path:[^"]*"', '"path:"', json.dumps({**settings, "task": {**task, "options": options}}))
-    found: Json = json.loads(text)
-    return found
+    return dict(json.loads(text))
 
 
 def believed(run: Run) -> bool:

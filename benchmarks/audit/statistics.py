@@ -1,16 +1,24 @@
-"""Statistics: intervals, tests of pairs, and what seeds would decide."""
+"""Statistics: intervals, tests of pairs over seeds, and what seeds would decide; the same over rows alone.
+
+Over rows alone the rows' scores of a method are their means over its runs, and verdicts are for other test rows and
+these trained models. McNemar's and Clopper and Pearson's figures are sums of binomial chances, other intervals are
+searched in the test that they invert.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from audit.values import Floats
+Floats = NDArray[np.float64]
+Json = dict[str, Any]
+SHARED = 2.4  # degrees of freedom of the variance that five methods or more of equal noise share
 
 
 def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] | None:
@@ -27,10 +35,8 @@ class Guard:
     """What m rows, or groups, can't show: rare ones of them that carry a difference."""
 
     m: int
-    span: float = 1.0
-    """Range of a row's score; 0 where it has none."""
-    opposed: int = 0
-    """Rows that lie against the mean by more than half the range."""
+    span: float = 1.0  # range of a row's score; 0 where it has none
+    opposed: int = 0  # rows that lie against the mean by more than half the range
 
     @classmethod
     def of(cls, rows: Floats, span: float) -> Guard:
@@ -73,8 +79,7 @@ class Squares:
     interaction: float
     n: int
     guard: Guard
-    prior: float = 0.0
-    """Degrees of freedom of the variance over seeds that methods share."""
+    prior: float = 0.0  # degrees of freedom of the variance over seeds that methods share
 
     def at(self, n: int) -> Squares:
         """Return what is expected of them at another number of seeds."""
@@ -115,14 +120,11 @@ class Comparison:
     """A mean over n seeds, and for a score over test rows too: what a verdict is made of."""
 
     mean: float
-    variance: float
-    """Of the seeds' values, that of the grid included."""
+    variance: float  # of the seeds' values, that of the grid included
     n: int
     squares: Squares | None = None
-    prior: float = 0.0
-    """Degrees of freedom of the variance that methods share."""
-    most: ClassVar[int] = 10_000
-    """The largest number that is planned."""
+    prior: float = 0.0  # degrees of freedom of the variance that methods share
+    most: ClassVar[int] = 10_000  # the largest number that is planned
 
     def guard(self, n: int) -> Guard | None:  # noqa: ARG002 - rows are as many at any number of seeds
         """Return the guard against rare rows at a number of seeds, if there are rows."""
@@ -130,10 +132,8 @@ class Comparison:
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
-        both = [
-            (math.sqrt(self.variance / n), n - 1.0 + self.prior),
-            *([self.squares.at(n).error()] if self.squares else []),
-        ]
+        of_rows = [self.squares.at(n).error()] if self.squares else []
+        both = [(math.sqrt(self.variance / n), n - 1.0 + self.prior), *of_rows]
         return [one for one in both if one[0] != 0] or both[:1]
 
     @property
@@ -180,8 +180,7 @@ class Comparison:
     def detectable(self, level: float) -> float:
         """Return the least true difference that the two-sided test at a level finds with a chance of 80 %."""
         rare = guard.least(level / 2) if (guard := self.guard(self.n)) else 0.0
-        beyond = rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0
-        least = [beyond]
+        least = [rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0]
         for error, df in self.errors(self.n):
             root = optimize.brentq(lambda t: power(float(t), df, level / 2) - 0.8, 0.0, 1e4, xtol=1e-12)  # noqa: B023
             least.append(float(root) * error)
@@ -194,13 +193,13 @@ class Comparison:
         beyond = not rare or abs(self.mean) >= rare + float(stats.norm.ppf(0.8)) * errors[-1][0]
         return beyond and all(power(abs(self.mean) / error, df, level / 2) >= 0.8 for error, df in errors)
 
-    def shown_equal(self, n: int, level: float, margin: float) -> bool:
-        """Whether n seeds would show equivalence, were the difference as measured."""
-        near = margin - abs(self.mean)
-        return near > 0 and all(power(near / error, df, level) >= 0.9 for error, df in self.errors_at(margin, n))
-
     def needed(self, levels: Sequence[float], margin: float) -> int | None:
         """Return the least number of seeds that decide, at the levels of both kinds of claim; none above the most."""
+        near = margin - abs(self.mean)
+
+        def shown_equal(n: int) -> bool:
+            errors = self.errors_at(margin, n)
+            return near > 0 and all(power(near / error, df, levels[1]) >= 0.9 for error, df in errors)
 
         def least(enough: Callable[[int], bool]) -> float:
             low, high = 2, self.most
@@ -211,7 +210,7 @@ class Comparison:
                 low, high = (low, middle) if enough(middle) else (middle, high)
             return high
 
-        either = min(least(lambda n: self.found(n, levels[0])), least(lambda n: self.shown_equal(n, levels[1], margin)))
+        either = min(least(lambda n: self.found(n, levels[0])), least(shown_equal))
         return int(either) if math.isfinite(either) else None
 
 
@@ -233,7 +232,6 @@ def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p."""
     adjusted, least = [0.0] * len(values), 0.0
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         least = max(least, min(1.0, (len(values) - place) * values[index]))
@@ -250,12 +248,10 @@ def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
 
 
 def shaffer(values: Sequence[float], methods: int, *, sharing: bool) -> list[float]:
-    """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal.
-
-    By two thirds of the pairs at least where methods share their variances.
-    """
+    """Return Shaffer's adjusted p; by two thirds of the pairs at least where methods share their variances."""
     adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        # at each step by the most pairs that can still be equal
         still = max(count for count in possible if count <= math.comb(methods, 2) - place)
         factor = max(min(still, len(values) - place), 2 / 3 * len(values) if sharing else 0)
         least = max(least, min(1.0, factor * values[index]))
@@ -273,8 +269,7 @@ class Pair:
     differences: Floats
     comparison: Comparison
     erratic: bool
-    sign: int
-    """1 where higher is better, -1 where lower is."""
+    sign: int  # 1 where higher is better, -1 where lower is
     scale: float | None
     """What a difference is multiplied by to be shown; None where logarithms are compared, and a factor is shown."""
     p: float = math.nan
@@ -308,10 +303,6 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-SHARED = 2.4
-"""Degrees of freedom of the variance that five methods or more of equal noise share."""
-
-
 def share(pairs: Sequence[Pair], methods: int) -> None:
     """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods."""
     if methods < 3:
@@ -338,3 +329,85 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
             variance, prior = between(pair, rows)
             made = replace(made, squares=replace(made.squares, seeds=made.squares.guard.m * variance, prior=prior))
         pair.comparison = made
+
+
+# Over rows alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverRows(Comparison):
+    """A mean difference over n rows, or groups: Student's t with the guard against rare ones."""
+
+    own: Guard
+    most: ClassVar[int] = 10_000_000
+
+    def guard(self, n: int) -> Guard:
+        """Return the guard at a number of rows, of which as large a share is opposed, rounded down."""
+        return replace(self.own, m=n, opposed=self.own.opposed * n // self.n)
+
+    def errors(self, n: int) -> list[tuple[float, float]]:
+        """Return standard error and degrees of freedom at a number of rows: no less than one row's change by r."""
+        return [(max(math.sqrt(self.variance / n), self.own.span / n), n - 1.0)]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval: what the test at 5 % accepts."""
+        return self.accepted(0.05) if self.spreads else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightAndWrong(OverRows):
+    """Rows, or groups, of two values: McNemar's exact test; plans and margins are those of Student's t."""
+
+    only_first: int
+    only_second: int
+
+    @property
+    def p_different(self) -> float:
+        """McNemar's p."""
+        differ = self.only_first + self.only_second
+        return min(1.0, 2 * float(stats.binom.cdf(min(self.only_first, self.only_second), differ, 0.5)))
+
+    def accepted(self, level: float) -> tuple[float, float]:
+        """Return the interval among the discordant rows times that of their share, at the end that makes it wider."""
+        differ = self.only_first + self.only_second
+        share = clopper_pearson(differ, self.n, level)
+        theta = clopper_pearson(self.only_first, differ, level) if differ else (0.0, 1.0)
+        low, high = (self.own.span * (2 * end - 1) for end in theta)
+        return min(low * end for end in share), max(high * end for end in share)
+
+
+def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    found = stats.binomtest(k, n).proportion_ci(1 - level)
+    return float(found.low), float(found.high)
+
+
+def of_two_values(scores: Iterable[Floats], span: float) -> bool:
+    """Whether all scores are one of two that lie the range apart, but for rounding."""
+    every = np.concatenate(list(scores))
+    above = (every - every.min()) / (span or math.inf)
+    return span > 0 and bool((np.minimum(np.abs(above), np.abs(above - 1)) < 1e-9).all())
+
+
+def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats]) -> OverRows:
+    """Return the comparison of a difference by row or group; McNemar's where all methods' `scores` have two values."""
+    found, guard = (float(d.mean()), float(d.var(ddof=1)), len(d)), Guard.of(d, span)
+    if not of_two_values(scores, span):
+        return OverRows(*found, own=guard)
+    first_only, second_only = int((d > span / 2).sum()), int((d < -span / 2).sum())
+    return RightAndWrong(*found, own=guard, only_first=first_only, only_second=second_only)
+
+
+def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean over rows or groups: of two values Clopper and Pearson's, else Student's t.
+
+    The latter is wide enough for rows, off by the range, of which there may be so many unseen; none where equal scores
+    have no range.
+    """
+    n, mean = len(scores), float(scores.mean())
+    if of_two_values([scores], span) and np.ptp(scores) > 0:
+        low, high = clopper_pearson(int((scores > mean).sum()), n, 0.05)
+        return float(scores.min()) + span * low, float(scores.min()) + span * high
+    error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
+    half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * (1 - 0.025 ** (1 / n)))
+    return (mean - half, mean + half) if half else None

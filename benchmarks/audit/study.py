@@ -1,24 +1,23 @@
-"""Study of a results folder: its compared runs, values, pairs and verdicts."""
+"""Study of a results folder: its compared runs, values, pairs and verdicts; how it is read, and all pairs tested."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audit import answers
-from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
-from audit.rows import ACCURACY, Guess, guess, weigh
-from audit.runs import Run, one_host
-from audit.statistics import Comparison, Pair, compare_rows, holm
-from audit.values import Floats, Json
+from audit import statistics
+from audit.rows import ACCURACY, RIGHT_OR_WRONG, SCORE, Guess, guess, weigh
+from audit.runs import Run, compared_of, most, one_host, read_run
+from audit.statistics import Comparison, Floats, Json, Pair, compare_rows, holm, shaffer
 
 TIME = "train_seconds"
 
@@ -27,12 +26,10 @@ TIME = "train_seconds"
 class Study:
     """The runs of a folder, which of them are compared, and the verdicts."""
 
-    folder: Path
     suite: Json
     runs: list[Run]
     compared: list[Run]
-    home: list[Run]
-    """Those of the compared runs that costs are of."""
+    home: list[Run]  # those of the compared runs that costs are of
     methods: dict[str, list[Run]]
     definitions: dict[str, Json]
     memory: str
@@ -101,35 +98,26 @@ class Study:
         return float(weights.max() / weights.mean())
 
     @functools.cached_property
-    def largest(self) -> tuple[float | None, str]:
-        """The largest difference of a row that was declared, if any, and why it can't be used, if so."""
-        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
-        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
-        largest = (declared[0] if declared else self.suite.get("margin", {})).get("largest_difference")
-        if largest is None:
-            return None, ""
-        weights = weigh(self.score, ordered[0].predictions["reference"], ordered[0].record["label_names"])
-        if self.binary or not self.range or np.ptp(weights):
-            return largest, "the score is no mean of rows' real scores in a range"
-        if largest > self.range:
-            return largest, "it is above the score's range"
-        by_seed: dict[int, list[Floats]] = {}
-        for run in ordered:
+    def difference_span(self) -> float:
+        """The span of a difference: of a row's largest one where it is declared and holds, else the score's.
+
+        It can't where the score is no mean of rows' real scores in a range, and doesn't where a row shows a larger one.
+        """
+        largest = self.margins.get("largest_difference")
+        if largest is None or self.binary or not self.range or largest > self.range:
+            return self.span
+        first, by_seed = self.compared[0], dict[int, list[Floats]]()
+        for run in self.compared:
             by_seed.setdefault(run.seed, []).append(run.scores)
         seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
-        return largest, f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
-
-    @property
-    def difference_span(self) -> float:
-        """The span of a difference: by the range, or by the largest difference of a row."""
-        largest, why = self.largest
-        return self.span if largest is None or why else self.heaviest * largest
+        uneven = np.ptp(weigh(self.score, first.predictions["reference"], first.record["label_names"]))
+        return self.span if uneven or seen > largest * (1 + 1e-9) else self.heaviest * largest
 
     @property
     def looks(self) -> int:
         """How often the suite was declared with more seeds than before, of three or more."""
         sizes, silent = [0], [run.seed + 1 for run in self.compared if not run.record.get("declared")]
-        for run in sorted(self.compared, key=lambda run: (run.started, run.record["run_id"])):
+        for run in self.ordered:
             declared = (run.record.get("declared") or {}).get("seeds")
             size = max(declared, run.seed + 1) if declared else max(silent)
             if size >= 3 and size > sizes[-1]:
@@ -179,19 +167,24 @@ class Study:
     @functools.cached_property
     def guess(self) -> Guess:
         run = self.compared[0]
-        reference = run.predictions["reference"]
-        if self.score in {LOSS, SCORE}:
-            asked = bool(run.settings["task"]["options"].get("question"))
-            return answers.guess(self.score, run.predictions, classes=asked)
-        return guess(self.score, reference, run.record["label_names"])
+        asked = bool(run.settings["task"]["options"].get("question"))
+        return guess(self.score, run.predictions, run.record["label_names"], classes=asked)
+
+    @functools.cached_property
+    def ordered(self) -> list[Run]:
+        """The compared runs, as they began."""
+        return sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+
+    @functools.cached_property
+    def margins(self) -> dict[str, float | None]:
+        """The margins that the first run declares, else the suite's."""
+        declared = (run.record["declared"]["margin"] for run in self.ordered if run.record.get("declared"))
+        return next(declared, self.suite.get("margin", {}))
 
     def margin(self, metric: str) -> float:
-        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
-        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
-        margins: dict[str, float | None] = declared[0] if declared else self.suite.get("margin", {})
         if metric != self.score:
-            return margins.get("cost") or 0.05
-        return margins.get("quality") or 0.01 * (self.range or abs(self.guess.chance) or 1.0)
+            return self.margins.get("cost") or 0.05
+        return self.margins.get("quality") or 0.01 * (self.range or abs(self.guess.chance) or 1.0)
 
     def log_margin(self, metric: str) -> float:
         """Return the margin in the terms of the comparison."""
@@ -218,10 +211,7 @@ class Study:
         return sorted(set.intersection(*seeds)) if seeds else []
 
     def values(self, metric: str) -> dict[str, list[float]]:
-        """Return the values that means are over: of the seeds that all methods have, if there are three or more.
-
-        Over rows alone a method's score is the mean over its own runs.
-        """
+        """Return the values that means are over: of the three or more seeds that all methods share, else all."""
         shared = [] if metric == self.score and self.over_rows else self.shared(metric)
         return {
             name: [values[seed] for seed in sorted(values) if len(shared) < 3 or seed in shared]
@@ -250,11 +240,6 @@ class Study:
         last = len(measured) - sum(self.better(metric, name, other) for other in others)
         return [first, last] if name in measured else None
 
-    def decided_at(self, pair: Pair) -> float:
-        """Return the level at which a pair is decided; of one that is nowhere near, or far beyond, its first."""
-        first = self.first_level(pair.metric, self.looks)
-        return first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
-
     @functools.cache  # noqa: B019 - a study lives as long as the program
     def seeds_to_decide(self, pair: Pair) -> int | None:
         """Return how many seeds, or rows, would decide a pair at the next look; none where nothing is tested."""
@@ -275,15 +260,11 @@ class Study:
         if name not in there:
             return "–", []
 
-        def no_worse(metric: str, other: str) -> bool:
-            pair = self.pair(metric, other, name)
-            return pair.better == other or (pair.equivalent and pair.better is None)
-
-        above = [
-            other
-            for other in others
-            if any(self.better(m, other, name) for m in metrics) and all(no_worse(m, other) for m in metrics)
-        ]
+        above = []
+        for other in others:
+            pairs = [self.pair(metric, other, name) for metric in metrics]
+            no_worse = all(pair.better == other or (pair.equivalent and pair.better is None) for pair in pairs)
+            above += [other] if no_worse and any(pair.better == other for pair in pairs) else []
         ahead = all(any(self.better(metric, name, other) for metric in metrics) for other in others)
         return "off" if above else "on" if ahead and others else "undecided", above
 
@@ -311,3 +292,115 @@ def above_by_rows(gains: Floats) -> float:
         return min(0.5, float(stats.binom.cdf(min(more, less), more + less, 0.5)))
     made = Comparison(float(gains.mean()), float(gains.var(ddof=1)), len(gains))
     return made.p(made.mean)
+
+
+def read_study(folder: Path) -> Study:
+    read = [read_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    runs = sorted((run for run in read if run), key=lambda run: run.started)
+    ended = [run for run in runs if run.record["status"] == "ok"]
+    compared = compared_of(ended)
+    home = costed(compared)
+    suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    over = "peak_memory_over_setup_mb"
+    on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
+    # Where no run has it, the whole peak: the methodology doesn't say.
+    memory = over if on_cpu and any(run.metric(over) is not None for run in home) else "peak_memory_mb"
+    definitions = {item["name"]: item for run in compared for item in run.record["definitions"]}
+    methods = by_method(compared, list(suite["methods"]))
+    study = Study(suite, runs, compared, home, methods, definitions, memory)
+    compare_all(study)
+    return study
+
+
+def costed(compared: list[Run]) -> list[Run]:
+    """Return the runs that costs are of: alone, in one environment, each seed on one host, where these are enough."""
+    quiet = [run for run in compared if not run.neighbours]
+    here = at_home(quiet)
+    home = one_host(here)
+    if 2 * len(quiet) >= len(compared) and len(home) == len(here):
+        return home
+    seeds = [{run.seed for run in home if run.key[0] == key} for key in {run.key[0] for run in home}]
+    sharing = any(len(one & other) >= 3 for one, other in itertools.combinations(seeds, 2))
+    return home if sharing else at_home(compared)
+
+
+def at_home(runs: list[Run]) -> list[Run]:
+    """Return the runs in the environment that most share."""
+    newest = {run.environment: run.started for run in runs}
+    chosen = most((run.environment for run in runs), newest.__getitem__) if runs else ""
+    return [run for run in runs if run.environment == chosen]
+
+
+def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
+    """Return runs by method, in the suite's order; methods of one name are told apart by what differs."""
+    found: dict[str, list[Run]] = {}
+    specs = {run.key[0]: run.spec for run in sorted(runs, key=lambda run: run.spec["lr"])}
+    items = {key: {"lr": spec["lr"], **dict(sorted(spec["options"].items()))} for key, spec in specs.items()}
+    for wanted in [*order, *sorted({spec["name"] for spec in specs.values()} - set(order))]:
+        alike = [key for key, spec in specs.items() if spec["name"] == wanted]
+        for key in alike:
+            differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
+            name = wanted + (f" ({', '.join(differing)})" if differing else "")
+            own = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
+            alone = len(own) == 1 and own[0].answers_alike
+            found[name] = [replace(own[0], seed=seed) for seed in sorted({run.seed for run in runs})] if alone else own
+    return found
+
+
+def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[Floats, Comparison, bool]:
+    """Return two methods' differences by seed, their comparison, and whether they look like skewed noise.
+
+    Over rows alone: by row or group, and whether few rows carry the mean.
+    """
+    if metric == study.score and study.over_rows:
+        d = study.drawn[first] - study.drawn[second]
+        made = statistics.compare_over_rows(d, study.difference_span, study.drawn.values())
+        return d, made, study.range == 0 and carried_by_few(d)
+    found = study.by_seed(metric)
+    seeds = sorted(set(found[first]) & set(found[second]))
+    values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
+    if not seeds:
+        return np.array([]), Comparison(math.nan, math.nan, 0), False
+    if metric == study.score:
+        drawn = [np.array([run.drawn for run in study.methods[m] if run.seed in seeds]) for m in (first, second)]
+        table, d = drawn[0] - drawn[1], values[0] - values[1]
+        few_rows = study.range == 0 and carried_by_few(table.mean(axis=0))
+        return d, compare_rows(table, study.difference_span, study.binary), few_rows or statistics.erratic(d, values)
+    logs = [np.log(x) for x in values]
+    d, grid = logs[0] - logs[1], study.grid(metric) / min(map(np.min, values))
+    variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
+    return d, Comparison(float(d.mean()), variance, len(seeds)), statistics.erratic(d, logs)
+
+
+def carried_by_few(differences: Floats) -> bool:
+    """Whether few rows carry the mean of differences; equal ones nothing does."""
+    return bool(np.ptp(differences)) and abs(float(stats.skew(differences))) > 3
+
+
+def compare_all(study: Study) -> None:
+    """Test all pairs of methods on the metrics that rank them, as one family."""
+    for metric, both in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
+        d, made, marked = compared_pair(study, metric, *both)
+        scale = study.scale(metric) if metric == study.score else None
+        study.pairs[metric, *both] = Pair(metric, *both, d, made, marked, study.sign(metric), scale)
+    for metric in study.metrics:
+        if metric != study.score or not study.over_rows:
+            of = [pair for pair in study.pairs.values() if pair.metric == metric]
+            statistics.share(of, len(study.measured(metric)))
+    tested = [pair for pair in study.pairs.values() if pair.n >= 3]
+    for pair in tested:
+        pair.p = pair.comparison.p_different
+        if pair.comparison.spreads:
+            pair.p_margin = pair.comparison.p_margin(study.log_margin(pair.metric))
+    for metric in study.metrics:
+        of = tested if study.of_two else study.tested_by(metric)
+        measured = len({method for pair in of for method in (pair.first, pair.second)})
+        p_values = [pair.p for pair in of]
+        sharing = metric != study.score or not study.over_rows
+        adjusted = holm(p_values) if study.of_two else shaffer(p_values, measured, sharing=sharing)
+        for pair, p in zip(of, adjusted, strict=True):
+            if pair.metric == metric:
+                pair.p_holm = min(1.0, 0.05 * p / (study.level("different", study.looks) * study.share(metric)))
+    spread = [pair for pair in tested if pair.comparison.spreads]
+    for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
+        pair.p_margin_holm = min(1.0, 0.05 * p / study.level("equivalent", study.looks))

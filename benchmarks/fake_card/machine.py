@@ -1,9 +1,15 @@
-"""A machine with a card that isn't there: the calls of torch and of the harness that ask a driver, replaced."""
+"""A machine with a card that isn't there: the calls of torch and of the harness that ask a driver, replaced.
+
+Among them is autograd's engine, which asks it for a stream: the graph is walked node by node, in Python. Each node
+computes its own gradients, on tensors of the card, so that devices are checked in the backward pass too. Hooks on
+tensors are not called; a run of ours has none.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from inspect import getattr_static
 from pathlib import Path
@@ -12,12 +18,12 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 from transformers import PreTrainedModel
 
-from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CPU, CUDA, Card, CardTensor, held
+from fake_card.tensors import CPU, CUDA, Card, CardTensor, WrongDeviceError, held
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.training import clock, distributed, evaluation, model, trainer
@@ -54,8 +60,7 @@ def set_data(tensor: Tensor, value: Tensor) -> None:
 
 def load(folder: Path, settings: Settings, kind: Any = "encoder", device: torch.device = CUDA) -> PreTrainedModel:
     """Load a backbone on the CPU and move it: files are read into the memory of a card by the driver."""
-    loaded = load_backbone(folder, settings, kind, torch.device("cpu"))
-    return loaded.to(device)
+    return load_backbone(folder, settings, kind, torch.device("cpu")).to(device)
 
 
 def leave_group() -> None:
@@ -100,6 +105,89 @@ def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
     return Attention.apply(call, *(each.to(kind) for each in (query, key, value)))  # type: ignore[no-untyped-call]
 
 
+def backward(roots: Any, gradients: Any = None, *_: Any, **__: Any) -> None:
+    """Add the gradients of tensors to those of the leaves that the graph reaches, as torch.autograd.backward.
+
+    A gradient gets the shape and type of the output that it is of; WrongDeviceError where the device isn't the same.
+    """
+    roots = [roots] if isinstance(roots, Tensor) else list(roots)
+    gradients = [gradients] if isinstance(gradients, Tensor) or gradients is None else list(gradients)
+    arrived: dict[Any, dict[int, Tensor]] = defaultdict(dict)
+    ready = []
+    left = _edges(root.grad_fn for root in roots if root.grad_fn is not None)
+    for root, gradient in zip(roots, [*gradients, *[None] * len(roots)], strict=False):
+        if root.grad_fn is None:
+            raise RuntimeError("an output doesn't depend on any trained parameter")
+        add(arrived[root.grad_fn], root.output_nr, torch.ones_like(root) if gradient is None else gradient)
+        ready += [root.grad_fn] * (not left[root.grad_fn] and root.grad_fn not in ready)
+    with torch.no_grad():
+        while ready:
+            node = ready.pop()
+            given = through(node, arrived.pop(node, {}))
+            for (following, number), gradient in zip(node.next_functions, given, strict=False):
+                if following is None:
+                    continue
+                left[following] -= 1
+                if gradient is not None:
+                    output = following._input_metadata[number]
+                    if gradient.device != output.device:
+                        told = f"got a gradient on {gradient.device}, which is not the same device as {output.device}"
+                        raise WrongDeviceError(f"{following.name()} {told}")
+                    same = gradient.shape == torch.Size(output.shape)
+                    shaped = gradient if same else gradient.sum_to_size(output.shape)
+                    add(arrived[following], number, shaped.to(output.dtype))
+                ready += [following] * (not left[following])
+
+
+def _edges(nodes: Iterable[Any]) -> Counter[Any]:
+    """Return how many nodes of the graph lead to each node."""
+    found: Counter[Any] = Counter()
+    stack, seen = list(nodes), set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        following = [each for each, _ in node.next_functions if each is not None]
+        found.update(following)
+        stack += following
+    return found
+
+
+def add(arrived: dict[int, Tensor], number: int, gradient: Tensor) -> None:
+    arrived[number] = arrived[number] + gradient if number in arrived else gradient
+
+
+def through(node: Any, arrived: dict[int, Tensor]) -> Sequence[Tensor | None]:
+    """Return the gradients of a node's inputs; a leaf keeps what arrives."""
+    if not arrived:
+        return [None] * len(node.next_functions)
+    leaf = getattr(node, "variable", None)
+    if leaf is not None:
+        first = arrived[0].detach()
+        first = first if first.stride() == leaf.stride() else torch.empty_like(leaf).copy_(first)  # as fused steps need
+        leaf.grad = first if leaf.grad is None else leaf.grad + arrived[0]
+        return ()
+    values = [arrived.get(number) for number in range(len(node._input_metadata))]
+    found = node.apply(*values) if isinstance(node, BackwardCFunction) else node(*values)  # type: ignore[no-untyped-call]
+    found = found if isinstance(found, tuple) else (found,)
+    kept = getattr(node, "tensor_inputs", None)
+    return found if kept is None else [each for each, tensor in zip(found, kept, strict=False) if tensor]
+
+
+def note_inputs(apply: Any) -> Any:
+    """Return the unbound `apply` of functions in Python, which notes for `through` which arguments are tensors."""
+
+    def noted(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        result = apply.__get__(None, cls)(*args, **kwargs)
+        for output in result if isinstance(result, tuple) else (result,):
+            if isinstance(output, Tensor) and isinstance(output.grad_fn, BackwardCFunction):
+                output.grad_fn.tensor_inputs = [isinstance(each, Tensor) for each in args]
+        return result
+
+    return classmethod(noted)
+
+
 @contextmanager
 def card() -> Iterator[tuple[Card, Group]]:
     """Yield the mode in which CUDA's tensors are those of the card, and the group of the only rank, which has it."""
@@ -114,9 +202,8 @@ def card() -> Iterator[tuple[Card, Group]]:
         torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter that moves stays the same object
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
         stack.callback(leave_group)
-        settings = Settings(
-            backbone="path:x", dataset=DatasetSpec(name="text_files"), device="cpu", world_size=1, steps=1
-        )
+        dataset = DatasetSpec(name="text_files")
+        settings = Settings(backbone="path:x", dataset=dataset, device="cpu", world_size=1, steps=1)
         stack.enter_context(process_group(settings))
         yield stack.enter_context(Card()), Group(0, 1, CUDA)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 OPS = torch.ops.aten
@@ -36,22 +37,6 @@ NO_KERNEL = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """Yield the values in lists and tuples, the only things that contain others in an operator's arguments."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from leaves(part)
-    else:
-        yield value
-
-
-def mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value with each leaf changed."""
-    if isinstance(value, list | tuple):
-        return type(value)([mapped(change, part) for part in value])
-    return change(value)
-
-
 class WrongDeviceError(RuntimeError):
     """An operator got tensors that torch would not compute with on a machine with a card."""
 
@@ -64,7 +49,6 @@ class CardTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> CardTensor:
-        """Return a tensor of the shape, strides and type of `held`."""
         kind: dict[str, Any] = {"dtype": held.dtype, "layout": held.layout, "device": CUDA}
         places: dict[str, Any] = {"strides": held.stride(), "storage_offset": held.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **places, **kind)
@@ -137,7 +121,7 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Check the devices of an operator's arguments, compute on what they hold, and return tensors of its device."""
-    given = [*leaves((*args, *kwargs.values()))]
+    given = tree_leaves((*args, *kwargs.values()))
     tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
     beside = any(isinstance(leaf, CardTensor) for leaf in tensors)
     on_card = torch.device(kwargs.get("device") or (CUDA if beside else CPU)).type == "cuda"
@@ -146,7 +130,7 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     if on_card and any(isinstance(leaf, torch.Generator) for leaf in given):
         raise WrongDeviceError(f"{operator} got a generator of the CPU, which is not the same device as cuda:0")
     check_devices(operator, args, tensors)
-    inner, named = mapped(held, tuple(args)), {key: mapped(held, value) for key, value in kwargs.items()}
+    inner, named = tree_map(held, tuple(args)), tree_map(held, dict(kwargs))
     if on_card and "device" in named:
         named["device"] = CPU
     if operator.overloadpacket is OPS._to_copy:
@@ -154,13 +138,14 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     own = {id(held(leaf)): leaf for leaf in tensors}
 
     def placed(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if id(leaf) in own:
-            return same_shape(own[id(leaf)])
-        return CardTensor(leaf) if on_card else leaf
+        changed = own.get(id(leaf))
+        if changed is None:
+            return CardTensor(leaf) if on_card and isinstance(leaf, Tensor) else leaf
+        if isinstance(changed, CardTensor) and changed.shape != changed.held.shape:  # which is kept twice
+            raise NotImplementedError("a tensor on the card was given another shape in place")
+        return changed
 
-    return mapped(placed, AT_ONCE.get(operator, operator)(*inner, **named))
+    return tree_map(placed, AT_ONCE.get(operator, operator)(*inner, **named))
 
 
 def held(leaf: Any) -> Any:
@@ -168,34 +153,16 @@ def held(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, CardTensor) else leaf
 
 
-def same_shape(tensor: Tensor) -> Tensor:
-    """Return a tensor that was changed in place; its shape must be what it was, which is kept twice."""
-    if isinstance(tensor, CardTensor) and tensor.shape != tensor.held.shape:
-        raise NotImplementedError("a tensor on the card was given another shape in place")
-    return tensor
-
-
 def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-    """Refuse tensors on the CPU beside those on the card, but for what torch takes.
-
-    Raises:
-        WrongDeviceError: names the operator and the shapes on the CPU.
-
-    """
+    """Refuse tensors on the CPU beside those on the card, but for what torch takes: a WrongDeviceError names them."""
     packet = operator.overloadpacket
     written = args[0] if args and operator._schema.is_mutable and isinstance(args[0], Tensor) else None
     if len({isinstance(each, CardTensor) for each in tensors}) < 2 or packet is OPS.copy_:
         return
-    indices = {id(leaf) for leaf in leaves(args[1])} if packet in INDEXING else set()
+    indices = {id(leaf) for leaf in tree_leaves(args[1])} if packet in INDEXING else set()
     scalars = packet in TAKE_SCALARS or torch.Tag.pointwise in operator.tags or packet.__name__.startswith("_foreach")
-    strange = [
-        tuple(each.shape)
-        for each in tensors
-        if not isinstance(each, CardTensor)
-        and id(each) not in indices
-        and (each.dim() or not scalars or each is written)
-    ]
-    if strange:
+    beside = [each for each in tensors if not isinstance(each, CardTensor) and id(each) not in indices]
+    if strange := [tuple(each.shape) for each in beside if each.dim() or not scalars or each is written]:
         raise WrongDeviceError(  # in torch's words, by which the harness knows an error of the machine
             f"Expected all tensors to be on the same device, but {operator} got some on cuda:0 and, of the shapes "
             f"{', '.join(map(str, strange))}, some on the CPU"
@@ -210,7 +177,7 @@ def waits(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
         target = args[0].device if packet is OPS.copy_ else kwargs.get("device") or source.device
         return torch.device(target).type != source.device.type and not kwargs.get("non_blocking", False)
     if packet in INDEXING and isinstance(args[0], CardTensor):
-        indices = [leaf for leaf in leaves(args[1]) if isinstance(leaf, Tensor)]
+        indices = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor)]
         return any(leaf.dtype == torch.bool or not isinstance(leaf, CardTensor) for leaf in indices)
     return packet in WAIT and isinstance(args[0], CardTensor)
 

@@ -19,8 +19,7 @@ from helpers import tiny  # type: ignore[import-not-found]
 
 Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
-RUNNING = {"passed": False, "error": "the process ended in this case"}
-"""A case that began, until it has ended."""
+RUNNING = {"passed": False, "error": "the process ended in this case"}  # a case that began, until it has ended
 
 
 @contextmanager
@@ -32,11 +31,9 @@ def alone() -> Iterator[Path]:
 
 
 def gathered(
-    cases: Cases,
-    seconds: float,
-    known: Mapping[str, Any] | None = None,
+    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None,
     write: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
 
     An error is a case's result. Where it has left CUDA unusable the process ends, for another to do the rest.
@@ -58,20 +55,12 @@ def gathered(
         longest = max(longest, time.monotonic() - began)
         found[name]["seconds"] = round(time.monotonic() - began, 1)
         write({"passed": passed(found.values()), "cases": {**found}})
-        if "error" in found[name] and not usable():
-            os._exit(1)
+        if "error" in found[name] and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                os._exit(1)
     return {"passed": passed(found.values()), "cases": found}
-
-
-def usable() -> bool:
-    """Whether CUDA answers, where it is in use: after some errors it doesn't in the process that had them."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return True
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return False
-    return True
 
 
 def passed(results: Any) -> bool | None:

@@ -35,13 +35,12 @@ STEPS = 3
 
 def methods(device: str = "cuda") -> Cases:
     """Train each method that trains, and each type of PEFT, for three steps on both devices."""
-    own: list[tuple[str, dict[str, Any]]] = [
-        (name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains
-    ]
-    types = [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
+    own = [name for name in registry.names("methods") if registry.plugin("methods", name).trains]
+    tried: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in own]
+    tried += [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
     with alone() as folder:
         prepared = tiny.prepared(folder)
-        for method, options in [*own, *types]:
+        for method, options in tried:
             kinds = {kind: {"precision": kind} for kind in (("fp32",) if options else ("fp32", "bf16", "fp16"))}
             if method == "lora":
                 kinds["int8"] = {"quantization": "int8"}

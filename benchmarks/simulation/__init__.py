@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from scipy import stats
-
-
-def upper(false: int, pages: int) -> float:
-    """Return the upper 97.5 % bound of a rate (Clopper and Pearson 1934)."""
-    return float(stats.beta.ppf(0.975, false + 1, pages - false)) if false < pages else 1.0
-
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share as the tables have it."""
     return f"{100 * share:.{digits}f} %"
 
 

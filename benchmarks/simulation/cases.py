@@ -6,8 +6,9 @@ and few suites the worst world of a kind is found exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,16 +25,13 @@ from hpml_bench.statistics.verdicts import FIRST_LOOK, levels
 from simulation import pages
 from simulation.worlds import COST_SD, MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
-LOOKS = (5, 7, 10, 14, 20, 30)
-"""Numbers of seeds at which a page is looked at, seeds being added until a claim comes."""
-
-
-Case = Callable[[Random], bool]
-"""Function that draws a page and returns whether it makes a false claim without the mark of an uncertain level."""
+LOOKS = (5, 7, 10, 14, 20, 30)  # numbers of seeds at which a page is looked at, seeds being added until a claim comes
+Case = Callable[[Random], bool]  # draws a page: whether it makes a false claim without the mark of an uncertain level
+Draw = Callable[..., Floats]  # random, methods, seeds, rows -> [methods, seeds, rows]
+LARGE = [50, *[1] * 9] * 160  # rows of each group of test rows: a tenth of the groups have nearly all rows
 
 
 def rate(case: Case, count: int) -> float:
-    """Return the share of pages that make a false claim."""
     random = np.random.default_rng([0, count])
     return sum(case(random) for _ in range(count)) / count
 
@@ -43,23 +41,14 @@ def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
     return {f"m{at}": dict(enumerate(of)) for at, of in enumerate(values)}
 
 
-# Scores
-
-
-Draw = Callable[..., Floats]
-"""random, methods, seeds, rows -> [methods, seeds, rows]"""
-
-
 @dataclass(frozen=True)
 class Scores:
     """Scores of methods whose true means are known."""
 
     draw: Draw
-    truth: tuple[float, float] = (0.0, 0.0)
-    """True mean of the methods of the first half, and of the others."""
+    truth: tuple[float, float] = (0.0, 0.0)  # true mean of the methods of the first half, and of the others
     span: float = 1.0
-    step: float = 0.0
-    """Of a row's score: 1 where rows are right or wrong."""
+    step: float = 0.0  # of a row's score: 1 where rows are right or wrong
 
 
 def _smooth(random: Random, *shape: int) -> Floats:
@@ -80,10 +69,6 @@ def _rare_failures(mean: float, random: Random, *shape: int) -> Floats:
     scores[0, :, random.random(shape[-1]) < 0.01] = 0.0
     scores[1:] -= mean * 0.01
     return scores
-
-
-LARGE = [50, *[1] * 9] * 160
-"""Rows of each group of test rows: a tenth of the groups have nearly all rows."""
 
 
 def _rare_rows(alike: Draw, random: Random, *shape: int, sizes: Sequence[int] | None = None) -> Floats:
@@ -118,9 +103,8 @@ def _errors(outlier: float, liking: float, own: float, random: Random, *shape: i
 
 AT_MARGIN = (MARGIN, 0.0)
 RARE = Scores(partial(_rare_rows, _nearly_alike), AT_MARGIN, step=1.0)
-LARGE_GROUPS = Scores(
-    partial(_rare_rows, _nearly_alike, sizes=LARGE), AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE)
-)
+UNEVEN = partial(_rare_rows, _nearly_alike, sizes=LARGE)
+LARGE_GROUPS = Scores(UNEVEN, AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE))
 SCORES: tuple[tuple[str, Scores, int, int], ...] = (
     ("real scores, equal", Scores(_smooth), 5, 500),
     *(("real scores of 0.7, rare failures of one method", Scores(partial(_rare_failures, 0.7)), 5, n)
@@ -144,9 +128,13 @@ def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
     costs = np.exp(COST_SD * random.standard_normal((2, methods, 5)))
     decided = _page(scored, *(statistics.compare_costs(by_seed(of), MARGIN_COST) for of in costs))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
-    false = [c for c in decided[: len(scored)] if _false(c, truth[c.a] - truth[c.b])]
-    false += [c for c in decided[len(scored) :] if c.differs]
-    return any(not c.skewed for c in false)
+    for at, c in enumerate(decided):
+        difference = truth[c.a] - truth[c.b] if at < len(scored) else 0.0
+        wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
+        too_large = at < len(scored) and c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9)
+        if (wrong_way or too_large) and not c.skewed:
+            return True
+    return False
 
 
 def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: int = 1) -> tuple[Comparison, ...]:
@@ -155,16 +143,8 @@ def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: i
     return tuple(c for of in statistics.decide_family(family, look, "score").values() for c in of)
 
 
-def _false(c: Comparison, difference: float) -> bool:
-    wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
-    return wrong_way or (c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9))
-
-
 def looks_page(random: Random, methods: int = 5) -> bool:
-    """Return whether any of the pages makes a false claim that are made as seeds are added, guessing included.
-
-    All methods are equal, and as good as guessing.
-    """
+    """Return whether pages of equal methods, as good as guessing, make any false claim as seeds are added."""
     most = max(LOOKS)
     right = (random.random((methods, 1, ROWS)) < random.random((methods, most, ROWS))).astype(float)
     guess = np.full(ROWS, right.mean())  # the expected score of an answer that is drawn
@@ -179,36 +159,29 @@ def looks_page(random: Random, methods: int = 5) -> bool:
 
 
 def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even: bool = True) -> bool:
-    """Draw a page of the score alone of equal methods, of so many test rows in a group, as `known` to it or not.
-
-    Where not `even` groups have 1 to 2 size - 1 rows.
-    """
+    """Draw a page of equal methods' scores, of so many test rows a group, `known` or not; uneven: 1 to 2 size - 1."""
     sizes = random.integers(*((size, size + 1) if even else (1, 2 * size)), ROWS // size)
     group = np.repeat(np.arange(len(sizes)), sizes)
     (right,) = answers(World(), seeds, 1, random, group)
-    scores = {
-        name: {seed: statistics.group_scores(row, group) if known else row for seed, row in of.items()}
-        for name, of in by_seed(right).items()
-    }
-    return any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN)))
+    rows = [[statistics.group_scores(row, group) if known else row for row in of] for of in right]
+    return any(c.differs for c in statistics.decide(statistics.compare_scores(by_seed(np.array(rows)), MARGIN)))
 
 
-def cases() -> Iterator[tuple[str, Case]]:
-    for name, case, methods, rows in SCORES:
-        yield f"{name}, {rows:,} rows, {methods} methods", partial(score_page, case, methods, rows)
-    yield f"looks at {', '.join(map(str, LOOKS))} seeds", looks_page
+CASES: Mapping[str, Case] = {
+    **{f"{of[0]}, {of[3]:,} rows, {of[2]} methods": partial(score_page, *of[1:]) for of in SCORES},
+    f"looks at {', '.join(map(str, LOOKS))} seeds": looks_page,
+}
 
 
 # Few rows, few suites, and what no seed shows
 
 
-def _level(margin: float | None) -> float:
-    """Return the level of the difference of two systems at a first look, on a page without verdicts on guessing."""
-    pair = Comparison("a", "b", Interval(9, 0.1, 1.0, None, None), 0.5, margin and 0.5, margin)
-    return levels({"score": [pair]}, 1, "score", guess=False)["score"][0]
-
-
-LEVELS = {"with a margin": _level(MARGIN), "without": _level(None)}
+PAIR = Comparison("a", "b", Interval(9, 0.1, 1.0, None, None), 0.5, None, None)
+LEVELS = {
+    name: levels({"score": [pair]}, 1, "score", guess=False)["score"][0]
+    for name, pair in (("with a margin", replace(PAIR, p_equivalent=0.5, margin=MARGIN)), ("without", PAIR))
+}
+"""Levels of the difference of two systems at a first look, on a page without verdicts on guessing."""
 
 
 def worst(count: int, level: float, p: Callable[[Floats], float], losses: Floats, gains: Floats) -> float:
@@ -232,11 +205,8 @@ def few_rows(_: int, sizes: Sequence[int] = (4, 6, 10, 20, 30, 50, 100)) -> dict
         return found.p() if found else 1.0
 
     losses, gains = np.linspace(0.1, 1, 19), np.geomspace(0.003, 1, 30)
-    return {
-        f"{rows} rows, {margin}": worst(rows, level, p, losses, gains)
-        for rows in sizes
-        for margin, level in LEVELS.items()
-    }
+    every = itertools.product(sizes, LEVELS.items())
+    return {f"{rows} rows, {margin}": worst(rows, level, p, losses, gains) for rows, (margin, level) in every}
 
 
 def few_suites(_: int) -> dict[str, float]:

@@ -15,13 +15,14 @@ recorded pairs are resampled too. Trials recorded under benchmarks/competing_loa
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,6 @@ SPIKES, LARGEST_SPIKE = 0.1, 0.5
 """Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
 RUN = 6  # consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in
 FINER = Rules(target=0.02)  # what `--slowdown 2%` asks for
-
 Shape = tuple[int, int, int]
 Draw = Callable[[Random, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
 KINDS: Mapping[str, tuple[str, int]] = {
@@ -60,11 +60,7 @@ KINDS: Mapping[str, tuple[str, int]] = {
 _LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialStarted)
 
 
-# By simulation
-
-
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """Outcomes of simulated trials."""
 
     failed: int  # trials in which at least one method FAILed
@@ -76,8 +72,7 @@ class Rates:
 def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Return each trial's and method's status, [trials, methods], and the pairs after which the trial was settled.
 
-    It is the rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs], with at
-    least `rules.looks[-1]` pairs.
+    The rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs] for all looks.
     """
     trials, methods, _ = effects.shape
     status = np.zeros((trials, methods), dtype=np.int8)
@@ -100,15 +95,13 @@ def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.
 def simulate(draw: Draw, rules: Rules, methods: int, trials: int, seed: int = 0) -> Rates:
     """Return the rates at which trials drawn by `draw` end in each way."""
     generator = np.random.default_rng(seed)
-    failed = passed = slipped = seen = 0
-    for start in range(0, trials, CHUNK):
-        size = min(CHUNK, trials - start)
-        status, pairs = decide(draw(generator, (size, methods, rules.looks[-1])), rules)
-        failed += int((status == FAIL).any(axis=1).sum())
-        passed += int((status == PASS).all(axis=1).sum())
-        slipped += int((status == PASS).any(axis=1).sum())
-        seen += int(pairs.sum())
-    return Rates(failed, passed, slipped, seen / trials)
+    sizes = [min(CHUNK, trials - start) for start in range(0, trials, CHUNK)]
+    parts = [decide(draw(generator, (size, methods, rules.looks[-1])), rules) for size in sizes]
+    status, pairs = (np.concatenate(of) for of in zip(*parts, strict=True))
+    passes = status == PASS
+    ends = ((status == FAIL).any(axis=1), passes.all(axis=1), passes.any(axis=1))
+    failed, passed, slipped = (int(of.sum()) for of in ends)
+    return Rates(failed, passed, slipped, float(pairs.mean()))
 
 
 def drawing(kind: str, spread: float, slowdown: float, one: bool = False) -> Draw:
@@ -135,21 +128,16 @@ def rates_row(kind: str, spread: float) -> list[str]:
 
 
 def print_rates(_: int) -> None:
-    """Print the error rates of the rule, by noise and spread."""
     columns = (
-        "noise", "sd between pairs", "FAIL at 0 %", "FAIL at 1 %", "FAIL at 2 %", "FAIL at 3 %",
-        "FAIL at 3 % in one of three", "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
+        "noise", "sd between pairs", *(f"FAIL at {n} %" for n in range(4)), "FAIL at 3 % in one of three",
+        "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
     )  # fmt: skip
     rows = ((kind, rates_row(kind, spread)) for kind in KINDS for spread in SPREADS)
     for line in table_lines(columns, rows, left=len(columns)):
         print(line, flush=True)
 
 
-# Recorded trials
-
-
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Recorded trials, by session and number, and which were started."""
 
     trials: tuple[CheckTrial, ...] = ()
@@ -164,11 +152,9 @@ def load(*paths: Path) -> Evidence:
             found += [*selftest.started(path), *(trial for _, trial in selftest.kept(path))]
         else:
             found += map(_LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines())
-    trials = (line for line in found if isinstance(line, CheckTrial))
-    return Evidence(
-        tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))),
-        tuple(line for line in found if isinstance(line, TrialStarted)),
-    )
+    trials = [line for line in found if isinstance(line, CheckTrial)]
+    started = tuple(line for line in found if isinstance(line, TrialStarted))
+    return Evidence(tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))), started)
 
 
 def pack(evidence: Evidence, path: Path) -> None:
@@ -214,7 +200,6 @@ def live(evidence: Evidence) -> str:
     _, sentences = selftest.summary(trials, max((trial.slowdown for trial in trials), default=0.0))
     blocks = [block for trial in trials for block in trial.report.blocks]
     busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
-    used = [trial.report.pairs for trial in trials]
     sentences += [
         f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
         f"{len(evidence.started) - len(trials)} were broken off.",
@@ -222,46 +207,36 @@ def live(evidence: Evidence) -> str:
         "don't count.",
         f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
         f"for its core: {percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
-        *_injected([trial for trial in trials if trial.slowdown]),
-        f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.",
-        *_spread(trials),
     ]
+    slowed = [trial for trial in trials if trial.slowdown]
+    known, named = [trial.injected for trial in slowed if trial.injected], []
+    for method in known[0] if known else ():
+        found = [of[method] for of in known if method in of]
+        middle, *ends = (percent(of, 2) for of in (statistics.median(found), min(found), max(found)))
+        named.append(f"{method} {middle} ({' to '.join(ends)})")
+    if known:
+        sentences.append(
+            "Slowdown injected, the delay's time over the other side's step time, median and range of "
+            f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
+        )
+    elif slowed:
+        sentences.append(f"Slowdown injected: not recorded in these {len(slowed)} slowed trials.")
+    used = [trial.report.pairs for trial in trials]
+    sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
+    pairs = np.asarray(stats.trim_mean(pairs_of(trials).ratios, 0.25, axis=-1))
+    if len(pairs) > 1:
+        names = next(trial for trial in trials if not trial.slowdown).report.methods
+        spread = pairs.std(axis=0, ddof=1)
+        half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
+        spreads = [f"{name} {percent(sd, 2)}" for name, sd in zip(names, spread, strict=True)]
+        means = zip(names, pairs.mean(axis=0), half, strict=True)
+        bias = ", ".join(f"{name} {100 * mean:+.3f} % ± {percent(h, 3)}" for name, mean, h in means)
+        sentences.append(f"Standard deviation between A/A pairs: {', '.join(spreads)}.")
+        sentences.append(f"Mean of A/A pairs, with its 95 % interval: {bias}.")
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _injected(slowed: Sequence[CheckTrial]) -> Iterator[str]:
-    """Yield a sentence on the slowdown injected into the slowed trials, where it was recorded."""
-    known = [trial for trial in slowed if trial.injected]
-    if not known:
-        yield from [f"Slowdown injected: not recorded in these {len(slowed)} slowed trials."] if slowed else []
-        return
-    named = []
-    for method in known[0].injected:
-        found = [trial.injected[method] for trial in known if method in trial.injected]
-        middle, *ends = (percent(of, 2) for of in (statistics.median(found), min(found), max(found)))
-        named.append(f"{method} {middle} ({' to '.join(ends)})")
-    yield (
-        "Slowdown injected, the delay's time over the other side's step time, median and range of "
-        f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
-    )
-
-
-def _spread(trials: Sequence[CheckTrial]) -> Iterator[str]:
-    """Yield sentences on the standard deviation and the mean of A/A pairs."""
-    pairs = np.asarray(stats.trim_mean(pairs_of(trials).ratios, 0.25, axis=-1))
-    if len(pairs) < 2:
-        return
-    names = next(trial for trial in trials if not trial.slowdown).report.methods
-    spread = pairs.std(axis=0, ddof=1)
-    half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
-    found = [*zip(names, spread, pairs.mean(axis=0), half, strict=True)]
-    yield f"Standard deviation between A/A pairs: {', '.join(f'{name} {percent(sd, 2)}' for name, sd, *_ in found)}."
-    bias = ", ".join(f"{name} {100 * mean:+.3f} % ± {percent(h, 3)}" for name, _, mean, h in found)
-    yield f"Mean of A/A pairs, with its 95 % interval: {bias}."
-
-
-@dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """The A/A pairs that can be resampled."""
 
     ratios: Floats  # log ratios, [pairs, methods, blocks], a trial's pairs in their order
@@ -274,11 +249,9 @@ def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
     rows: list[tuple[int, list[list[float]]]] = []
     for index, trial in enumerate(trials):
         for pair in range(0 if trial.slowdown else trial.report.pairs):
-            ratios: dict[str, list[float]] = {method: [] for method in trial.report.methods}
-            for block in trial.report.blocks:
-                if block.pair == pair and block.disturbed is None:
-                    ratios[block.method].append(verdicts.log_ratio(block))
-            rows.append((index, [*ratios.values()]))
+            found = [block for block in trial.report.blocks if block.pair == pair and block.disturbed is None]
+            by_method = ([b for b in found if b.method == method] for method in trial.report.methods)
+            rows.append((index, [[*map(verdicts.log_ratio, blocks)] for blocks in by_method]))
     usual = statistics.mode(len(values) for _, row in rows for values in row) if rows else 0
     whole = [(index, row) for index, row in rows if usual and all(len(values) == usual for values in row)]
     of = [index for index, _ in whole]
@@ -314,16 +287,13 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
     """Yield a table of how resampled trials end, a row for each rule, noise and slowdown."""
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        for rules in (Rules(), FINER):
-            for noise, (pairs, spikes) in named.items():
-                for slowdown in SLOWDOWNS:
-                    everywhere, once = (
-                        simulate(resampling(pairs, slowdown, spikes, one), rules, pairs.ratios.shape[1], RESAMPLED)
-                        for one in (False, True)
-                    )
-                    shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
-                    limits = f"{rate(rules.null)} / {rate(rules.target)}"
-                    yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
+        every = itertools.product((Rules(), FINER), named.items(), SLOWDOWNS)
+        for rules, (noise, (pairs, spikes)), slowdown in every:
+            draws = [resampling(pairs, slowdown, spikes, one) for one in (False, True)]
+            everywhere, once = (simulate(draw, rules, pairs.ratios.shape[1], RESAMPLED) for draw in draws)
+            shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
+            limits = f"{rate(rules.null)} / {rate(rules.target)}"
+            yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
 
     columns = (
         "let through / must not pass", "noise", "slowdown", "FAIL, all methods slowed", "FAIL, one slowed", "PASS",
@@ -332,8 +302,7 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
     return table_lines(columns, rows(), left=len(columns))
 
 
-def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
-    """Return what trials say, in Markdown."""
+def render(evidence: Evidence, loaded: Evidence) -> str:
     parts = ["## Live trials", live(evidence)]
     if loaded.trials:
         parts += ["## Live trials under a competing load", live(loaded)]

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.statistics import Comparison
-from simulation import percent, table_lines, upper
+from hpml_bench.statistics import Comparison, clopper_pearson
+from simulation import percent, table_lines
 from simulation.worlds import Floats, Random
 
 SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "compare" / "rates.json"
-GROUP = 5
-"""Rows of a group in the worlds with groups."""
-PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150
-"""Pages of a cell, by systems, and the least number."""
-LARGEST = 20_000_000
-"""Most scores that are drawn for a cell, but for the least number of pages."""
-Draw = Callable[[Random, int, int], Floats]
-"""random, systems, rows -> [systems, rows]"""
+GROUP = 5  # rows of a group in the worlds with groups
+PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150  # pages of a cell, by systems, and the least number
+LARGEST = 20_000_000  # most scores that are drawn for a cell, but for the least number of pages
+Draw = Callable[[Random, int, int], Floats]  # random, systems, rows -> [systems, rows]
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,9 @@ class Systems:
     draw: Draw
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
-    grouped: bool = False
-    """Whether rows are in groups, which are then tested."""
-    shares: bool = False
-    """Whether means alone are known."""
-    promised: bool = True
-    """Whether the 5 % are promised."""
+    grouped: bool = False  # whether rows are in groups, which are then tested
+    shares: bool = False  # whether means alone are known
+    promised: bool = True  # whether the 5 % are promised
 
 
 def right(random: Random, systems: int, rows: int) -> Floats:
@@ -100,7 +93,6 @@ def lognormal(random: Random, systems: int, rows: int) -> Floats:
 
 
 def right_in(share: float) -> Draw:
-    """Return a draw of independent answers, right in a share of the rows."""
     return lambda random, systems, rows: (random.random((systems, rows)) < share).astype(float)
 
 
@@ -111,38 +103,29 @@ WORLDS: Mapping[str, Systems] = {
     "right and wrong, one system's own 2 %": Systems(one_way),
     "right and wrong, means alone": Systems(right_in(0.97), shares=True),
     "half right, means alone": Systems(right_in(0.5), shares=True),
-    "zero-inflated": Systems(
-        lambda random, *shape: (random.random(shape) < 0.1) * random.exponential(1.0, shape), None
-    ),
+    "zero-inflated": Systems(lambda random, *of: (random.random(of) < 0.1) * random.exponential(1.0, of), None),
     "zero-inflated in one system, 0 to 1": Systems(
-        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)
-    ),
+        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)),
     "rare failures of one system, 0 to 1": Systems(rare_failures),
     "lognormal": Systems(lognormal, None),
     "normal, in groups": Systems(clustered(normal), None, grouped=True),
     "right and wrong, in groups": Systems(clustered(right), grouped=True),
     "rare failures of one system, in groups": Systems(clustered(rare_failures), grouped=True),
-    "lognormal in one system, no range": Systems(
-        first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False
-    ),
+    "lognormal in one system, no range": Systems(first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False),
     "rare rows of one system, no range": Systems(
         first_by(lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows), 0.05, 0.001),
-        None, promised=False,
-    ),
+        None, promised=False),
 }  # fmt: skip
 
 
 def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
     """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one run each."""
-    named = {f"s{at}": row for at, row in enumerate(scores)}
+    rows = scores.shape[1]
     if world.shares:
-        means = {name: float(row.mean()) for name, row in named.items()}
-        pairs = statistics.compare_shares(means, scores.shape[1])
+        pairs = statistics.compare_shares({f"s{at}": float(row.mean()) for at, row in enumerate(scores)}, rows)
     else:
-        if world.grouped:
-            groups = np.arange(scores.shape[1]) // GROUP
-            named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
-        span = world.span or float(np.ptp(scores))
+        own = [statistics.group_scores(row, np.arange(rows) // GROUP) if world.grouped else row for row in scores]
+        named, span = {f"s{at}": row for at, row in enumerate(own)}, world.span or float(np.ptp(scores))
         pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None)
     return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
 
@@ -156,12 +139,9 @@ class Rate:
     systems: int
     rows: int
     pages: int
-    false: int
-    """Pages with a claim; every claim is false."""
-    bound: float
-    """Upper 97.5 % bound of their share."""
-    covered: float
-    """Share of the pairs' 95 % intervals that hold 0."""
+    false: int  # pages with a claim; every claim is false
+    bound: float  # upper 97.5 % bound of their share
+    covered: float  # share of the pairs' 95 % intervals that hold 0
 
 
 def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
@@ -174,14 +154,18 @@ def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
         intervals = [(c.difference.low, c.difference.high) for c in found]
         held += [low <= 0 <= high for low, high in intervals if low is not None and high is not None]
     covered = sum(held) / len(held) if held else 1.0
-    return Rate(name, world.promised, systems, rows, pages, false, upper(false, pages), covered)
+    return Rate(name, world.promised, systems, rows, pages, false, clopper_pearson(false, pages)[1], covered)
 
 
-def table(found: Iterable[Rate]) -> str:
+def load() -> list[Rate]:
+    return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
+
+
+def tables() -> str:
     """Return a row per world: the largest share of false pages, that of all, and the least coverage, over all sizes."""
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        for world, own in itertools.groupby(found, key=lambda one: one.world):
+        for world, own in itertools.groupby(load(), key=lambda one: one.world):
             of = list(own)
             worst = max(of, key=lambda one: one.false / one.pages)
             every = sum(one.false for one in of) / sum(one.pages for one in of)
@@ -191,14 +175,6 @@ def table(found: Iterable[Rate]) -> str:
 
     head = ("scores", "worst size", "its false pages", "of all pages", "least coverage")
     return "\n".join(table_lines(head, rows(), left=2))
-
-
-def load() -> list[Rate]:
-    return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
-
-
-def tables() -> str:
-    return table(load())
 
 
 def record(_: int | None, out: Path) -> None:

@@ -20,20 +20,16 @@ from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUI
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
 Bools = NDArray[np.bool_]
-CHUNK = 20_000_000
-"""Answers that are drawn at a time."""
+CHUNK = 20_000_000  # answers that are drawn at a time
 
 
 @dataclass(frozen=True)
 class Rule:
     """Rule by which pairs are decided."""
 
-    prior: float = PRIOR
-    """Degrees of freedom of the variance that five methods or more share."""
-    step_down: bool = True
-    """Shaffer's procedure with shares for the metrics; else Holm's over all."""
-    floor: float = LEAST_FACTOR
-    """Least factor of p as a share of the pairs."""
+    prior: float = PRIOR  # degrees of freedom of the variance that five methods or more share
+    step_down: bool = True  # Shaffer's procedure with shares for the metrics; else Holm's over all
+    floor: float = LEAST_FACTOR  # least factor of p as a share of the pairs
 
 
 ALONE, PACKAGE = Rule(0.0, step_down=False), Rule()
@@ -47,20 +43,10 @@ class Squares:
     n: int
     methods: int
     mean: Floats
-    variance: Floats
-    """Of the differences over seeds."""
-    rows: Floats | None = None
-    """Mean square of rows."""
-    rest: Floats | None = None
-    """Mean square of the interaction of rows and seeds."""
-    opposed: Floats | None = None
-    """Rows against the mean by more than half the range."""
-
-
-def pairs_of(methods: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and second method of every pair."""
-    first, second = np.triu_indices(methods, 1)
-    return first, second
+    variance: Floats  # of the differences over seeds
+    rows: Floats | None = None  # mean square of rows
+    rest: Floats | None = None  # mean square of the interaction of rows and seeds
+    opposed: Floats | None = None  # rows against the mean by more than half the range
 
 
 def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squares]:
@@ -76,7 +62,7 @@ def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squar
 def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """Return mean, variance over seeds, mean squares of rows and interaction, and opposed rows of every pair."""
     pages, k, n, m = right.shape
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     flat = right.reshape(pages, k, n * m).astype(np.float32)
     both = (flat @ flat.transpose(0, 2, 1)).astype(np.float64)  # rows that both get right, counted exactly
     count = np.einsum("pkk->pk", both)
@@ -96,7 +82,7 @@ def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats
 def cost_squares(logs: Floats) -> Squares:
     """Return the pairs by a cost, of its logarithms, [pages, methods, seeds]."""
     _, k, n = logs.shape
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     differences = logs[:, first] - logs[:, second]
     return Squares(n, k, differences.mean(axis=-1), differences.var(axis=-1, ddof=1))
 
@@ -104,14 +90,12 @@ def cost_squares(logs: Floats) -> Squares:
 def _shared(variance: Floats, of: Squares, prior: float) -> tuple[Floats, Floats]:
     """Return the variances, shrunk to those of the methods' pairs, and their degrees of freedom."""
     own, k = of.n - 1.0, of.methods
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     has = (first == np.arange(k)[:, None]) | (second == np.arange(k)[:, None])  # [methods, pairs]
     sums = variance @ has.T  # over the pairs that have a method
     shared = (sums[:, first] + sums[:, second] - variance) / (2 * k - 3)
-    ratio = np.minimum(sums[:, first], sums[:, second]) / np.maximum(
-        1e-300, np.maximum(sums[:, first], sums[:, second])
-    )
-    weight = prior * min(1.0, max(0, k - 2) / 3) * ratio
+    low, high = (of(sums[:, first], sums[:, second]) for of in (np.minimum, np.maximum))
+    weight = prior * min(1.0, max(0, k - 2) / 3) * low / np.maximum(1e-300, high)
     return (own * variance + weight * shared) / (own + weight), own + weight
 
 
@@ -130,14 +114,10 @@ def p_values(of: Squares, prior: float = PRIOR) -> tuple[Floats, Floats]:
     gridded, alone_freedom = _shared(of.variance + 1 / m**2 / 12, of, prior)
     alone = np.sqrt(gridded / n)
     rare = np.minimum(1, 2 * special.bdtr(of.opposed, m, (of.opposed / m + size) / (1 + size)))
-    different = np.maximum.reduce(
-        [2 * special.stdtr(both, -size / np.sqrt(squared)), 2 * special.stdtr(alone_freedom, -size / alone), rare]
-    )
-    near, of_rare = MARGIN - size, math.sqrt(MARGIN * (1 - MARGIN) / m)
-    equal = np.maximum(
-        special.stdtr(both, -near / np.maximum(np.sqrt(squared), of_rare)), special.stdtr(alone_freedom, -near / alone)
-    )
-    return different, equal
+    near, of_rare, error = MARGIN - size, math.sqrt(MARGIN * (1 - MARGIN) / m), np.sqrt(squared)
+    by_rows, by_seeds = special.stdtr(both, -size / error), special.stdtr(alone_freedom, -size / alone)
+    equal = special.stdtr(both, -near / np.maximum(error, of_rare)), special.stdtr(alone_freedom, -near / alone)
+    return np.maximum.reduce([2 * by_rows, 2 * by_seeds, rare]), np.maximum(*equal)
 
 
 def adjusted(
@@ -155,11 +135,8 @@ def adjusted(
         return over_all([one for one, _ in p], spent * FOR_DIFFERENCES), near
     most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], rule.floor * pairs)
     shares = [OF_SCORE, *[(1 - OF_SCORE) / (len(p) - 1)] * (len(p) - 1)] if len(p) > 1 else [1.0]
-    different = [
-        np.minimum(1, step_down(one, most) / (spent * FOR_DIFFERENCES * share))
-        for (one, _), share in zip(p, shares, strict=True)
-    ]
-    return different, near
+    spends = [spent * FOR_DIFFERENCES * share for share in shares]
+    return [np.minimum(1, step_down(one, most) / of) for (one, _), of in zip(p, spends, strict=True)], near
 
 
 def decided(metrics: Sequence[Squares], rule: Rule = PACKAGE) -> tuple[list[Floats], list[Floats]]:
@@ -181,7 +158,7 @@ def wrong(world: World, different: Sequence[Bools], near: Sequence[Bools], signs
 
     Claims are given by metric, [pages, pairs]. Ranks and fronts follow from them, and are false only where one is.
     """
-    first, second = pairs_of(world.methods)
+    first, second = np.triu_indices(world.methods, 1)
     found = np.zeros(len(signs[0]), dtype=bool)
     margins = (MARGIN, *[math.log1p(MARGIN_COST)] * 2)
     for at, sign in enumerate(signs):
@@ -193,6 +170,5 @@ def wrong(world: World, different: Sequence[Bools], near: Sequence[Bools], signs
 
 
 def false_pages(world: World, metrics: Sequence[Squares], rule: Rule = PACKAGE) -> float:
-    """Return the share of pages that hold a false claim."""
     different, near = ([p < 0.05 for p in of] for of in decided(metrics, rule))
     return float(wrong(world, different, near, [of.mean for of in metrics]).mean())

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from hpml_bench.statistics import clopper_pearson
 from hpml_bench.statistics.evidence import PRIOR
-from simulation import percent, table_lines, upper
+from simulation import percent, table_lines
 from simulation.cases import FAULTS
-from simulation.pages import ALONE, PACKAGE, Rule, decided, false_pages, page_metrics, pairs_of
+from simulation.pages import ALONE, PACKAGE, Rule, decided, false_pages, page_metrics
 from simulation.worlds import World
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "power.json"
@@ -55,8 +56,7 @@ SKEWED = ("1:3:10", "one of five ten times larger", "one of five ten times small
 CANDIDATES = {f"{prior:g}": Rule(prior) for prior in (1.5, 1.8, 2.1, 2.4, 2.7, 3.0)}
 """Weights that are tried, in degrees of freedom."""
 RULES = {"before": ALONE, "after": PACKAGE, "no least factor": replace(PACKAGE, floor=0.0)}
-BOUND, SKEWED_BOUND = 0.06, 0.105
-"""Largest upper 97.5 % bound of a promised cell, and largest rate of one that isn't."""
+BOUND, SKEWED_BOUND = 0.06, 0.105  # largest upper 97.5 % bound of a promised cell, and largest rate of one that isn't
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,12 @@ class Cell:
 
     def holds(self, share: float, trials: int) -> bool:
         """Return whether a share of false pages is within the bound."""
-        return share <= SKEWED_BOUND if self.noise == "skewed" else upper(round(share * trials), trials) < BOUND
+        if self.noise == "skewed":
+            return share <= SKEWED_BOUND
+        return clopper_pearson(round(share * trials), trials)[1] < BOUND
 
 
 def cells() -> Iterator[Cell]:
-    """Yield the cells, 60."""
     usual = [spreads for spreads in SPREADS if spreads not in FEW]
     for noise, of in (("normal", usual), ("t3", usual), ("skewed", SKEWED)):
         for spreads, seeds in itertools.product(of, SEEDS):
@@ -119,19 +120,17 @@ def confirm(trials: int) -> Iterator[dict[str, Any]]:
     """Yield the rates of all cells, with fresh pages, and print them."""
     for cell in cells():
         rates = cell.rates(RULES, trials, draw=2)
-        kept, above = cell.holds(rates["after"], trials), upper(round(rates["after"] * trials), trials)
+        kept, above = cell.holds(rates["after"], trials), clopper_pearson(round(rates["after"] * trials), trials)[1]
         print(cell, *map(percent, (*rates.values(), above)), "" if kept else "*", flush=True)
         yield {**asdict(cell), "chooses": cell.chooses, **rates, "upper": above, "holds": kept}
-
-
-def _costs(share: float, sd: float) -> World:
-    return World(score=(0,) * 5, cost=(0, 0, 0, math.log1p(share), math.log1p(share)), cost_sd=sd)
 
 
 POWER: Mapping[str, World] = {
     **{f"score, {points} points apart": World(score=(0, 0, 0, points / 100, points / 100)) for points in (3, 6, 9)},
     **{
-        f"cost, {100 * share:.0f} % apart, noise {100 * sd:.0f} %": _costs(share, sd)
+        f"cost, {100 * share:.0f} % apart, noise {100 * sd:.0f} %": World(
+            score=(0,) * 5, cost=(0, 0, 0, math.log1p(share), math.log1p(share)), cost_sd=sd
+        )
         for share, sd in ((0.35, 0.02), (0.35, 0.05), (0.22, 0.05), (0.11, 0.02))
     },
 }
@@ -140,8 +139,8 @@ POWER: Mapping[str, World] = {
 
 def power(name: str, n: int, trials: int) -> dict[str, float]:
     """Return the share of differing pairs that pages of n seeds find by either rule, on the same pages."""
-    first, second = pairs_of(5)
-    apart, at = (first < 3) & (second >= 3), 0 if name.startswith("score") else 1
+    first, second = np.triu_indices(5, 1)
+    apart, at = (first < 3) & (second >= 3), int(name.startswith("cost"))
     metrics = page_metrics(POWER[name], n, trials, np.random.default_rng([3, n, *name.encode()]))
     rules = {"before": ALONE, "after": PACKAGE}
     return {label: float((decided(metrics, of)[0][at][:, apart] < 0.05).mean()) for label, of in rules.items()}
@@ -168,9 +167,8 @@ def rate_table(record: Mapping[str, Any]) -> str:
 
     def rows() -> Iterator[tuple[str, list[str]]]:
         for name, (noise, chosen) in among.items():
-            of = [
-                row for row in record["false_pages"] if row["noise"] == noise and chosen(row["spreads"], row["apart"])
-            ]
+            of = [row for row in record["false_pages"] if row["noise"] == noise]
+            of = [row for row in of if chosen(row["spreads"], row["apart"])]
             worst = [[max(row[rule] for row in of if row["seeds"] == n) for rule in ("after", "before")] for n in SEEDS]
             yield name, [f"{percent(after)} ({100 * before:.1f})" for after, before in worst]
         for case, condition in cases.items():
@@ -179,17 +177,13 @@ def rate_table(record: Mapping[str, Any]) -> str:
     return "\n".join(table_lines(("noise over seeds, spread of methods", "3 seeds", "5", "10"), rows()))
 
 
-def power_table(record: Mapping[str, Any]) -> str:
-    """Return the table of pairs found, by the same two rules, by seeds."""
-    found: dict[str, list[str]] = {name: [] for name in POWER}
-    for row in record["power"]:
-        found[row["difference"]].append(f"{percent(row['after'], 0)} ({100 * row['before']:.0f})")
-    return "\n".join(table_lines(("difference", "3 seeds", "5", "10"), found.items()))
-
-
 def tables() -> str:
-    made = json.loads(RECORD.read_text(encoding="utf-8"))
-    return f"{rate_table(made)}\n\n{power_table(made)}"
+    """Return the table of false pages, and that of pairs found, by the same two rules."""
+    made, found = json.loads(RECORD.read_text(encoding="utf-8")), {name: list[str]() for name in POWER}
+    for row in made["power"]:
+        found[row["difference"]].append(f"{percent(row['after'], 0)} ({100 * row['before']:.0f})")
+    pairs = "\n".join(table_lines(("difference", "3 seeds", "5", "10"), found.items()))
+    return f"{rate_table(made)}\n\n{pairs}"
 
 
 def record(given: int | None, out: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,52 +15,41 @@ from numpy.typing import NDArray
 from hpml_bench import statistics
 from hpml_bench.report.judge import Verdicts, judge, race_end
 from hpml_bench.report.results import Results
-from hpml_bench.report.scores import AlignedScores, Race
+from hpml_bench.report.scores import Race
 from hpml_bench.statistics.verdicts import spent_at
 from hpml_bench.suite.suite import Until
-from simulation import pages, upper
-from simulation.pages import PACKAGE, Bools, Squares, pairs_of
+from simulation import pages
+from simulation.pages import PACKAGE, Bools, Squares
 from simulation.worlds import Floats, Random, World, answers, cost_logs
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "racing.json"
-BOUND = 0.06
-"""Largest upper 97.5 % bound of false pages."""
+BOUND = 0.06  # largest upper 97.5 % bound of false pages
 SCHEDULES: tuple[tuple[int, ...], ...] = (
     (3, 20), (3, 7, 20), (3, 5, 10, 20), (3, 4, 6, 10, 20), (3, 4, 5, 7, 12, 20), (3, 4, 5, 7, 10, 14, 20),
     (3, 4, 5, 6, 8, 11, 15, 20),
 )  # fmt: skip
 """Numbers of seeds at 2 to 8 looks; the one of seven is the default of a suite."""
 TENFOLD = (10.0, 1.0, 1.0, 1.0, 1.0)
-ONE, TWO = ((1, 0, 0, 0, 0), (1, 1, 0, 0, 0))
-
-
-def _apart(which: Sequence[int], cost: float) -> tuple[float, ...]:
-    return tuple(cost * one for one in which)
-
-
 WORLDS: Mapping[str, World] = {
     "all equal": World(),
     "all equal (t3)": World("t3"),
-    "one best": World(score=_apart(ONE, 0.06), cost=_apart(ONE, 0.3), second=_apart(ONE, 0.3)),
-    "two groups": World(score=_apart(TWO, 0.06), cost=_apart(TWO, 0.3), second=_apart(TWO, 0.3)),
+    "one best": World(score=(0.06, 0, 0, 0, 0), cost=(0.3, 0, 0, 0, 0), second=(0.3, 0, 0, 0, 0)),
+    "two groups": World(score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0), second=(0.3, 0.3, 0, 0, 0)),
     "near-ties": World(score=(0.01, 0.0075, 0.005, 0.0025, 0), cost=(0.05, 0.03, 0.02, 0.01, 0)),
     "a tenfold spread": World(spreads=TENFOLD),
-    "two groups (a tenfold spread)": World(spreads=TENFOLD, score=_apart(TWO, 0.06), cost=_apart(TWO, 0.3)),
+    "two groups (a tenfold spread)": World(spreads=TENFOLD, score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0)),
     "drift": World(),
     "twelve methods": World(spreads=(1.0,) * 12),
 }
-DRIFT = 0.004
-"""Change of a cost's logarithm from one run to the next."""
+DRIFT = 0.004  # change of a cost's logarithm from one run to the next
 
 
 @dataclass(frozen=True)
 class Data:
     """Pages with the most seeds."""
 
-    right: Bools
-    """Which rows are right, [pages, methods, seeds, rows]."""
-    costs: tuple[Floats, ...]
-    """Logarithms of each cost, [pages, methods, seeds]."""
+    right: Bools  # which rows are right, [pages, methods, seeds, rows]
+    costs: tuple[Floats, ...]  # logarithms of each cost, [pages, methods, seeds]
 
     def metrics(self, n: int) -> list[Squares]:
         """Return the pairs by the score and the costs over the first n seeds."""
@@ -78,12 +68,10 @@ def draw(name: str, n: int, count: int, random: Random) -> Data:
     return Data(answers(world, n, count, random), tuple(logs))
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """Races of pages: what was claimed last, and how many runs it took."""
 
-    different: list[Bools]
-    """By metric, [pages, pairs]."""
+    different: list[Bools]  # by metric, [pages, pairs]
     near: list[Bools]
     signs: list[Floats]
     runs: NDArray[np.int64]
@@ -92,7 +80,7 @@ class Outcome:
 def race(data: Data, rounds: Sequence[int]) -> Outcome:
     """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one method."""
     count, k = data.right.shape[:2]
-    first, second = pairs_of(k)
+    first, second = np.triu_indices(k, 1)
     staying, runs = np.ones((count, k), dtype=bool), np.zeros(count, dtype=np.int64)
     metrics, shape = range(1 + len(data.costs)), (count, len(first))
     different, near, settled = ([np.zeros(shape, dtype=bool) for _ in metrics] for _ in range(3))
@@ -107,10 +95,8 @@ def race(data: Data, rounds: Sequence[int]) -> Outcome:
             p, q, sign = (np.where(fixed, old, new) for old, new in zip(kept[at], now, strict=True))
             kept[at] = p, q, sign
         claims = pages.adjusted([(p, q) for p, q, _ in kept], k, PACKAGE, spent_at(1, len(rounds)))
-        different, near = (
-            [old | ((p < 0.05) & live) for old, p in zip(claimed, found, strict=True)]
-            for claimed, found in zip((different, near), claims, strict=True)
-        )
+        for claimed, p in zip((*different, *near), itertools.chain(*claims), strict=True):
+            np.logical_or(claimed, (p < 0.05) & live, out=claimed)
         worse = different[0] & staying[:, first] & staying[:, second] & live
         sign = kept[0][2]
         leaves = np.zeros_like(staying)
@@ -125,7 +111,7 @@ def race(data: Data, rounds: Sequence[int]) -> Outcome:
 
 def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
     """Return the p of `pages.p_values`, of variances that the methods in the race share; others' are of none."""
-    first, second = pairs_of(of.methods)
+    first, second = np.triu_indices(of.methods, 1)
     found = np.ones_like(of.mean), np.ones_like(of.mean)
     for members in np.unique(staying, axis=0):
         if members.sum() < 2:
@@ -140,7 +126,6 @@ def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
 
 
 def runs_of(taken: Sequence[statistics.Round]) -> int:
-    """Return how many runs a race took by these rounds."""
     return sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
 
 
@@ -157,7 +142,7 @@ def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[s
                 runs[rounds] += int(found.runs.sum())
         yield name, {
             " ".join(map(str, rounds)): {
-                "false": false[rounds] / trials, "bound": upper(false[rounds], trials),
+                "false": false[rounds] / trials, "bound": statistics.clopper_pearson(false[rounds], trials)[1],
                 "runs": runs[rounds] / (trials * world.methods * rounds[-1]),
             }
             for rounds in SCHEDULES
@@ -168,48 +153,32 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
     """Return what races of recorded seeds in random orders need and say, beside one look at all seeds."""
     scores = Results.load(folder).aligned
     random, count = np.random.default_rng(38), len(scores.seeds)
-    until = Until().within(count)
+    until, names = Until().within(count), tuple(map(str, range(count)))
     best = _best(judge(scores))
-    runs, other, named = 0, 0, 0
+
+    def reordered(of: Mapping[str, Mapping[int, Any]], places: list[tuple[int, int]]) -> dict[str, dict[int, Any]]:
+        return {name: {at: by[run] for at, run in places if run in by} for name, by in of.items()}
+
+    runs = other = named = 0
     for _ in range(orders):
-        raced = _raced(_reordered(scores, random.permutation(count)), until)
+        places = list(enumerate(random.permutation(count).tolist()))
+        rows = None if scores.rows is None else reordered(scores.rows, places)
+        shuffled = replace(scores, seeds=names, means=reordered(scores.means, places), rows=rows, costs={})
+        for seeds in until.rounds:  # later ones haven't run yet
+            raced = judge(replace(shuffled.part(shuffled.means, seeds), race=Race(until)))
+            if race_end(raced):
+                break
         runs += runs_of(raced.rounds)
-        other += _best(raced) != best
-        named += _best(raced) is not None and best is not None and _best(raced) != best
+        other += (found := _best(raced)) != best
+        named += found is not None and best is not None and found != best
     whole = orders * count * len(scores.means)
     return {"seeds": count, "orders": orders, "runs": runs / whole, "other best": other / orders,
             "contrary best": named / orders}  # fmt: skip
 
 
-def _reordered(scores: AlignedScores, order: NDArray[np.int64]) -> AlignedScores:
-    """Return the scores alone, with the seeds in another order."""
-
-    def of(values: Mapping[str, Mapping[int, Any]]) -> dict[str, dict[int, Any]]:
-        return {
-            name: {at: by[run] for at, run in enumerate(order.tolist()) if run in by} for name, by in values.items()
-        }
-
-    names = tuple(str(at) for at in range(len(order)))
-    rows = None if scores.rows is None else of(scores.rows)
-    return replace(scores, seeds=names, means=of(scores.means), rows=rows, costs={})
-
-
-def _raced(scores: AlignedScores, until: Until) -> Verdicts:
-    """Return the verdicts of a race at its end."""
-    for seeds in until.rounds:  # later rounds haven't run yet
-        found = judge(replace(scores.part(scores.means, seeds), race=Race(until)))
-        if race_end(found):
-            break
-    return found
-
-
 def _best(found: Verdicts) -> str | None:
     """Return the method that is shown to score best."""
     return next((name for name, rank in found.ranks.items() if rank == (1, 1)), None)
-
-
-def tables() -> str:
-    return "\n".join(_lines(json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]))
 
 
 def _lines(worlds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
@@ -219,8 +188,11 @@ def _lines(worlds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[
             yield f"{name}, {rounds} seeds: {found}"
 
 
+def tables() -> str:
+    return "\n".join(_lines(json.loads(RECORD.read_text(encoding="utf-8"))["worlds"]))
+
+
 def record(given: int | None, out: Path) -> None:
-    """Print false pages and runs of races of all worlds, and write them."""
     trials, found = given or 4000, {}
     for name, by in cells(trials):
         print(*_lines({name: by}), sep="\n", flush=True)

@@ -16,17 +16,13 @@ from hpml_bench.sweep.plan import methods_of_seed
 Floats = NDArray[np.float64]
 Random = np.random.Generator
 ROWS = 500
-EACH = np.arange(ROWS)
-"""Each test row by itself."""
+EACH = np.arange(ROWS)  # each test row by itself
 MARGIN, MARGIN_COST = 0.01, 0.05
 EASE, SEED_SD, LIKING_SD, OWN_SD = 0.9, 0.05, 0.5, 0.3
 """Mean ease of a row, and sd of a seed's skill, of a method's liking of a row, and of a run's own errors, in standard
 deviations of the rows' ease."""
-GIFT = 1.2
-"""By how much the methods at most differ in each row, where they change places from row to row."""
-COST_SD = 0.02
-"""Standard deviation of the logarithm of a cost, of a method with spread 1."""
-
+GIFT = 1.2  # by how much the methods at most differ in each row, where they change places from row to row
+COST_SD = 0.02  # standard deviation of the logarithm of a cost, of a method with spread 1
 NOISE: Mapping[str, Callable[[Random, tuple[int, ...]], Floats]] = {
     "normal": lambda random, shape: random.standard_normal(shape),
     "t3": lambda random, shape: random.standard_t(3, shape) / math.sqrt(3),
@@ -70,17 +66,13 @@ class World:
     """True scores of the methods, and the noise of each."""
 
     noise: str = "normal"
-    spreads: tuple[float, ...] = (1.0,) * 5
-    """Spread over seeds of each method, of its score and its costs."""
+    spreads: tuple[float, ...] = (1.0,) * 5  # spread over seeds of each method, of its score and its costs
     score: tuple[float, ...] | None = None
     """True differences of the methods' accuracies; None: answers change places, and all are equal."""
-    cost: tuple[float, ...] | None = None
-    """True logarithms of the first cost, a time; None: all are equal."""
-    second: tuple[float, ...] | None = None
-    """The same of the second cost."""
+    cost: tuple[float, ...] | None = None  # true logarithms of the first cost, a time; None: all are equal
+    second: tuple[float, ...] | None = None  # the same of the second cost
     cost_sd: float = COST_SD
-    disturbance: str | None = None
-    """Of the first cost."""
+    disturbance: str | None = None  # of the first cost
 
     @property
     def methods(self) -> int:

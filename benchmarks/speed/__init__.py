@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import IO, Any, Literal, Self, cast
@@ -25,17 +25,13 @@ RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "local
 class Target:
     """A figure, what it should be, and the measurements behind it: a line of the table."""
 
-    name: str
-    """What was measured."""
+    name: str  # what was measured
     figure: float
     unit: str
-    target: float | None
-    """None: printed for comparison, nothing is asked of it."""
+    target: float | None  # None: printed for comparison, nothing is asked of it
     direction: Literal["at least", "at most"]
-    raw: dict[str, Any] = field(default_factory=dict)
-    """The single measurements, in the order taken."""
-    spread: tuple[float, float] | None = None
-    """Smallest and largest."""
+    raw: dict[str, Any] = field(default_factory=dict)  # the single measurements, in the order taken
+    spread: tuple[float, float] | None = None  # smallest and largest
 
     @property
     def met(self) -> bool | None:
@@ -51,9 +47,6 @@ class Target:
         verdict = {True: "met", False: "NOT MET", None: "for comparison"}[self.met]
         return f"| {self.name} | {self.figure:.3g}{spread} {self.unit} | {asked} | {verdict} |"
 
-    def record(self) -> dict[str, Any]:
-        return {**asdict(self), "met": self.met}
-
 
 def at_most(name: str, values: Sequence[float], unit: str, most: float | None, raw: dict[str, Any]) -> Target:
     """Return the median of values, which should be at most so much; of several with their spread."""
@@ -64,6 +57,11 @@ def ratio(name: str, ratios: Sequence[float], asked: float | None, raw: dict[str
     """Return the median of ratios, which should be at least so much, with their spread."""
     spread = min(ratios), max(ratios)
     return Target(name, median(ratios), unit, asked, "at least", {"ratios": [*ratios], **raw}, spread)
+
+
+def faster(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the ratios of samples/s of contenders' jobs, turn by turn."""
+    return [a["samples_per_second"] / b["samples_per_second"] for a, b in zip(ours, theirs, strict=True)]
 
 
 class Process:

@@ -27,7 +27,6 @@ from speed.shapes import epoch, representative
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the harness's training steps."""
     from hpml_bench.plugins.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
@@ -54,18 +53,15 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainingArguments
 
-    ids, labels, lengths = shapes.token_ids(), shapes.labels(), shapes.lengths()
+    (ids, labels), lengths = shapes.rows().values(), shapes.lengths()
     timed = representative(epoch(job["contender"], lengths), lengths, job["batches"])
     padded = job["contender"] == "defaults"
 
     def collate(rows: list[int]) -> dict[str, Any]:
         to = shapes.LONGEST if padded else int(lengths[rows].max())
-        values = {
-            "input_ids": [ids[row] + [0] * (to - len(ids[row])) for row in rows],
-            "attention_mask": [[1] * len(ids[row]) + [0] * (to - len(ids[row])) for row in rows],
-            "labels": [labels[row] for row in rows],
-        }
-        return {name: torch.tensor(value) for name, value in values.items()}
+        padded_ids = torch.tensor([ids[row] + [0] * (to - len(ids[row])) for row in rows])
+        mask = torch.tensor([[1] * len(ids[row]) + [0] * (to - len(ids[row])) for row in rows])
+        return {"input_ids": padded_ids, "attention_mask": mask, "labels": torch.tensor([labels[row] for row in rows])}
 
     watch = clock(len(timed))
     with tempfile.TemporaryDirectory() as folder:
@@ -87,18 +83,15 @@ def _classifier(job: dict[str, Any]) -> Any:
 
     from hpml_bench.builtin.methods.adapter import Adapter
 
-    model = AutoModelForSequenceClassification.from_pretrained(
-        Path(job["folder"]) / job["model"], num_labels=shapes.CLASSES
-    )
+    path = Path(job["folder"]) / job["model"]
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=shapes.CLASSES)
     model.config.pad_token_id = 0
     options = shapes.METHODS[job["method"]]
     if job["method"] == "lora":
         kind = {"r": options["r"], "lora_alpha": options["alpha"], "target_modules": options["target"]}
-        config = LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=job["model"] == "gpt2", **kind)
-        return get_peft_model(model, config)
+        return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=job["model"] == "gpt2", **kind))
     if job["method"] == "prompt_tuning":
-        config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"])
-        return get_peft_model(model, config)
+        return get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"]))
     if job["method"] == "adapter":
         Adapter(Adapter.Options(**options)).build(model.base_model)
     return model

@@ -25,8 +25,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT
 from speed import Target, at_most, import_path, memory_mb, shapes
 
-SEEDS = 5
-"""Of the suite quickstart."""
+SEEDS = 5  # of the suite quickstart
 SWEEP_SECONDS, LEAST_TRAINING, FIRST_STEP, FIRST_RUN = 100.0, 0.7, 0.7, 5.0
 TRAINING = ("train_seconds", "evaluation_seconds", "inference_seconds")
 ROWS, FIRST_SECONDS, AGAIN_SECONDS, FLAT = 120_000, 20.0, 1.0, 1.1
@@ -85,14 +84,10 @@ def _prepare(folder: Path, count: int) -> dict[str, float]:
     table = folder / f"{count}.csv"
     if not table.exists():
         write_rows(table, count)
-    own = {"XDG_CACHE_HOME": str(folder / "cache"), **import_path()}
-    own["TOKENIZERS_PARALLELISM"] = "true"  # as in the process that run-all prepares in
-    command = [sys.executable, "-m", "speed.harness", str(table), str(count)]
-    done = subprocess.run(
-        command, env=os.environ | PROCESS_ENVIRONMENT | own, check=True, stdout=subprocess.PIPE, text=True
-    )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    own = {"XDG_CACHE_HOME": str(folder / "cache"), "TOKENIZERS_PARALLELISM": "true"} | import_path()  # as of run-all's
+    command, env = [sys.executable, "-m", "speed.harness", str(table), str(count)], os.environ | PROCESS_ENVIRONMENT
+    done = subprocess.run(command, env=env | own, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def write_rows(path: Path, count: int) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,18 @@ import numpy as np
 
 from hpml_bench.plugins.group import settle
 from hpml_bench.system.environment import cores
-from speed import RANK, Process, Target, ratio, shapes
+from speed import RANK, Process, Target, faster, ratio, shapes
 
 VOCABULARY = 49_152
 BATCH, ROWS = 8, 48
 WARM, TIMED = ROWS // BATCH, ROWS // BATCH
 """Steps before the clock, and under it: an epoch each, since who groups rows by length begins with the longest."""
 NEW_TOKENS, EVAL_BATCH, PROMPTS = 16, 16, 48
-ASKED = {"trl": 2.0, "trl_grouped": 1.5, "trl_grouped_bf16": 1.5}
-TITLES = {
-    "trl": "TRL's SFTTrainer as it comes, completion only, fp32",
-    "trl_grouped": "TRL's SFTTrainer, rows grouped by length, fp32",
-    "trl_grouped_bf16": "TRL's SFTTrainer, rows grouped by length, bf16",
+ASKED = {
+    "trl": ("TRL's SFTTrainer as it comes, completion only, fp32", 2.0),
+    "trl_grouped": ("TRL's SFTTrainer, rows grouped by length, fp32", 1.5),
+    "trl_grouped_bf16": ("TRL's SFTTrainer, rows grouped by length, bf16", 1.5),
 }
-
-
-# What is trained
 
 
 def rows() -> tuple[list[list[int]], list[int]]:
@@ -73,18 +70,19 @@ def save(folder: Path) -> None:
         write_rows(folder / "rows" / split, [columns], pa.list_(pa.int32()), {"prompt": pa.int32()})
 
 
-# In a process of its own
-
-
 def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
-    """Train by the harness; `everywhere` computes logits at all places and takes those needed afterwards."""
+    """Train by the harness; `everywhere` computes logits at all places, as scripts do, and takes those needed."""
     with _trainer(Path(job["folder"]), precision) as trainer:
+        model = trainer.model
+
+        def plain(input_ids: Any, attention_mask: Any, labels: Any, *_: Any) -> Any:
+            logits = model.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits[:, :-1][labels[:, 1:] != -100]
+
         if everywhere:
-            _all_logits(trainer.model)
+            model.forward = plain
         began, samples = 0.0, 0
-        for index, indices in enumerate(trainer.order(), start=1):
-            if index > WARM + TIMED:
-                break
+        for index, indices in enumerate(islice(trainer.order(), WARM + TIMED), start=1):
             if index == WARM + 1:
                 began = time.perf_counter()
             trainer.step(index, indices)
@@ -147,18 +145,7 @@ def clock(warm: int) -> Any:
     return Clock()
 
 
-def _all_logits(model: Any) -> None:
-    """Let the output layer compute the logits of all places, as a plain script does."""
-
-    def plain(input_ids: Any, attention_mask: Any, labels: Any, *_: Any) -> Any:
-        logits = model.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits[:, :-1][labels[:, 1:] != -100]
-
-    model.forward = plain
-
-
 def trl(job: dict[str, Any], grouped: bool, bf16: bool) -> dict[str, Any]:
-    """Train by TRL, as a script would."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -239,41 +226,32 @@ JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-# Turns
-
-
-def run(contender: str, folder: Path) -> dict[str, Any]:
-    """Let a contender do its job in a new process."""
-    with Process(contender, ours=not contender.startswith("trl")) as process:
-        return process.do(folder=str(folder))
-
-
 def measure(rounds: int) -> list[Target]:
     """Return ratios of samples/s, what logits at learnt places bring, and ratios of generation."""
     trained = ("ours_auto", "ours_fp32", "all_logits", *ASKED)
+
+    def run(contender: str) -> dict[str, Any]:
+        with Process(contender, ours=not contender.startswith("trl")) as process:
+            return process.do(folder=str(folder))
+
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in trained}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save(folder)
         for turn in range(rounds):
             for contender in random.Random(turn).sample(trained, len(trained)):  # noqa: S311
-                results[contender].append(run(contender, folder))
-        turns = [run("generation", folder)["turns"] for _ in range(max(1, rounds - 1))]
-
-    def faster(one: str, other: str) -> list[float]:
-        pairs = zip(results[one], results[other], strict=True)
-        return [a["samples_per_second"] / b["samples_per_second"] for a, b in pairs]
-
+                results[contender].append(run(contender))
+        turns = [run("generation")["turns"] for _ in range(max(1, rounds - 1))]
+    auto, plain, everywhere = (results[name] for name in ("ours_auto", "ours_fp32", "all_logits"))
     lora, logits = "SmolLM2-135M lora: samples/s", "logits at learnt places"
-    mine, plain = {"runs": results["ours_auto"]}, {"runs": results["all_logits"]}
-    auto = f"the precision that auto takes here, {results['ours_auto'][0]['precision']}, against fp32"
-    less = [b["peak_mb"] - a["peak_mb"] for a, b in zip(results["ours_fp32"], results["all_logits"], strict=True)]
+    taken = f"the precision that auto takes here, {auto[0]['precision']}, against fp32"
+    less = [b["peak_mb"] - a["peak_mb"] for a, b in zip(plain, everywhere, strict=True)]
     by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
     return [
-        ratio(f"{lora} in {auto}", faster("ours_auto", "ours_fp32"), None, mine),
-        *(ratio(f"{lora} against {title}", faster("ours_auto", name), ASKED[name], {"runs": results[name]})
-          for name, title in TITLES.items()),
-        ratio(f"{logits}: samples/s against logits everywhere", faster("ours_fp32", "all_logits"), None, plain),
+        ratio(f"{lora} in {taken}", faster(auto, plain), None, {"runs": auto}),
+        *(ratio(f"{lora} against {title}", faster(auto, results[name]), least, {"runs": results[name]})
+          for name, (title, least) in ASKED.items()),
+        ratio(f"{logits}: samples/s against logits everywhere", faster(plain, everywhere), None, {"runs": everywhere}),
         ratio(f"{logits}: less peak memory than everywhere", less, None, {"less_mb": less}, "MB"),
         ratio("generation: tokens/s against model.generate on the same batches", by_hand, 0.9, {"runs": turns}),
     ]  # fmt: skip

@@ -12,7 +12,8 @@ Of each step, with what follows it until the next, the difference with probes an
 its interquartile mean over blocks counts: a shared machine is slow for seconds at a time, which a trimmed mean does not
 see and a plain one does. (A cost that falls on fewer than a quarter of the blocks is not seen either: the plain ratio
 of all seconds, kept beside it, has it.) The overhead is the sum of these differences over the steps' time without. The
-one-sided 95 % bound is a percentile bootstrap's over blocks. Measured on the CPU only, also where there is a GPU.
+one-sided 95 % bound is a percentile bootstrap's over blocks (Efron and Tibshirani, An Introduction to the Bootstrap,
+chapter 13). Measured on the CPU only, also where there is a GPU.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ from speed import RANK, Process, Target
 STEPS, METHOD = 100, "lora"
 BLOCKS, TRAININGS = 20, 3
 """Of a comparison that is held to its target: pairs of trainings that are timed, and whose peak memory is compared."""
-LIMIT, MEMORY_LIMIT = 1.0, 5.0
-"""Largest share of the loop's time and of the peak memory, in per cent."""
+LIMIT, MEMORY_LIMIT = 1.0, 5.0  # largest share of the loop's time and of the peak memory, in per cent
 
 
 class Switched(list[Probe]):
@@ -46,56 +46,42 @@ class Switched(list[Probe]):
     on = True
 
     def __iter__(self) -> Iterator[Probe]:
-        """Give them only while they are on."""
         return super().__iter__() if self.on else iter(())
 
 
-class Turns:
-    """Switches probes and keeps the time of each piece."""
+class Alternating(Trainer):
+    """A training whose probes are switched each time that points were written."""
 
-    def __init__(self, probes: Switched, first: bool) -> None:
-        self.probes, self.first = probes, first
-        self.pieces: list[tuple[bool, float]] = []
-        """Of each step, with what the loop does until the next: whether it had probes, and its seconds."""
-        self._began: float | None = None
+    probes: Switched
 
-    def end(self, switch: bool) -> None:
+    def take_turns(self, first: bool) -> list[tuple[bool, float]]:
+        """Train; return of each step, with what is done until the next, whether it had probes, and its seconds."""
+        self._first, self._began, self._pieces = first, 0.0, list[tuple[bool, float]]()
+        self.train()
+        self._end(switch=False)
+        return self._pieces
+
+    def _end(self, switch: bool) -> None:
         """End a piece, if one runs, and begin the next, the other way if asked."""
         now = time.perf_counter()
-        if self._began is None:
-            self.probes.on = self.first
+        if not self._began:
+            self.probes.on = self._first
         else:
-            self.pieces.append((self.probes.on, now - self._began))
+            self._pieces.append((self.probes.on, now - self._began))
             self.probes.on ^= switch
         self._began = time.perf_counter()
-
-
-class Alternating(Trainer):
-    """A training whose probes, `turns.probes`, are switched each time that points were written."""
-
-    turns: Turns
 
     def order(self) -> Iterator[np.ndarray]:
         """Yield the batches; the loop asks for the next once all that follows a step is over."""
         every = self.settings.log_every, self.settings.eval_every or self.steps
         for index, indices in enumerate(super().order()):
-            self.turns.end(switch=any(index % steps == 0 for steps in every))
+            self._end(switch=any(index % steps == 0 for steps in every))
             yield indices
-
-
-def train_in_turns(trainer: Alternating) -> list[tuple[bool, float]]:
-    """Train; return for each step whether it had probes, and its seconds. Nothing before the first step is in them."""
-    trainer.train()
-    trainer.turns.end(switch=False)
-    return trainer.turns.pieces
-
-
-# In a process of its own
 
 
 @contextmanager
 def _trainings() -> Iterator[Any]:
-    """Yield what makes a training of the quickstart, given whether it has probes, and which turns begin with them."""
+    """Yield what trains the quickstart in turns, given whether there are probes, and which turns begin with them."""
     from hpml_bench.data.prepare import prepare
     from hpml_bench.records.points import PointWriter
     from hpml_bench.suite import registry
@@ -109,16 +95,14 @@ def _trainings() -> Iterator[Any]:
     prepared = prepare(spec.settings)
     with process_group(spec.settings) as group, tempfile.TemporaryDirectory() as name:
 
-        def training(has_probes: bool, first: bool) -> Alternating:
+        def training(has_probes: bool, first: bool) -> list[tuple[bool, float]]:
             names = registry.names("probes") if has_probes else ()
             probes = Switched(registry.plugin("probes", one)() for one in names)
             run = assemble(spec, prepared, group)
             seen = run.for_probes(Path(name), time.monotonic())
             for probe in probes:
                 probe.start(seen)
-            trainer = Alternating(run, probes, PointWriter(Path(name)).write)
-            trainer.turns = Turns(probes, first)
-            return trainer
+            return Alternating(run, probes, PointWriter(Path(name)).write).take_turns(first)
 
         yield training
 
@@ -134,7 +118,7 @@ def step_seconds(job: dict[str, Any]) -> dict[str, Any]:
             times = [[0.0] * STEPS, [0.0] * STEPS]
             for beginning in (first, not first):
                 trim_heap()  # each begins as a new process would, not with what the one before it gave up
-                for step, (on, seconds) in enumerate(train_in_turns(training(True, beginning))):
+                for step, (on, seconds) in enumerate(training(True, beginning)):
                     times[on][step] = round(seconds, 6)
             found.append(times)
     return {"step_seconds": found[1:]}  # the first warms up
@@ -143,18 +127,14 @@ def step_seconds(job: dict[str, Any]) -> dict[str, Any]:
 def train_once(job: dict[str, Any]) -> dict[str, Any]:
     """Train once with all probes or with none, for the process's peak memory."""
     with _trainings() as training:
-        training(job["probes"], True).train()
+        training(job["probes"], True)
     return {}
 
 
 JOBS = {"step_seconds": step_seconds, "train_once": train_once}
 
 
-# The target
-
-
 def measure(blocks: int, trainings: int) -> list[Target]:
-    """Return what the probes cost."""
     peaks = {True: [0.0] * trainings, False: [0.0] * trainings}
     for number in range(trainings):
         for probes, found in peaks.items():
@@ -178,11 +158,7 @@ def measure(blocks: int, trainings: int) -> list[Target]:
 
 
 def bound(seconds: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
-    """Return the overhead and its one-sided upper 95 % bound, as fractions, of seconds [block, without or with, step].
-
-    The bound is the 95 % point of a percentile bootstrap over blocks (Efron and Tibshirani, An Introduction to the
-    Bootstrap, chapter 13).
-    """
+    """Return the overhead and its one-sided upper 95 % bound, as shares, of seconds [block, without or with, step]."""
     drawn = np.random.default_rng(0).integers(len(seconds), size=(resamples, len(seconds)))
     return _overhead(seconds), float(np.quantile([_overhead(seconds[rows]) for rows in drawn], 0.95))
 

@@ -15,9 +15,9 @@ from hpml_bench.training import products
 
 ROWS = 12_800
 """Whole numbers of our buckets of batches of like lengths (25 of 512 rows) and of the HF Trainer's (16 of 800)."""
-LONGEST = 128
-CLASSES = 4
-BATCH = 16
+LONGEST, CLASSES, BATCH = 128, 4, 16
+GROUPED = 50
+"""Batches in a group that the HF Trainer sorts, of data sets of 3,200 rows or more; of fewer rows it takes fewer."""
 MODELS = ("gpt2", "minilm")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "alpha": 16, "target": "all-linear"},
@@ -33,13 +33,10 @@ def lengths(rows: int = ROWS) -> np.ndarray:
     return np.clip(np.round(drawn), 12, LONGEST).astype(np.int64)
 
 
-def token_ids(rows: int = ROWS) -> list[list[int]]:
-    generator = np.random.default_rng(1)
-    return [generator.integers(1000, 30_000, length).tolist() for length in lengths(rows)]
-
-
-def labels(rows: int = ROWS) -> list[int]:
-    return [int(label) for label in np.random.default_rng(2).integers(0, CLASSES, rows)]
+def rows(count: int = ROWS) -> dict[str, list[Any]]:
+    of_ids, of_labels = (np.random.default_rng(seed) for seed in (1, 2))
+    ids = [of_ids.integers(1000, 30_000, length).tolist() for length in lengths(count)]
+    return {"input_ids": ids, "label": of_labels.integers(0, CLASSES, count).tolist()}
 
 
 def save_model(name: str, folder: Path) -> None:
@@ -48,40 +45,30 @@ def save_model(name: str, folder: Path) -> None:
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
     torch.manual_seed(0)
-    model = (
-        GPT2Model(GPT2Config())
-        if name == "gpt2"
-        else BertModel(
-            BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536),
-            add_pooling_layer=False,
-        )
-    )
+    minilm = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    gpt2 = name == "gpt2"
+    model = GPT2Model(GPT2Config()) if gpt2 else BertModel(BertConfig(**minilm), add_pooling_layer=False)
     model.save_pretrained(folder)
 
 
-def save_rows(folder: Path, rows: int = ROWS) -> None:
+def save_rows(folder: Path, count: int = ROWS) -> None:
     """Save rows as the preparation leaves them, the same in every split."""
     import pyarrow as pa
 
     from hpml_bench.plugins.rows import write_rows
 
-    write_rows(folder / "train", [{"input_ids": token_ids(rows), "label": labels(rows)}], pa.int64())
+    write_rows(folder / "train", [rows(count)], pa.int64())
     for split in ("validation", "test"):
         (folder / split).symlink_to("train", target_is_directory=True)
 
 
 def prepared(folder: Path, model: str) -> Any:
-    """Return a `Prepared` of a saved model and the saved rows."""
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.suite.settings import Digests
 
-    return Prepared(
-        backbone=str(folder / model),
-        data=str(folder / "rows"),
-        label_names=tuple(f"class {index}" for index in range(CLASSES)),
-        digests=Digests(weights="", tokenizer="", data=""),
-        pad_id=0,
-    )
+    names, digests = tuple(f"class {index}" for index in range(CLASSES)), Digests(weights="", tokenizer="", data="")
+    backbone, data = str(folder / model), str(folder / "rows")
+    return Prepared(backbone=backbone, data=data, label_names=names, digests=digests, pad_id=0)
 
 
 @functools.cache
@@ -91,10 +78,6 @@ def faster_precision(model: Path) -> str:
         return "fp32"
     shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
     return products.measure(shape, cores()).precision
-
-
-GROUPED = 50
-"""Batches in a group that the HF Trainer sorts, of data sets of 3,200 rows or more; of fewer rows it takes fewer."""
 
 
 def epoch(contender: str, lengths: np.ndarray) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import DatasetSpec, Settings
-from speed import Process, Target, ratio, shapes
+from speed import Process, Target, faster, ratio, shapes
 
 ASKED = {"defaults": None, "dynamic": None, "grouped": 1.1}
 """Ratio of our samples/s to theirs; against the Trainer's defaults it would be that of the processor's bf16."""
@@ -21,8 +21,7 @@ TITLES = {
     "grouped": "the HF Trainer with rows grouped by length, bf16 and our allocator settings",
 }
 BATCHES = {"gpt2": 3, "minilm": 6}
-ALIKE = {"gpt2": 1, "minilm": 2}
-"""Batches that are timed; fewer of the Trainer's defaults, whose batches are all alike."""
+ALIKE = {"gpt2": 1, "minilm": 2}  # batches that are timed; fewer of the Trainer's defaults, whose batches are all alike
 
 
 def train(contender: Process, folder: Path, model: str, method: str) -> dict[str, Any]:
@@ -35,10 +34,7 @@ def train(contender: Process, folder: Path, model: str, method: str) -> dict[str
 
 
 def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
-    """Return a ratio for each model, method and opponent.
-
-    Within a round each contender trains each model by each method once, all taking turns in random order.
-    """
+    """Return a ratio for each model, method and opponent; in a round each trains each once, in random order."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         shapes.save_rows(folder / "rows")
@@ -55,16 +51,10 @@ def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> l
                 of = results.setdefault((model, method), {name: [] for name in names})
                 for contender in order:
                     of[contender.name].append(train(contender, folder, model, method))
-    return [target for (model, method), of in results.items() for target in _ratios(model, method, of)]
-
-
-def _ratios(model: str, method: str, results: dict[str, list[dict[str, Any]]]) -> list[Target]:
     found = []
-    for opponent, asked in ASKED.items():
-        pairs = zip(results["ours"], results[opponent], strict=True)
-        ratios = [ours["samples_per_second"] / theirs["samples_per_second"] for ours, theirs in pairs]
-        raw = {"ours": results["ours"], opponent: results[opponent]}
-        title = TITLES[opponent].replace("bf16", results["ours"][0]["precision"])  # the faster one, on both sides
-        name = f"{model} {method}: samples/s against {title}"
-        found.append(ratio(name, ratios, asked, raw))
+    for ((model, method), of), (opponent, asked) in itertools.product(results.items(), ASKED.items()):
+        ratios = faster(of["ours"], of[opponent])
+        title = TITLES[opponent].replace("bf16", of["ours"][0]["precision"])  # the faster one, on both sides
+        raw = {"ours": of["ours"], opponent: of[opponent]}
+        found.append(ratio(f"{model} {method}: samples/s against {title}", ratios, asked, raw))
     return found

@@ -200,16 +200,14 @@ def test_the_tables_of_the_docs_are_the_recorded_ones() -> None:
 
 # Cases, by the package's own functions
 
-CASES = dict(cases.cases())
-FEW = 60
-"""Pages of each case: a minute in all."""
+FEW = 60  # pages of each case: a minute in all
 
 
 @pytest.mark.calibration
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", cases.CASES)
 def test_no_case_makes_pages_false(name: str) -> None:
     """Rare rows, outliers, looks at added seeds: unmarked false pages are as rare as promised."""
-    assert cases.rate(CASES[name], FEW) <= most(FEW)
+    assert cases.rate(cases.CASES[name], FEW) <= most(FEW)
 
 
 @pytest.mark.calibration
@@ -217,7 +215,7 @@ def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> No
     """Without its mend each kind of page is often false: of rare rows, rare failures, outliers, and added seeds."""
 
     def wrong(name: str, count: int = 40) -> float:
-        return cases.rate(CASES[name], count)
+        return cases.rate(cases.CASES[name], count)
 
     with monkeypatch.context() as patch:
         patch.setattr(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n))

@@ -16,7 +16,7 @@ import gpu
 import on_gpu
 import pytest
 import torch
-from gpu import numbers, sizes, steps
+from gpu import numbers, steps
 from speed import one_gpu
 
 from helpers import language_models, tiny
@@ -156,12 +156,12 @@ def test_methods_are_compared_by_their_losses(monkeypatch: pytest.MonkeyPatch) -
 def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each phase within a tenth of what is predicted, beside what a step does."""
     for check, name in (("METHODS", "lora checkpointing"), ("LEVERS", "quantization nf4")):
-        monkeypatch.setattr(sizes, check, {name: getattr(sizes, check)[name]})
-    for check in (sizes.fit, sizes.levers):
-        (found,) = gpu.gathered(check("cpu", sizes.SMALL), 600)["cases"].values()
+        monkeypatch.setattr(steps, check, {name: getattr(steps, check)[name]})
+    for check in (steps.fit, steps.levers):
+        (found,) = gpu.gathered(check("cpu", steps.SMALL), 600)["cases"].values()
         assert {*found["ratios"]} == {*fit_ratios.PHASES}
         assert found["passed"], found
-        assert found["samples_per_second"] == pytest.approx(sizes.SMALL.batch / found["step_seconds"])
+        assert found["samples_per_second"] == pytest.approx(steps.SMALL.batch / found["step_seconds"])
         assert (found["kernels"] > 100, found["waits"]) == (True, 0)
 
 
@@ -173,12 +173,12 @@ def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monk
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
     spec = fit_ratios.spec_of("causal_lm", "lora", {}, {})
     with tiny.alone() as group:
-        found = sizes.on_card(spec, fit_ratios.prepare(tmp_path, spec.settings.task), group)
+        found = steps.on_card(spec, fit_ratios.prepare(tmp_path, spec.settings.task), group)
     assert [found[phase] for phase in ("loading", "evaluation", "generation", "step")] == [50, 200, 100, 400]
     assert found["loading_seconds"] > 0
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 80 * 10**9))
-    assert not sizes.lacking(9 * 10**9)
-    assert sizes.lacking(11 * 10**9) == "it needs 11.0 GB, and 10.0 GB are free"
+    assert not steps.lacking(9 * 10**9)
+    assert steps.lacking(11 * 10**9) == "it needs 11.0 GB, and 10.0 GB are free"
 
 
 @pytest.mark.parametrize(("visible", "one"), [(None, "0"), ("3,1", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")])

@@ -133,8 +133,7 @@ def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path)
         switched.append(Noting(switched))
         block = probes.Alternating.build(spec, prepared, group, switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
-        block.turns = probes.Turns(switched, first)
-        pieces = probes.train_in_turns(block)
+        pieces = block.take_turns(first)
         assert min(seconds for _, seconds in pieces) > 0
         with_probes.append([on for on, _ in pieces])
         seen += list.__getitem__(switched, 0).seen

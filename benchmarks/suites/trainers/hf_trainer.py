@@ -7,14 +7,8 @@ from typing import Any
 
 from common import arguments, conversations, leave, lora, training
 from peft import get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DataCollatorForSeq2Seq,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers.trainer_utils import set_seed
 
 
 def encoded(row: dict[str, Any]) -> dict[str, list[int]]:
