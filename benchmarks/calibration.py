@@ -12,8 +12,6 @@ found, with variances that methods share and without. `races`: sweeps that end w
 of one run each. A quick look takes 300 trials.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -6,8 +6,6 @@ Bursts last 0.1 to 2 s; pauses are such that the core is busy for the given shar
 exit status.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

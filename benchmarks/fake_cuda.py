@@ -20,8 +20,6 @@ Exit status 1 if a combination failed, 2 without torch's build for CUDA. Not
 shown: kernels and which of them torch takes, NCCL and DDP's reducer, streams, memory, loading straight to a card.
 """
 
-from __future__ import annotations
-
 import argparse
 import platform
 import sys

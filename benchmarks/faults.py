@@ -1,7 +1,5 @@
 """Faults of a sweep at random moments, here or on a cluster; what is left then, and what must be equal."""
 
-from __future__ import annotations
-
 import os
 import random
 import shlex

@@ -9,8 +9,6 @@ are buffers inside kernels, which differ from processor to processor; ONEDNN_MAX
 ATEN_CPU_CAPABILITY (avx512, avx2) give the kernels of processors that have less.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import os

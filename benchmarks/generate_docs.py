@@ -3,8 +3,6 @@
 python benchmarks/generate_docs.py
 """
 
-from __future__ import annotations
-
 import json
 import types
 from collections.abc import Iterable

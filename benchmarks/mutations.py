@@ -8,8 +8,6 @@ has survived where they pass; it is stale where its text is not in the file once
 status is 1 where one has survived or is stale, or tests fail without any mutation.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import os

@@ -21,8 +21,6 @@ small models. Exit status 1 if a check failed.
   the methods in bf16, fp16 and on int8 weights too: losses.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -11,8 +11,6 @@ its date. Probes and language are measured on the CPU only, also where there is 
 met.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -6,8 +6,6 @@ Some minutes on 2 cores. Ends with a check that the backbone has learned who bel
 classifier on its frozen last state must reach a set accuracy on validation rows (a low loss alone wouldn't show it).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

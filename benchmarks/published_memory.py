@@ -3,8 +3,6 @@
 python benchmarks/published_memory.py
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

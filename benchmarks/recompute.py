@@ -12,8 +12,6 @@ files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong call. Where the 
 something open, a comment says so.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -9,8 +9,6 @@ done again or set aside. Times, memory and the environment are not compared. Wit
 versions train lora and full in turns, and the ratios of their throughput and memory are printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -6,8 +6,6 @@ trains the embedded chat model twice on pairs of questions, serves it by transfo
 they are or rounded, and counts how often the fault is named. A trial is a run, 40 of its test rows, and a variant.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

@@ -17,8 +17,6 @@ comment of each job that is submitted, by another or by none. `--each`: each fau
 the tests of tests/slurm, whose record is written whatever comes of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

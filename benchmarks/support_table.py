@@ -9,8 +9,6 @@ the logits of a forward pass over the whole text, and prompts answered side by s
 alone. It merges when the merged model's logits are the same.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence

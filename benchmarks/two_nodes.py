@@ -1,7 +1,5 @@
 """A Slurm of two nodes on this machine (tests/slurm/slurm.sh): its commands, and what can befall its nodes."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The examples of docs/adding.md, installed as another package's and run."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

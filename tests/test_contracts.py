@@ -1,7 +1,5 @@
 """What every registered method, optimizer, task, data set, probe and section must have, whoever wrote it."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

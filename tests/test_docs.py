@@ -1,7 +1,5 @@
 """The pages name files, tests, modules and headings that exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 from configparser import ConfigParser

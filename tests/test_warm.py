@@ -1,7 +1,5 @@
 """Warm commands, which tests fork instead of starting interpreters, are what cold ones are."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

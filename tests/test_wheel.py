@@ -1,7 +1,5 @@
 """What a stranger gets from the wheel: built, installed in a clean environment, run outside the checkout."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import venv

@@ -1,7 +1,5 @@
 """The answer, `report.json`: each of its figures, names and verdicts recomputed from the runs."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

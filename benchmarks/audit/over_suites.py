@@ -5,8 +5,6 @@ F of a two-way analysis of variance of the ranks, sums of signed rank difference
 binomial chances. The page is the first look at its folder, whose share of the 5 % is 90.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A row's score is what the metric's mean is made of. Of a metric that is no mean 
 RMSE rmse + (se - mse) / (2 rmse), for an F1 of entities F1 + (2tp - F1 d) / mean(d) with d = 2tp + fp + fn.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import string

@@ -1,7 +1,5 @@
 """Runs as they lie on disk, and those that are compared."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

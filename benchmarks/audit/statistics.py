@@ -5,8 +5,6 @@ these trained models. McNemar's and Clopper and Pearson's figures are sums of bi
 searched in the test that they invert.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +37,7 @@ class Guard:
     opposed: int = 0  # rows that lie against the mean by more than half the range
 
     @classmethod
-    def of(cls, rows: Floats, span: float) -> Guard:
+    def of(cls, rows: Floats, span: float) -> "Guard":
         """Return the guard of differences by row; of a mean of 0, whose sign is rounding's, with the more opposed."""
         below, above, mean = (rows < -span / 2).sum(), (rows > span / 2).sum(), rows.mean()
         opposed = max(below, above) if abs(mean) < 1e-12 * span else below if mean > 0 else above
@@ -81,7 +79,7 @@ class Squares:
     guard: Guard
     prior: float = 0.0  # degrees of freedom of the variance over seeds that methods share
 
-    def at(self, n: int) -> Squares:
+    def at(self, n: int) -> "Squares":
         """Return what is expected of them at another number of seeds."""
         rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
         return replace(self, rows=rows, n=n)

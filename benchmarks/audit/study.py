@@ -1,7 +1,5 @@
 """Study of a results folder: its compared runs, values, pairs and verdicts; how it is read, and all pairs tested."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -5,8 +5,6 @@ computes its own gradients, on tensors of the card, so that devices are checked 
 tensors are not called; a run of ours has none.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence

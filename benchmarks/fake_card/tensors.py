@@ -4,8 +4,6 @@ Each has the keys of a CUDA tensor, so that autocast, autograd and every `device
 on which each operator is computed. Values are therefore real, unlike those of torch's FakeTensor, which has none.
 """
 
-from __future__ import annotations
-
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,7 +46,7 @@ class CardTensor(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> CardTensor:
+    def __new__(cls, held: Tensor) -> "CardTensor":
         kind: dict[str, Any] = {"dtype": held.dtype, "layout": held.layout, "device": CUDA}
         places: dict[str, Any] = {"strides": held.stride(), "storage_offset": held.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **places, **kind)

@@ -1,7 +1,5 @@
 """Checks of `benchmarks/on_gpu.py`, a module for each kind; a check's cases are done while time lasts."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Numbers on a card: methods beside the CPU, answers side by side, and gradients of attention."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from itertools import product

@@ -4,8 +4,6 @@ Beside real runs stands what `hpml-bench fit` predicts, of methods and of levers
 beside what a rank takes apart from tensors.
 """
 
-from __future__ import annotations
-
 import gc
 import resource
 import time

@@ -1,7 +1,5 @@
 """Simulated pages whose truth is known: the tables of questions that `calibration.py` answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 

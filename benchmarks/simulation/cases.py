@@ -4,8 +4,6 @@ Each draws a page whose truth is known, and counts it if a claim is false, by th
 and few suites the worst world of a kind is found exactly.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -12,8 +12,6 @@ recorded pairs are resampled too. Trials recorded under benchmarks/competing_loa
 1 where something is wrong, 2 where there are no trials or they don't belong together.
 """
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import math

@@ -4,8 +4,6 @@ A page's claims are made by the functions that `hpml-bench compare` calls. All s
 other ways than others: of one system rare rows fail, and all its other rows are a little better.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping

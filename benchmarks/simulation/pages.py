@@ -3,8 +3,6 @@
 tests/benchmarks/test_calibration.py holds them to the package's own: equal p to 1e-9 on 1,000 pages.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The weight of the shared variance is chosen on half of the worlds, and confirmed with other pages of all.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """Sweeps that end when they are decided: how often their pages are false, and how many runs they need."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Worlds of methods: what is true of them, and how their answers to test rows and their costs are drawn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Measurements of `benchmarks/performance.py`, a file for each kind; the table's lines, and contenders' processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -6,8 +6,6 @@ the HF Trainer and PEFT as a user writes them: `defaults` (padded to 128, float3
 longest, bf16), `grouped` (that, rows grouped by length, and our allocator settings).
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os

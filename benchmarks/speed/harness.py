@@ -3,8 +3,6 @@
 python -m speed.harness TABLE ROWS      prepares rows in a process that has its imports done
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json

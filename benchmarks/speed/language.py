@@ -4,8 +4,6 @@ SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8
 completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import tempfile

@@ -16,8 +16,6 @@ one-sided 95 % bound is a percentile bootstrap's over blocks (Efron and Tibshira
 chapter 13). Measured on the CPU only, also where there is a GPU.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import tempfile

@@ -1,7 +1,5 @@
 """Shapes: models of real size with random weights, rows as long as AG News's, and the batches that contenders draw."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

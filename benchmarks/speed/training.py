@@ -1,7 +1,5 @@
 """Training throughput against scripts with the HF Trainer."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import tempfile

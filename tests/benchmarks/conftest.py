@@ -1,7 +1,5 @@
 """Tests of the scripts in benchmarks/, which an environment of their own runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The statistics keep their promises, by simulation (`benchmarks/calibration.py`); records and docs say how well."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """Error rates of the gate's rule by simulation, and the analysis of recorded trials."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

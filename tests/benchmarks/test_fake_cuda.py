@@ -1,7 +1,5 @@
 """CUDA without a card: what the command finds wrong, and that its tensors keep torch's rules on devices."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace

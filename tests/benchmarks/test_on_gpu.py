@@ -1,7 +1,5 @@
 """Scripts of benchmarks/ for GPUs, as far as they can be tried without one."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Speed as it is measured: records and the pages that show them, the batches that stand for an epoch, probes' cost."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The auditor (`benchmarks/recompute.py`) agrees with the package's answers, and finds changed figures."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The fault of a server is named, and none where there is none (`benchmarks/served.py`), by a trial of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 The mutations themselves are tried by `benchmarks/mutations.py`.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from dataclasses import replace

@@ -3,8 +3,6 @@
 `tox -e llama` has xllamacpp, whose wheel is 40 MB.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from helpers import llama, skips, tiny
+from helpers import llama, skips
+from helpers.commands import called
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.records.load import load_record
 
@@ -26,7 +25,7 @@ OTHER = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %
 
 
 def call(*words: str) -> str:
-    done = tiny.invoked(0, *words, *SETTINGS)
+    done = called(*words, *SETTINGS)
     return done.output
 
 

@@ -1,7 +1,5 @@
 """The command line: statuses, sentences, lists, and how fast it answers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

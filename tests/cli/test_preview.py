@@ -1,7 +1,5 @@
 """`hpml-bench preview`: rows as the model sees them, for every kind of task, and nothing that a terminal would obey."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Behaviour: the input chooses the test, the page says what its verdicts hold for, and Python gives the same."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

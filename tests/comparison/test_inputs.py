@@ -1,7 +1,5 @@
 """Behaviour: what a user may give by mistake is refused with what to do, or read as it is meant."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 tests/files/lm_eval has samples of a real run (test_lm_eval_run.py), of which variants are made here.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

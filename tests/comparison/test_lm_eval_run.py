@@ -3,8 +3,6 @@
 `python tests/comparison/test_lm_eval_run.py` makes the samples of tests/files/lm_eval anew, where lm_eval is installed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

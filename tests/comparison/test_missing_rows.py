@@ -1,7 +1,5 @@
 """Behaviour: rows that a system lacks, as it may have failed there, make no claim; the page says who lacks how many."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 tests/files/peft_result.json has their shape and made-up numbers; variants of it are made here.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math

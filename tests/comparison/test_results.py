@@ -1,7 +1,5 @@
 """Results folders of this project as an input: rows, seeds, groups, costs, failures, and no two protocols together."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

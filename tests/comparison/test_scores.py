@@ -1,7 +1,5 @@
 """Behaviour: what can't be compared is refused in one sentence with file, line and what to do; nothing is guessed."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

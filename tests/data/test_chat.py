@@ -1,7 +1,5 @@
 """Conversations as token ids: what the model reads is what transformers renders, and only answers are learnt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Conversations as rows of the task: what is too long, what is cut, and what scoring needs."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """Borders of answers, special tokens in turns, and tokenizers that lack tokens: no text becomes a control token."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Conversations of tables: the shapes that files come in, and rows that are none, told by file and row."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Copies and near-copies among rows: found as an exact comparison of all pairs finds them, counted, and warned of."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from datasets import Dataset

@@ -1,7 +1,5 @@
 """Generated rows: the news world with its exact posterior and embedded backbone, questions about it, word problems."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

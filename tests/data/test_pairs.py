@@ -1,7 +1,5 @@
 """Pairs of texts: what the model gets is what transformers' Trainer gives it for `tokenizer(a, b)`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Preparation: subsets, token ids, digests and batches are what the settings say, and the cache never changes them."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from helpers import tiny
+from helpers.commands import called
 from helpers.tiny import gpt2, prepared, settings
 from hpml_bench.data import prepare as module
 from hpml_bench.data.prepare import prepare
@@ -345,7 +344,7 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     folder = tmp_path_factory.mktemp("varied")
     (folder / "varied.yaml").write_text(yaml.safe_dump(SUITE))
     command = ["run-all", str(folder / "varied.yaml"), "--out", str(folder / "out"), "--wandb", "off"]
-    tiny.invoked(0, *command)
+    called(*command)
     return Selection.load(folder / "out/varied")
 
 

@@ -1,7 +1,5 @@
 """Published chat templates: gold answers, rendered, cut and decoded as a generator would, get the full score."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

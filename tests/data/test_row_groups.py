@@ -1,7 +1,5 @@
 """Groups of rows: kept in one split where splits are drawn, part of the data's digest, carried to the predictions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

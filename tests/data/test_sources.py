@@ -1,7 +1,5 @@
 """Sources: every kind resolves to what was asked for, or ends in one sentence."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """Checks side by side, and `hpml-bench doctor`: whatever a check does, it has a line; the list, the status; nobody."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The machine: cores, memory, processes and clock; folders, of which some stop quickstart if they can't be used."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Software and services: packages by the metadata, torch's own process beside the driver, what answers."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

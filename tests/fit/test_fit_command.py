@@ -1,7 +1,5 @@
 """`hpml-bench fit`: from config.json alone to a table or JSON, with advice that holds."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -18,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from helpers import control_groups, tiny
+from helpers.commands import called
 from hpml_bench.cli import main
 from hpml_bench.fit import limits, predict
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
@@ -41,7 +40,7 @@ KEYS = {
 
 
 def fit(*words: str | Path, status: int = 0) -> Result:
-    return tiny.invoked(status, "fit", *words)
+    return called("fit", *words, status=status)
 
 
 def needs(*words: str | Path) -> dict[str, dict[str, Any]]:
@@ -369,7 +368,7 @@ def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeyp
     assert warning[2] == "490 MB", "what the command leaves, and what the rank shares with it"
     file = tmp_path / "out" / "colours" / "suite.json"
     assert f"hpml-bench fit {file}" in done.output.replace("\n", "")
-    again = tiny.invoked(1, "fit", file, "--memory", "800MB")
+    again = called("fit", file, "--memory", "800MB", status=1)
     assert re.search(rf"^lora +no +{process}\d MB", again.stdout, re.MULTILINE)
 
 

@@ -1,7 +1,5 @@
 """Predicted memory against real steps, on a CPU and a GPU; footprints of a few blocks against those of whole models."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """Fixtures of the gate's tests."""
 
-from __future__ import annotations
-
 import pytest
 from residents import QUIET
 

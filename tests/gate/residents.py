@@ -1,7 +1,5 @@
 """Residents for tests: copies of the harness to be spoilt, and a resident that answers at once without training."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The GitHub action, of which nothing from a pull request is run, and the gate of this project: what they compare."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

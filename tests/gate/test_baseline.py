@@ -1,7 +1,5 @@
 """Saved runs: what is stored, what is refused, what is compared."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """A check from request to report, what disturbs it, its process pairs, and the command; residents answer at once."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What has no noise is counted exactly, and real slowdowns of our own loop are caught and named by it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a check shows: terminal, Markdown, JUnit XML, page and GitHub's annotations, from the same tables."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

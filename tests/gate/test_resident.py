@@ -1,7 +1,5 @@
 """A resident: it trains as the loop does, never outlives its parent, and takes out time that others had the core."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The gate tried on itself: numbers of trials, bounds, resuming; and the command's outcome."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Two versions side by side: what is installed for a revision and the working tree, and what can't be."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

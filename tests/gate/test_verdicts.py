@@ -1,7 +1,5 @@
 """The decision rule: rank tests, levels of looks, effects of pairs and runs, verdicts on times and counts."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Makes answers by hand, for tests of what is said and drawn of them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any

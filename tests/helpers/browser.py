@@ -1,7 +1,5 @@
 """A real browser and a server that notes what it is asked for."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -5,8 +5,6 @@ files in `data/templates/` are unchanged copies (its README says where each is f
 tokenizers are small ones of the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """hpml-bench as a process of its own, as a terminal would start it, and what it leaves behind."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`hpml-bench` called in this process."""
 
-from __future__ import annotations
-
 from click.testing import CliRunner, Result
 
 from hpml_bench.cli import main

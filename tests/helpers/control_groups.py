@@ -1,7 +1,5 @@
 """Control groups whose memory is limited, made for real below this process's own."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reads the elements of an HTML page."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 
 

@@ -1,7 +1,5 @@
 """A hub on this machine with one model, `o/n`, that serves, drips or breaks off."""
 
-from __future__ import annotations
-
 import json
 import threading
 from pathlib import Path

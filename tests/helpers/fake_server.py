@@ -1,7 +1,5 @@
 """A server of OpenAI's protocol on the loopback, whose answers a test gives."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Sweeps on stand-ins for Slurm's commands: `queue` has the lines of squeue, `given7` what sbatch got for job 7."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Copies of a reference folder, and edits of its runs whose hashes, ids and self-checks are made to fit again."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

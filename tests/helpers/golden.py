@@ -3,8 +3,6 @@
 `GOLDEN=write python -m pytest tests/report/test_golden.py` writes the pages anew, as tests/files/golden/NAME.md.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from itertools import product

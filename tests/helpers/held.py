@@ -1,7 +1,5 @@
 """A method whose runs stay after a step until they are let go, so that a test can look at a run under way."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 SOURCE = '''

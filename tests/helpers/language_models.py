@@ -1,7 +1,5 @@
 """Small random causal language models, and methods trained on them for a few steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

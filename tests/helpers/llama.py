@@ -1,7 +1,5 @@
 """llama.cpp on the loopback, by xllamacpp, and checkpoints of GPT-2 written as the GGUF files that it reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Runs of tiny models in this process, or over ranks, and what watches them."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections import Counter

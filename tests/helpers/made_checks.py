@@ -1,7 +1,5 @@
 """Made-up blocks and reports of `hpml-bench check`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Writes results folders as `run-all` leaves them, with made-up numbers, for tests of all that reads records."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence

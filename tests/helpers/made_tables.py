@@ -1,7 +1,5 @@
 """Makes tables of scores, for tests of `compare`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Made-up results folders of tasks whose rows are numbers, tags or rare classes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plug-ins of another package: modules and their entry points, written for tests."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

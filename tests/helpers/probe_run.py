@@ -1,7 +1,5 @@
 """A run small enough to work a probe's figures out by hand."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Sweeps whose runs take no time: each attempt ends at once with the status that a test gives."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

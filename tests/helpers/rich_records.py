@@ -1,7 +1,5 @@
 """Records that have as much of a report as made ones can: jobs, failures, more ranks, checkpointing, other settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers import made_records

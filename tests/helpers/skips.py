@@ -1,7 +1,5 @@
 """Reasons for which a test may be skipped in continuous integration; there, any other skip is a failure."""
 
-from __future__ import annotations
-
 import os
 import re
 

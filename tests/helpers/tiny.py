@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 
+from helpers.commands import called
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.folder import RunFolder
@@ -23,8 +24,6 @@ from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
-    from click.testing import Result
-
     from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
@@ -166,17 +165,6 @@ def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = 
     return folder / "colours.yaml"
 
 
-def invoked(status: int, *words: str | Path) -> Result:
-    """Call the command in this process, which ends with this status; return what it said."""
-    from click.testing import CliRunner
-
-    from hpml_bench.cli import main
-
-    done = CliRunner().invoke(main, [*map(str, words)])
-    assert done.exit_code == status, done.output
-    return done
-
-
 def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
     """Run a method by the command on a suite of these settings, FOLDER/words.yaml; save it as FOLDER/saved."""
     import yaml
@@ -185,7 +173,7 @@ def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
     suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
     (folder / "words.yaml").write_text(yaml.safe_dump(suite))
     places = (folder / "words.yaml", "--save", folder / "saved", "--out", folder / "out")
-    invoked(0, "run", method, *places, "--wandb", "off")
+    called("run", method, *places, "--wandb", "off")
     (record,) = load_records(folder / "out" / "words").records
     return record
 

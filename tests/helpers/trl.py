@@ -6,8 +6,6 @@ writes tests/files/trl.json anew: which text TRL's SFTTrainer learns of each row
 `pip install trl` (the file is of 1.16.0).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Waits for what another process or thread brings about."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Servers on this machine, each a class with a handler, which serve while they are entered."""
 
-from __future__ import annotations
-
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

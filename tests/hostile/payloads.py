@@ -1,7 +1,5 @@
 """Text that attacks whatever shows it, and results folders with it in every field that takes text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Archives and model folders from elsewhere: nothing lands outside, nothing grows without end, nothing is unpickled."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

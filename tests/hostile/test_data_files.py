@@ -1,7 +1,5 @@
 """Files of rows that are garbage, of another encoding, huge or odd: rows, or one sentence that names the file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

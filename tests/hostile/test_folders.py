@@ -1,7 +1,5 @@
 """Results folders from elsewhere: links aren't followed, pipes and devices not opened, records not believed blindly."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Reports of hostile records: no browser, Markdown viewer, chart or spreadsheet obeys anything of the data."""
 
-from __future__ import annotations
-
 import csv
 import re
 import xml.etree.ElementTree as ET

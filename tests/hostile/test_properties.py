@@ -1,7 +1,5 @@
 """Any suite, record or point: a valid result, or one sentence. Never a traceback."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """Keys, tokens and passwords of the environment appear in nothing written: planted, and looked for everywhere."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

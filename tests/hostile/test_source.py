@@ -1,7 +1,5 @@
 """The package's own source: what would run or unpickle what others wrote isn't called anywhere."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Suite files and `--set` from anywhere: a valid suite, or one sentence, within a second and little memory."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

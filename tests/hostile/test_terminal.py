@@ -1,7 +1,5 @@
 """What reaches a terminal, or a CI system's log, is lines of plain text, whatever records and errors hold."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

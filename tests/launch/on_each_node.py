@@ -1,7 +1,5 @@
 """Stands in for srun on one machine: COUNT processes, each with its number; when one fails, the others are ended."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """How a run ended, told from what its ranks left behind; what the fork server imports."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """One run over two nodes, here two agents on one machine: a local run's numbers, one cause of its end, its store."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Asking a server: what is sent, what passes and is tried again, and what ends a run with a sentence."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The watchdog of a run: its limits, requests to end, and what it leaves behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Ids of runs and protocols: what they cover, and over time."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

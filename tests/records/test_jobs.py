@@ -1,7 +1,5 @@
 """What jobs leave in a results folder beside its runs: no run of a list or a report, and in nobody's way."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

@@ -1,7 +1,5 @@
 """Commit of an attempt by its rename, on file systems that fail, lie, or have another's attempt there already."""
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

@@ -1,7 +1,5 @@
 """Run folders: written whole or not at all, and nothing in them can bring the reader down."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Results made for one test, a section of them, and its text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers import made_records

@@ -1,7 +1,5 @@
 """Behaviour: the answer's numbers are the page's: its means, verdicts and selection, in the units that it names."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory

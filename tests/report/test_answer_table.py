@@ -1,7 +1,5 @@
 """Behaviour: rows and cells say of methods what the verdicts say: as bars, data, a matrix, numbers, in a terminal."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The scripts of a report's first screen, in Chromium: limits, words, address, folds, sorting."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Why a sweep ends whose methods race, from its records."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal

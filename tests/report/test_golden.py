@@ -1,7 +1,5 @@
 """Pages and plans of made folders are the kept ones, word by word; reports/reference has those of real runs."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Costs of runs on several hosts or beside others; means of seeds that methods lack, and what cautions say of both."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Pages of language models: the base model beside, answers, forgetting, and scores that are a loss or no share."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What was declared before a run, how many looks a page is one of, what margins decide; and pages over suites."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Behaviour: the picture shows each method where its numbers are, and a line over those that can't be told apart."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

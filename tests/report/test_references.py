@@ -1,7 +1,5 @@
 """Committed reports: README shows them, without a package of theirs too; and sentences of pages are short."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """The pages as files: complete, self-contained, escaped, the same bytes every time, and made without torch."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Every registered section, over results of every awkward kind; and where each run, failure and problem is listed."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator

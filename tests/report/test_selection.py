@@ -1,7 +1,5 @@
 """One selection for every section: what is set apart enters no number of a page, whatever did it; what is flagged."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Pages of tasks that are no classification, of rare classes, of rows in groups, and of suites with another metric."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

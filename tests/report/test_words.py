@@ -1,7 +1,5 @@
 """Behaviour: the answer says no more than its verdicts, in plain sentences of at most 20 words."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import pytest

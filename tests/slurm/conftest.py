@@ -1,7 +1,5 @@
 """What tests on the two-node Slurm share: the cluster itself, a tiny suite, and what a local sweep of it computes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Sweeps on the tests' Slurm of two nodes that are held at a known place while something breaks."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 What is disturbed has come to a known place, the gate of its second run; no test waits for a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs longer than the time limit of their jobs, on a real Slurm: they go on from job to job."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import faults

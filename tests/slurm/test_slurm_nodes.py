@@ -1,7 +1,5 @@
 """One run over both nodes of a real Slurm, by its engine or by torchrun: over their network, one cause of an end."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

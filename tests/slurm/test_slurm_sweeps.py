@@ -1,7 +1,5 @@
 """Sweeps on a real Slurm of two nodes: what users do with them, while nothing breaks."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from click.testing import CliRunner
 from disturbed import Disturbed
 from two_nodes import TwoNodes, until
 
-from helpers import tiny
+from helpers.commands import called
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
@@ -88,7 +86,7 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     # Protection: the report's job depends on the others (afterany).
     sweep = disturbed()
     sweep.close()
-    begun = tiny.invoked(0, *sweep.command("--detach"))
+    begun = called(*sweep.command("--detach"))
     job = sweep.arrived()
     folder = sweep.out / "colours"
     assert f"hpml-bench status {folder} shows the jobs" in begun.output

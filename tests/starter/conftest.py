@@ -1,7 +1,5 @@
 """The models that `init` starts from, saved once, and an `init` that is quick."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What `init` writes on time and memory, against arithmetic by hand and `fit`; and what follows from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

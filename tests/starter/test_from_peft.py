@@ -1,7 +1,5 @@
 """`hpml-bench init --from-peft`: experiments of PEFT's method comparison as a suite, and why some are left out."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

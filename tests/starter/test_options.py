@@ -1,7 +1,5 @@
 """`hpml-bench init` with choices of the user's own, files that need none, and files that are broken or strange."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

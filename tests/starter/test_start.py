@@ -1,7 +1,5 @@
 """`hpml-bench init`: from a model and rows of each kind to a suite that runs unchanged."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The drift of step times: the estimate and interval of Hodges and Lehmann, and how often they are wrong."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

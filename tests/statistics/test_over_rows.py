@@ -1,7 +1,5 @@
 """Tests over rows alone agree with scipy, and their intervals leave out 0 just where they reject."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np

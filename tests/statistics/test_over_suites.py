@@ -1,7 +1,5 @@
 """Ranks over suites: Demsar's example, scipy's Friedman, exact signs, and how often claims are false."""
 
-from __future__ import annotations
-
 import itertools
 from math import comb
 

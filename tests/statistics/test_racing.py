@@ -1,7 +1,5 @@
 """Races: verdicts at declared looks, after each of which those that are shown to be behind leave."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

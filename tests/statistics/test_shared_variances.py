@@ -1,7 +1,5 @@
 """Variances that methods share, against limma's formulas, and Shaffer's procedure against all ways to be equal."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Intervals, tests, verdicts and ranks against scipy, statsmodels and numbers worked out by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

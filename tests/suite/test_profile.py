@@ -1,7 +1,5 @@
 """Profiles: what is wrong in one is told in a sentence with its place, and where one is found."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A suite file, what may stand in it, and the runs it stands for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Settings that are measured: decided once for a results folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Recipes of docs/clusters.md: the manifest is as Kubernetes' schema wants it, and all commands name their job."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

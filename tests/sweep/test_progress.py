@@ -1,7 +1,5 @@
 """What is said of a sweep: lines and bars while it goes on, and `hpml-bench status` on this machine."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil
@@ -12,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from helpers import made_records, tiny
+from helpers import made_records
+from helpers.commands import called
 from helpers.made_records import failed, sweep
 from helpers.waiting import until
 from hpml_bench.records.files import PLAN, POINTS, SUITE
@@ -190,7 +189,7 @@ def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
 
 def test_a_folder_without_a_sweep_is_said_so(folder: Path) -> None:
     """A mistyped name gets no advice about jobs; a suite.json that can't be read is named."""
-    shown = tiny.invoked(2, "status", folder / "nothere")
+    shown = called("status", folder / "nothere", status=2)
     assert "nothere: there is no such folder" in shown.output
     assert "jobs" not in shown.output
     (folder / SUITE).write_text("{")
@@ -202,7 +201,7 @@ def test_status_finds_the_only_sweep(folder: Path) -> None:
     """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs."""
     assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
     assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
-    shown = tiny.invoked(0, "status", folder.parent)
+    shown = called("status", folder.parent)
     assert shown.output.splitlines()[0] == "6 of 6 runs are done"
     (folder / PLAN).write_text("{}")
     assert plain_sweep(folder) is None

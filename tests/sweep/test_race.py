@@ -1,7 +1,5 @@
 """`run-all --until decided`: seeds are added in rounds, who is behind leaves, and it ends when it is decided."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +8,7 @@ import pytest
 from click.testing import Result
 
 from helpers import tiny
+from helpers.commands import called
 from hpml_bench import run_suite
 from hpml_bench.report.results import Results
 from hpml_bench.suite.profile import Profile
@@ -23,7 +22,7 @@ METHODS = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
 
 
 def run_all(suite: Path, out: Path, *more: str, status: int = 0) -> Result:
-    return tiny.invoked(status, "run-all", suite, "--out", out, "--wandb", "off", *more)
+    return called("run-all", suite, "--out", out, "--wandb", "off", *more, status=status)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,7 @@ def test_status_goes_by_the_first_record(raced: Path, tmp_path: Path) -> None:
     shutil.copytree(raced / "out" / "colours", tmp_path / "colours")
     suite = tmp_path / "colours" / "suite.json"
     suite.write_text(json.dumps(json.loads(suite.read_text()) | {"until": {"rounds": [3, 9, 12]}}))
-    done = tiny.invoked(0, "status", tmp_path / "colours")
+    done = called("status", tmp_path / "colours")
     assert "of 2, " in done.output
     assert standing(measured(tmp_path / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end in done.output
 

@@ -1,7 +1,5 @@
 """`hpml-bench score`: systems that a suite didn't train, beside its runs; a server's answers beside those of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
@@ -13,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from helpers import tiny
 from helpers.cli_process import Command
+from helpers.commands import called
 from helpers.fake_server import serving
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.predictions import read_predictions
@@ -30,7 +28,7 @@ SETTINGS = [word for setting in SET for word in ("--set", setting)]
 
 def score(out: Path, *systems: str, more: tuple[str, ...] = (), status: int = 0) -> Result:
     given = [word for one in systems for word in ("--system", one)]
-    return tiny.invoked(status, "score", "chat", "--out", out, *SETTINGS, *more, *given)
+    return called("score", "chat", "--out", out, *SETTINGS, *more, *given, status=status)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with runs of the base model and of LoRA on the embedded chat, which keep what was trained."""
     out = tmp_path_factory.mktemp("recorded")
     options = ("--methods", "none,lora", "--seeds", "1", "--keep", "--wandb", "off", "--out", str(out))
-    tiny.invoked(0, "run-all", "chat", *options, *SETTINGS)
+    called("run-all", "chat", *options, *SETTINGS)
     return out
 
 
@@ -88,13 +86,13 @@ def test_systems_stand_beside_the_runs(out: Path) -> None:
     assert all(f"| {name} |" in page for name in ("theirs", "there", "lora", "none"))
     assert "there as lora-s0: all 40 answers are equal" in page
     assert content(out / "chat") == before
-    tiny.invoked(0, "compare", out / "chat", *out.glob("scored/seed*/chat"), "--out", out / "later")
+    called("compare", out / "chat", *out.glob("scored/seed*/chat"), "--out", out / "later")
     assert "all 40 answers are equal" in (out / "later" / "report.md").read_text(), "it is recorded beside the run"
 
 
 def test_a_method_that_trains_nothing_has_nothing_to_save(tmp_path: Path) -> None:
     """`run none --save` is refused before the run."""
-    done = tiny.invoked(2, "run", "none", "chat", "--save", tmp_path / "saved", "--out", tmp_path, *SETTINGS)
+    done = called("run", "none", "chat", "--save", tmp_path / "saved", "--out", tmp_path, *SETTINGS, status=2)
     assert "none trains nothing" in done.output
     assert not (tmp_path / "chat").exists()
 
@@ -229,7 +227,7 @@ def test_only_answers_can_be_served(tmp_path: Path) -> None:
     """A server gives no classes."""
     with serving(lambda _: "x") as served:
         few = ("--set", "test_samples=40", "--set", "train_samples=64")
-        tiny.invoked(1, "score", "quickstart", "--out", tmp_path, *few, "--system", f"there={served.url}")
+        called("score", "quickstart", "--out", tmp_path, *few, "--system", f"there={served.url}", status=1)
     assert "it takes a scorer of answers" in json.dumps(
         load_record(next(tmp_path.glob("scored/seed0/*/there-s0-*/run.json"))).model_dump(mode="json")
     )

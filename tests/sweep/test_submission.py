@@ -1,7 +1,5 @@
 """A sweep by jobs knows what is to be done: once a call, and not after it was stopped."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -16,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import made_records, tiny
+from helpers import made_records
+from helpers.commands import called
 from helpers.fake_slurm import asked, line, on_slurm, opened, record_of, resolved
 from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
@@ -154,7 +153,7 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
     monkeypatch.chdir(link)
     monkeypatch.setenv("PWD", str(link))
     for out in typed:
-        shown = tiny.invoked(0, "run-all", "quickstart", "--on", "slurm", "--dry-run", *out)
+        shown = called("run-all", "quickstart", "--on", "slurm", "--dry-run", *out)
         assert f" {link}/reports/quickstart/plan.json " in shown.output
         assert f"--output={link}/reports/quickstart/logs/" in shown.output
     plans = [JobSweep.preview(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
@@ -292,7 +291,7 @@ def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(thre
 @pytest.mark.parametrize("option", ["--dry-run", "--detach"])
 def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -> None:
     """A dry run that runs a sweep would be no dry run."""
-    found = tiny.invoked(2, "run-all", "quickstart", option, "--out", tmp_path / "out")
+    found = called("run-all", "quickstart", option, "--out", tmp_path / "out", status=2)
     assert f"{option} needs --on PROFILE" in found.output
     assert not (tmp_path / "out").exists()
 

@@ -1,7 +1,5 @@
 """Jobs are known by the numbers that sbatch gave, whatever a site does with comments and whoever wrote the folder."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers import tiny
+from helpers.commands import called
 from helpers.fake_slurm import line, on_slurm, opened, resolved
 from hpml_bench.records.jobs import read_plan
 from hpml_bench.records.plan import Limits
@@ -97,7 +95,7 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     moved.parent.mkdir()
     sweep.folder.rename(moved)
     for command in ("stop", "status"):
-        told = tiny.invoked(2, command, moved)
+        told = called(command, moved, status=2)
         assert "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id

@@ -1,7 +1,5 @@
 """A whole suite: order, resumption, what is kept when something goes wrong."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import Counter
@@ -15,6 +13,7 @@ from rich.console import Console
 from scipy.stats import chisquare
 
 from helpers import tiny
+from helpers.commands import called
 from helpers.quick_runs import arrange, suite_of
 from hpml_bench.launch import preparation
 from hpml_bench.records.files import SET_ASIDE
@@ -30,7 +29,7 @@ Finished = tuple[Path, Path, Result]
 
 
 def run_all(suite: Path, out: Path, *options: str, status: int = 0) -> Result:
-    return tiny.invoked(status, "run-all", suite, "--out", out, "--wandb", "off", *options)
+    return called("run-all", suite, "--out", out, "--wandb", "off", *options, status=status)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Tuning: equal trials for all methods, never on the test rows, resumed, and its result in suite file and report."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -14,6 +12,7 @@ from click.testing import Result
 from rich.console import Console
 
 from helpers import made_records, tiny
+from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
@@ -39,7 +38,7 @@ ACCURACY = next(metric for metric in made_records.DEFINITIONS if metric.name == 
 
 
 def tune(suite: Path, out: Path, *options: str, status: int = 0) -> Result:
-    return tiny.invoked(status, "tune", suite, "--out", out, *options)
+    return called("tune", suite, "--out", out, *options, status=status)
 
 
 @pytest.fixture(scope="module")

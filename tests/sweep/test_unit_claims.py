@@ -1,7 +1,5 @@
 """Claims: one job holds a unit, and two that break a dead job's claim at once don't break each other's; neighbours."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

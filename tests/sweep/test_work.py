@@ -1,7 +1,5 @@
 """`hpml-bench work`, by hand or by any scheduler: on two units at once, on a held one, after a kill, and again."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
@@ -17,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import made_records, tiny
+from helpers.commands import called
 from helpers.held import Gates
 from helpers.waiting import until
 from helpers.warm import WarmProcess
@@ -40,7 +39,7 @@ Unit = Callable[..., WarmProcess]
 
 def planned(suite: Path, room: Path) -> str:
     asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--wandb", "off"]
-    found = tiny.invoked(0, *asked)
+    found = called(*asked)
     return found.output
 
 
@@ -88,7 +87,7 @@ def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path,
     asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
     shown = CliRunner().invoke(main, asked).output.splitlines()
     assert [shlex.split(line) for line in shown] == commands
-    stopped = tiny.invoked(2, "stop", plan.parent)
+    stopped = called("stop", plan.parent, status=2)
     assert "are ended by whoever started them" in stopped.output
 
 
@@ -97,7 +96,7 @@ def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) ->
     works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
     for work in works:
         ended(work)
-    tiny.invoked(0, "run-all", one_rank_suite, "--out", room / "alone", "--wandb", "off")
+    called("run-all", one_rank_suite, "--out", room / "alone", "--wandb", "off")
     assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
     assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
     assert tiny.records(room)["head", 1].environment["where"]["unit"] == 1
@@ -160,7 +159,7 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit, room: Path) -> None:
     """With status 2."""
-    found = tiny.invoked(2, "work", room / "colours" / words[0], *words[1:])
+    found = called("work", room / "colours" / words[0], *words[1:], status=2)
     assert told in found.output
     assert found.output.count("\n") == 1
 

@@ -1,7 +1,5 @@
 """Devices found without torch, settings made definite, what a record says of the machine; packages; other kernels."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What the driver shows of GPUs: which are chosen, MIG, and calls that fail."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ class Card(SimpleNamespace):
     total: float | None = 80e9
     joules: float | None = 100.0
     watts: float | None = 700.0
-    instances: tuple[Card, ...] | None = None
+    instances: tuple["Card", ...] | None = None
     forbidden = False
     capability: tuple[int, int] | None = (9, 0)
 

@@ -1,7 +1,5 @@
 """Want of memory: the kernel's counters of what it killed, errors that say it, and the limits of control groups."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 from pathlib import Path

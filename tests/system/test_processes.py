@@ -1,7 +1,5 @@
 """Processes are ended by number and birth; jobs, pools, requests to end, and signs of life."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

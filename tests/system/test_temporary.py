@@ -1,7 +1,5 @@
 """Temporary files and folders of several processes, hosts and containers, told from those that were left; locks."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

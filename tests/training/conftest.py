@@ -1,7 +1,5 @@
 """What tests of training share: language models on disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

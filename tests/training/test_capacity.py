@@ -1,7 +1,5 @@
 """What lets larger models train: micro-batches, gradient checkpointing, half precision; each to the same path."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs that go on from a checkpoint: after kills they end with the bits of an undisturbed run."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os

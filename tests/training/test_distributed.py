@@ -1,7 +1,5 @@
 """Process groups, GPUs and nodes: turns of ranks, who may connect, whether torch can compute, what a record says."""
 
-from __future__ import annotations
-
 import _thread
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Models that are no plain transformer: what of them is adapted and quantised, and that it trains, saves and merges."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

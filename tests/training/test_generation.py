@@ -1,7 +1,5 @@
 """Generation: every prompt answered as transformers' own greedy search answers it alone, whatever stands beside it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from functools import cache

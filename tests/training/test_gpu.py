@@ -1,7 +1,5 @@
 """What only a GPU can show; skipped without one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is faster must compute the same: activations, dropout, attention, frozen weights, casts."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections import Counter

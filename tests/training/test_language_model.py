@@ -1,7 +1,5 @@
 """The causal language model computes what transformers and PEFT do, on fewer places; no batch is waited for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The training loop in one process: probes leave it alone, schedule, optimizer and the selected step are as defined."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable
@@ -216,7 +214,7 @@ def test_windows_end_where_something_is_written() -> None:
 class Event:
     """Stands in for CUDA's: recorded at the next full second of a stream."""
 
-    stream: itertools.count[int]
+    stream: "itertools.count[int]"
 
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
@@ -224,7 +222,7 @@ class Event:
     def record(self) -> None:
         self.at = next(self.stream)
 
-    def elapsed_time(self, end: Event) -> float:
+    def elapsed_time(self, end: "Event") -> float:
         return 1000.0 * (end.at - self.at)
 
 

@@ -1,7 +1,5 @@
 """The model of a run: what is loaded, in which types, what is put on it, and what is tried before a training."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

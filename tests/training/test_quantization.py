@@ -1,7 +1,5 @@
 """Quantised backbones: what they compute, train, refuse, count, merge and save, beside the same in floats."""
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from helpers import language_models, tiny
+from helpers.commands import called
 from helpers.language_models import logits
 from hpml_bench import load_trained
 from hpml_bench.builtin.methods.head import Head
@@ -258,7 +257,7 @@ def test_a_missing_package(method: str, setting: str | None, tmp_path: Path, mon
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: None)
     suite = tiny.local_suite(tmp_path, quantization=setting)
     command = ["run", method, str(suite), "--out", str(tmp_path / "out"), "--wandb", "off"]
-    done = tiny.invoked(2, *command)
+    done = called(*command, status=2)
     assert "pip install 'bitsandbytes" in done.output
     assert not (tmp_path / "out").exists()
 

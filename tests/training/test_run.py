@@ -1,7 +1,5 @@
 """One run from launch to record: real ranks, real DDP; settings that are refused, a selected step, self-checks."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Saved runs: what is written loads with PEFT, with transformers and by our own function, with the same logits."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from helpers import language_models, tiny
+from helpers.commands import called
 from helpers.language_models import logits, prepared
 from hpml_bench import load_trained
 from hpml_bench.cli import main
@@ -334,7 +333,7 @@ def kept(by_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("kept")
     command = ["run-all", str(by_command / "words.yaml"), "--keep", "--wandb", "off", "--out"]
     for more in ([str(out / "here")], [str(out / "jobs"), "--parallel", "1"]):
-        tiny.invoked(0, *command, *more)
+        called(*command, *more)
     return out
 
 
@@ -356,14 +355,14 @@ def test_kept_parts_need_no_run(kept: Path, by_command: Path, tmp_path: Path, mo
     command = ["run", "lora", str(by_command / "words.yaml"), "--wandb", "off", "--out", str(out), "--save"]
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "run", lambda *_: pytest.fail("it was trained again"))
-        tiny.invoked(0, *command, tmp_path / "one")
+        called(*command, tmp_path / "one")
     expected = contents(by_command / "saved")
     assert contents(tmp_path / "one") == expected
     assert (tmp_path / "one" / "README.md").read_text().startswith("# lora on path:")
     (path,) = out.glob("words/*/run.json")
     (path.parent / "kept" / "trained.safetensors").write_bytes(b"other")
     assert "kept/trained.safetensors: is not the file that was recorded" in str(verify(path.parents[1]).checks)
-    done = tiny.invoked(0, *command, tmp_path / "two", "--keep")
+    done = called(*command, tmp_path / "two", "--keep")
     assert "is kept as set-aside/" in (said := " ".join(done.output.split()))
     assert "the run is done again" in said
     assert contents(tmp_path / "two") == expected
@@ -377,7 +376,7 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     """By a run that fails, or to a folder with something in it: there no run begins, and the user's files stay."""
     suite, out = str(by_command / "words.yaml"), str(tmp_path / "out")
     command = ["run", "lora", suite, "--wandb", "off", "--out", out, "--save"]
-    done = tiny.invoked(2, *command, by_command / "saved")
+    done = called(*command, by_command / "saved", status=2)
     assert "not empty" in done.output
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0

@@ -1,7 +1,5 @@
 """Sharded runs (FSDP2) are those of DDP, each rank with its share; and trained weights in bfloat16."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache

@@ -3,8 +3,6 @@
 tests/files/trl.json has them, made by `python -m helpers.trl`; where TRL is installed, it is asked too.
 """
 
-from __future__ import annotations
-
 import json
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of a folder and `hpml-bench verify`: lines, status, verified.json; hostile and unusual folders, early ends."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

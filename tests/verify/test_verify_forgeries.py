@@ -1,7 +1,5 @@
 """Forgeries of a results folder, each of which one check names: what is wrong, and where."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Shared parts of the trainers: arguments, rows as prompts and completions, LoRA as in `lora`, files to leave."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

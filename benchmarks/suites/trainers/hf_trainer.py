@@ -1,7 +1,5 @@
 """Train LoRA by transformers' Trainer with PEFT, loss on the answers alone."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

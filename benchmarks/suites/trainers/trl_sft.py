@@ -1,7 +1,5 @@
 """Train LoRA by TRL's SFTTrainer (pip install "hpml-bench[trl]")."""
 
-from __future__ import annotations
-
 from common import arguments, conversations, leave, lora, training
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed

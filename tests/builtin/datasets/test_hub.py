@@ -1,7 +1,5 @@
 """Hub datasets: read from a local hub layout, without network and without code of theirs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """MetaMathQA and GSM8K as PEFT's method comparison takes them, from folders laid out as the hub's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

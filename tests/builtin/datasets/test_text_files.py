@@ -1,7 +1,5 @@
 """Text files: columns, labels and splits are found in a predictable way, and mistakes are named by file and row."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs side by side on one machine: each in its part of it, with the results that they have one after another."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -3,8 +3,6 @@
 Without Ray (`pip install '.[ray]'`) the tests that need a cluster are skipped.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -20,6 +18,7 @@ from click.testing import CliRunner
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
+from helpers.commands import called
 from helpers.waiting import until
 from hpml_bench.builtin.engines.ray import NodeNeed, do, resources_of_task
 from hpml_bench.cli import main
@@ -160,7 +159,7 @@ def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str
 def test_a_machine_without_ray_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it; nothing is written."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    found = tiny.invoked(2, "run-all", "quickstart", "--on", "ray", "--out", tmp_path / "out")
+    found = called("run-all", "quickstart", "--on", "ray", "--out", tmp_path / "out", status=2)
     assert "pip install 'ray" in found.output
     assert not (tmp_path / "out").exists()
 

@@ -1,7 +1,5 @@
 """Slurm's engine writes a script that shows all that is submitted, and believes squeue alone."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

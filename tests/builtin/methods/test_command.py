@@ -1,7 +1,5 @@
 """Another program as a method: what it gets, how it may fail, and that nothing of it is left."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -18,8 +16,9 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers import skips, tiny
+from helpers import skips
 from helpers.cli_process import Command
+from helpers.commands import called
 from helpers.waiting import until
 from hpml_bench.cli import main
 from hpml_bench.records.plan import Limits
@@ -132,7 +131,7 @@ def test_its_folder_is_reported_and_verified_without_running_it(done: tuple[Path
     folder, _ = done
     before = (folder / "note").stat().st_mtime_ns
     results = str(folder / "out" / "commands")
-    tiny.invoked(0, "report", results)
+    called("report", results)
     page = (folder / "out" / "commands" / "report.md").read_text()
     assert "Trained by its own program: other" in page
     assert "Program's time" in page
@@ -145,7 +144,7 @@ def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunReco
     """Kept or saved, it is a folder as any other that was trained before."""
     file = suite_file(tmp_path)
     words = ["run", "other", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", "--allow-commands"]
-    tiny.invoked(0, *words, "--save", tmp_path / "saved")
+    called(*words, "--save", tmp_path / "saved")
     again = {"method": "trained", "options": {"path": str(tmp_path / "saved")}}
     suite = load_suite(str(file), settings={"methods.again": again})
     (record,) = run_sweep(SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)).records
@@ -157,11 +156,11 @@ def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     """Without the option nothing is written and the command is shown; the gate takes none."""
     file = suite_file(tmp_path)
     for words in (["run-all", str(file)], ["run", "other", str(file)], ["run-all", str(file), "--parallel", "2"]):
-        told = tiny.invoked(2, *words, "--out", tmp_path / "out", "--wandb", "off")
+        told = called(*words, "--out", tmp_path / "out", "--wandb", "off", status=2)
         assert f"other: python path:{tmp_path / 'train.py'} well" in told.output
         assert "--allow-commands" in told.output
     assert not [*(tmp_path / "out").rglob("run.json")]
-    told = tiny.invoked(2, "check", file, "--methods", "other", "--against", "HEAD")
+    told = called("check", file, "--methods", "other", "--against", "HEAD", status=2)
     assert "other runs a command" in told.output
 
 

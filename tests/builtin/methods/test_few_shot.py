@@ -1,7 +1,5 @@
 """Few-shot prompting: examples drawn by the seed, answers as transformers gives them to the same tokens, its cost."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Metrics by which a suite may rank: equal to scikit-learn's and scipy's, by rows that show each row's influence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Optimizers: each against the one outside that it is, on the same gradients, and each training methods and tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import tiny
+from helpers.commands import called
 from helpers.loops import run_of, trainer_of
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import check_methods
@@ -280,7 +279,7 @@ def test_what_is_wrong_is_told_before_anything_runs(overrides: list[str], words:
     """One sentence with the name, status 2, no results."""
     suite = tiny.local_suite(tmp_path)
     options = [part for override in overrides for part in ("--set", override)]
-    done = tiny.invoked(2, "run-all", suite, "--out", tmp_path / "out", "--wandb", "off", *options)
+    done = called("run-all", suite, "--out", tmp_path / "out", "--wandb", "off", *options, status=2)
     assert words in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
 

@@ -1,7 +1,5 @@
 """Probes of language models: forgetting, merging, conversion, generation against what transformers and PEFT compute."""
 
-from __future__ import annotations
-
 import copy
 import json
 import time

@@ -1,7 +1,5 @@
 """Each metric against numbers worked out by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from functools import partial

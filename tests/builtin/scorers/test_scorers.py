@@ -1,7 +1,5 @@
 """Scorers, each against what scores the same elsewhere: SQuAD's F1, rouge-score, or answers worked out by hand."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from decimal import Decimal

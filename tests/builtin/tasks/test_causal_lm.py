@@ -1,7 +1,5 @@
 """Causal language modelling from rows to scores: figures of a run against a plain model's, and the base model's run."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Regression: metrics against scipy's, the linearised RMSE, and a model that answers in the target's unit."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

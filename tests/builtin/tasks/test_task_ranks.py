@@ -1,7 +1,5 @@
 """One rank and three: the same training and evaluation, also where rows have unlike numbers of targets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

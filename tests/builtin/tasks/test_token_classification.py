@@ -1,7 +1,5 @@
 """Token classification: entities as conlleval and seqeval count them, and each word's tag on its first token."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Callable

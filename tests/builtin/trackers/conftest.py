@@ -1,7 +1,5 @@
 """What tests of publishing share."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ import faults
 import pytest
 
 from helpers import tiny
+from helpers.commands import called
 from hpml_bench.plugins.publishing import Publisher
 
 
@@ -39,7 +38,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
     def sweep(out: Path, *options: str) -> str:
         command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
-        done = tiny.invoked(0, *command, "--set", "steps=40", *options)
+        done = called(*command, "--set", "steps=40", *options)
         computed.append(faults.content(out / "colours"))
         assert computed[-1] == computed[0]
         return done.stderr

@@ -3,8 +3,6 @@
 Without their libraries (`pip install '.[trackers]'`) the tests that need them are skipped.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -20,7 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import hpml_bench
-from helpers import made_records, skips, tiny
+from helpers import made_records, skips
+from helpers.commands import called
 from hpml_bench.builtin.trackers.accelerate import Accelerate
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.publishing import Publisher, group_of
@@ -138,7 +137,7 @@ def of_tensorboard(folder: Path) -> Found:
 
 
 def report(folder: Path, service: str) -> str:
-    done = tiny.invoked(0, "report", folder, "--format", "html,md", "--track", service)
+    done = called("report", folder, "--format", "html,md", "--track", service)
     return done.output
 
 
@@ -232,7 +231,7 @@ def test_a_service_without_its_library_is_refused_at_once(tmp_path: Path, monkey
     """The sentence has the command that installs it, and no folder is made."""
     monkeypatch.setattr("hpml_bench.builtin.trackers.accelerate.find_spec", lambda name: name == "accelerate" or None)
     for command in (["run-all", "quickstart"], ["run-all", "quickstart", "--parallel", "2"], ["run", "lora"]):
-        done = tiny.invoked(2, *command, "--out", tmp_path / "out", "--track", "tensorboard,mlflow")
+        done = called(*command, "--out", tmp_path / "out", "--track", "tensorboard,mlflow", status=2)
         assert "--track tensorboard: tensorboard is not installed; pip install tensorboard" in done.output
     assert not (tmp_path / "out").exists()
 

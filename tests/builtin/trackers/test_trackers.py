@@ -1,7 +1,5 @@
 """Choice of trackers, and wandb's mode in two seconds at most; one of another package is in tests/test_adding.py."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import made_records, tiny
+from helpers import made_records
+from helpers.commands import called
 from hpml_bench.builtin.trackers import wandb
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.system.errors import UserError
@@ -126,7 +125,7 @@ def test_a_report_ends_with_where_its_runs_are(tmp_path: Path, monkeypatch: pyte
     told = []
     monkeypatch.setattr(wandb.Wandb, "publish", lambda _, *given: told.append(given) or "X!")
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))
-    result = tiny.invoked(0, "report", folder, "--format", "md", "--track", "wandb=offline")
+    result = called("report", folder, "--format", "md", "--track", "wandb=offline")
     assert "X!" in result.output
     assert [(len(records), page) for _, records, _, page in told] == [(2, None)]
 
@@ -145,5 +144,5 @@ def test_a_tracker_that_is_off_is_left_out() -> None:
 @pytest.mark.parametrize("given", ["=on", "notebook=", "notebook=on,mlflow="])
 def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
     """`--track` takes names, each alone or with a mode."""
-    result = tiny.invoked(2, "report", tmp_path, "--track", given)
+    result = called("report", tmp_path, "--track", given, status=2)
     assert "write NAME or NAME=MODE" in result.output

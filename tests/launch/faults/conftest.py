@@ -1,7 +1,5 @@
 """What tests of faults share: prepared rows, ranks that know the method `faulty`, and an eye on what is left behind."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Iterator

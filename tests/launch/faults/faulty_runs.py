@@ -1,7 +1,5 @@
 """A method that breaks on command, runs of it, and what happens to their ranks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

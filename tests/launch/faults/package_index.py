@@ -1,7 +1,5 @@
 """A package index on this machine with one wheel, `pack==1.0`, that it drips or serves."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import zipfile

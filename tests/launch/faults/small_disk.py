@@ -3,8 +3,6 @@
 Prints a JSON object a line: what was done, exit status, what was said, and the statuses of the runs on disk.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Disks that are full, read-only or bounded: told before a run where that can be foreseen, and nothing is torn."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

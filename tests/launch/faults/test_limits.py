@@ -1,7 +1,5 @@
 """Limits that users set: retries, hours, fail-fast; they change nothing of what is compared; clocks that jump."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import time
@@ -15,6 +13,7 @@ from rich.console import Console
 
 import hpml_bench
 from helpers import tiny
+from helpers.commands import called
 from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
@@ -93,7 +92,7 @@ def test_no_run_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.Monke
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
     options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
-    told = tiny.invoked(1, "run-all", "quickstart", *options)
+    told = called("run-all", "quickstart", *options, status=1)
     assert "ended by --max-hours 0" in told.stderr
 
 

@@ -1,7 +1,5 @@
 """The preparation of model and data is ended, killed, stopped, or loses its server: one sentence, nothing left."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """The command is killed, interrupted, or asked to end: what is done is kept, nothing is left, and it goes on."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Ranks that raise, are killed, hang or run out of memory: each told by its own status, and the next run is clean."""
 
-from __future__ import annotations
-
 import gc
 import html
 import multiprocessing

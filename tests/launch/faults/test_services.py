@@ -3,8 +3,6 @@
 wandb: test_wandb.py, test_trackers.py; the hub and wrong hashes: test_sources.py.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -17,6 +15,7 @@ import pytest
 
 from helpers import tiny
 from helpers.cli_process import Command
+from helpers.commands import called
 from helpers.fake_hub import Hub
 from hpml_bench.data import sources, wheel
 from hpml_bench.system.errors import UserError
@@ -51,7 +50,7 @@ def test_a_hub_that_does_not_answer(kind: str, silent: str, tmp_path: Path, monk
     suite = tiny.local_suite(tmp_path)
     began = time.monotonic()
     options = ["--out", str(tmp_path / "out"), "--wandb", "off", "--set", f"backbone=hub:nobody/nothing-{kind}"]
-    result = tiny.invoked(2, "run-all", suite, *options)
+    result = called("run-all", suite, *options, status=2)
     assert time.monotonic() - began < 30
     (line,) = result.stderr.splitlines()
     assert f"nobody/nothing-{kind}" in line

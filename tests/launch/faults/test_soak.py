@@ -1,7 +1,5 @@
 """Random faults at random moments (`benchmarks/soak.py`, of which `tox -e soak` does more)."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
