@@ -21,6 +21,8 @@ from hpml_bench.system.text import digest, first_line
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+SPACES = ("▁", "Ġ")  # signs of a space in tokens: of SentencePiece, and of byte-level BPE
+
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Return the fast tokenizer that lies beside a model, padding and cutting on the right.
@@ -87,8 +89,15 @@ class Encoder:
         no token. Raises UserError: as `texts`.
         """
         ids, encoded = self._encode([" ".join(row) for row in rows], return_offsets_mapping=True)
-        numbers = [_first_tokens(words, place) for words, place in zip(rows, encoded["offset_mapping"], strict=True)]
+        places = map(self._without_sign, encoded["input_ids"], encoded["offset_mapping"])
+        numbers = [_first_tokens(words, place) for words, place in zip(rows, places, strict=True)]
         return ids, [[*own, *[-1] * (len(row) - len(own))] for row, own in zip(ids, numbers, strict=True)]
+
+    def _without_sign(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the tokens' characters, none for the sign of a space put before a text: it has the next one's."""
+        signs = set(map(self.tokenizer.backend_tokenizer.token_to_id, SPACES))
+        following = zip(ids, offsets, [*offsets[1:], (0, 0)], strict=True)
+        return [(0, 0) if token in signs and own == after else own for token, own, after in following]
 
     def _encode(self, texts: list[str], **more: Any) -> tuple[list[list[int]], Any]:
         """Return the token ids of texts, with the end token, and what the tokenizer returned."""
