@@ -111,6 +111,7 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     values = tree_leaves([vars(module) for module in run.model.modules()])
     storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
     weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    del values, storages  # what is freed within a profile must be held by the run alone
     files = weight_files(Path(prepared.backbone))
     loading = _peak_of_loading(loaded, files)
     with profile(**PROFILED) as profiled:

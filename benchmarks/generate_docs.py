@@ -139,7 +139,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def type_name(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        limited = limits(part for field in inner[1:] for part in getattr(field, "metadata", [field]))
+        limited = limits([part for field in inner[1:] for part in getattr(field, "metadata", [field])])
         return type_name(inner[0]) + (f" ({limited.removeprefix(', ')})" if limited else "")
     if origin in {Union, types.UnionType}:
         return " or ".join(dict.fromkeys(type_name(kind) for kind in inner))
@@ -153,9 +153,9 @@ def type_name(annotation: Any) -> str:
     return NAMES.get(annotation) or str(annotation)
 
 
-def limits(metadata: Iterable[Any]) -> str:
+def limits(metadata: list[Any]) -> str:
     """Return the limits of a number or a text, as in `, ≥ 1`."""
-    found = ((sign, getattr(part, key, None)) for part in metadata for key, sign in BOUNDS.items())
+    found = ((sign, getattr(part, key, None)) for key, sign in BOUNDS.items() for part in metadata)
     return "".join(f", {sign} {value}" for sign, value in found if value is not None)
 
 

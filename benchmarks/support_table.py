@@ -23,11 +23,11 @@ from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Decoding, Generator
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings
 from hpml_bench.system.errors import Unsupported

@@ -173,6 +173,6 @@ def predict(folder: str | Path, texts: Sequence[str | tuple[str, str]]) -> list[
         hpml_bench.system.errors.UserError: as `load_trained`, or the run's task answers no bare texts.
 
     """
-    from hpml_bench.training.saving import predict as answers
+    from hpml_bench.training.saved_model import predict as answers
 
     return answers(Path(folder), texts)

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from helpers import plugin_packages, probe_run, tiny
 from helpers.loops import trained as train
+from hpml_bench.data.draw import draw
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import draw
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.engine import Engine
 from hpml_bench.plugins.group import Group

@@ -210,6 +210,7 @@ class Study:
 
     def values(self, metric: str) -> dict[str, list[float]]:
         """Return the values that means are over: of the three or more seeds that all methods share, else all."""
+        # over rows alone a method's score is the mean over its own runs
         shared = [] if metric == self.score and self.over_rows else self.shared(metric)
         return {
             name: [values[seed] for seed in sorted(values) if len(shared) < 3 or seed in shared]

@@ -14,9 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpu import Cases, alone
 from helpers import language_models, tiny  # type: ignore[import-not-found]
 from hpml_bench.builtin.methods.peft import ALIASES
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Decoding, Generator
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system.errors import Unsupported

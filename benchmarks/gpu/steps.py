@@ -39,8 +39,9 @@ CLOSE = 0.1  # largest difference of the predicted to the real peak of a phase, 
 STEPS = 3  # steps that are timed, after one that isn't
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ("lora", "full", "prompt_tuning", "adapter")},
+    "lora checkpointing": ("lora", {"gradient_checkpointing": True}),
     "lora micro-batches": ("lora", {"micro_batch": 2}),
-    **{f"{name} checkpointing": (name, {"gradient_checkpointing": True}) for name in ("lora", "full")},
+    "full checkpointing": ("full", {"gradient_checkpointing": True}),
 }
 WEIGHTS = {"weights": "bfloat16"}
 LEVERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -176,7 +176,7 @@ def generation(job: dict[str, Any]) -> dict[str, Any]:
     """Answer prompts by the harness, and by transformers' generate on the same batches."""
     import torch
 
-    from hpml_bench.plugins.tokenizer import Decoding, Generator
+    from hpml_bench.plugins.decoding import Decoding, Generator
     from hpml_bench.training.generation import generate
 
     with _trainer(Path(job["folder"])) as trainer:

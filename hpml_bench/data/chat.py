@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from hpml_bench.data.chat_template import BARRIER, REASONING, ChatTemplate, Rendered, TextSpan, Turns
 from hpml_bench.plugins.dataset import IGNORE_INDEX
-from hpml_bench.plugins.tokenizer import Decode, Encoder, Scaffold, decoder
+from hpml_bench.plugins.decoding import Decode, Scaffold, decoder
+from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 
 

@@ -18,7 +18,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpml_bench.plugins.tokenizer import Encoder, Scaffold
+from hpml_bench.plugins.decoding import Scaffold
+from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hpml_bench.data.prepared import groups_of
+from hpml_bench.data.draw import groups_of
 from hpml_bench.plugins.dataset import PAIR, Target
 from hpml_bench.suite.base import Frozen
 

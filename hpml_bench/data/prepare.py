@@ -21,14 +21,15 @@ from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from hpml_bench.data.copies import Copies, find_copies
-from hpml_bench.data.prepared import Prepared, draw, retention_rows
+from hpml_bench.data.draw import draw, retention_rows
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import POSITIONS, Resolved, first_value, read_config, resolve_model, weight_files
 from hpml_bench.plugins.dataset import FEWER, GROUP, IGNORE_INDEX, IN_WORDS, PAIR, SEGMENTS, LoadedData, make_loader
+from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.rows import Rows, read_rows, write_rows
 from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Task, make_task
 from hpml_bench.plugins.tokenizer import (
     Encoder,
-    Scaffold,
     generation_ends,
     has_segments,
     load_tokenizer,

@@ -24,7 +24,7 @@ from hpml_bench.data.columns import (
     some,
 )
 from hpml_bench.data.conversations import Shape, as_conversations, find_shape
-from hpml_bench.data.prepared import split_off_test
+from hpml_bench.data.draw import split_off_test
 from hpml_bench.plugins.dataset import GROUP, PAIR, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError

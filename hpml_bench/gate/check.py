@@ -30,9 +30,8 @@ from hpml_bench.system.text import digest, utc_now
 
 USUAL = ("lora", "prompt_tuning", "adapter")  # the methods compared where none are named, if the suite has them
 MEASURING = (
-    *("check", "machine", "rank_tests", "resident", "sides", "verdicts", "workload"),
-    *("../statistics/paired_tests", "../statistics/intervals"),
-)
+    "check", "machine", "rank_tests", "resident", "sides", "verdicts", "workload", "../statistics/intervals",
+)  # fmt: skip
 """Files that decide the outcome of a check of given code."""
 REPEATS = 2  # most repetitions of a disturbed round
 PIECE = 0.03  # seconds that one of a block's four pieces should take at least

@@ -27,8 +27,8 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.launcher import ended_as, here
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.plugins.dataset import GROUP, IGNORE_INDEX
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.task import Asked, Task, make_task
-from hpml_bench.plugins.tokenizer import Decoding, Scaffold
 from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, write_predictions
 from hpml_bench.records.run import Consumed, Outcome, RunError
 from hpml_bench.report.checks import RunFigures, self_checks

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torch.nn.parallel import DistributedDataParallel
 
+    from hpml_bench.plugins.decoding import Generator
     from hpml_bench.plugins.group import Group
     from hpml_bench.plugins.method import Method
     from hpml_bench.plugins.model import TaskModel
     from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.task import Task
-    from hpml_bench.plugins.tokenizer import Generator
 
 Write = Callable[[list[Point]], None]  # takes the points of a window, on every rank; only rank 0 keeps them
 

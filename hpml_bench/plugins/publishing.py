@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 
 class Publisher(Tracker):
-    """A tracker whose library runs in a helper process, in which `plugins.helper` carries out the orders.
+    """A tracker whose library runs in a helper process, in which `plugins.tracker` carries out the orders.
 
     A subclass says where to publish, with which environment, and how that is told to the user.
     """

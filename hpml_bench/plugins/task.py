@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
-from hpml_bench.plugins.tokenizer import Decoding, Scaffold
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry

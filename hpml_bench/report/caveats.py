@@ -120,9 +120,10 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
             if flag == "drifts" and low is not None and high is not None and (low > MOST_DRIFT or high < -MOST_DRIFT):
                 own.append(f"seed {seed}: drift {_between(low, high)}")
             # One step that takes the share f of n steps' time, as of a suspended machine, makes the variation √n f.
-            longest = (of.get("step_time_cv") or 0.0) / math.sqrt(of.get("timed_steps") or math.inf)
-            if flag == "paused" and longest > LONGEST_PAUSE:
-                own.append(f"seed {seed}: one step took about {100 * longest:.0f} % of the time")
+            if flag == "paused":
+                longest = (of.get("step_time_cv") or 0.0) / math.sqrt(of.get("timed_steps") or math.inf)
+                if longest > LONGEST_PAUSE:
+                    own.append(f"seed {seed}: one step took about {100 * longest:.0f} % of the time")
         found[method] = _too_short(runs) if flag == "too short to tell" else tuple(own)
     return {method: clauses for method, clauses in found.items() if clauses}
 

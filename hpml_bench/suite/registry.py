@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -78,7 +79,7 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     (chosen,) = classes
     # what base classes require: abstract methods, and attributes without a value
     bases = [base for base in chosen.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
-    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(chosen, name)}
+    declared = {name for base in bases for name in inspect.get_annotations(base) if not hasattr(chosen, name)}
     if missing := sorted(declared | getattr(chosen, "__abstractmethods__", frozenset())):
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"

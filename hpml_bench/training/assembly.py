@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hpml_bench.data.draw import EXAMPLES, training_rows
 from hpml_bench.data.prepare import encoder_of
-from hpml_bench.data.prepared import EXAMPLES, Prepared, global_batches, training_rows
+from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Evaluation, Run

@@ -59,9 +59,9 @@ def process_group(settings: Settings) -> Iterator[Group]:
     dist.init_process_group(
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
-    yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     # After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
     # the error ends the process.
+    yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
     time.sleep(DROP_SECONDS)
     dist.destroy_process_group()

@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from hpml_bench.data.prepared import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
+from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task
-from hpml_bench.plugins.tokenizer import Generator
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat

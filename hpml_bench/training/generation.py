@@ -18,10 +18,11 @@ from torch import Tensor
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.decoding import Decode, Generator, decoder
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task
-from hpml_bench.plugins.tokenizer import Decode, Generator, decoder, load_tokenizer
+from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel, State, pad

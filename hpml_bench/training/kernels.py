@@ -120,7 +120,8 @@ masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds sev
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
-    On a CPU the results are the same bit for bit, as long as nothing but the layers' own forward passes reads them.
+    That halves their memory and saves the casts. On a CPU the results are the same bit for bit, as long as nothing but
+    the layers' own forward passes reads them.
     """
     # an adapter's frozen ones, such as MiCA's, stay as they are: PEFT multiplies them with trained ones when it merges
     tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]

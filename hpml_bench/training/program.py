@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-from hpml_bench.data.prepared import training_rows
+from hpml_bench.data.draw import training_rows
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.schedule import total_steps

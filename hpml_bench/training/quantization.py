@@ -96,15 +96,16 @@ def weights_in(parameter: nn.Parameter) -> int:
 
 def frozen_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's frozen weights as they are stored, with the scales of quantised ones."""
-    parts: list[Tensor | None] = [weight for weight in model.parameters() if not weight.requires_grad]
+    parts: list[Tensor] = [weight for weight in model.parameters() if not weight.requires_grad]
     for layer in filter(_is_quantized, model.modules()):
         weight = cast(Any, layer.weight)
         if type(weight).__name__ == "Int8Params":
             parts.append(cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB)
         else:  # scales, and tables of levels
             states = [weight.quant_state, weight.quant_state.state2]
-            parts += [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
-    return sum(part.nbytes for part in parts if part is not None)
+            found = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
+            parts += [part for part in found if part is not None]
+    return sum(part.nbytes for part in parts)
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from typing import Any, cast
 import torch
 
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import Asked, make_task
-from hpml_bench.plugins.tokenizer import Encoder, Generator, load_tokenizer
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import UserError

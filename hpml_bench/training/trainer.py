@@ -158,7 +158,8 @@ class Trainer(Evaluator):
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
         # The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks.
+        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so
+        # that each rank divides by that number over the number of ranks.
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)

@@ -14,8 +14,8 @@ from fake_card.tensors import CPU, CUDA, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
 
 from helpers import skips, tiny
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.probe import Probe
-from hpml_bench.plugins.tokenizer import Decoding, Generator
 from hpml_bench.suite import registry
 from hpml_bench.training import generation
 from hpml_bench.training.trainer import Trainer

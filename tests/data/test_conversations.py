@@ -20,8 +20,9 @@ from helpers.language_models import save_letters
 from hpml_bench.builtin.datasets import text_files
 from hpml_bench.data import prepare as preparation
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
+from hpml_bench.data.draw import retention_rows
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import Prepared, retention_rows
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.system.child import in_order

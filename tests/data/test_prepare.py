@@ -18,8 +18,9 @@ from helpers import tiny
 from helpers.commands import called
 from helpers.tiny import gpt2, prepared, settings
 from hpml_bench.data import prepare as module
+from hpml_bench.data.draw import draw, training_rows
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import MemoryNeed, Prepared, draw, global_batches, largest, pieces, training_rows
+from hpml_bench.data.prepared import MemoryNeed, Prepared, global_batches, largest, pieces
 from hpml_bench.plugins.dataset import FEWER, LoadedData
 from hpml_bench.plugins.rows import Rows, read_rows
 from hpml_bench.plugins.tokenizer import end_id, generation_ends, load_tokenizer

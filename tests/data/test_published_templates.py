@@ -25,10 +25,11 @@ from helpers.chat_families import (
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import TODAY
 from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.rows import Rows, write_rows
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import KEPT, Task, make_task
-from hpml_bench.plugins.tokenizer import Decoding, Encoder, Generator
+from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.generation import decoder, text_of

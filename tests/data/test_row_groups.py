@@ -10,8 +10,8 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.builtin.datasets import hub, text_files
+from hpml_bench.data.draw import draw, groups_of, whole_groups
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import draw, groups_of, whole_groups
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, read_rows

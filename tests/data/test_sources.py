@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -61,8 +60,9 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """Half a cache entry never stands under its name."""
-    with pytest.raises(RuntimeError), cache.new_entry(tmp_path / "in" / "entry") as fresh:
-        raise RuntimeError(fresh.write_text("half"))
+    with pytest.raises(RuntimeError), cache.new_entry(tmp_path / "in" / "entry") as fresh:  # noqa: PT012
+        fresh.write_text("half")
+        raise RuntimeError
     assert list((tmp_path / "in").iterdir()) == []
 
 
@@ -123,14 +123,17 @@ def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str)
 def test_the_named_revision_is_downloaded(revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reachable hub is asked for it, and its commit is kept."""
     asked: list[Any] = []
-    download = Mock(return_value=str(gpt2(tmp_path / COMMIT)))
+    folder = str(gpt2(tmp_path / COMMIT))
+
+    def download(repo: str, **of: Any) -> str:
+        asked.append((repo, of["revision"], of["local_files_only"]))
+        return folder
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda _, repo, **of: asked.append((repo, of["revision"])))
     assert sources.resolve_model(f"hub:o/n@{revision}").revision == COMMIT
-    assert asked == [("o/n", revision)]
-    (call,) = download.call_args_list
-    assert (*call.args, call.kwargs["revision"], call.kwargs["local_files_only"]) == ("o/n", revision, False)
+    assert asked == [("o/n", revision), ("o/n", revision, False)]
 
 
 @pytest.fixture

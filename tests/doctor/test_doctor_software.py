@@ -96,6 +96,7 @@ def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch
     line = only(software.python)
     assert line.state == "warn"
     assert "3.11 to 3.13" in line.advice
+    monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "12", "1"))
     for module in (software, packages):
         monkeypatch.setattr(module, "metadata", Mock(side_effect=PackageNotFoundError("hpml-bench")))
     lines = run_checks((software.python, software.dependencies, software.extras))

@@ -7,8 +7,8 @@ import pytest
 from helpers.fake_server import serving
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Client, Reply, content_of, only_model
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.task import Asked
-from hpml_bench.plugins.tokenizer import Decoding, Scaffold
 from hpml_bench.system.errors import UserError
 
 TURNS = [{"role": "user", "content": "Which?"}]

@@ -35,7 +35,11 @@ from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
 LR = {"full": 1e-3, "lora": 1e-2, "adapter": 1e-2, "prompt_tuning": 3e-2}
-OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def out_of_memory() -> torch.OutOfMemoryError:
+    """Return a new error: notes are added to it."""
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, **changes: Any) -> RunSpec:
@@ -175,7 +179,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
     trainer = trainer_of(spec, group)
     calls = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
-    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), Mock(side_effect=OUT_OF_MEMORY))
+    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), Mock(side_effect=out_of_memory()))
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer.train()
@@ -408,7 +412,7 @@ def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], m
 
 
 @pytest.mark.parametrize("error", [
-    OUT_OF_MEMORY,
+    out_of_memory(),
     torch.AcceleratorError("an illegal memory access was encountered", 700),
     RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
     RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImage
 from helpers import language_models
 from helpers.language_models import logits, spec_of, trained
 from hpml_bench import load_trained
-from hpml_bench.plugins.tokenizer import Decoding, Generator
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.suite import registry
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import coverage, generation

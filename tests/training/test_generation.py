@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig, Temperat
 
 from helpers import language_models, tiny
 from helpers.loops import over_ranks
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Decoding, Generator
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import NEAR, GeneratedText, answer_all, choose, generate, rehearse_answers, text_of
 

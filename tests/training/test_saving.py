@@ -23,10 +23,11 @@ from helpers.language_models import logits, prepared
 from hpml_bench import load_trained
 from hpml_bench.cli import main
 from hpml_bench.launch import launcher
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import make_task
-from hpml_bench.plugins.tokenizer import Decoding, Encoder, Generator, load_tokenizer
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.files import KEPT
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record, load_records
@@ -88,7 +89,12 @@ def test_what_no_class_loads_is_not_saved_whole(method: str, model_folders: dict
 def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
     model, _, _, spec = language_models.trained(model_folders["Llama"], "full")
-    own = SimpleNamespace(save=lambda _encoder, folder: bool((folder / "own").write_text("all of it")))
+
+    def save(_encoder: Any, folder: Path) -> bool:
+        (folder / "own").write_text("all of it")
+        return True
+
+    own = SimpleNamespace(save=save)
     save_trained(model, own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))

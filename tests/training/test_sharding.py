@@ -1,8 +1,7 @@
 """Sharded runs (FSDP2) are those of DDP, each rank with its share; and trained weights in bfloat16."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,24 +120,28 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
                 torch.save((steps, watch.share, watch.whole, watch.evaluations[-1].predictions), where / "found.pt")
 
 
+def do(folder: Path, names: Iterable[str]) -> Path:
+    """Do runs with and without sharding, those of each number of ranks one after another; return where they lie."""
+    for world in {RUNS[name][1] for name in names}:
+        over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
-    """Return a function that does all runs with types of PEFT, or all others, and returns where they lie."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return do(tmp_path_factory.mktemp("sharding"), [name for name in RUNS if name not in TYPES])
 
-    @cache
-    def made(types: bool) -> Path:
-        folder, names = tmp_path_factory.mktemp("sharding"), [name for name in RUNS if (name in TYPES) == types]
-        for world in {RUNS[name][1] for name in names}:  # those of each number of ranks one after another
-            over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
-        return folder
 
-    return made
+@pytest.fixture(scope="module")
+def types_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return do(tmp_path_factory.mktemp("types"), TYPES)
 
 
 @pytest.mark.parametrize("name", [pytest.param(of, marks=[pytest.mark.suites] * (of in TYPES)) for of in RUNS])
-def test_a_sharded_run_is_the_same_run(done: Callable[[bool], Path], name: str) -> None:
+def test_a_sharded_run_is_the_same_run(request: pytest.FixtureRequest, name: str) -> None:
     """Losses and norms over six steps, losses and answers of test rows, and saved files; each rank has its share."""
-    folders = {kind: done(name in TYPES) / f"{name}-{kind}" for kind in ("none", "fsdp")}
+    done = request.getfixturevalue("types_done" if name in TYPES else "done")
+    folders = {kind: done / f"{name}-{kind}" for kind in ("none", "fsdp")}
     (steps, _, _, plain), (own, share, whole, sharded) = (
         torch.load(folder / "found.pt", weights_only=False) for folder in folders.values()
     )

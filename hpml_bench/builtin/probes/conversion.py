@@ -68,6 +68,7 @@ class ConversionProbe(Probe):
             if "converted_test_score" in values:
                 values["converted_score_difference"] = values["converted_test_score"] - tested.metrics["score"]
             self.values |= values
+            del factors
         if BYTES in defined:
             with merged_in_floats(encoder) as merged:
                 if merged:

@@ -279,6 +279,7 @@ def test_rows_are_written_in_both_forms(form: Any) -> None:
     names = ("from", "value") if form == "sharegpt" else ("role", "content")
     turns = line["conversations" if form == "sharegpt" else "messages"]
     assert tuple(turns[2][name] for name in names) == ("human" if form == "sharegpt" else "user", "u")
+    assert all(set(names) <= turn.keys() for turn in turns)
     assert turns[1]["weight"] == 0
     assert turns[1]["tool_calls"] == [1]
     assert "weight" not in turns[3]

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
+from hpml_bench.data.draw import training_rows
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import training_rows
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.task import make_task
 from hpml_bench.report.comparability import is_base

@@ -288,7 +288,6 @@ def test_latencies_are_of_first_rows(asked: int, timed: int, tmp_path: Path, mon
 def hold(megabytes: int) -> None:
     block = np.ones(megabytes * 1_000_000 // 8)
     del block
-    memory.trim_heap()  # a later block doesn't always fit where the allocator keeps this one's pages
 
 
 @pytest.fixture
@@ -394,6 +393,7 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
     hold(100)
     probe.before_eval("validation")
     hold(validation)
+    memory.trim_heap()  # a larger block doesn't always fit where the allocator keeps the pages of those before it
     probe.after_eval(evaluation("validation"))
     hold(200)
     probe.before_eval("validation")

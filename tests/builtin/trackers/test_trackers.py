@@ -64,9 +64,9 @@ ADDRESSES = ("nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "ht
 ])  # fmt: skip
 def test_online_needs_key_and_route(variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of them `auto` is offline, and `online` names what is missing, and no key."""
-    with listening() as closed:
-        pass
     with listening() as url:
+        with listening() as closed:  # another port than the open one's
+            pass
         for name, value in variables.items():
             monkeypatch.setenv(name, {"open": url, "closed": closed}.get(value, value))
         assert choose_mode("auto") == "offline"

@@ -285,8 +285,7 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
     time.sleep(300)
 """
     parent = psutil.Popen([sys.executable, "-c", code])
-    until(lambda: len(parent.children(recursive=True)) > 1, 90)
-    family = parent.children(recursive=True)
+    family = until(lambda: len(found := parent.children(recursive=True)) > 1 and found, 90)
     assert len(family) == 2, "the helper and wandb's own service"
     scratch = Path(next(p.environ()["TMPDIR"] for p in family if "hpml_bench.builtin.trackers.wandb" in p.cmdline()))
     assert scratch.is_dir()

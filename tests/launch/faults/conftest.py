@@ -23,7 +23,7 @@ def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
-    """Rows and a backbone; ranks know the method `faulty`."""
+    """Rows and a backbone, in place of those of all tests; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
         fork_server.start_fork_server()

@@ -27,6 +27,7 @@ from hpml_bench.builtin.tasks.causal_lm.rows import (
     texts_of,
 )
 from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     KEPT,
@@ -40,7 +41,6 @@ from hpml_bench.plugins.task import (
     not_likeliest,
     target_positions,
 )
-from hpml_bench.plugins.tokenizer import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers, same_answers
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import sanitize
