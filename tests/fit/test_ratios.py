@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ SOME = (
     "causal_lm none", "token_classification lora", "causal_lm full muon",
 )  # fmt: skip
 """Cases of README's command: each method kind, variant and task at least once, and types whose operators copy."""
+
+
+def rows(table: Iterable[str], *some: str) -> list[Any]:
+    """Return the names of a table's rows, of which README's command tries some."""
+    return [name if name in some else pytest.param(name, marks=pytest.mark.tables) for name in table]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,7 @@ LOADED: dict[str, tuple[dict[str, Any] | None, str, dict[str, Any], dict[str, An
 }
 
 
-@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("name", rows(LOADED, "trained, bf16", "float32 of bf16", "quantised", "fp16"))
 def test_the_peak_of_loading_is_predicted_within_five_percent(name: str, group: Group, tmp_path: Path) -> None:
     """By the allocator's events: weights in the type that they are loaded in, casts, and trial passes."""
     shape, method, options, changes = LOADED[name]
@@ -274,7 +280,9 @@ def prepared_model(blocks_folder: Path, model: str) -> tuple[str, Prepared]:
     return task, prepared.model_copy(update={"backbone": str(backbone)})
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize(
+    "name", rows(DEPTHS, "full bf16 on a card", "qlora", "a classifier", "windows in every other block")
+)
 def test_a_few_blocks_tell_of_all(name: str, blocks_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part of the footprint is the whole model's within 1 %, though only some blocks are traced."""
     model, method, options, changes, numbers = DEPTHS[name]
