@@ -108,7 +108,7 @@ def test_an_honest_race_is_verified(raced: Path, tmp_path: Path) -> None:
 def test_the_exit_status_is_the_worst_of_all_rounds(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed run of the first round isn't hidden by those after it."""
     statuses = iter((1, 0))
-    monkeypatch.setattr("hpml_bench.sweep.race.rounds", lambda request, say: iter([request, request]))
+    monkeypatch.setattr("hpml_bench.sweep.race.rounds", lambda request, *_: iter([request, request]))
     monkeypatch.setattr("hpml_bench.cli.commands.run_all.sweep", lambda request, modes: next(statuses))
     run_all(raced / "colours.yaml", raced / "out", "--until", "decided", "--max-seeds", "4", status=1)
 

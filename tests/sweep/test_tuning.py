@@ -54,9 +54,9 @@ def read(folder: Path) -> TuningRecord:
 
 
 def section(folder: Path) -> Any:
-    """Return a report's section on the tuning, the last of the training's."""
-    *_, found = registry.get("sections", "training").sections(Results.load(folder))
-    return found
+    """Return a report's section on the tuning; None without one."""
+    made = registry.get("sections", "training").sections(Results.load(folder))
+    return next((one for one in made if one is not None and one.slug == "tuning"), None)
 
 
 def rate(method: str) -> float:
