@@ -46,7 +46,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import digest
 
-FORMAT = 8  # version of cache entries, raised when the same rows are tokenised or saved differently
+FORMAT = 9  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 BATCH = 1000
