@@ -113,7 +113,9 @@ def test_ctrl_c_ends_the_tasks(one_rank_suite: Path, ray_profile: Path, room: Pa
     assert "the same command goes on from here" in command.ends(130, 120)
     assert gone(left, 5)
     assert claims(room / "out/colours") == ()
-    assert {job.how for job in read_jobs(room / "out/colours")} == {"interrupted"}
+    ends = {job.how for job in read_jobs(room / "out/colours")}
+    assert "interrupted" in ends
+    assert ends <= {"interrupted", "done"}, "a job that was faster than the signal has done its run"
 
 
 def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
