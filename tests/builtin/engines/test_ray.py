@@ -66,6 +66,12 @@ def gone(family: set[psutil.Process], seconds: float) -> bool:
 # Two nodes
 
 
+@pytest.fixture(scope="module")
+def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In place of all tests': its runs last while a test looks at them."""
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1000, eval_every=1000, world_size=1)
+
+
 def test_a_sweep_over_two_nodes_is_a_local_one(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
     """A seed on each at the same time, with the results of a sweep without Ray to the bit."""
     Command(one_rank_suite, room / "one").ends(0, 300)
@@ -113,9 +119,7 @@ def test_ctrl_c_ends_the_tasks(one_rank_suite: Path, ray_profile: Path, room: Pa
     assert "the same command goes on from here" in command.ends(130, 120)
     assert gone(left, 5)
     assert claims(room / "out/colours") == ()
-    ends = {job.how for job in read_jobs(room / "out/colours")}
-    assert "interrupted" in ends
-    assert ends <= {"interrupted", "done"}, "a job that was faster than the signal has done its run"
+    assert {job.how for job in read_jobs(room / "out/colours")} == {"interrupted"}
 
 
 def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
