@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from audit.statistics import Json, Pair, compare_rows, interval_over_rows, mean_interval
+from audit.over_rows import interval_over_rows
+from audit.statistics import Json, Pair, compare_rows, mean_interval
 from audit.study import TIME, Study
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"

@@ -204,7 +204,7 @@ def peft_metamath(answer: str, expected: str) -> float:
 
 
 def gsm8k(found: list[str], expected: str) -> float:
-    """Whether a number, if found, is written as the one asked for, as lm-evaluation-harness compares them."""
+    """Return whether the found number is written as the expected one: lm-evaluation-harness compares texts."""
     bare = [re.sub(r"[,$]", "", text).split("#### ")[-1].removesuffix(".") for text in (*found, expected)]
     return float(len(bare) == 2 and bare[0] == bare[1])
 

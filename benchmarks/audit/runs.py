@@ -1,11 +1,12 @@
 """Runs as they lie on disk, and those that are compared."""
 
 import functools
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,38 @@ def compared_of(runs: list[Run]) -> list[Run]:
         usual = most(of_seed.values(), lambda value: (-value[0], -value[1]))
         kept = [run for run in kept if of_seed.get(run, usual) == usual]
     return sorted(kept, key=lambda run: run.started)
+
+
+def costed(compared: list[Run]) -> list[Run]:
+    """Return the runs that costs are of: alone, in one environment, each seed on one host, where these are enough."""
+    quiet = [run for run in compared if not run.neighbours]
+    here = at_home(quiet)
+    home = one_host(here)
+    if 2 * len(quiet) >= len(compared) and len(home) == len(here):
+        return home
+    seeds = [{run.seed for run in home if run.key[0] == key} for key in {run.key[0] for run in home}]
+    sharing = any(len(one & other) >= 3 for one, other in itertools.combinations(seeds, 2))
+    return home if sharing else at_home(compared)
+
+
+def at_home(runs: list[Run]) -> list[Run]:
+    """Return the runs in the environment that most share."""
+    newest = {run.environment: run.started for run in runs}
+    chosen = most((run.environment for run in runs), newest.__getitem__) if runs else ""
+    return [run for run in runs if run.environment == chosen]
+
+
+def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
+    """Return runs by method, in the suite's order; methods of one name are told apart by what differs."""
+    found: dict[str, list[Run]] = {}
+    specs = {run.key[0]: run.spec for run in sorted(runs, key=lambda run: run.spec["lr"])}
+    items = {key: {"lr": spec["lr"], **dict(sorted(spec["options"].items()))} for key, spec in specs.items()}
+    for wanted in [*order, *sorted({spec["name"] for spec in specs.values()} - set(order))]:
+        alike = [key for key, spec in specs.items() if spec["name"] == wanted]
+        for key in alike:
+            differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
+            name = wanted + (f" ({', '.join(differing)})" if differing else "")
+            own = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
+            alone = len(own) == 1 and own[0].answers_alike
+            found[name] = [replace(own[0], seed=seed) for seed in sorted({run.seed for run in runs})] if alone else own
+    return found

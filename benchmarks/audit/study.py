@@ -5,16 +5,16 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audit import statistics
+from audit import over_rows, statistics
 from audit.rows import ACCURACY, RIGHT_OR_WRONG, SCORE, Guess, guess, weigh
-from audit.runs import Run, compared_of, most, one_host, read_run
+from audit.runs import Run, by_method, compared_of, costed, one_host, read_run
 from audit.statistics import Comparison, Floats, Json, Pair, compare_rows, holm, shaffer
 
 TIME = "train_seconds"
@@ -311,41 +311,6 @@ def read_study(folder: Path) -> Study:
     return study
 
 
-def costed(compared: list[Run]) -> list[Run]:
-    """Return the runs that costs are of: alone, in one environment, each seed on one host, where these are enough."""
-    quiet = [run for run in compared if not run.neighbours]
-    here = at_home(quiet)
-    home = one_host(here)
-    if 2 * len(quiet) >= len(compared) and len(home) == len(here):
-        return home
-    seeds = [{run.seed for run in home if run.key[0] == key} for key in {run.key[0] for run in home}]
-    sharing = any(len(one & other) >= 3 for one, other in itertools.combinations(seeds, 2))
-    return home if sharing else at_home(compared)
-
-
-def at_home(runs: list[Run]) -> list[Run]:
-    """Return the runs in the environment that most share."""
-    newest = {run.environment: run.started for run in runs}
-    chosen = most((run.environment for run in runs), newest.__getitem__) if runs else ""
-    return [run for run in runs if run.environment == chosen]
-
-
-def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
-    """Return runs by method, in the suite's order; methods of one name are told apart by what differs."""
-    found: dict[str, list[Run]] = {}
-    specs = {run.key[0]: run.spec for run in sorted(runs, key=lambda run: run.spec["lr"])}
-    items = {key: {"lr": spec["lr"], **dict(sorted(spec["options"].items()))} for key, spec in specs.items()}
-    for wanted in [*order, *sorted({spec["name"] for spec in specs.values()} - set(order))]:
-        alike = [key for key, spec in specs.items() if spec["name"] == wanted]
-        for key in alike:
-            differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
-            name = wanted + (f" ({', '.join(differing)})" if differing else "")
-            own = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
-            alone = len(own) == 1 and own[0].answers_alike
-            found[name] = [replace(own[0], seed=seed) for seed in sorted({run.seed for run in runs})] if alone else own
-    return found
-
-
 def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[Floats, Comparison, bool]:
     """Return two methods' differences by seed, their comparison, and whether they look like skewed noise.
 
@@ -353,7 +318,7 @@ def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[F
     """
     if metric == study.score and study.over_rows:
         d = study.drawn[first] - study.drawn[second]
-        made = statistics.compare_over_rows(d, study.difference_span, study.drawn.values())
+        made = over_rows.compare_over_rows(d, study.difference_span, study.drawn.values())
         return d, made, study.range == 0 and carried_by_few(d)
     found = study.by_seed(metric)
     seeds = sorted(set(found[first]) & set(found[second]))

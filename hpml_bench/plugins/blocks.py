@@ -8,7 +8,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.suite.base import Frozen, Line
 
 Question = Literal["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
-"""What a section answers; the page has a part for each, in this order: see `report/tables.py`."""
+"""Question that a section answers; the page has a part for each, in this order: see `report/tables.py`."""
 Mark = Literal["better", "worse", "open", "equal"]  # relation of a row's method to a column's
 
 

@@ -117,7 +117,7 @@ RECORDED_WHERE_SET = (
 """Variables of GPUs that are recorded, like NCCL's, only where they are set."""
 
 Check = Literal["equal", "shown", "ignored"]
-"""What a part of the environment means: costs are compared where it is equal; it is shown; it is a run's own."""
+"""Use of a part of the environment: costs are compared where it is equal; it is shown; it is a run's own."""
 EQUAL, SHOWN, IGNORED = ({"check": check} for check in ("equal", "shown", "ignored"))
 
 

@@ -44,7 +44,7 @@ UNSAVED_MB = 99.999999
 OWN_KEYS = frozenset({"seed", "optimizer_kwargs", "optimizer_type"})
 """Keys of `train_config` that may differ between systems without a remark."""
 INCLUDED = "test generation and loading of data included"
-"""What `train_time` holds beside training, unless a file says otherwise: validation alone is subtracted from it."""
+"""Part of `train_time` that is not training, unless a file says otherwise: validation alone is subtracted from it."""
 COSTS = (
     CostDefinition("train_time", "train time", "s"),
     CostDefinition("reserved_max_mb", "reserved memory", "MB",
