@@ -18,11 +18,11 @@ from hpml_bench.report.answer.sections import deciding_section, each_section, ma
 from hpml_bench.report.answer.summary import cost_scale, entering_means, score_scale, summarize
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts, judge
+from hpml_bench.report.looks import look_at
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.scores import AlignedScores
-from hpml_bench.report.seed_plan import look_at
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import statistics
-from hpml_bench.records.plan import TuningRecord
 from hpml_bench.records.run import RunRecord
+from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.report.comparability import settings_of
 from hpml_bench.report.results import Results
 

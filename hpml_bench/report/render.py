@@ -106,8 +106,8 @@ def page_over(results: Sequence[Results], out: Path) -> Page:
 
 def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
     """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new."""
+    from hpml_bench.report.looks import look_at
     from hpml_bench.report.over_suites import answer_over, sections_over
-    from hpml_bench.report.seed_plan import look_at
 
     if suites.tested:  # else nothing can err
         suites = replace(suites, look=look_at(out, suites.digest, systems=suites.methods, stated=look))
@@ -169,7 +169,7 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
         for of in pictures_of(page):
             yield f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")
     elif page.results is not None:
-        from hpml_bench.report.export import files_of
+        from hpml_bench.report.peft import files_of
 
         yield from files_of(page.results)
 

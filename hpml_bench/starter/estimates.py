@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hpml_bench.plugins.task import Task
+from hpml_bench.starter.entries import Entry, overridden
 from hpml_bench.starter.kinds import View
-from hpml_bench.starter.model import Entry, Model, overridden
+from hpml_bench.starter.model import Model
 from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import MethodEntry, Suite

@@ -20,7 +20,8 @@ from hpml_bench.data.columns import short, some
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
-from hpml_bench.starter.model import Entry, Model
+from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.model import Model
 from hpml_bench.starter.rows import Data, Learnt
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import UserError

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.starter.model import flow
+from hpml_bench.starter.entries import flow
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import suites_folder
 from hpml_bench.system.errors import UserError

@@ -17,7 +17,8 @@ from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
 from hpml_bench.starter import estimates, kinds
-from hpml_bench.starter.model import Entry, Model, Rate, comment, look_at_model, overridden, written
+from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
+from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
 from hpml_bench.suite.registry import explain

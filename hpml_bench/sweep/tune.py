@@ -19,8 +19,9 @@ from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import FOLDER, RECORD, Plan, RunState, Sampler, Trial, TunedMethod, TuningRecord
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import RunRecord
+from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, identity

@@ -13,10 +13,10 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
+from hpml_bench.report.looks import FILE, look_at
 from hpml_bench.report.over_suites import Suites, answer_over, sections_over
 from hpml_bench.report.render import page_over
 from hpml_bench.report.results import Results
-from hpml_bench.report.seed_plan import FILE, look_at
 from hpml_bench.suite.settings import DatasetSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 from hpml_bench.system.errors import UserError

@@ -15,8 +15,9 @@ from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
+from hpml_bench.starter.entries import LINE, Entry, Rate, flow, written
 from hpml_bench.starter.estimates import Published, Work, encoder_recipe, in_words, language_recipe, seconds_of
-from hpml_bench.starter.model import LINE, Entry, Model, Rate, flow, look_at_model, source_of, written
+from hpml_bench.starter.model import Model, look_at_model, source_of
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.suite.yaml import parse
 from hpml_bench.system import gpus

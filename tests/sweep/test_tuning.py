@@ -16,13 +16,13 @@ from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
-from hpml_bench.records import plan as records
+from hpml_bench.records import tuning as records
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.records.plan import Trial, TunedMethod, TuningRecord
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord, protocol_id
+from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry

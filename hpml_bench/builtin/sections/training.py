@@ -10,8 +10,8 @@ from typing import NamedTuple
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
-from hpml_bench.records.plan import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.records.run import RunRecord
+from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
 from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug

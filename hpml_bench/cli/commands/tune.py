@@ -14,7 +14,8 @@ from hpml_bench.system.text import for_terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hpml_bench.records.plan import Limits, TuningRecord
+    from hpml_bench.records.plan import Limits
+    from hpml_bench.records.tuning import TuningRecord
     from hpml_bench.report.numbers import Cell
 
 

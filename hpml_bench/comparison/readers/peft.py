@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigD
 from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import COUNT, DATASET, HOST, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.comparability import grouped
-from hpml_bench.report.export import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
+from hpml_bench.report.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
 from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.suite.base import Line
 from hpml_bench.system.errors import UserError

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hpml_bench.plugins.dataset import FEWER
-from hpml_bench.records.plan import find
 from hpml_bench.records.run import FAILED
+from hpml_bench.records.tuning import find
 from hpml_bench.report.answer.model import Failure, Guess, Method, PageSummary, Setup
 from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
