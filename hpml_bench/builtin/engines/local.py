@@ -12,7 +12,6 @@ from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, JobPlan
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
-from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
@@ -62,13 +61,10 @@ class Local(Engine):
         return (*(EngineJob(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
 
     def wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        before = len(self._running) + len(self._waiting)
-        while time.monotonic() < deadline:
-            self._begin()
-            if len(self._running) + len(self._waiting) < before:
-                return
+        deadline, before = time.monotonic() + seconds, len(self._running) + len(self._waiting)
+        while time.monotonic() < deadline and len(self._running) + len(self._waiting) == before:
             time.sleep(0.2)
+            self._begin()
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         count = len(self._waiting) + len(self._running)
@@ -78,19 +74,17 @@ class Local(Engine):
         return count
 
     def _begin(self) -> None:
-        for unit, (slot, process) in list(self._running.items()):
-            if process.poll() is not None:
-                del self._running[unit]
-                self._free.append(slot)
+        for unit in [unit for unit, (_, process) in self._running.items() if process.poll() is not None]:
+            self._free.append(self._running.pop(unit)[0])
         while self._free and self._waiting:
-            slot = self._free.pop(0)
-            (batch, unit, queued), profile = self._waiting.pop(0), self.profile
-            job = {jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}", jobs.QUEUED: queued}
-            share = {jobs.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}
-            log = batch.folder / LOGS / f"unit-{unit}.log"
-            command = profile.command(self.command(batch, unit))
+            slot, (batch, unit, queued), profile = self._free.pop(0), self._waiting.pop(0), self.profile
+            variables = profile.env | {
+                environment.ENGINE: "local", environment.JOB: f"{os.getpid()}-{unit}", environment.QUEUED: queued,
+                environment.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
+            }  # fmt: skip
+            log, command = batch.folder / LOGS / f"unit-{unit}.log", profile.command(self.command(batch, unit))
             place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
-            process = child.start(command, profile.env | job | share, log, profile.setup, profile.scratch, place)
+            process = child.start(command, variables, log, profile.setup, profile.scratch, place)
             self._running[unit] = slot, process
 
 
@@ -111,10 +105,9 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
         threads_each = max(map(len, physical))
         if cores_each is None and own_cores > threads_each:
             own_cores -= own_cores % threads_each  # whole physical cores
-    own_cards = 0
-    if cards_each or (cards_each is None and cards):
-        otherwise = "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
-        own_cards = _each(count, cards_each, len(cards), "GPUs", otherwise)
+    otherwise = "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
+    gpus_wanted = bool(cards_each or (cards_each is None and cards))
+    own_cards = _each(count, cards_each, len(cards), "GPUs", otherwise) if gpus_wanted else 0
     return [
         Slot(tuple(cores[i * own_cores : (i + 1) * own_cores]), tuple(cards[i * own_cards : (i + 1) * own_cards]))
         for i in range(count)

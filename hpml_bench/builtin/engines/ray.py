@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,16 +41,6 @@ class RayOptions(Frozen):
     """Address of the cluster, as in ray.init; empty: RAY_ADDRESS, or without it a cluster of this machine alone."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of each task."""
-
-
-@dataclass(frozen=True)
-class NodeNeed:
-    """Resources that a task takes of one node."""
-
-    cpus: float
-    cards: float
-    memory: int | None
-    alone: bool  # whether that is all cores of any node
 
 
 class Ray(Engine):
@@ -93,7 +82,8 @@ class Ray(Engine):
             finally:
                 for number, handler in own_handlers.items():
                     signal.signal(number, handler)
-        self._need = resources_of_task(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._need, self._alone = resources_of_task(self.profile, nodes)
 
     def submit(self, batch: JobBatch) -> str:
         after = self._prepared if batch.prepared else None
@@ -150,27 +140,26 @@ class Ray(Engine):
     def _begin(self, batch: JobBatch, unit: int | None, after: Any) -> Any:
         import ray
 
-        name = f"ray-{secrets.token_hex(4)}-{'prepare' if unit is None else unit}"
-        log = batch.folder / LOGS / f"{'prepare' if unit is None else f'unit-{unit}'}.log"
+        what = "prepare" if unit is None else f"unit-{unit}"
+        name, log = f"ray-{secrets.token_hex(4)}-{what.removeprefix('unit-')}", batch.folder / LOGS / f"{what}.log"
         words = self.command(batch, -1 if unit is None else unit)
-        remote = ray.remote(do).options(
-            name=f"hpml-bench:{batch.plan.suite.name}",
-            num_cpus=self._need.cpus, num_gpus=self._need.cards, memory=self._need.memory,
-            resources=self.options.resources or None, max_retries=0,
-        )  # fmt: skip
-        alone = self._need.alone
+        title, more = f"hpml-bench:{batch.plan.suite.name}", self.options.resources or None
+        remote = ray.remote(do).options(name=title, **self._need, resources=more, max_retries=0)
         variables = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
-        variables |= self.profile.env
-        variables |= {} if alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
-        variables |= {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(alone))}
+        variables |= self.profile.env | ({} if self._alone else {jobs.CORES: f"{self._need['num_cpus']:.0f}"})
+        alone = str(int(self._alone))
+        variables |= {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: alone}
         task = remote.remote(words, variables, str(log), self.profile.model_dump(mode="json"), after)
         self._running[task] = unit, name
         self._names.add(name)
         return task
 
 
-def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
-    """Return the resources of a task: those of the profile, else the fewest cores and GPUs of any node with a core."""
+def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> tuple[dict[str, Any], bool]:
+    """Return a task's resources of one node, by Ray's options, and whether they are all cores of any node.
+
+    They are those of the profile, else the fewest cores and GPUs of any node with a core.
+    """
     usable = [node for node in nodes if node.get("CPU", 0) >= 1]
     least = {kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")}
     whole = profile.exclusive or profile.cpus_per_node is None
@@ -185,7 +174,8 @@ def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNe
         raise UserError(
             f"no node of Ray's cluster has the resources of a job ({shown}); request less in the profile, or add nodes"
         )
-    return NodeNeed(cpus, gpus, memory, alone=whole and len({node["CPU"] for node in usable}) == 1)
+    need = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
+    return need, whole and len({node["CPU"] for node in usable}) == 1
 
 
 def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:

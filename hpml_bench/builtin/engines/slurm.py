@@ -178,10 +178,9 @@ class Slurm(Engine):
             if part is not None and state not in ENDED:
                 kind, first = part
                 unit = int(task) + first if task.isdigit() and kind == "units" else None
-                why = "" if reason == "None" else reason
+                shown = state if reason == "None" else f"{state} ({reason})"
                 running, refused = state in {"RUNNING", "COMPLETING"}, reason in REFUSED and not several
-                shown, why = f"{state} ({why})" if why else state, "" if running else why
-                stuck = refused or reason == STUCK
+                stuck, why = refused or reason == STUCK, "" if running or reason == "None" else reason
                 live.append(EngineJob(name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused))
         return tuple(live)
 
@@ -215,21 +214,17 @@ class Slurm(Engine):
         jobs = f"--jobs={','.join(sorted(set(names.values())))}"
         shown = "--Format=JobArrayID:60,State:40,RestartCnt:20"
         try:
-            done = _call(self._on_cluster("squeue", "--noheader", "--array", jobs, shown))
-        except (subprocess.TimeoutExpired, OSError):
-            return set()
-        if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
-            return set()
-        lines = [line.split() for line in done.stdout.splitlines() if line and not line.startswith("CLUSTER:")]
+            answer = _run(self._on_cluster("squeue", "--noheader", "--array", jobs, shown))
+        except UserError as error:
+            if len(names) > 1 or "Invalid job id" not in str(error):  # of several it never says so
+                return set()
+            answer = ""
+        lines = [line.split() for line in answer.splitlines() if line and not line.startswith("CLUSTER:")]
         if any(len(words) != 3 or not words[2].isdigit() for words in lines):
             return set()
         states = {name: (state, int(restarts)) for name, state, restarts in lines}
-        return {
-            owner.name
-            for owner in owners
-            if (job := names.get(owner.name)) is not None
-            and (job not in states or states[job][0] in ENDED or states[job][1] > owner.restart)
-        }
+        found = {owner.name: states.get(names[owner.name], ("COMPLETED", 0)) for owner in own}
+        return {owner.name for owner in own if found[owner.name][0] in ENDED or found[owner.name][1] > owner.restart}
 
     def hosts(self) -> tuple[str, ...]:
         if self.profile.nodes == 1:
@@ -274,18 +269,18 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(own[0]) if len(own) == 1 else f"{own[0]}-{own[-1]}" for own in ranges)
 
 
-def _call(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a Slurm command without variables of the user's shell or an outer job that change what it does."""
+def _run(command: list[str], text: str | None = None) -> str:
+    """Return the output of a Slurm command, run without variables of the user's shell or an outer job that change it.
+
+    A UserError says that it fails, or doesn't answer.
+    """
     # The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit options of that one.
     without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(without)}
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=kept)
-
-
-def _run(command: list[str], text: str | None = None) -> str:
-    """Return the output of a Slurm command; a UserError says that it fails, or doesn't answer."""
     try:
-        done = _call(command, text)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=kept
+        )
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
     except OSError as error:
