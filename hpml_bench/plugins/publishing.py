@@ -157,34 +157,26 @@ class Publisher(Tracker):
         page: Path | None, place: str, seconds: float,
     ) -> str | None:  # fmt: skip
         """Send what `place` lacks; return what failed, if so."""
-        before = self.published(directory)
-
-        def lacks(name: str, state: str) -> bool:
-            known = before.get(name)  # what is online needs no offline copy
-            return known is None or known.state != state or known.place not in {place, "online"}
-
-        # An attempt has one id, so that a second publishing replaces the first; its start time distinguishes it from
-        # those of other users. The comparison keeps its id.
-        sent, new = [r for r in records if lacks(r.run_id, r.started)], dict[str, Entry]()
-        for r in sent:
-            known = before.get(r.run_id)
-            own = known.id if known and known.state == r.started else digest([group_of(r.spec), r.run_id, r.started])
-            new[r.run_id] = Entry(own, r.started, place)
-        last, name = records[-1], f"comparison {group_of(records[-1].spec)}"
-        state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
-        if compared := lacks(name, state):
-            new[name] = Entry(before[name].id if name in before else digest([name, last.started]), state, place)
+        before, new, spec = self.published(directory), dict[str, Entry](), records[-1].spec
+        states, name = {record.run_id: record.started for record in records}, f"comparison {group_of(spec)}"
+        for own, state in {**states, name: digest([version("hpml-bench"), *states.items()])}.items():
+            known = before.get(own)
+            if known is None or known.state != state or known.place not in {place, "online"}:
+                # An attempt has one id, so that a second publishing replaces the first; its start time distinguishes it
+                # from those of other users. The comparison keeps its id.
+                same = known is not None and (known.state == state or own == name)
+                new[own] = Entry(known.id if known and same else digest([group_of(spec), own, state]), state, place)
         if not new:
             return None
-        shown = tables() if compared else ()
+        shown = tables() if name in new else ()
 
         def orders() -> Iterator[Order]:
-            for record in sent:
+            for record in (record for record in records if record.run_id in new):
                 yield opening(record.spec, new[record.run_id].id)
                 yield from history(sorted(iterate_points(directory / record.run_id), key=lambda point: point.step))
                 yield closing(record)
-            if compared:
-                yield from comparison(last.spec, new[name].id, shown, page)
+            if name in new:
+                yield from comparison(spec, new[name].id, shown, page)
 
         replaced = [path for entry in new.values() for path in self.kept(directory, entry)]
         why = Helper(self, place, self.home(directory), orders()).finish(seconds)

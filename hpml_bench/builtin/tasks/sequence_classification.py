@@ -50,16 +50,16 @@ class SequenceClassification(TextTask):
         row = first_true(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, known))) if integers else 0
         if row is not None:
             raise UserError(
-                f"a {split} row has the label {labels[row].as_py()!r}, outside the {len(self.label_names)} names "
+                f"a {split} row has the label {labels[row].as_py()!r}, outside the {known} names "
                 f"({', '.join(self.label_names)}): {rows.column('text')[row].as_py()[:60]!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:
         seen = train.unique("label")
-        if len(seen) < 2:
-            only = self.label_names[seen[0]]
-            raise UserError(f"all {len(train)} training rows are of the class '{only}'; classification needs two")
-        return {}
+        if len(seen) > 1:
+            return {}
+        only = self.label_names[seen[0]]
+        raise UserError(f"all {len(train)} training rows are of the class '{only}'; classification needs two")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
@@ -107,9 +107,8 @@ class SequenceClassification(TextTask):
         counts = np.bincount(labels, minlength=max(1, len(self.label_names)))
         most, classes = int(counts.argmax()), len(counts)
         share = float(counts[most] / counts.sum())
-        return Guess(
+        sentence = (
             f"Guessing the most frequent class gets {100 * share:.1f} % of the test rows right "
-            f"(macro-F1 {2 * share / (1 + share) / classes:.3f}); chance is {100 / classes:.1f} %.",
-            scores=(labels == most).astype(float),
-            chance=1 / classes,
+            f"(macro-F1 {2 * share / (1 + share) / classes:.3f}); chance is {100 / classes:.1f} %."
         )
+        return Guess(sentence, scores=(labels == most).astype(float), chance=1 / classes)

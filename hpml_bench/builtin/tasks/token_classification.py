@@ -64,9 +64,8 @@ class TokenClassification(Task):
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         for name in self.label_names:
             if not re.fullmatch(r"O|[BI]-.+", name):
-                advice = "rename it"
-                if name.isdecimal():
-                    advice = "where tags are numbers, give their names in order with dataset.options.label_names"
+                numbers = "where tags are numbers, give their names in order with dataset.options.label_names"
+                advice = numbers if name.isdecimal() else "rename it"
                 raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; {advice}")
         row = _wrong_row(labels, rows.column("words").combine_chunks(), len(self.label_names))
         if row is not None:
@@ -77,9 +76,9 @@ class TokenClassification(Task):
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        outside = {index for index, name in enumerate(self.label_names) if name == OUTSIDE}
         for row in train.with_format("arrow").iter(1000):
-            if set(row.column("tags").combine_chunks().flatten().unique().to_pylist()) - outside:
+            seen = row.column("tags").combine_chunks().flatten().unique().to_pylist()
+            if not {*seen} <= {*self._outside}:
                 return {}
         raise UserError(f"none of the {len(train)} training rows holds an entity; tagging needs some")
 
@@ -121,60 +120,41 @@ class TokenClassification(Task):
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         """Return the linearised F1 of each row: F1 is sum(2TP) / sum(2TP + FP + FN)."""
-        counts = self._counts(predictions.reference, predictions.prediction)
-        return linearised_ratio(2 * counts.right, counts.reference + counts.predicted)
+        right, reference, predicted = self._counts(predictions.reference, predictions.prediction)
+        return linearised_ratio(2 * right, reference + predicted)
 
     def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
         return not_likeliest(predictions, len(self.label_names) or 1e9)
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
-        entities = self._counts(reference, reference).reference.astype(np.float64)
+        entities = self._counts(reference, reference)[1].astype(np.float64)
         return entities if entities.any() else np.ones(len(entities))
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Tag nothing: no entity is found, and F1 is 0."""
         words = flat(reference)
-        outside = [index for index, name in enumerate(self.label_names) if name == OUTSIDE]
-        share = _ratio(int(np.isin(words, outside).sum()), len(words))
-        return Guess(
-            f"Tagging nothing gets {100 * share:.1f} % of the words of the test rows right and finds no entity: its F1 "
-            "is 0.",
-            scores=np.zeros(len(reference)),
-            chance=0.0,
-        )
+        share = f"{100 * _ratio(int(np.isin(words, self._outside).sum()), len(words)):.1f} %"
+        sentence = f"Tagging nothing gets {share} of the words of the test rows right and finds no entity: its F1 is 0."
+        return Guess(sentence, scores=np.zeros(len(reference)), chance=0.0)
 
-    def _counts(self, reference: Answers, prediction: Answers) -> Counts:
-        return entity_counts(tuple(reference), tuple(prediction), self.label_names)
+    @property
+    def _outside(self) -> list[int]:
+        return [index for index, name in enumerate(self.label_names) if name == OUTSIDE]
 
+    def _counts(self, reference: Answers, prediction: Answers) -> tuple[NDArray[np.int64], ...]:
+        """Return how many entities each row [n] has predicted right, has, and has predicted.
 
-# Entities
-
-
-class Counts(NamedTuple):
-    """Entities of each row, each [n]."""
-
-    right: NDArray[np.int64]
-    reference: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-
-
-def entity_counts(
-    reference: tuple[NDArray[Any], ...], prediction: tuple[NDArray[Any], ...], names: tuple[str, ...]
-) -> Counts:
-    """Return how many entities each row has, has predicted, and has predicted right.
-
-    Tags of the rows' words are indices into `names`: O, B-TYPE and I-TYPE. One without a name is a ValueError, as is a
-    row with more or fewer predictions than references.
-    """
-    if [len(row) for row in reference] != [len(row) for row in prediction]:
-        raise ValueError("predictions and references have different numbers of words")
-    rows = np.repeat(np.arange(len(reference)), [len(row) + 1 for row in reference])
-    expected, predicted = (_Entities.of(answers, names) for answers in (reference, prediction))
-    ends = np.full(len(rows), -1)
-    ends[predicted.starts] = predicted.ends
-    same = (ends[expected.starts] == expected.ends) & (expected.types == predicted.type_at[expected.starts])
-    counted = (expected.starts[same], expected.starts, predicted.starts)
-    return Counts(*(np.bincount(rows[starts], minlength=len(reference)) for starts in counted))
+        A tag without a name is a ValueError, as is a row with more or fewer predictions than references.
+        """
+        if [len(row) for row in reference] != [len(row) for row in prediction]:
+            raise ValueError("predictions and references have different numbers of words")
+        rows = np.repeat(np.arange(len(reference)), [len(row) + 1 for row in reference])
+        expected, predicted = (_Entities.of(tuple(answers), self.label_names) for answers in (reference, prediction))
+        ends = np.full(len(rows), -1)
+        ends[predicted.starts] = predicted.ends
+        same = (ends[expected.starts] == expected.ends) & (expected.types == predicted.type_at[expected.starts])
+        counted = (expected.starts[same], expected.starts, predicted.starts)
+        return tuple(np.bincount(rows[starts], minlength=len(reference)) for starts in counted)
 
 
 class _Entities(NamedTuple):

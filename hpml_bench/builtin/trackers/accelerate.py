@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,8 +116,11 @@ class Session:
 
     def open(self, order: dict[str, Any]) -> None:
         """Begin a run, and remove what an earlier publication sent of it."""
+        from transformers.utils.generic import flatten_dict
+
         group, name, self._step = _plain(order["group"]), _plain(order["name"]), 0
-        config = {key: str(value) if value is None else value for key, value in _flat(order["config"])}
+        flat = flatten_dict(order["config"])
+        config = {key: value if isinstance(value, str | float | int) else str(value) for key, value in flat.items()}
         if self._service == "tensorboard":
             shutil.rmtree(self._home / name, ignore_errors=True)
             self._tracker = self._kind(name, self._home)
@@ -203,15 +206,6 @@ class Session:
         metrics = [Metric(*value) for value in self._waiting]
         MlflowClient().log_batch(self._tracker.tracker.info.run_id, metrics)
         self._waiting, self._sent = [], time.monotonic()
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the entries of nested settings by dotted names; lists as text."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", str(value) if isinstance(value, list) else value
 
 
 def _markdown(frame: Any) -> str:

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.builtin.tasks.causal_lm.options import CausalLMOptions
 from hpml_bench.builtin.tasks.causal_lm.rows import (
-    ANSWERED,
     LOSSES,
-    NORMALISED,
     ConversationRow,
     conversation_rows,
     encode_texts,
@@ -23,7 +21,7 @@ from hpml_bench.builtin.tasks.causal_lm.rows import (
     linearised_loss,
     note_on_lengths,
     place_of,
-    score_metric,
+    scored,
     texts_of,
 )
 from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
@@ -87,7 +85,7 @@ class CausalLM(Task):
         if self.scorer is not None:
             self.headline = "test_score"
             self.binary = self.scorer.binary
-            self.metrics = (score_metric(self.scorer), *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
+            self.metrics = scored(self.scorer)
 
     # Rows
 
@@ -119,23 +117,21 @@ class CausalLM(Task):
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         import pyarrow.compute as pc
 
-        if pc.min(pc.list_value_length(labels)).as_py() == 0:
+        turns = pc.list_value_length(labels)
+        if pc.min(turns).as_py() == 0:
             raise UserError(f"a {split} row has no turn at all")
         if split == RETENTION:
             return
-        if self.decoding is not None:
-            texts = pc.list_value_length(labels).to_pylist()
-            if 1 in texts:
-                raise UserError(
-                    f"{place_of(rows, split, texts.index(1))} is a text without a prompt, so that there is nothing to "
-                    "answer; leave task.options.scorer empty, or give rows with prompts"
-                )
-        if self.compares_choices:
-            few = first_true(pc.less(pc.list_value_length(rows.column("choices")), 2))
-            if few is not None:
-                raise UserError(
-                    f"{place_of(rows, split, few)} has no choices, which the scorer {self.options.scorer} compares"
-                )
+        text = first_true(pc.equal(turns, 1)) if self.decoding is not None else None
+        if text is not None:
+            raise UserError(
+                f"{place_of(rows, split, text)} is a text without a prompt, so that there is nothing to answer; leave "
+                "task.options.scorer empty, or give rows with prompts"
+            )
+        few = first_true(pc.less(pc.list_value_length(rows.column("choices")), 2)) if self.compares_choices else None
+        if few is not None:
+            where = place_of(rows, split, few)
+            raise UserError(f"{where} has no choices, which the scorer {self.options.scorer} compares")
 
     def facts(self, train: Dataset) -> dict[str, float]:
         if self.scorer is not None:
@@ -199,10 +195,9 @@ class CausalLM(Task):
         """Return the columns of conversations, each given with its row's number, as `encode` does."""
         from hpml_bench.data.chat_template import RefusedError
 
-        encoder = chat.encoder
+        encoder, encoded = chat.encoder, list[dict[str, Any]]()
         no_template = self.options.template is None and not encoder.tokenizer.chat_template
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
-        encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
         for number, row in examples:
             compared = row.choices if self.compares_choices else []
             more = (row.weights or (), row.definitions, row.keys)
@@ -218,23 +213,20 @@ class CausalLM(Task):
                 raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
             if example is None or None in others:
                 continue
-            encoded[KEPT].append(number)
             if self.decoding is not None and not chat.reads(example):
                 encoder.counts["rows whose right answer would not be read as such, and score less"] += 1
             if row.messages and no_template:
                 encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
-            encoded["input_ids"].append(list(example.ids))
-            encoded["label"].append(list(example.labels))
-            # the text with which the template begins every answer is no part of a choice
-            encoded["prompt"].append(example.content if compared else example.prompt)
-            encoded["question"].append(example.question)
-            encoded["expected"].append(example.expected)
-            encoded["bytes"].append(example.target_bytes)
-            encoded["cut"].append(example.cut)
-            encoded["turns"].append(row.written)
-            encoded["choices"].append(row.choices)
-            encoded["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
-        return encoded
+            encoded.append({
+                KEPT: number, "input_ids": list(example.ids), "label": list(example.labels),
+                # the text with which the template begins every answer is no part of a choice
+                "prompt": example.content if compared else example.prompt,
+                "question": example.question, "expected": example.expected, "bytes": example.target_bytes,
+                "cut": example.cut, "turns": row.written, "choices": row.choices,
+                "choice_ids": [chat.answer_of(other) for other in others if other is not None],
+            })  # fmt: skip
+        names = (KEPT, "input_ids", "label", *self.extra_types())
+        return {name: [row[name] for row in encoded] for name in names}
 
     def _examples(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> Iterator[tuple[int, ConversationRow]]:
         """Yield the examples of a batch of rows, each with its row's number: one of a row, or one of each answer."""
@@ -348,8 +340,7 @@ class CausalLM(Task):
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         if self.scorer is None:
             return linearised_loss(predictions.reference, predictions.loss)
-        texts = texts_of(predictions)
-        if texts.answer is None:
+        if (texts := texts_of(predictions)).answer is None:
             raise ValueError("there are no answers to score")
         rows = zip(texts.question, texts.answer, texts.expected, strict=True)
         scores = np.array([self.scorer.score_row(*row) for row in rows], dtype=np.float64)

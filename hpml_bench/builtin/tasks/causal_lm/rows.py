@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -68,19 +69,15 @@ class ConversationRow(NamedTuple):
 
         A system prompt is the row's own, and stays in front.
         """
-        front, turns = int(self.roles[0] == "system"), []
+        shown: list[tuple[Any, ...]] = []
         for one in examples:
             texts = [*one.contents[:-1], one.contents[-1] + end]
-            own = zip(one.roles, texts, one.fields or [""] * len(texts), strict=True)
-            turns += [turn for turn in own if turn[0] != "system"]
-        roles, contents, fields = ([*of] for of in zip(*turns, strict=True))
-        of_row, weights = self.fields or [""] * len(self.roles), self.weights or [1.0] * len(self.roles)
-        return self._replace(
-            roles=[*self.roles[:front], *roles, *self.roles[front:]],
-            contents=[*self.contents[:front], *contents, *self.contents[front:]],
-            fields=[*of_row[:front], *fields, *of_row[front:]],
-            weights=[*weights[:front], *[0.0] * len(roles), *weights[front:]],
-        )
+            turns = zip(one.roles, texts, one.fields or [""] * len(texts), [0.0] * len(texts), strict=True)
+            shown += [turn for turn in turns if turn[0] != "system"]
+        size, front = len(self.roles), int(self.roles[0] == "system")
+        own = [*zip(self.roles, self.contents, self.fields or [""] * size, self.weights or [1.0] * size, strict=True)]
+        parts = zip(*own[:front], *shown, *own[front:], strict=True)
+        return self._replace(**dict(zip(("roles", "contents", "fields", "weights"), map(list, parts), strict=True)))
 
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
@@ -107,15 +104,11 @@ def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
     }
 
 
-def note_on_lengths(count: Mapping[str, int]) -> str:
+def note_on_lengths(count: Counter[str]) -> str:
     """Return a note on a split's rows that are too long; empty where there are none."""
-    dropped, cut = count.get("dropped rows"), count.get("cut rows")
-    parts = []
-    if dropped:
-        parts.append(f"{dropped:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)")
-    if cut:
-        parts.append(f"{cut:,} prompts cut ({count['cut tokens']:,} tokens)")
-    return ", ".join(parts)
+    dropped = f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
+    cut = f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)"
+    return ", ".join([*([dropped] if count["dropped rows"] else []), *([cut] if count["cut rows"] else [])])
 
 
 # Metrics and scores
@@ -150,10 +143,11 @@ ANSWERED = (
 )  # fmt: skip
 
 
-def score_metric(scorer: Scorer) -> Metric:
-    return _metric(
-        "test_score", scorer.title, "", "higher", ".1%", scorer.definition, group="quality", bounds=(0.0, 1.0)
-    )
+def scored(scorer: Scorer) -> tuple[Metric, ...]:
+    """Return the metrics of a task whose answers or choices are scored."""
+    form: Any = {"group": "quality", "bounds": (0.0, 1.0)}
+    score = _metric("test_score", scorer.title, "", "higher", ".1%", scorer.definition, **form)
+    return (score, *LOSSES, *(ANSWERED if scorer.of == "answers" else (NORMALISED,)))
 
 
 def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
