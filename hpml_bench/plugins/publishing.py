@@ -1,27 +1,28 @@
 """Publishing through a helper process: each run's history and final metrics, and the comparison of a suite.
 
-The library of a service runs in a process of its own (`python -m` the tracker's module). It may be slow, hang or die:
-then the helper is ended, one sentence says so, and nothing else is affected. The helper gets few environment variables,
-so that other keys and tokens can't reach the service; and since each attempt has its own helper, one that failed
-doesn't spoil the next.
+The library of a service runs in a process of its own (`python -m` the tracker's module), which reads its orders from a
+file. It may be slow, hang or die: then it is ended, one sentence says so, and nothing else is affected. It gets few
+environment variables, so that other keys and tokens can't reach the service; and since each attempt has its own helper,
+one that failed doesn't spoil the next.
 """
 
 import json
 import math
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, NoReturn, Protocol, cast
 
 import psutil
 from pydantic import ValidationError
@@ -40,6 +41,8 @@ from hpml_bench.system.text import digest, for_terminal, map_texts
 
 Order = dict[str, Any]  # an order to the helper: its name under `do`, and its arguments
 POLL_SECONDS = 0.5
+LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
+ORDERS = "orders.jsonl"  # file of a helper's orders, in its folder for temporary files
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
 """Environment variables that every helper gets."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -104,28 +107,18 @@ class Publisher(Tracker):
             yield
             return
         run = digest([group_of(spec), spec.run_id, datetime.now(UTC).isoformat()])
-        over = threading.Event()
-
-        def orders() -> Iterator[Order]:
-            yield opening(spec, run)
-            tail, last = Tail(folder / POINTS), False
-            while not last:
-                last = over.wait(POLL_SECONDS)  # before reading, so that all points written until then are read
-                yield from history(_points(tail.lines()))
-            yield closing(read_record(folder))
-
-        helper = Helper(self, self.live, home, orders(), niceness=19)  # training must not wait for it
+        orders = (opening(spec, run), points_of(folder, live=True))
+        helper = Helper(self, self.live, home, orders, niceness=19)  # training must not wait for it
         left = self.interrupted_seconds
         try:
             yield
             left = self.run_seconds
         finally:
-            over.set()
-            why = helper.finish(left)
+            record = read_record(folder)
+            why = helper.finish(left, closing(record))
             if why is not None and left == self.run_seconds:
                 _given_up.add(home)
                 self._tell(f"live publishing stopped, the results are not affected: {why}")
-            record = read_record(folder)
             if record is not None:
                 with suppress(OSError):
                     self._note(results_folder, {spec.run_id: Entry(run, record.started, self.live if not why else "")})
@@ -168,18 +161,13 @@ class Publisher(Tracker):
                 new[own] = Entry(known.id if known and same else digest([group_of(spec), own, state]), state, place)
         if not new:
             return None
-        shown = tables() if name in new else ()
-
-        def orders() -> Iterator[Order]:
-            for record in (record for record in records if record.run_id in new):
-                yield opening(record.spec, new[record.run_id].id)
-                yield from history(sorted(iterate_points(directory / record.run_id), key=lambda point: point.step))
-                yield closing(record)
-            if name in new:
-                yield from comparison(spec, new[name].id, shown, page)
-
+        orders: list[Order] = []
+        for record in (record for record in records if record.run_id in new):
+            orders += opening(record.spec, new[record.run_id].id), points_of(directory / record.run_id), closing(record)
+        if name in new:
+            orders += comparison(spec, new[name].id, tables(), page)
         replaced = [path for entry in new.values() for path in self.kept(directory, entry)]
-        why = Helper(self, place, self.home(directory), orders()).finish(seconds)
+        why = Helper(self, place, self.home(directory), orders).finish(seconds)
         if why is None:
             for path in replaced:
                 shutil.rmtree(path, ignore_errors=True)
@@ -201,92 +189,146 @@ class Publisher(Tracker):
         print(f"{self.name}: {sentence}", file=sys.stderr, flush=True)
 
 
+class Helper:
+    """The process that calls a service, with its orders in a file; `finish` ends it, whatever happens."""
+
+    def __init__(self, tracker: Publisher, place: str, home: Path, orders: Iterable[Order], niceness: int = 0) -> None:
+        """Start; the process writes below `home` only, unless the service keeps its data elsewhere."""
+        self._hidden, self._failure, home = secrets(), "", home.resolve()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._scratch = Path(tempfile.mkdtemp(prefix="hpml-track-"))
+            with (self._scratch / ORDERS).open("wb") as file:
+                file.writelines(map(self._line, orders))
+            self._replies = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - `finish` closes it
+            self._process = subprocess.Popen(  # noqa: S603 - this very package
+                [sys.executable, "-P", "-m", type(tracker).__module__, place, str(home)],
+                stdin=subprocess.PIPE,
+                stdout=self._replies,
+                stderr=subprocess.DEVNULL,
+                cwd=home,
+                env={
+                    **{name: os.environ[name] for name in PASSED if name in os.environ},
+                    "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "TMPDIR": str(self._scratch),
+                    **tracker.environment(place, home),
+                },
+                start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
+            )
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
+        except Exception as error:  # publishing must never hurt the sweep
+            self._failure = for_terminal(redacted(str(error) or type(error).__name__, self._hidden), 300)
+
+    def _line(self, order: Order) -> bytes:
+        return json.dumps(redacted(order, self._hidden)).encode() + b"\n"
+
+    def finish(self, seconds: float, last: Order | None = None) -> str | None:
+        """Give the last order, and end the process after `seconds` at most; return what failed, if so."""
+        reply, process = "", self._process
+        try:
+            if process is not None:
+                with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as sink:
+                    sink.write(b"" if last is None else self._line(last))
+                status = process.wait(seconds)
+                self._failure = f"its helper process ended with status {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            self._failure = f"it took longer than {seconds:g} s"
+        finally:
+            if process is not None:
+                self._kill(process)
+                with self._replies as replies:
+                    replies.seek(0)
+                    reply = for_terminal(redacted(replies.read(), self._hidden).strip(), 300)
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+        return reply or self._failure or None
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the process and all that it has started."""
+        with suppress(psutil.Error):
+            if process.poll() is None:  # else its number may be another's by now
+                leader = psutil.Process(process.pid)
+                family = [*leader.children(recursive=True), leader]
+                kill(family)
+                psutil.wait_procs(family, timeout=5)
+                process.wait()
+
+
+class Session(Protocol):
+    """Carries out the orders, a method for each, one after another, with a service's library.
+
+    They are `open` (begin a run), `log` (the values of one step), `tables` (the report's, and its page where the
+    service takes files) and `close` (end the run with its final values), which take the order.
+    """
+
+    def end(self) -> None:
+        """End a run that is still open, as a failed one, and the library."""
+
+
+def carry_out(begin: Callable[[], Session]) -> NoReturn:
+    """Carry out the orders of the file in the session that `begin` makes, in the helper, and the last that may come."""
+    coming, errors, parent = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w"), os.getppid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # neither the library's output nor its own service may hold our pipes
+        os.dup2(nothing, stream)
+    signal.signal(signal.SIGALRM, _too_long)
+    status = 0
+    try:
+        session = begin()
+        with Path(os.environ["TMPDIR"], ORDERS).open("rb") as file:
+            for line in chain(file, coming):
+                order = json.loads(line)
+                if os.getppid() != parent:
+                    break
+                for one in _history(order, coming) if order["do"] == "points" else (order,):
+                    getattr(session, one["do"])(one)
+        signal.alarm(LAST_SECONDS)
+        session.end()
+    except BaseException as error:  # also a SystemExit of the library
+        status = 1
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        with suppress(OSError):
+            print(" ".join(text.split()), file=errors, flush=True)
+    children = psutil.Process().children(recursive=True)
+    kill(children)  # the library's own service, which would go on retrying
+    psutil.wait_procs(children, timeout=5)
+    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+    os._exit(status)  # its exit hooks may wait without end for data that can't be sent
+
+
+def _history(order: Order, over: IO[bytes]) -> Iterator[Order]:
+    """Yield the orders of a run's points, of a live one until `over` can be read."""
+    folder = Path(order["folder"])
+    if not order["live"]:
+        yield from _by_step(sorted(iterate_points(folder), key=lambda point: point.step))
+        return
+    tail, last = Tail(folder / POINTS), False
+    while not last:
+        last = bool(select.select([over], [], [], POLL_SECONDS)[0])  # before reading: all is written by then
+        yield from _by_step(_points(tail.lines()))
+
+
 def _points(lines: list[str]) -> Iterator[Point]:
     for line in lines:
         with suppress(ValidationError):
             yield Point.model_validate_json(line)
 
 
-class Helper(threading.Thread):
-    """The process that calls a service, and the thread that sends its orders; `finish` ends both, whatever happens."""
+def _by_step(points: Iterable[Point]) -> Iterator[Order]:
+    """Yield one order per step; consecutive points at the same step go together."""
+    finite = (point for point in points if point.value is not None)
+    for step, group in groupby(finite, key=lambda point: point.step):
+        yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
 
-    def __init__(self, tracker: Publisher, place: str, home: Path, orders: Iterable[Order], niceness: int = 0) -> None:
-        """Start; the process writes below `home` only, unless the service keeps its data elsewhere."""
-        super().__init__(name=f"{tracker.name}-orders", daemon=True)
-        self._tracker, self._place, self._home = tracker, place, home.resolve()
-        self._orders, self._niceness = orders, niceness
-        self._begun = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reply = self._failure = ""
-        self.start()
 
-    def run(self) -> None:
-        """Send the orders, which blocks while the process is busy, and wait for its end."""
-        hidden = secrets()
-        try:
-            self._home.mkdir(parents=True, exist_ok=True)
-            with (
-                tempfile.TemporaryDirectory(prefix="hpml-track-", ignore_cleanup_errors=True) as scratch,
-                tempfile.TemporaryFile("w+", errors="replace") as replies,
-            ):
-                self._process = subprocess.Popen(  # noqa: S603 - this very package
-                    [sys.executable, "-P", "-m", type(self._tracker).__module__, self._place, str(self._home)],
-                    stdin=subprocess.PIPE,
-                    stdout=replies,
-                    stderr=subprocess.DEVNULL,
-                    cwd=self._home,
-                    env=self._environment(scratch),
-                    start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
-                )
-                self._begun.set()
-                with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, self._process.pid, self._niceness)
-                try:
-                    with suppress(BrokenPipeError), cast(IO[bytes], self._process.stdin) as sink:
-                        for order in self._orders:
-                            sink.write(json.dumps(redacted(order, hidden)).encode() + b"\n")
-                            sink.flush()
-                except Exception:
-                    self._kill()
-                    raise
-                status = self._process.wait()
-                replies.seek(0)
-                self._reply = for_terminal(redacted(replies.read(), hidden).strip(), 300)
-                self._failure = f"its helper process ended with status {status}" if status else ""
-        except Exception as error:  # publishing must never hurt the sweep
-            self._failure = for_terminal(redacted(str(error) or type(error).__name__, hidden), 300)
-        finally:
-            self._begun.set()
-
-    def _environment(self, scratch: str) -> dict[str, str]:
-        return {
-            **{name: os.environ[name] for name in PASSED if name in os.environ},
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": scratch,
-            **self._tracker.environment(self._place, self._home),
-        }
-
-    def finish(self, seconds: float) -> str | None:
-        """Wait until all is sent, and end the process after `seconds`; return what failed, if so."""
-        late = ""
-        try:
-            self.join(seconds)
-            late = f"it took longer than {seconds:g} s" if self.is_alive() else ""
-        finally:
-            self._begun.wait(5)
-            self._kill()
-            self.join(10)
-        return self._reply or late or self._failure or None
-
-    def _kill(self) -> None:
-        """Kill the process and all that it has started."""
-        with suppress(psutil.Error):
-            if self._process is not None and self._process.poll() is None:  # else its number may be another's by now
-                leader = psutil.Process(self._process.pid)
-                family = [*leader.children(recursive=True), leader]
-                kill(family)
-                psutil.wait_procs(family, timeout=5)
+def _too_long(*_: object) -> NoReturn:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(5)
+    raise TimeoutError("what is left could not be sent in time")
 
 
 # Orders to the helper: what is sent. No secrets, no folders, nothing about the machine
@@ -317,11 +359,9 @@ def opening(spec: RunSpec, own: str) -> Order:
     return {"do": "open", "id": own, **names, "config": config}
 
 
-def history(points: Iterable[Point]) -> Iterator[Order]:
-    """Yield one order per step; consecutive points at the same step go together."""
-    finite = (point for point in points if point.value is not None)
-    for step, group in groupby(finite, key=lambda point: point.step):
-        yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
+def points_of(folder: Path, *, live: bool = False) -> Order:
+    """Return the order that sends a run's history, as it grows where the run is `live`."""
+    return {"do": "points", "folder": str(folder.absolute()), "live": live}
 
 
 def closing(record: RunRecord | None) -> Order:

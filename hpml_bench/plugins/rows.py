@@ -88,21 +88,19 @@ class Rows:
         label = table.column("label")
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
-        self._labels: np.ndarray | None = None if self.token_labels else label.to_numpy()[self.numbers]
-        self.targets = np.ones(len(self), dtype=np.int64)
+        self.labels: np.ndarray = np.zeros(0) if self.token_labels else label.to_numpy()[self.numbers]
+        """The label of each row, [n], where rows have one label each."""
+        counts = ((own != IGNORE_INDEX).sum() for own in self._labels_of(range(len(self))))
+        self.targets = np.fromiter(counts, np.int64) if self.token_labels else np.ones(len(self), dtype=np.int64)
         """Number of targets of each row, [n]; the loss is a mean over targets."""
-        if self.token_labels:
-            counts = [int((own != IGNORE_INDEX).sum()) for own in self._labels_of(range(len(self)))]
-            self.targets = np.array(counts, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def _labels_of(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Yield the labels of the tokens of some rows."""
-        assert self.token_labels is not None  # noqa: S101 - rows have labels of one kind
-        for index in indices:
-            yield self.token_labels[int(self.numbers[index])]
+        """Return the labels of the tokens of some rows, one row after another."""
+        labels: Any = self.token_labels
+        return (labels[int(self.numbers[index])] for index in indices)
 
     def column(self, name: str) -> list[Any]:
         """Return a column that the task wrote beside token ids and labels, [n]."""
@@ -124,12 +122,6 @@ class Rows:
     def tokens(self, index: int) -> np.ndarray:
         row: np.ndarray = self._tokens[int(self.numbers[index])]
         return row
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The label of each row, [n]; for rows with one label each."""
-        assert self._labels is not None  # noqa: S101 - rows have labels of one kind
-        return self._labels
 
     @property
     def references(self) -> Answers:

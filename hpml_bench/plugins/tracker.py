@@ -1,25 +1,15 @@
-"""Trackers: the base class of services that runs are published to, while they run and afterwards.
+"""Trackers: the base class of services that runs are published to, while they run and afterwards."""
 
-Their client runs in a helper process, whose calls have a time limit.
-"""
-
-import json
-import os
-import shutil
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import ClassVar, NoReturn, Protocol, cast
-
-import psutil
+from typing import ClassVar, cast
 
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.processes import kill
 
 
 class Tracker:
@@ -101,50 +91,3 @@ def _tracker(name: str, wanted: str) -> tuple[type[Tracker], str]:
     if name not in known:
         raise UserError(f"there is no tracker '{name}'; there are {', '.join(sorted({*services, *known}))}")
     return cast(type[Tracker], registry.plugin("trackers", name)), wanted
-
-
-LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
-
-
-class Session(Protocol):
-    """Carries out the orders of `plugins.publishing`, a method for each, one after another, with a service's library.
-
-    They are `open` (begin a run), `log` (the values of one step), `tables` (the report's, and its page where the
-    service takes files) and `close` (end the run with its final values), which take the order.
-    """
-
-    def end(self) -> None:
-        """End a run that is still open, as a failed one, and the library."""
-
-
-def carry_out(begin: Callable[[], Session]) -> NoReturn:
-    """Carry out the orders in the session that `begin` makes."""
-    orders, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # neither the library's output nor its own service may hold our pipes
-        os.dup2(nothing, stream)
-    signal.signal(signal.SIGALRM, _too_long)
-    status = 0
-    try:
-        session = begin()
-        for line in orders:
-            order = json.loads(line)
-            getattr(session, order["do"])(order)
-        signal.alarm(LAST_SECONDS)
-        session.end()
-    except BaseException as error:  # also a SystemExit of the library
-        status = 1
-        text = f"{type(error).__name__}: {error}".removesuffix(": ")
-        with suppress(OSError):
-            print(" ".join(text.split()), file=errors, flush=True)
-    children = psutil.Process().children(recursive=True)
-    kill(children)  # the library's own service, which would go on retrying
-    psutil.wait_procs(children, timeout=5)
-    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-    os._exit(status)  # its exit hooks may wait without end for data that can't be sent
-
-
-def _too_long(*_: object) -> NoReturn:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(5)
-    raise TimeoutError("what is left could not be sent in time")

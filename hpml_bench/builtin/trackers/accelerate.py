@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Publisher, group_of
-from hpml_bench.plugins.tracker import carry_out
+from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Publisher, carry_out, group_of
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Entry, Publisher, group_of
-from hpml_bench.plugins.tracker import carry_out
+from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Entry, Publisher, carry_out, group_of
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 

@@ -1,7 +1,6 @@
 """One rank and three: the same training and evaluation, also where rows have unlike numbers of targets."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,27 +44,17 @@ def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def of(folder: Path, task: str) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"{task}-{world}.pt", weights_only=False) for world in WORLDS]
-
-
 @pytest.mark.parametrize("task", TASKS)
-def test_losses_and_weights_are_those_of_one_rank(ranks_folder: Path, task: str) -> None:
-    """Every step's loss, and every weight after the last one, to rounding.
+def test_losses_weights_and_evaluation_are_those_of_one_rank(ranks_folder: Path, task: str) -> None:
+    """Every step's loss, every weight after the last one, every test row once and in order, and metrics, to rounding.
 
     Ranks have unlike numbers of targets: rows of words to tag have 3 to 10, so that a mean of means would differ.
     """
-    one, other = of(ranks_folder, task)
+    one, other = (torch.load(ranks_folder / f"{task}-{world}.pt", weights_only=False) for world in WORLDS)
     assert task != "token_classification" or {*one["targets"].tolist()} == {*range(3, 11)}
     assert len(one["losses"]) == 6
     assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
     torch.testing.assert_close(other["weights"], one["weights"], rtol=1e-3, atol=2e-5)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_evaluation_is_exact_on_any_number_of_ranks(ranks_folder: Path, task: str) -> None:
-    """Every row once and in order, with the same references, answers and metrics, whoever computed them."""
-    one, other = of(ranks_folder, task)
     assert one["predictions"].index.tolist() == list(range(25))
     for part in ("reference", "prediction", "loss"):
         for found, expected in zip(getattr(other["predictions"], part), getattr(one["predictions"], part), strict=True):
