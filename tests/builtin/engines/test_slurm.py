@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,15 +129,6 @@ def test_a_container_stands_before_the_jobs_command() -> None:
     assert made.over_nodes(["agent", "host:1"])[-6:] == [*launcher, "agent", "host:1"]
 
 
-def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation() -> None:
-    """A report of half a sweep is wanted; runs without data are not."""
-    made = engine()
-    report = options(made.script(batch(made, units=(), kind="report", ended=("9", "11"))))
-    assert report["dependency"] == "afterany:9,afterany:11"
-    assert "array" not in report
-    assert options(made.script(batch(made, prepared="8")))["dependency"] == "afterok:8"
-
-
 @pytest.mark.parametrize(("sbatch", "told"), [
     ({"array": "0-3"}, "set by hpml-bench"),
     ({"Partition": "x"}, "can't be an option"),
@@ -220,7 +212,10 @@ def test_all_owners_are_asked_for_at_once(answering: Answering) -> None:
 
 
 def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> None:
-    """Slurm's indexes end at 1,000 by default: an array for each thousand, with the numbers of its units."""
+    """Slurm's indexes end at 1,000 by default: an array for each thousand, with the numbers of its units.
+
+    They wait for a good preparation, and a report for whatever end: one of half a sweep is wanted.
+    """
     made = engine(parallel=50)
     many = batch(made, units=(0, 1, 999, 1000, 1001, 2345), prepared="8")
     parts = made.parts(many)
@@ -228,35 +223,28 @@ def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> N
     arrays = [options(script) for script in scripts]
     assert [array["array"] for array in arrays] == ["0-1,999%50", "0-1%50", "345%50"]
     assert options(made.script(replace(parts[1], ended=("7",))))["dependency"] == "afterok:8,afterany:7"
+    report = options(made.script(batch(made, units=(), kind="report", ended=("9", "11"))))
+    assert ("array" in report, report["dependency"]) == (False, "afterany:9,afterany:11")
     assert as_bash_does(scripts[2], SLURM_ARRAY_TASK_ID="345").stdout.splitlines()[-1] == "2345"
     answering(squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
-@pytest.mark.parametrize("printed", [
-    "7",
-    "7;cluster",
-    "Welcome to cluster 9!\n\n7\nYou have 3 jobs.",
-    "sbatch: lua: time was set to 60\nSubmitted batch job 7",
-])  # fmt: skip
-def test_a_jobs_number_is_found_among_what_a_site_prints(printed: str, answering: Answering, tmp_path: Path) -> None:
-    """A banner, or a wrapper's words."""
-    answering(sbatch=f"echo {shlex.quote(printed)}")
-    assert engine().submit(batch(engine(), tmp_path)) == "7"
-
-
 @pytest.mark.parametrize(("answer", "told"), [
+    ("echo 7", ""), ("echo '7;cluster'", ""),
+    (r"printf 'Welcome to cluster 9!\n\n7\nYou have 3 jobs.'", ""),
+    (r"printf 'sbatch: lua: time was set to 60\nSubmitted batch job 7'", ""),
     ("echo Welcome to cluster 9!", "sbatch answered 'Welcome to cluster 9!"),  # a job may run
-    (
-        "echo 'error: Invalid job array specification' >&2; exit 1",
-        r"Invalid job array specification; .*options: \{array: N\}",  # Slurm's words don't name its MaxArraySize
-    ),
+    ("echo 'error: Invalid job array specification' >&2; exit 1",  # Slurm's words don't name its MaxArraySize
+     r"Invalid job array specification; .*options: \{array: N\}"),
 ])  # fmt: skip
-def test_a_submission_without_a_number_is_told(answer: str, told: str, answering: Answering, tmp_path: Path) -> None:
-    """In Slurm's words, and with what to do where they don't say it."""
+def test_a_jobs_number_is_found_among_what_a_site_prints(
+    answer: str, told: str, answering: Answering, tmp_path: Path
+) -> None:
+    """A banner, or a wrapper's words; without one it is told in Slurm's words, with what to do if they don't say it."""
     answering(sbatch=answer)
-    with pytest.raises(UserError, match=told):
-        engine().submit(batch(engine(), tmp_path))
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        assert engine().submit(batch(engine(), tmp_path)) == "7"
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -305,13 +293,6 @@ def test_another_cluster_is_named_to_all_commands(answering: Answering) -> None:
     assert all(" --clusters=far " in line for line in asked.read_text().splitlines())
 
 
-def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is written."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match=r"sbatch, squeue, scancel can't be found"):
-        engine().check()
-
-
 # Runs over nodes
 
 
@@ -354,9 +335,11 @@ def test_a_step_asks_no_node_for_more_than_the_smallest_has(
     assert [word for word in words if "cpus-per-task" in word] == ([f"--cpus-per-task={cores}"] if cores else [])
 
 
-def test_engines_without_steps_refuse_runs_over_nodes() -> None:
-    """By name, before anything is planned."""
+def test_what_an_engine_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, before anything is planned: steps of runs over nodes, and Slurm's commands."""
     for engine_name, title in (("local", "this machine"), ("ray", "Ray")):
         with pytest.raises(UserError, match=f"nodes is 2, and {title} can't"):
             make_engine(Profile(engine=engine_name, nodes=2))
-    assert isinstance(make_engine(Profile(engine="slurm", nodes=2)), Slurm)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match=r"sbatch, squeue, scancel can't be found"):
+        make_engine(Profile(engine="slurm", nodes=2)).check()

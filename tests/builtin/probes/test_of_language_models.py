@@ -1,7 +1,6 @@
 """Probes of language models: forgetting, merging, conversion, generation against what transformers and PEFT compute."""
 
 import copy
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -165,6 +164,7 @@ def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     assert found["merged_answers_changed"] == 0
     assert found["merged_evaluation_seconds"] > 0
     assert 0 < found["merged_logit_difference"] < 1e-4
+    assert len(found) == 5
 
 
 def test_a_merge_that_changes_a_model_is_seen(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,21 +185,17 @@ def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group
     assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
 
 
-def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
+@pytest.mark.parametrize(("options", "count"), [({}, 3), ({"scorer": "choice"}, 5)])
+def test_merging_defines_what_it_finds(options: dict[str, Any], count: int, text_folder: Path, group: Group) -> None:
     """Loss, logits and time; score and answers besides where choices are compared."""
-    lines = [
-        json.dumps({"prompt": f"w{i} w{i + 1}", "completion": f" w{i % 3}", "choices": [" w0", " w1", " w2"]})
-        for i in range(100)
-    ]
-    (text_folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
-    choices = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
-    for options, changes, count in (({}, {}, 3), ({"scorer": "choice"}, {"dataset": choices}, 5)):
-        trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, **changes)
-        trainer.train()
-        trainer.evaluate(run.test, "test", trainer.steps)
-        found = probe.stop()
-        assert set(found) == {metric.name for metric in probe.definitions()}
-        assert len(found) == count
+    row = '{{"prompt": "w{0} w{0}", "completion": " w{1}", "choices": [" w0", " w1", " w2"]}}\n'
+    (text_folder / "choices.jsonl").write_text("".join(row.format(i, i % 3) for i in range(100)))
+    rows = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
+    trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, dataset=rows)
+    trainer.evaluate(run.test, "test", 0)
+    found = probe.stop()
+    assert set(found) == {metric.name for metric in probe.definitions()}
+    assert len(found) == count
 
 
 # Conversion to LoRA

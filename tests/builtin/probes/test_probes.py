@@ -372,15 +372,11 @@ def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, mon
 
 
 def test_memory_moves_in_known_steps(run: Run) -> None:
-    """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
+    """The headline peak in huge pages of 2 MiB on the host, and on CUDA in blocks of 512 bytes as tensors have."""
     probe = started(memory.MemoryProbe, run)
-    grids = {m.name: m.grid for m in probe.definitions()}
-    page, block = 2 * 2**20 / 1e6, 512 / 1e6
-    assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
-    assert {grid for name, grid in grids.items() if name.startswith("cuda_allocated")} == {block}
-    assert {grid for name, grid in grids.items() if name.startswith("nvml")} == {None}
-    probe.device = torch.device("cuda", 0)
-    assert {m.name: m.grid for m in probe.definitions()}["peak_memory_mb"] == block
+    for device, grid in (("cpu", 2 * 2**20), ("cuda", 512)):
+        probe.device = torch.device(device)
+        assert {m.name: m.grid for m in probe.definitions()}["peak_memory_mb"] == grid / 1e6
 
 
 @pytest.mark.usefixtures("resettable")
