@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 
 
 class Publisher(Tracker):
-    """A tracker whose library runs in a helper process, in which `plugins.tracker` carries out the orders.
+    """A tracker whose library runs in a helper process, in which `carry_out` carries out the orders.
 
     A subclass says where to publish, with which environment, and how that is told to the user.
     """
@@ -249,13 +249,13 @@ class Helper:
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the process and all that it has started."""
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, subprocess.TimeoutExpired):
             if process.poll() is None:  # else its number may be another's by now
                 leader = psutil.Process(process.pid)
                 family = [*leader.children(recursive=True), leader]
                 kill(family)
                 psutil.wait_procs(family, timeout=5)
-                process.wait()
+                process.wait(5)
 
 
 class Session(Protocol):

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +113,14 @@ class Encoder:
 def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Return for each token, by its characters' place in the words joined by spaces, its word if it is its first.
 
-    A token of nothing but the space before a word is none of the word's.
+    A token of nothing but the space before a word is none of the word's; one of several words is the last one's.
     """
-    begins = list(accumulate((len(text) + 1 for text in words[:-1]), initial=0))
-    numbers, word, taken = [], 0, -1
+    of_character = [number for place, word in enumerate(words) for number in (*[place] * len(word), -1)]
+    numbers, taken = [], -1
     for start, end in offsets:
-        while word + 1 < len(begins) and begins[word + 1] < end:
-            word += 1
-        fresh = start < end and begins[word] < end and start < begins[word] + len(words[word]) and word != taken
-        numbers.append(word if fresh else -1)
-        taken = word if fresh else taken
+        word = max(of_character[start:end], default=-1)
+        numbers.append(word if word > taken else -1)
+        taken = max(word, taken)
     return numbers
 
 

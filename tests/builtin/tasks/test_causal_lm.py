@@ -187,10 +187,10 @@ def test_a_scorer_may_read_the_question_and_needs_answers() -> None:
     task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),) * 2
     task.scorer = SimpleNamespace(score_row=lambda question, answer, expected: float(len(answer) > len(question)))
     texts = TextAnswers(("a", "abc"), ("x", "x"), np.array([1, 1]), ("ab", "ab"))
-    assert task.scores(Predictions(np.arange(2), tokens, tokens, np.zeros(2), texts)).tolist() == [True, False]
-    task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),)
-    for texts in (None, TextAnswers(("",), ("",), np.array([1]))):
-        given = Predictions(np.arange(1), tokens, tokens, np.array([1000.0]), texts)
+    given = Predictions(np.arange(2), tokens, tokens, np.full(2, 1000.0), texts)
+    assert task.scores(given).tolist() == [True, False]
+    for without in (None, dataclasses.replace(texts, answer=None)):
+        given = dataclasses.replace(given, texts=without)
         with pytest.raises(ValueError, match="no answers"):
             task.scores(given)
     metrics = task.evaluate(given)
