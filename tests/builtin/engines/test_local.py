@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -128,62 +130,57 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
 # The machine's parts
 
 
-def cards(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
-    found = tuple({"uuid": uuid, "index": index} for index, uuid in enumerate(uuids))
+CORES = (0, 1, 4, 5)
+TWINS = [(core, core + 6) for core in range(6)]
+"""Threads of six physical cores with two each."""
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, cards: str, cores: Iterable[int] = CORES, usable: int = 4) -> None:
+    found = tuple({"uuid": uuid, "index": index} for index, uuid in enumerate(cards))
     monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
-    monkeypatch.setattr(environment, "cores", lambda: 4)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
+    monkeypatch.setattr(environment, "cores", lambda: usable)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cores))
     monkeypatch.setattr(local, "CORES", Path("/no such folder"))
 
 
-def test_slots_are_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of cores and GPUs; GPUs are named by UUID, which means the same whatever the order and what is visible."""
-    cards(monkeypatch, "GPU-a", "GPU-b", "GPU-c", "GPU-d", "GPU-e")
-    assert [(slot.cores, slot.cards) for slot in slots(2, None, None)] == [
-        ((0, 1), ("GPU-a", "GPU-b")), ((4, 5), ("GPU-c", "GPU-d")),
-    ]  # fmt: skip
-    assert [(slot.cores, slot.cards) for slot in slots(2, 1, 1)] == [((0,), ("GPU-a",)), ((1,), ("GPU-b",))]
-    assert [slot.cards for slot in slots(2, 0, None)] == [(), ()]
-    cards(monkeypatch)
-    assert [slot.cards for slot in slots(4, None, None)] == [()] * 4
+@pytest.mark.parametrize(("asked", "cards", "expected"), [
+    ((2, None, None), "abcde", [((0, 1), ("a", "b")), ((4, 5), ("c", "d"))]),
+    ((2, 1, 1), "abcde", [((0,), ("a",)), ((1,), ("b",))]),
+    ((2, 0, None), "abcde", [((0, 1), ()), ((4, 5), ())]),
+    ((4, None, None), "", [((core,), ()) for core in CORES]),
+    ((5, None, None), "ab", r"5 runs side by side need 5 CPU cores, and 4 may be used here; give --parallel 4"),
+    ((3, None, 2), "ab", r"3 runs side by side need 6 CPU cores, and 4 .*--parallel 2"),
+    ((4, None, None), "ab", r"4 runs side by side need 4 GPUs, and 2 .*--parallel 2; .*CUDA_VISIBLE_DEVICES="),
+    ((2, 2, None), "ab", r"2 runs side by side need 4 GPUs, and 2 .*--parallel 1"),
+])  # fmt: skip
+def test_slots_are_equal_parts(asked: Any, cards: str, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cores and of GPUs by UUID, the same whatever is visible; too many are refused with what would fit."""
+    machine(monkeypatch, cards)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            slots(*asked)
+    else:
+        assert [(slot.cores, slot.cards) for slot in slots(*asked)] == expected
 
 
 @pytest.mark.parametrize(("count", "each", "expected"), [
-    (2, None, [(0, 6, 1, 7), (2, 8, 3, 9)]),
+    (2, None, [(0, 6, 1, 7), (2, 8, 3, 9)]),  # five threads each, of which one would be the other's sibling
     (4, 1, [(0,), (1,), (2,), (3,)]),
     (2, 3, [(0, 1, 2), (3, 4, 5)]),
     (3, 4, [(0, 6, 1, 7), (2, 8, 3, 9), (4, 10, 5, 11)]),
-    (12, 1, [(core,) for pair in zip(range(6), range(6, 12), strict=True) for core in pair]),
+    (12, 1, [(thread,) for threads in TWINS for thread in threads]),
 ])  # fmt: skip
 def test_parts_share_no_physical_core(
     count: int, each: int | None, expected: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads of a core go together, or one of each is taken where that is enough; of six cores with two each."""
-    cards(monkeypatch)
-    usable = 12 if each else 10  # five threads each, of which one would be the other's sibling
-    monkeypatch.setattr(environment, "cores", lambda: usable)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    """Threads of a core go together, or one of each is taken where that is enough."""
+    machine(monkeypatch, "", range(12), 12 if each else 10)
     monkeypatch.setattr(local, "CORES", tmp_path)
-    for core in range(12):
-        folder = tmp_path / f"cpu{core}" / "topology"
+    for thread in range(12):
+        folder = tmp_path / f"cpu{thread}" / "topology"
         folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{core % 6},{core % 6 + 6}\n")
+        (folder / "thread_siblings_list").write_text(f"{TWINS[thread % 6]}\n")
     assert [slot.cores for slot in slots(count, None, each)] == expected
-
-
-@pytest.mark.parametrize(("asked", "told"), [
-    ((5, None, None), r"5 runs side by side need 5 CPU cores, and 4 may be used here; give --parallel 4"),
-    ((3, None, 2), r"3 runs side by side need 6 CPU cores, and 4 .*--parallel 2"),
-    ((4, None, None), r"4 runs side by side need 4 GPUs, and 2 .*--parallel 2; .*CUDA_VISIBLE_DEVICES="),
-    ((2, 2, None), r"2 runs side by side need 4 GPUs, and 2 .*--parallel 1"),
-])  # fmt: skip
-def test_more_than_the_machine_has_is_refused(
-    asked: tuple[int, int | None, int | None], told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With how many would fit."""
-    cards(monkeypatch, "GPU-a", "GPU-b")
-    with pytest.raises(UserError, match=told):
-        slots(*asked)
 
 
 class Printing(Local):
