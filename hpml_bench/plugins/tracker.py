@@ -68,26 +68,18 @@ def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
 
     Raises UserError: there is no such tracker, or it can't be used as asked.
     """
-    trackers = []
+    trackers, known = [], registry.names("trackers")
     for name, wanted in modes.items():
-        if wanted != Tracker.OFF:
-            kind, asked = _tracker(name, wanted)
-            mode = kind.choose_mode(asked)
-            if mode != Tracker.OFF:
-                trackers.append(kind(mode))
+        if wanted == Tracker.OFF:
+            continue
+        kinds = [cast(type[Tracker], registry.plugin("trackers", of)) for of in ([name] if name in known else known)]
+        kind = next((kind for kind in kinds if name in known or name in kind.services), None)
+        if kind is None:
+            services = [service for kind in kinds for service in kind.services]
+            raise UserError(f"there is no tracker '{name}'; there are {', '.join(sorted({*services, *known}))}")
+        if name not in known and wanted != "on":
+            raise UserError(f"--track {name}={wanted}: {name} has no modes; write --track {name}")
+        mode = kind.choose_mode(wanted if name in known else name)
+        if mode != Tracker.OFF:
+            trackers.append(kind(mode))
     return tuple(trackers)
-
-
-def _tracker(name: str, wanted: str) -> tuple[type[Tracker], str]:
-    known = registry.names("trackers")
-    services: list[str] = []
-    for other in () if name in known else known:
-        kind = cast(type[Tracker], registry.plugin("trackers", other))
-        services += kind.services
-        if name in kind.services:
-            if wanted != "on":
-                raise UserError(f"--track {name}={wanted}: {name} has no modes; write --track {name}")
-            return kind, name
-    if name not in known:
-        raise UserError(f"there is no tracker '{name}'; there are {', '.join(sorted({*services, *known}))}")
-    return cast(type[Tracker], registry.plugin("trackers", name)), wanted
