@@ -71,10 +71,6 @@ READ = {
         HEADERLESS, {"text": ['A longer description "number" 0 | Title 0, of class 1']}, tuple("1234"),
         options={"text": (3, 2), "label": 1, "separator": " | "},
     ),
-    "columns by name, whatever their order": Read(
-        "Id,Text,Category\n7,one,b\n8,two,a\n9,three,b\n", {"text": ["one", "two", "three"], "label": [1, 0, 1]},
-        ("a", "b"),
-    ),
     "without known names the longest texts are the text": Read(
         "user,stars,what they said\n" + "".join(f"u{i},{'ab'[i % 2]},words and words {i}\n" for i in range(8)),
         {"text": ["words and words 0"]}, ("a", "b"), "text: what they said; label: stars",
@@ -111,9 +107,6 @@ READ = {
         target="number",
     ),
     "the only column of numbers": Read("words,n\none,1\ntwo,2\n", {"label": [1.0, 2.0]}, target="number"),
-    "one of two columns of numbers": Read(
-        "words,n,m\none,1,5\ntwo,2,6\n", {"label": [5.0, 6.0]}, target="number", options={"label": "m"}
-    ),
     "sentences of a pair by name, numbered": Read(
         "id,sentence1,sentence2,score\n1,one,first,5\n2,two,second,1\n3,three,third,2\n",
         {"text": ["one"], "text_pair": ["first"], "label": [5.0]},

@@ -234,19 +234,6 @@ def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
     assert probe.stop()["saved_bytes"] is None
 
 
-def test_quality_is_of_the_test_rows(run: Run) -> None:
-    """Three of five are right; mean loss 0.4; F1 of the classes 1, 2/3, 2/3, 0, 0, whose mean is 7/15."""
-    probe = started(quality.QualityProbe, run)
-    validation = probe.after_eval(evaluation("validation", step=3))
-    assert probe.after_eval(evaluation("test")) == []
-    assert {(p.metric, p.step) for p in validation} == {("validation_loss", 3), ("validation_accuracy", 3)}
-    assert sorted(p.value or 0 for p in validation) == pytest.approx([0.4, 0.6])
-    found = probe.stop()
-    assert found["test_accuracy"] == pytest.approx(0.6)
-    assert found["test_loss"] == pytest.approx(0.4)
-    assert found["test_macro_f1"] == pytest.approx(7 / 15)
-
-
 def test_inference_is_the_test_pass(tmp_path: Path) -> None:
     """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
     probe = started(inference.InferenceProbe, make_run(tmp_path, latency_samples=0))
