@@ -25,22 +25,15 @@ QUESTIONS = 40
 
 def llama(folder: Path) -> Path:
     """Save a tiny random Llama with a byte-level tokenizer that begins texts with a token of its own."""
-    import torch
     from tokenizers import processors
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(language_models.save_letters(folder))
-    tokenizer.bos_token = "<|stop|>"
-    begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer = AutoTokenizer.from_pretrained(language_models.save_letters(folder), bos_token="<|stop|>")
+    begin = ("<|stop|>", tokenizer.bos_token_id)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<|stop|> $A", special_tokens=[begin])
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=begin[1], eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
     return folder
 
 

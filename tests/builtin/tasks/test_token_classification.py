@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 import hpml_bench
-from helpers.chat_families import gpt2, llama_3
+from helpers.chat_families import gemma, gpt2, llama_2, llama_3, mistral
 from hpml_bench.builtin.tasks.token_classification import TokenClassification
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
@@ -126,16 +126,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
-def metaspace() -> PreTrainedTokenizerFast:
-    """Return a BPE as Llama has: the space is a sign of its own before each word, sometimes a token of its own."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<end>"]))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<end>")
-
-
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "bpe": gpt2, "bpe whose tokens have the space before them": llama_3, "wordpiece": wordpiece, "metaspace": metaspace,
+    "gpt2": gpt2, "tokens that have the space before them": llama_3, "wordpiece": wordpiece, "llama_2": llama_2,
+    "the space as a token of its own": mistral, "no space before a text": gemma,
 }  # fmt: skip
 
 
