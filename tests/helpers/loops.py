@@ -58,7 +58,7 @@ class Counts(TorchDispatchMode):
 
 
 def run_of(
-    folder: Path, task: str, method: str = "lora", options: dict[str, Any] | None = None, lr: float = 1e-2,
+    folder: Path, task: str, /, method: str = "lora", options: dict[str, Any] | None = None, lr: float = 1e-2,
     **changes: Any,
 ) -> RunSpec:  # fmt: skip
     """Return a run of one rank, unless changes say otherwise, on rows of a task."""

@@ -121,7 +121,7 @@ def row_to_learn(target: Target, generator: np.random.Generator) -> dict[str, An
     return {"words": words, "tags": [TAGS[int(word[1:]) % len(TAGS)] for word in words]}
 
 
-def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> Settings:
+def task_settings(folder: Path, task: str, /, rows: int = 160, **changes: Any) -> Settings:
     """Write a model with its tokenizer and rows that a task can learn, and return settings of a run of seconds."""
     target = registry.plugin("tasks", task).target
     if not (folder / "model").exists():

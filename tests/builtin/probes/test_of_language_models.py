@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers import tiny
+from helpers import loops
 from hpml_bench.builtin.methods.lora import LoRA
 from hpml_bench.builtin.probes.conversion import ConversionProbe
 from hpml_bench.builtin.probes.forgetting import ForgettingProbe
@@ -22,7 +22,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
-from hpml_bench.suite.settings import MethodSpec, TaskSpec
+from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import BaseModelRun, Trainer, make_trainer
 
@@ -43,11 +43,9 @@ def run_of(
     folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
 ) -> tuple[Trainer | BaseModelRun, Probe, Run]:
     """Start a probe on a run that has taken no step, of a method's name or of PEFT's options."""
-    settings = tiny.task_settings(folder, "causal_lm", world_size=1, steps=6, **changes)
-    settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
-    given = {"method": "peft", "options": method} if isinstance(method, dict) else {"method": method}
-    spec = tiny.spec().model_copy(update={"settings": settings, "method": MethodSpec(name="x", lr=1e-2, **given)})
-    probe, assembly = kind(), assemble(spec, prepare(settings), group)
+    given = ("peft", method) if isinstance(method, dict) else (method,)
+    spec = loops.run_of(folder, "causal_lm", *given, task={"name": "causal_lm", "options": options}, steps=6, **changes)
+    probe, assembly = kind(), assemble(spec, prepare(spec.settings), group)
     run = assembly.for_probes(folder, time.monotonic())
     probe.start(run)
     return make_trainer(assembly, [probe], lambda _: None), probe, run
@@ -125,15 +123,6 @@ def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group:
     texts = run.retention.column("expected")
     assert found["retention_texts"] == len(set(texts) & set(GENERAL)) == len(texts) == 15
     assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts, 6), rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", [ForgettingProbe, GenerationProbe])
-def test_without_text_or_answers_there_are_no_figures(kind: type[Probe], text_folder: Path, group: Group) -> None:
-    """And no definitions."""
-    trainer, probe, run = run_of(text_folder, group, "lora", kind, {})
-    probe.after_training()
-    trainer.evaluate(run.test, "test", 0)
-    assert (probe.stop(), probe.definitions()) == ({}, ())
 
 
 def test_a_look_at_the_base_changes_nothing(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,31 +191,21 @@ def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> No
 
 
 def test_parameters_are_counted_without_the_head(run: Run) -> None:
-    """4 of the encoder's 16 are trained, 25 %; the head's 25 stand apart and are in the total."""
+    """4 of the 28 of the encoder are trained; the head has 25 and is in the total; of 24 frozen ones 12 are in bf16."""
+    kept = torch.nn.Parameter(torch.zeros(12, dtype=torch.bfloat16), requires_grad=False)
+    run.model.encoder.register_parameter("kept", kept)
     probe = started(parameters.ParametersProbe, run)
     probe.after_training()
     found = probe.stop()
     size = found.pop("saved_bytes")
     assert found == {
-        "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 41, "trainable_percent": 25.0,
-        "frozen_bf16_percent": 0.0, "frozen_bytes": 12 * 4,
+        "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 53, "trainable_percent": 100 / 7,
+        "frozen_bf16_percent": 50.0, "frozen_bytes": 12 * 4 + 12 * 2,
     }  # fmt: skip
     trained = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
     assert list(run.folder.iterdir()) == [], "nothing is written"
     save_file(trained, run.folder / "trained.safetensors")
     assert size == (run.folder / "trained.safetensors").stat().st_size
-
-
-def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
-    """Half of the frozen parameters kept in bf16 is 50 %; where nothing is frozen there is no share."""
-    encoder = run.model.encoder
-    encoder.register_parameter("kept", torch.nn.Parameter(torch.zeros(12, dtype=torch.bfloat16), requires_grad=False))
-    for frozen, expected in ((True, 50.0), (False, None)):
-        for parameter in encoder.parameters():
-            parameter.requires_grad_(parameter.requires_grad or not frozen)
-        probe = started(parameters.ParametersProbe, run)
-        probe.after_training()
-        assert probe.stop()["frozen_bf16_percent"] == expected
 
 
 def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
@@ -232,14 +222,6 @@ def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
     probe = started(parameters.ParametersProbe, make_run(tmp_path, rank=1))
     probe.after_training()
     assert probe.stop()["saved_bytes"] is None
-
-
-def test_inference_is_the_test_pass(tmp_path: Path) -> None:
-    """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
-    probe = started(inference.InferenceProbe, make_run(tmp_path, latency_samples=0))
-    probe.after_eval(evaluation("test", 0.5))
-    probe.after_eval(evaluation("validation", 7.0))
-    assert probe.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
 
 
 def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
-from helpers.loops import Counts
+from helpers.loops import Counts, run_of, trainer_of
 from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.rows import linearised_loss
@@ -33,25 +33,23 @@ from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, same_answers, write_predictions
 from hpml_bench.records.run import Point
-from hpml_bench.suite.settings import Settings, TaskSpec
+from hpml_bench.suite.settings import RunSpec, TaskSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.generation import chosen
 from hpml_bench.training.trainer import Trainer
 
 
-def settings_of(folder: Path, options: dict[str, Any], **changes: Any) -> Settings:
-    made = tiny.task_settings(folder, "causal_lm", world_size=1, steps=4, **changes)
-    return made.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
+def spec_of(folder: Path, options: dict[str, Any], method: str = "full", **changes: Any) -> RunSpec:
+    task = {"name": "causal_lm", "options": options}
+    return run_of(folder, "causal_lm", method, lr=5e-3, **{"task": task, "steps": 4} | changes)
 
 
-def run(settings: Settings, group: Group, method: str = "full") -> tuple[Trainer, Rows, Evaluation]:
+def run(spec: RunSpec, group: Group) -> tuple[Trainer, Rows, Evaluation]:
     """Train, and evaluate the test rows."""
-    prepared = prepare(settings)
-    spec = tiny.spec(method, lr=5e-3).model_copy(update={"settings": settings})
-    trainer = Trainer.build(spec, prepared, group)
+    trainer = trainer_of(spec, group)
     trainer.train()
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    test = trainer.assembly.test
     return trainer, test, trainer.evaluate(test, "test", trainer.steps)
 
 
@@ -74,7 +72,7 @@ def log_likelihoods(model: Any, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("loss_on", ["answers", "all"])
 def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, group: Group) -> None:
     """Nats a token, perplexity, bits a byte and token accuracy, worked out from transformers' log-softmax."""
-    trainer, test, evaluation = run(settings_of(task_folder, {"loss_on": loss_on}), group)
+    trainer, test, evaluation = run(spec_of(task_folder, {"loss_on": loss_on}), group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     nats, right, targets, size = 0.0, 0, 0, 0
     for row in range(len(test)):
@@ -131,7 +129,7 @@ def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monk
     """In the preparation, with what to install."""
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(UserError, match=r"pip install 'rouge-score"):
-        prepare(settings_of(task_folder, {"scorer": "rouge_l"}))
+        prepare(spec_of(task_folder, {"scorer": "rouge_l"}).settings)
 
 
 # Answers
@@ -140,8 +138,7 @@ def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monk
 @pytest.mark.parametrize("scorer", ["exact", "f1"])
 def test_answers_are_scored(scorer: str, task_folder: Path, group: Group) -> None:
     """Score, cut answers and tokens are counted of each row's text."""
-    settings = settings_of(task_folder, {"scorer": scorer, "max_new_tokens": 3}).model_copy(update={"steps": 60})
-    trainer, _, evaluation = run(settings, group)
+    trainer, _, evaluation = run(spec_of(task_folder, {"scorer": scorer, "max_new_tokens": 3}, steps=60), group)
     texts = evaluation.predictions.texts
     right = [answer.strip() == expected.strip() for answer, expected in zip(texts.answer, texts.expected, strict=True)]
     assert any(right)
@@ -162,9 +159,7 @@ def by_value(name: str, values: Sequence[Any]) -> bool:
 
 def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
     """Neither a training step nor the batches of an evaluation ask it which places are learnt, or for padding."""
-    settings = settings_of(task_folder, {})
-    spec = tiny.spec("lora").model_copy(update={"settings": settings})
-    trainer = Trainer.build(spec, prepare(settings), group)
+    trainer = trainer_of(spec_of(task_folder, {}, "lora"), group)
     batch = trainer.train_rows.batch(np.arange(8))
     assert not trainer.model.masked
     outputs = {}
@@ -227,7 +222,7 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
         lines.append({"prompt": prompt, "completion": str(generator.choice(choices)), "choices": choices})
     (task_folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     data = {"name": "text_files", "options": {"train": f"path:{task_folder / 'choices.jsonl'}"}}
-    trainer, test, evaluation = run(settings_of(task_folder, {"scorer": "choice"}, dataset=data), group)
+    trainer, test, evaluation = run(spec_of(task_folder, {"scorer": "choice"}, dataset=data), group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     likeliest, normalised = [], []
     for question, choices in zip(test.column("question"), test.column("choices"), strict=True):
@@ -297,10 +292,9 @@ def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_whe
     every: int | None, scored: dict[int, bool], task_folder: Path, group: Group
 ) -> None:
     """The validations along the way are of the loss alone, unless `eval_every` asks for them; their points say so."""
-    settings = settings_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, eval_every=every)
-    spec = tiny.spec("lora").model_copy(update={"settings": settings})
+    spec = spec_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, "lora", eval_every=every)
     quality, points = QualityProbe(), list[Point]()
-    run = assemble(spec, prepare(settings), group)
+    run = assemble(spec, prepare(spec.settings), group)
     quality.start(run)
     Trainer(run, [quality], points.extend).train()
     losses = {point.step for point in points if point.metric == "validation_loss"}
@@ -318,9 +312,9 @@ def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(task
     """
     (task_folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
     options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
-    settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
-    folder = task_folder / "none"
-    record = tiny.run(tiny.spec("none").model_copy(update={"settings": settings}), prepare(settings), folder)
+    spec, folder = spec_of(task_folder, options, "none", world_size=2), task_folder / "none"
+    settings = spec.settings
+    record = tiny.run(spec, prepare(settings), folder)
     assert record.status == "ok", record.error
     assert (record.consumed.steps, record.consumed.samples, record.consumed.real_tokens) == (0, 0, 0)
     assert all(check.passed for check in record.checks), record.checks
@@ -353,15 +347,16 @@ def test_classes_are_answers_to_a_question(task_folder: Path, group: Group) -> N
     """Their names are the choices of every row of a data set with texts and classes, a pair's second text in a line."""
     made = tiny.task_settings(task_folder, "sequence_classification", world_size=1)
     data = {"name": "text_files", "options": {"train": f"path:{task_folder / 'class.jsonl'}"}}
-    settings = settings_of(task_folder, {"scorer": "choice", "question": "{text}\nw9"}, dataset=data, max_length=30)
-    _, test, evaluation = run(settings, group, "lora")
+    asked = {"scorer": "choice", "question": "{text}\nw9"}
+    spec = spec_of(task_folder, asked, "lora", dataset=data, max_length=30)
+    _, test, evaluation = run(spec, group)
     assert {tuple(choices) for choices in test.column("choices")} == {tuple(sorted(tiny.COLOURS))}
     plain_rows = make_loader(made).load(made, "class")
     texts = {f"{row['text']}\nw9": sorted(tiny.COLOURS)[row["label"]] for row in plain_rows.test}
     questions, expected = test.column("question"), test.column("expected")
     assert all(texts[question] == answer for question, answer in zip(questions, expected, strict=True))
     most = max(map(expected.count, tiny.COLOURS)) / len(test)
-    found = make_task(settings.task).guess(test.references, evaluation.predictions.texts)
+    found = make_task(spec.settings.task).guess(test.references, evaluation.predictions.texts)
     assert found.scores.mean() == pytest.approx(most)
     assert (found.chance, found.sentence[:8]) == (pytest.approx(1 / 3), "Guessing")
 
