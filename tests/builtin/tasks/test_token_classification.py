@@ -13,8 +13,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 import hpml_bench
 from helpers.chat_families import gemma, gpt2, llama_2, llama_3, mistral
@@ -115,15 +114,9 @@ TEXTS = [" ".join(WORDS), "an end of 1999", "Zufal Zufal"]
 
 def wordpiece() -> PreTrainedTokenizerFast:
     """Return a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]"]
-    backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=60, special_tokens=special))
-    ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    letters = sorted({*"".join(TEXTS).lower().replace("ï", "i")} - {" "})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), "zufal", "##on"]
+    return BertTokenizerFast(vocab={piece: place for place, piece in enumerate(pieces)})
 
 
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
