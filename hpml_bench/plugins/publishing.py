@@ -43,6 +43,7 @@ Order = dict[str, Any]  # an order to the helper: its name under `do`, and its a
 POLL_SECONDS = 0.5
 LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
 ORDERS = "orders.jsonl"  # file of a helper's orders, in its folder for temporary files
+PARENT = "HPML_BENCH_PARENT"  # variable with the number of the process that started a helper
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
 """Environment variables that every helper gets."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -214,6 +215,7 @@ class Helper:
                     "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
                     "PYTHONDONTWRITEBYTECODE": "1",
                     "TMPDIR": str(self._scratch),
+                    PARENT: str(os.getpid()),
                     **tracker.environment(place, home),
                 },
                 start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
@@ -224,7 +226,8 @@ class Helper:
             self._failure = for_terminal(redacted(str(error) or type(error).__name__, self._hidden), 300)
 
     def _line(self, order: Order) -> bytes:
-        return json.dumps(redacted(order, self._hidden)).encode() + b"\n"
+        shown = order if order["do"] == "points" else redacted(order, self._hidden)  # that is for the helper alone
+        return json.dumps(shown).encode() + b"\n"
 
     def finish(self, seconds: float, last: Order | None = None) -> str | None:
         """Give the last order, and end the process after `seconds` at most; return what failed, if so."""
@@ -271,7 +274,7 @@ class Session(Protocol):
 
 def carry_out(begin: Callable[[], Session]) -> NoReturn:
     """Carry out the orders of the file in the session that `begin` makes, in the helper, and the last that may come."""
-    coming, errors, parent = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w"), os.getppid()
+    coming, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # neither the library's output nor its own service may hold our pipes
         os.dup2(nothing, stream)
@@ -282,7 +285,7 @@ def carry_out(begin: Callable[[], Session]) -> NoReturn:
         with Path(os.environ["TMPDIR"], ORDERS).open("rb") as file:
             for line in chain(file, coming):
                 order = json.loads(line)
-                if os.getppid() != parent:
+                if os.getppid() != int(os.environ[PARENT]):  # it was killed
                     break
                 for one in _history(order, coming) if order["do"] == "points" else (order,):
                     getattr(session, one["do"])(one)
