@@ -28,12 +28,11 @@ two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores"
 SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
 
 
-def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
-    """Return the jobs under way once so many take steps, else nothing."""
+def working(command: Command) -> tuple[Job, ...]:
+    """Return the jobs under way once two take steps, else nothing."""
     beats = [beat for folder in command.out.glob("*/attempts/*/") for beat in heartbeat.read(folder)]
-    found = claims(command.out / "colours")
-    stepping_now = sum("step" in beat.where and psutil.pid_exists(beat.pid) for beat in beats)
-    return found if stepping_now >= stepping else ()
+    stepping = sum("step" in beat.where and psutil.pid_exists(beat.pid) for beat in beats)
+    return claims(command.out / "colours") if stepping >= 2 else ()
 
 
 # A sweep

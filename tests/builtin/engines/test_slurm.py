@@ -186,29 +186,24 @@ def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(answering: Answering, t
     assert asked.read_text().splitlines()[-1] == "scancel -- 7_[1-3,5] 8_[0] 20"
 
 
-@pytest.mark.parametrize(("answer", "dead"), [
-    ("echo 7_2 RUNNING 0", False),
-    ("echo 7_2 PENDING 1", True),  # begun anew, or about to be
-    ("echo 7_2 RUNNING 1", True),
-    ("echo 7_2 COMPLETED 0", True),
-    ("true", True),
-    ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
-    ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+@pytest.mark.parametrize(("answer", "units", "dead"), [
+    ("echo 7_2 RUNNING 0", (2,), set()),
+    ("echo 7_2 PENDING 1", (2,), {2}),  # begun anew, or about to be
+    ("echo 7_2 RUNNING 1", (2,), {2}),
+    ("echo 7_2 COMPLETED 0", (2,), {2}),
+    ("true", (2,), {2}),
+    ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", (2,), {2}),
+    ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", (2,), set()),
+    ("echo 7_0 RUNNING 0; echo 7_1 PENDING 1", (0, 1, 2), {1, 2}),
+    ("echo 'Invalid job id specified' >&2; exit 1", (0, 1, 2), set()),
 ])  # fmt: skip
-def test_an_owner_is_dead_only_where_slurm_knows_it(answer: str, dead: bool, answering: Answering) -> None:
-    """A controller that doesn't answer breaks no claim."""
-    answering(squeue=answer)
-    assert engine().dead(owner()) is dead
-
-
-def test_all_owners_are_asked_for_at_once(answering: Answering) -> None:
-    """Of those that squeue doesn't name Slurm knows that they have ended; without an answer it knows nothing."""
-    asked = answering(squeue="echo 7_0 RUNNING 0; echo 7_1 PENDING 1")
-    owners = [owner(unit) for unit in range(3)]
-    assert engine().dead_among(owners) == {"7_1.0", "7_2.0"}
+def test_an_owner_is_dead_only_where_slurm_knows_it(
+    answer: str, units: tuple[int, ...], dead: set[int], answering: Answering
+) -> None:
+    """Also where squeue doesn't name it, asked once for all; a controller that doesn't answer breaks no claim."""
+    asked = answering(squeue=answer)
+    assert engine().dead_among([*map(owner, units)]) == {f"7_{unit}.0" for unit in dead}
     assert asked.read_text().count("squeue") == 1
-    answering(squeue="echo 'Invalid job id specified' >&2; exit 1")
-    assert engine().dead_among(owners) == set()
 
 
 def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> None:
