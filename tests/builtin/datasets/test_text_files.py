@@ -107,16 +107,6 @@ READ = {
         target="number",
     ),
     "the only column of numbers": Read("words,n\none,1\ntwo,2\n", {"label": [1.0, 2.0]}, target="number"),
-    "sentences of a pair by name, numbered": Read(
-        "id,sentence1,sentence2,score\n1,one,first,5\n2,two,second,1\n3,three,third,2\n",
-        {"text": ["one"], "text_pair": ["first"], "label": [5.0]},
-        columns="text: sentence1; paired with: sentence2; label: score", target="number",
-    ),
-    "a premise and its hypothesis": Read(
-        "premise,hypothesis,label,genre\none,first,x,g\ntwo,second,y,g\nthree,third,x,g\nfour,fourth,y,g\n",
-        {"text": ["one", "two"], "text_pair": ["first", "second"]}, ("x", "y"),
-        "text: premise; paired with: hypothesis; label: label",
-    ),
     "columns of a pair that are given, the first of two joined": Read(
         "a,b,c,label\none,more,first,x\ntwo,else,second,y\n", {"text": ["one more"], "text_pair": ["first"]},
         ("x", "y"), options={"text": ("a", "b"), "text_pair": "c"},
