@@ -40,6 +40,7 @@ from hpml_bench.plugins.task import (
     target_positions,
 )
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers, same_answers
+from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import sanitize
 
@@ -70,7 +71,7 @@ class CausalLM(Task):
     columns = ("contents", "roles", "choices")
     optional_columns = ("weights", "tools", "fields")
     headline = "test_loss"
-    metrics = LOSSES
+    metrics: tuple[Metric, ...] = LOSSES
     model_kind = "language_model"
     max_length = 1024
     most_validation_rows = 100

@@ -77,7 +77,8 @@ class ConversationRow(NamedTuple):
         size, front = len(self.roles), int(self.roles[0] == "system")
         own = [*zip(self.roles, self.contents, self.fields or [""] * size, self.weights or [1.0] * size, strict=True)]
         parts = zip(*own[:front], *shown, *own[front:], strict=True)
-        return self._replace(**dict(zip(("roles", "contents", "fields", "weights"), map(list, parts), strict=True)))
+        changed: Any = dict(zip(("roles", "contents", "fields", "weights"), map(list, parts), strict=True))
+        return self._replace(**changed)
 
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
