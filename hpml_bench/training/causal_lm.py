@@ -86,7 +86,8 @@ class LanguageModel(nn.Module):
     @property
     def prefix(self) -> int:
         """Positions that the method puts before each text, in its hidden states or in the cache."""
-        return _length(_prompt(self.encoder, rows=1))
+        config = getattr(self.encoder, "active_peft_config", None)
+        return int(getattr(config, "num_virtual_tokens", None) or 0)
 
     def release(self) -> None:
         self._hook.remove()
@@ -171,11 +172,11 @@ class LanguageModel(nn.Module):
         """Read left-padded prompts [B, L] and return the state from which to generate."""
         if not self.caches:
             return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
-        prompt, base = _prompt(self.encoder, len(input_ids)), _reader(self.encoder)
+        base, prompt = _reader(self.encoder), None  # embeddings [B, V, H], or a cache
+        if base is not self.encoder:
+            prompt = cast(Any, self.encoder).get_prompt(batch_size=len(input_ids))
         inputs: dict[str, Any] = {"input_ids": input_ids}
-        if prompt is not None:
-            ones = attention_mask.new_ones(len(input_ids), _length(prompt))
-            attention_mask = torch.cat([ones, attention_mask], dim=1)
+        attention_mask = torch.cat([attention_mask.new_ones(len(input_ids), self.prefix), attention_mask], dim=1)
         if isinstance(prompt, Tensor):
             words = base.get_input_embeddings()(input_ids)
             states = torch.cat([prompt.to(words.dtype), words], dim=1)
@@ -186,7 +187,7 @@ class LanguageModel(nn.Module):
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         if prompt is not None and not isinstance(prompt, Tensor):
             inputs[_cache_name(base)] = prompt
-            positions = positions[:, _length(prompt) :]
+            positions = positions[:, self.prefix :]
         return self._go_on(base, attention_mask, positions, inputs)
 
     def next(self, state: State, tokens: Tensor) -> State:
@@ -200,9 +201,7 @@ class LanguageModel(nn.Module):
 
     def _whole(self, texts: list[Tensor]) -> State:
         ids, mask = pad(texts)
-        config = getattr(self.encoder, "active_peft_config", None)
-        virtual = getattr(config, "num_virtual_tokens", None) or 0
-        return State(self(ids, mask), texts, mask, mask.sum(1) + virtual)
+        return State(self(ids, mask), texts, mask, mask.sum(1) + self.prefix)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
         width = positions.shape[1]
@@ -271,20 +270,8 @@ def _unwrapped(encoder: Any) -> Any:
     return encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
 
 
-def _has_prefix(encoder: Any) -> bool:
-    return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
-
-
 def _reader(encoder: Any) -> Any:
     """Return the model that reads tokens: for a prompt method the one behind its prefix."""
     # PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them
-    return encoder.get_base_model() if _has_prefix(encoder) else encoder
-
-
-def _prompt(encoder: Any, rows: int) -> Any:
-    """Return a prompt method's prefix of `rows` texts, embeddings [B, V, H] or a cache; None for any other method."""
-    return encoder.get_prompt(batch_size=rows) if _has_prefix(encoder) else None
-
-
-def _length(prompt: Any) -> int:
-    return 0 if prompt is None else prompt.shape[1] if isinstance(prompt, Tensor) else int(prompt.get_seq_length())
+    prompted = isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
+    return encoder.get_base_model() if prompted else encoder

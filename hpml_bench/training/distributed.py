@@ -49,7 +49,6 @@ def process_group(settings: Settings) -> Iterator[Group]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-        allocate_first(device)
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
@@ -73,9 +72,8 @@ def process_group(settings: Settings) -> Iterator[Group]:
 def check_gpus(ranks: int, own: int | None = None) -> None:
     """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
 
-    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch was built
-    without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA was initialised in the process
-    from which this one was forked.
+    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch can't compute,
+    sees fewer GPUs than ranks, or CUDA was initialised in the process from which this one was forked.
     """
     if torch.cuda._is_in_bad_fork():
         raise UserError(
@@ -86,28 +84,18 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         seen = torch.cuda.device_count()
         for index in range(min(ranks, seen)) if own is None else {own} & {*range(seen)}:
-            square = allocate_first(torch.device("cuda", index))
+            square = torch.ones(8, 8, device=f"cuda:{index}")
             (square @ square).sum().item()
     except (RuntimeError, AssertionError) as error:
+        advice = "install a torch for this GPU and driver (https://pytorch.org)"
+        if "operation not supported" in str(error):  # virtual GPUs and Jetson refuse expandable segments
+            advice = f"set {environment.CUDA_ALLOCATOR[0]}=expandable_segments:False"
         raise UserError(
-            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; install a "
-            "torch for this GPU and driver (https://pytorch.org), or use --device cpu"
+            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; {advice}, "
+            "or use --device cpu"
         ) from None
     if seen < ranks:
         raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
-
-
-def allocate_first(device: torch.device) -> torch.Tensor:
-    """Return ones [8, 8] on a GPU; where it refuses the expandable segments that we asked for, without them."""
-    name, asked = environment.CUDA_ALLOCATOR
-    try:
-        return torch.ones(8, 8, device=device)
-    except RuntimeError as error:
-        if "operation not supported" not in str(error) or os.environ.get(name) != asked:
-            raise
-        os.environ[name] = environment.FIXED_SEGMENTS
-        torch.cuda.memory._set_allocator_settings(environment.FIXED_SEGMENTS)
-        return torch.ones(8, 8, device=device)
 
 
 def release(device: torch.device) -> None:
@@ -154,18 +142,13 @@ def _gathered(group: Group, text: str) -> list[str]:
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 
-# Wrapping; another strategy is another function
-
-
-Wrap = Callable[[TaskModel, Group], Any]
-"""Returns a model whose gradients are the mean over ranks after a backward pass, but for one in its `no_sync()`."""
+# Wrapping: gradients are the mean over ranks after a backward pass, but for one in the wrapped model's `no_sync()`
 
 
 class Alone(nn.Module):
-    """The model of one rank: DDP would scale each gradient, and its library reserve memory, for nothing.
+    """The model of one rank, to which DDP would cost time and memory for nothing; and a sharded one.
 
-    And a sharded model, which exchanges gradients by itself: with every micro-batch, since a rank would otherwise keep
-    whole gradients until the last.
+    That exchanges gradients itself, with every micro-batch: a rank would otherwise keep whole ones until the last.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -184,10 +167,11 @@ def is_sharded(settings: Settings) -> bool:
     return settings.sharding != "none" and (settings.world_size or 1) > 1
 
 
-def wrapping(sharding: str) -> Wrap:
-    """Return what wraps a model by the setting `sharding`."""
-    several = {"none": ddp, "fsdp": fsdp}[sharding]
-    return lambda model, group: Alone(model) if group.world == 1 else several(model, group)
+def wrapped(model: TaskModel, group: Group, sharding: str) -> Any:
+    """Return a model wrapped by the setting `sharding`."""
+    if group.world == 1:
+        return Alone(model)
+    return fsdp(model, group) if sharding == "fsdp" else ddp(model, group)
 
 
 def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
@@ -224,10 +208,10 @@ def _mesh(device: str, group: dist.ProcessGroup) -> DeviceMesh:
 
 def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
     """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
-    parts = {number: {*block.modules()} for number, block in enumerate(found)}
-    parts[-1] = {*model.modules()}.difference(*parts.values())
-    own = ({weight for module in part for weight in module.parameters(recurse=False)} for part in parts.values())
-    return max(Counter(weight for weights in own for weight in weights).values()) > 1
+    outside = {*model.modules()}.difference(*(block.modules() for block in found))
+    parts = [{*block.parameters()} for block in found]
+    parts.append({weight for module in outside for weight in module.parameters(recurse=False)})
+    return sum(map(len, parts)) > len([*model.parameters()])
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -281,8 +265,7 @@ def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
     """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks call it.
 
     Yields the group for the body's collective operations. Of a sharded model each block is whole during its pass, and
-    what is in no block is throughout. FSDP doesn't see these passes: it expects equal ones on all ranks, from which it
-    derives what it gathers ahead in the next backward pass.
+    what is in no block is throughout. FSDP, which expects equal passes on all ranks, doesn't see these.
     """
     if not isinstance(model, FSDPModule):
         yield group

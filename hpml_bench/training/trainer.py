@@ -3,11 +3,11 @@
 import gc
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from hpml_bench.training import distributed
 from hpml_bench.training.assembly import Assembly, Selection, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
-from hpml_bench.training.distributed import Wrap
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
@@ -116,14 +115,14 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap | None = None,
-        checkpoints: Checkpoints | None = None,
+        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None,
+        wrap: Callable[..., Any] | None = None, checkpoints: Checkpoints | None = None,
     ) -> None:  # fmt: skip
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
         self.seen: list[Step] = []  # all steps so far, those before a checkpoint too
         model, spec, settings = self.model, self.spec, self.settings
-        self.wrapped = (wrap or distributed.wrapping(settings.sharding))(model, self.group)
+        self.wrapped = wrap(model, self.group) if wrap else distributed.wrapped(model, self.group, settings.sharding)
         self.optimizer = make_optimizer(model.encoder, model.head, spec.method, settings, spec.seed)
         own = parameters_in(self.optimizer.param_groups)
         self.parameters: list[torch.nn.Parameter] = getattr(self.optimizer, "weights", own)
