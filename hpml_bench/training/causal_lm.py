@@ -44,13 +44,11 @@ class State:
 
 
 class LanguageModel(nn.Module):
-    """A causal language model as the method left it, which the task `causal_lm` builds.
+    """A causal language model as the method left it: the encoder, which may be PEFT's model around it.
 
-    A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
-    hook on the output layer selects the hidden states that it reads; what single architectures do with logits
-    afterwards stays as it is. The encoder is the language model, or PEFT's around it; `virtual_tokens` are leading
-    positions that the method adds to the hidden states. With a `router_loss` that is not 0, `auxiliary` is that
-    weight times the load-balancing loss of the experts' routers. Raises UserError where the model has none.
+    Logits are the largest tensor of a step, and most places have no target: a hook on the output layer selects the
+    hidden states that it reads. `virtual_tokens` are leading positions that the method adds to these. `auxiliary` is
+    `router_loss` times the load-balancing loss of the experts' routers; a UserError where the model has none.
     """
 
     def __init__(self, encoder: nn.Module, virtual_tokens: int = 0, router_loss: float = 0.0) -> None:
@@ -107,10 +105,9 @@ class LanguageModel(nn.Module):
 
         Labels [B, L] are a token's own id where it is a target, else IGNORE_INDEX. The logits are of the targets, each
         from the position before it: [N, vocabulary], row by row; without labels, of the token after each text: [B,
-        vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets.
-
-        Of more than `CHUNK` logits the losses [N] are returned instead while training: logits are computed in parts,
-        and again for the gradient, so that all are never there at once (as in Liger, arXiv:2410.10989).
+        vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets. Of more than `CHUNK`
+        logits the losses [N] are returned instead while training: logits are computed in parts, and again for the
+        gradient (as in Liger, arXiv:2410.10989).
         """
         if labels is None:
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
@@ -129,10 +126,8 @@ class LanguageModel(nn.Module):
             return cast(Tensor, read().logits)
         made: list[Tensor] = []
         hook = self._layer.register_forward_hook(lambda _layer, _inputs, logits: made.append(logits))
-        try:
-            logits = cast(Tensor, read().logits)
-        finally:
-            hook.remove()
+        logits = cast(Tensor, read().logits)
+        hook.remove()
         self._bare = bool(made) and logits is made[-1]
         return logits
 
@@ -213,11 +208,9 @@ class LanguageModel(nn.Module):
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
 
     def keep(self, state: State, rows: Tensor) -> State:
-        cache = state.cache
         if self.caches:
-            cache.batch_select_indices(rows)
-        else:
-            cache = [cache[row] for row in rows.tolist()]
+            state.cache.batch_select_indices(rows)
+        cache = state.cache if self.caches else [state.cache[row] for row in rows.tolist()]
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
 
 
@@ -233,9 +226,8 @@ def _every_row(batch: Tensor) -> Tensor:
 
 def needs_mask(encoder: Any) -> bool:
     """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do."""
-    # There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
-    # transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
-    # for which transformers makes masks of its own, keep it.
+    # a mask costs a wait for the device in each pass, and torch's flash attention, which takes none; a prefix in the
+    # cache and windows, for which transformers makes masks of its own, keep it
     base = _unwrapped(encoder)
     kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
     causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]

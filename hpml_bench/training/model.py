@@ -58,8 +58,7 @@ NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
     """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway."""
-    # Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
-    # and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
+    # where a file holds bfloat16 alone, that loses nothing; its type is config.json's where it isn't here, as in `fit`
     floats = settings.weights == "float32" and quantization_of(method, settings) is None
     if settings.precision != "bf16" or not floats or not method.built_by_shape:
         return False
@@ -73,10 +72,7 @@ def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
 
 @contextmanager
 def _linear_layers_as_bf16() -> Iterator[None]:
-    """Let models be made with linear layers of bfloat16: transformers loads each weight in the type it was made of.
-
-    All else is made as asked for, buffers that are computed too.
-    """
+    """Let models be made with linear layers of bfloat16: transformers loads each weight in the type it was made of."""
     finish = PreTrainedModel.post_init
 
     def declare(model: PreTrainedModel) -> None:
@@ -90,8 +86,7 @@ def _linear_layers_as_bf16() -> Iterator[None]:
 
 def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
     """Return whether weights take so much of the host's memory that a machine's ranks load them one after another."""
-    # while loading, a rank takes more memory than afterwards; small weights are loaded sooner by all ranks at once, and
-    # so are those that go straight from the mapped file to a GPU, in half precision
+    # small ones are loaded sooner at once, as are those that go straight from the mapped file to a GPU
     if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
@@ -105,20 +100,19 @@ def build_model(
 ) -> TaskModel:  # fmt: skip
     """Load the backbone, let the method change it, and put the task's head on.
 
-    The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
-    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
-    loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None. `half`
-    is what `linear_as_bf16` says of the run; the model is then one for autocast alone. Raises Unsupported: the method
-    can't run with this backbone; UserError: it can't be loaded, is too short for `max_length`, or an option is wrong.
+    First weights of head and method depend on the seed alone, and the global generators keep their state. `look` gets
+    the backbone as it was loaded: inside the context `loading`, by `load`, or by `load_backbone` where that is None.
+    `half` is what `linear_as_bf16` says of the run; the model is then one for autocast alone. Raises Unsupported: the
+    method can't run with this backbone; UserError: it can't be loaded, is too short, or an option is wrong.
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     check_sharding(spec, settings, method)
     with seeded(spec.seed):
         with loading, _linear_layers_as_bf16() if half else nullcontext():
             backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
-        linear = {id(weight) for weight in linear_weights(backbone)}
+        linear = {*linear_weights(backbone)}
         for weight in backbone.parameters() if half else ():
-            if id(weight) not in linear:
+            if weight not in linear:
                 weight.data = weight.data.float()  # an output layer tied to the embeddings
         text = backbone.config.get_text_config()
         if positions(backbone, settings.max_length) is None:

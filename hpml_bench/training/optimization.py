@@ -75,9 +75,8 @@ class Combined(torch.optim.Optimizer):
 class Rounded(Combined):
     """An optimizer's steps on weights in bfloat16: on float32 copies, some weights at a time, rounded stochastically.
 
-    A step is often less than half the distance of two numbers of bfloat16, and rounding to the nearest would lose it.
-    Rounded up or down with the chance that keeps the mean, steps add up (Gupta et al. 2015, arXiv:1502.02551). The
-    random bits depend on the seed and the number of the step alone, so that ranks round alike.
+    Rounded up or down with the chance that keeps the mean, small steps add up (Gupta et al. 2015, arXiv:1502.02551).
+    The random bits depend on the seed and the number of the step alone, so that ranks round alike.
     """
 
     def __init__(

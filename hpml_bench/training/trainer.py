@@ -53,15 +53,13 @@ class Trained:
 @contextmanager
 def collected_by_hand() -> Iterator[None]:
     """Let nothing collect Python's garbage in the body but its own calls, so that no step waits for it."""
-    automatic = gc.isenabled()
     gc.disable()
     gc.freeze()  # models and libraries, which a collection would look through each time
     try:
         yield
     finally:
         gc.unfreeze()
-        if automatic:
-            gc.enable()
+        gc.enable()
 
 
 @contextmanager
@@ -150,15 +148,14 @@ class Trainer(Evaluator):
 
     def step(self, index: int, indices: np.ndarray) -> None:
         """Take step `index` on this rank's shard of a global batch, timed from the end of the step before."""
-        group, encoder = self.group, self.model.encoder
+        group = self.group
         heartbeat.beat(f"training step {index}")
         for probe in self.probes:
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
-        # The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so
-        # that each rank divides by that number over the number of ranks.
+        # the gradient is that of the mean over the targets of the global batch, however many ranks and micro-batches
+        # there are; DDP takes the mean over ranks
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)
@@ -169,7 +166,7 @@ class Trainer(Evaluator):
         self.scaler.update()
         self.schedule.step()
         if not self._may_skip or bool(norm.isfinite()):  # waits for the device, only where a method must know
-            self.method.after_step(encoder, index)
+            self.method.after_step(self.model.encoder, index)
         self._clear_gradients()
         virtual = len(mine) * self.model.virtual_tokens
         self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
@@ -235,8 +232,7 @@ class Trainer(Evaluator):
     def rehearse(self) -> None:
         """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
 
-        Lack of memory shows now, and first allocations and calls are done before the first step. The model, its
-        gradients, the optimizer and the random generators are left as they were.
+        Lack of memory shows now, and first allocations are done. Nothing that a step depends on is changed.
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):

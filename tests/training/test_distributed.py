@@ -28,9 +28,9 @@ from hpml_bench.system import environment, gpus, network
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import distributed, worker
-from hpml_bench.training.distributed import LENGTH, over_nodes
+from hpml_bench.training.distributed import over_nodes
 
-CARD = torch.zeros(8, 8)
+CPU, CARD = torch.device("cpu"), torch.zeros(8, 8)
 REFUSES = RuntimeError("CUDA driver error: operation not supported")  # expandable segments, as virtual GPUs do
 
 
@@ -136,7 +136,7 @@ def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch)
     calls: list[Any] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
-    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+    for device in (CPU, torch.device("cuda", 1)):
         distributed.release(device)
         distributed.leave_free(0.05, device)
     assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
@@ -165,7 +165,7 @@ def test_a_rank_goes_after_as_many_meetings_as_ranks_before_it(fails: bool, monk
         meetings.clear()
         monkeypatch.setenv("LOCAL_RANK", str(rank % 3))
         try:
-            with Group(rank, 6, torch.device("cpu")).in_turn():
+            with Group(rank, 6, CPU).in_turn():
                 meetings.append("load")
                 if fails:
                     raise ValueError
@@ -181,10 +181,8 @@ def listening() -> set[tuple[str, int]]:
     return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def test_a_group_of_one_rank_listens_on_the_loopback_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_one_rank_listens_on_the_loopback_at_most() -> None:
     """As `check` makes them, for ten minutes: whoever reaches a group's store can write to it."""
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
     before = listening()
     with tiny.alone() as group:
         assert group.gather(torch.ones(1)).tolist() == [[1.0]]
@@ -197,8 +195,6 @@ def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pyt
     seen: list[bool] = []
     destroy = torch.distributed.destroy_process_group
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: (seen.append(bool(ran)), destroy()))
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
     before = sys.getswitchinterval()
     sys.setswitchinterval(60)  # another thread runs only when this one lets it
     try:
@@ -240,44 +236,24 @@ def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatc
     assert found[1]["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def row(text: str) -> torch.Tensor:
-    return torch.tensor([*text.encode(), *bytes(LENGTH - len(text))], dtype=torch.uint8)
-
-
-def ranks(tell: Callable[[int, str], list[str]]) -> Any:
-    """Return a group of rank 0 whose ranks tell what `tell` makes of the number of the question and rank 0's answer."""
-    asked: list[None] = []
-
-    def gather(own: torch.Tensor) -> torch.Tensor:
-        asked.append(None)
-        return torch.stack([row(text) for text in tell(len(asked), bytes(own.tolist()).rstrip(b"\0").decode())])
-
-    return SimpleNamespace(nodes=2, gather=gather)
-
-
-@pytest.mark.parametrize("alike", [True, False])
-def test_nodes_are_found_through_the_group(alike: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hardware", ["", "another"])
+def test_nodes_are_found_through_the_group(hardware: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks on this node and two on n2, whose hardware is like this one's or not."""
     monkeypatch.setenv("GROUP_RANK", "0")
     monkeypatch.setattr("socket.gethostname", lambda: "n1")
     monkeypatch.setattr(network, "interconnect", lambda hosts: f"to {hosts[-1]}")
-
-    def tell(number: int, own: str) -> list[str]:
-        if number == 1:
-            return [own, own, "1\tn2", "1\tn2"]
-        return [own, own, *[own if alike else "another"] * 2]
-
-    found = over_nodes(ranks(tell))
+    of_n2 = iter(["1\tn2", hardware])
+    monkeypatch.setattr(distributed, "_gathered", lambda _, own: [own, own, *[next(of_n2) or own] * 2])
+    found = over_nodes(Group(0, 4, CPU, 2))
     assert (found.hosts, found.ranks_per_node, found.interconnect) == (("n1", "n2"), (2, 2), "to n2")
-    assert bool(found.unlike) != alike
-    assert over_nodes(Group(0, 2, torch.device("cpu"))) is None
+    assert bool(found.unlike) == bool(hardware)
+    assert over_nodes(Group(0, 2, CPU)) is None
 
 
 def test_the_first_rank_of_each_node_measures_what_its_ranks_share() -> None:
     """Of four ranks over two nodes the first and the third; on one node the first."""
-    cpu = torch.device("cpu")
-    assert [Group(rank, 4, cpu, 2).first_here for rank in range(4)] == [True, False, True, False]
-    assert [Group(rank, 2, cpu).first_here for rank in range(2)] == [True, False]
+    assert [Group(rank, 4, CPU, 2).first_here for rank in range(4)] == [True, False, True, False]
+    assert [Group(rank, 2, CPU).first_here for rank in range(2)] == [True, False]
 
 
 def test_bytes_between_nodes_are_those_of_a_ring(tmp_path: Path) -> None:
