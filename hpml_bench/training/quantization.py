@@ -1,4 +1,4 @@
-"""Quantisation: a backbone whose frozen linear layers are stored in 4 or 8 bits, by bitsandbytes.
+"""Quantisation: a backbone whose frozen linear layers are stored in 4 or 8 bits, by bitsandbytes; counts of weights.
 
 transformers quantises linear layers, and GPT-2's Conv1D (transposed), while it loads them. Embeddings, norms, biases
 and the output layer stay floats.
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
@@ -106,6 +107,30 @@ def frozen_bytes(model: nn.Module) -> int:
             found = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
             parts += [part for part in found if part is not None]
     return sum(part.nbytes for part in parts)
+
+
+def coverage(encoder: nn.Module) -> dict[str, float]:
+    """Return `adapted_percent` of a method of PEFT that acts on layers, `quantized_percent` of a quantised backbone.
+
+    They are shares of the weights in matrices, embeddings and output layer left out: 100 % where every linear layer is
+    reached. The experts of a mixture may be in no linear layer, and then be neither adapted nor quantised.
+    """
+    base: Any = cast(Any, encoder).get_base_model() if isinstance(encoder, PeftModel) else encoder
+    layers: list[Any] = [layer for layer in base.modules() if isinstance(layer, BaseTunerLayer)]
+    # what doesn't count: embeddings, output layer, and what PEFT has added
+    added = [getattr(x, name, None) for x in layers for name in (*x.adapter_layer_names, *x.other_param_names)]
+    output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    parts = [part for part in (*added, output) if isinstance(part, nn.Module)]
+    parts += [part for part in base.modules() if isinstance(part, nn.Embedding)]
+    outside = {id(weight) for part in parts for weight in part.parameters()}
+    body = {id(weight): weight for weight in base.parameters() if weight.ndim > 1 and id(weight) not in outside}
+    # PEFT acts on the weight of a linear layer, or on one parameter of stacked experts
+    acted_on = {id(getattr(x.get_base_layer(), getattr(x, "parameter_name", "weight"), None)) for x in layers}
+    adapted = [weight for key, weight in body.items() if key in acted_on or weight.requires_grad]
+    quantized = [weight for weight in body.values() if type(weight).__name__ in WEIGHTS]
+    shares = {"adapted_percent": adapted if layers else [], "quantized_percent": quantized}
+    total = sum(map(weights_in, body.values()))
+    return {name: 100 * sum(map(weights_in, part)) / total for name, part in shares.items() if part}
 
 
 @contextmanager

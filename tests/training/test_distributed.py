@@ -4,7 +4,6 @@ import _thread
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
