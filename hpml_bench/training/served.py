@@ -58,7 +58,7 @@ class Claim:
 
     spec: RunSpec
     prepared: Prepared
-    parts: Path | None  # folder of what was trained; None where it wasn't kept
+    parts: Path  # folder of what was trained
     rows: Sequence[Asked]
     ask: Callable[[Sequence[int], str | None], list[str]]
     """Asks the server some rows once more, by the API of the run, or by another one."""
@@ -82,13 +82,9 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
     """
     pairs = list(zip(*(cast(Any, one.texts).answer for one in (ours, theirs)), strict=True))
     differing = [row for row, (own, told) in enumerate(pairs) if own.strip() != told.strip()]
-    trial = _Trial(claim) if claim.parts is not None and differing else None
-    looked, near = differing[:MOST] if trial else differing, cast(Any, ours.texts).near_tie
-    if trial is not None:
-        again = trial.answers(looked)
-        beyond = [row for row in looked if not again.gives(row, pairs[row][1])]
-    else:
-        beyond = [row for row in looked if near is None or not near[row]]
+    looked, trial = differing[:MOST], _Trial(claim) if differing else None
+    again = trial.answers(looked) if trial else None
+    beyond = [row for row in looked if again and not again.gives(row, pairs[row][1])]
     counts = len(pairs), len(differing), len(beyond)
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
@@ -99,7 +95,7 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
             return Agreement(*counts, "lengths cut", f"{start}: {why}")
-    if not beyond:
+    if not beyond or trial is None:
         return Agreement(*counts, "", start + ", where rounding decides" * bool(differing))
     agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
     cause, why = _cause(claim, trial, pairs, beyond, agreeing)
@@ -108,7 +104,7 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
 
 
 def _cause(
-    claim: Claim, trial: _Trial | None, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
+    claim: Claim, trial: _Trial, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
 ) -> tuple[str, str]:
     """Return a cause's name, empty where none is found, and a clause on it."""
     asked = beyond[:ASKED_AGAIN]
@@ -118,8 +114,6 @@ def _cause(
         return "sampling on", f"asked again, the server answers {changed} of {len(asked)} rows otherwise: it samples"
     if named := _by_texts([pairs[row] for row in beyond]):
         return named
-    if trial is None:
-        return "", "the run's trained parts weren't kept (run-all --keep), so that other causes can't be tried"
     rows = [*beyond, *agreeing]
     given: list[tuple[int, str, str]] = []
     for name, clause, answers in trial.hypotheses(rows):
