@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -44,17 +44,6 @@ def out_of_memory() -> torch.OutOfMemoryError:
 
 def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, **changes: Any) -> RunSpec:
     return run_of(folder / task, task, method, options, LR.get(method, 1e-2), **changes)
-
-
-@pytest.fixture(scope="module")
-def exact_losses(task_folder: Path, group: Group) -> Callable[[str, str], list[float]]:
-    """The losses in float32 of a method's run of a task, trained once each."""
-
-    @cache
-    def losses(task: str, method: str) -> list[float]:
-        return trained(spec_of(task_folder, task, method), group)[1].values("loss")
-
-    return losses
 
 
 # Micro-batches
@@ -205,23 +194,14 @@ def test_the_rehearsal_ends_before_readings(task_folder: Path, group: Group, mon
 def test_a_try_out_rehearses_with_a_margin(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation, optimizer and all, of a GPU without the last twentieth; then two steps."""
     calls: list[Any] = []
-    made: list[Trainer] = []
-
-    class Watched(Trainer):
-        def rehearse(self) -> None:
-            made.append(self)
-            calls.append("rehearsed")
-            super().rehearse()
-
-        def step(self, index: int, indices: Any) -> None:
-            calls.append(index)
-            super().step(index, indices)
-
+    rehearse, step = Trainer.rehearse, Trainer.step
     monkeypatch.setattr(distributed, "leave_free", lambda share, device: calls.append((share, device.type)))
-    monkeypatch.setattr(trainer_module, "Trainer", Watched)
+    monkeypatch.setattr(Trainer, "rehearse", lambda made: (calls.append("rehearsed"), rehearse(made)))
+    monkeypatch.setattr(Trainer, "step", lambda own, at, rows: (calls.append((at, own)), step(own, at, rows)))
     trainer_module.trial_steps(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
-    assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
-    assert len(made[0].optimizer.state) == len(made[0].parameters)
+    trainer = calls[-1][1]
+    assert calls == [(0.05, "cpu"), "rehearsed", (1, trainer), (2, trainer)]
+    assert len(trainer.optimizer.state) == len(trainer.parameters)
 
 
 def test_what_a_cast_leaves_is_given_back(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,14 +286,15 @@ HALF += [
 
 @pytest.mark.parametrize(("changes", "method", "task"), HALF)
 def test_every_method_trains_in_half_precision(
-    changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group, exact_losses: Any
+    changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group
 ) -> None:
     """Near float32's losses; what is trained, and the optimizer's state, is float32; what is frozen is as asked for."""
     packed = "quantization" in changes
     if packed:
         pytest.importorskip("bitsandbytes")
     trainer, run = trained(spec_of(task_folder, task, method, **changes), group)
-    assert run.values("loss") == pytest.approx(exact_losses(task, method), rel=0.1 if packed else 0.03)
+    exact = trained(spec_of(task_folder, task, method), group)[1]
+    assert run.values("loss") == pytest.approx(exact.values("loss"), rel=0.1 if packed else 0.03)
     assert sum(run.values("overflowed")) <= 1  # fp16 may find the loss scaled too much at first
     assert min(run.values("grad_norm")) > 0
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
