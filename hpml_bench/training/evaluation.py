@@ -20,14 +20,10 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
+from hpml_bench.training import generation
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.clock import clock, one_at_a_time
-from hpml_bench.training.generation import answer_all, choose, rehearse_answers, rehearse_choices, seconds_since
 from hpml_bench.training.kernels import autocast
-
-OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
-language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 
 
 def evaluate(
@@ -41,10 +37,10 @@ def evaluate(
     with autocast(settings), torch.no_grad():
         found, generating = dict[str, Any](), None
         if generator:
-            found, generating = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+            found, generating = generation.answer_all(cast(LanguageModel, model), rows, generator, group, phase)
         elif task.compares_choices:
-            found = choose(model, task, rows, settings, group, most_targets(model))
-    answering = seconds_since(began, group) if found else None
+            found = generation.choose(model, task, rows, settings, group)
+    answering = generation.seconds_since(began, group) if found else None
     model.train()
     texts = None
     if rows.has("expected"):
@@ -152,12 +148,7 @@ def _order(rows: Rows, group: Group) -> np.ndarray:
 
 
 def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    return pieces(_order(rows, group), rows.targets, settings.eval_batch, most_targets(model))
-
-
-def most_targets(model: TaskModel) -> int:
-    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
-    return OUTPUTS // int(getattr(model, "width", 1))
+    return pieces(_order(rows, group), rows.targets, settings.eval_batch, generation.most_targets(model))
 
 
 # Rehearsal
@@ -182,7 +173,7 @@ def rehearse_losses(run: Run, validation: Rows) -> None:
             heartbeat.beat("rehearsing the largest evaluation batch")
             losses_and_answers(model, run.task, rows, part, group)
         for rows in answered if run.task.compares_choices else ():
-            rehearse_choices(model, run.task, rows, settings, group, most_targets(model))
+            generation.rehearse_choices(model, run.task, rows, settings, group)
     model.train()
 
 
@@ -194,5 +185,5 @@ def rehearse_generation(run: Run, validation: Rows) -> None:
     run.model.eval()
     with autocast(run.settings):
         for rows in (validation, run.test):
-            rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
+            generation.rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
     run.model.train()

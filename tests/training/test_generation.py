@@ -108,7 +108,7 @@ def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Grou
 def chosen(folder: Path, name: str, group: Group) -> dict[str, Any]:
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
-    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group, most=100)
+    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group)
 
 
 # As transformers, and over ranks

@@ -15,7 +15,7 @@ from hpml_bench.builtin.tasks.sequence_classification import SequenceClassificat
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Batch, Rows, write_rows
-from hpml_bench.training import evaluation
+from hpml_bench.training import evaluation, generation
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
@@ -195,7 +195,7 @@ def test_logits_of_an_evaluation_are_bounded(
     model.register_forward_hook(lambda _, __, outputs: given.append(outputs.shape))
     whole = evaluation._answer(model, task, rows, settings, group)
     assert len(given) == 1
-    monkeypatch.setattr(evaluation, "OUTPUTS", 40 * language_models.VOCABULARY)
+    monkeypatch.setattr(generation, "OUTPUTS", 40 * language_models.VOCABULARY)
     parts = evaluation._answer(model, task, rows, settings, group)
     assert max(count for count, _ in given[1:]) <= 40 < given[0][0]
     assert sum(count for count, _ in given[1:]) == given[0][0] == rows.targets.sum()
