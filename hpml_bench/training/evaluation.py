@@ -114,7 +114,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     follow the answer. Unused rows have the index -1.
     """
     width = int(rows.lengths.max()) if rows.token_labels else 1 + task.probable_classes
-    mine = _order(rows, group)
+    mine = generation.own_rows(rows.lengths, group)
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
@@ -141,14 +141,9 @@ def losses_and_answers(
     return task.row_losses(outputs, batch.labels), answers
 
 
-def _order(rows: Rows, group: Group) -> np.ndarray:
-    """Return this rank's rows, r, r + N, ... of N ranks, sorted by length, which pads little."""
-    mine = np.arange(group.rank, len(rows), group.world)
-    return mine[np.argsort(rows.lengths[mine], kind="stable")]
-
-
 def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    return pieces(_order(rows, group), rows.targets, settings.eval_batch, generation.most_targets(model))
+    mine = generation.own_rows(rows.lengths, group)
+    return pieces(mine, rows.targets, settings.eval_batch, generation.most_targets(model))
 
 
 # Rehearsal

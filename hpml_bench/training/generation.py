@@ -104,11 +104,16 @@ def text_of(tokens: list[int], generator: Generator) -> str:
     return text[: min(ends)] if ends else text
 
 
+def own_rows(keys: np.ndarray, group: Group) -> np.ndarray:
+    """Return this rank's rows, r, r + N, ... of N ranks, sorted by a key: similar lengths together pad little."""
+    mine = np.arange(group.rank, len(keys), group.world)
+    return mine[np.argsort(keys[mine], kind="stable")]
+
+
 def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield numbers and prompts of this rank's rows, r, r + N, ... of N ranks, the longest prompts first."""
+    """Yield numbers and prompts of this rank's rows, the longest prompts first: lack of memory shows at once."""
     lengths = np.asarray(rows.column("prompt"))
-    mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(-lengths[mine], kind="stable")]  # similar lengths together, and lack of memory at once
+    mine = own_rows(-lengths, group)
     for start in range(0, len(mine), generator.batch):
         part = mine[start : start + generator.batch].tolist()
         yield part, [rows.tokens(row)[: lengths[row]].astype(np.int64).tolist() for row in part]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Self
 
@@ -24,9 +25,9 @@ from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
-from hpml_bench.training import distributed
+from hpml_bench.training import checkpoint, distributed
 from hpml_bench.training.assembly import Assembly, Selection, assemble
-from hpml_bench.training.checkpoint import Checkpoints, Training
+from hpml_bench.training.checkpoint import Checkpoints
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
@@ -131,10 +132,8 @@ class Trainer(Evaluator):
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = 0
         self.log = StepLog(self.group, clock(self.group.device))
-        stateful = {
-            "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler, "selection": self.selection
-        }  # fmt: skip
-        self.training = Training(model, self.method, self.probes, stateful, self.group.device)
+        names = ("optimizer", "schedule", "scaler", "selection")
+        self.stateful: dict[str, Any] = {name: getattr(self, name) for name in names}
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
@@ -317,7 +316,7 @@ class Trainer(Evaluator):
             if windows.evaluates(index):
                 self.selection.see(self.evaluate(self.validation, "validation", index))
             if self.checkpoints is not None:
-                self.checkpoints.end_window(self.seen, self.training)
+                self.checkpoints.end_window(self.seen, partial(checkpoint.state_of, self))
             gc.collect()
             self.log.begin_window()
 
@@ -350,7 +349,7 @@ class Trainer(Evaluator):
     def _go_on(self) -> None:
         """Go on from the newest checkpoint, if there is one; its state is in memory no longer than that takes."""
         state = None if self.checkpoints is None else self.checkpoints.newest()
-        for step in () if state is None else self.training.load(state):
+        for step in () if state is None else checkpoint.load(self, state):
             self._count(step)
 
 
