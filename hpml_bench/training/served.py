@@ -8,7 +8,7 @@ each as a hypothesis, and the one that gives the server's answers is named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,9 +185,14 @@ class _Trial:
         """Yield name, clause and answers of each fault that can be tried."""
         untrained = self.answers(rows, model=self._model("none", {}))
         yield "adapter not applied", "the base model without what was trained", untrained
-        with _doubled(self._trained) as doubled:
-            if doubled:
-                yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+        of_parts = (getattr(part, "scaling", None) for part in self._trained.modules())
+        scales = [scale for scale in of_parts if isinstance(scale, dict)]  # of LoRA layers
+        for scale in scales:
+            scale.update({name: 2 * value for name, value in scale.items()})
+        if scales:
+            yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+        for scale in scales:
+            scale.update({name: value / 2 for name, value in scale.items()})
         first = self._tokenizer.bos_token_id
         if first is not None:
             ids = [self._claim.rows[row].ids for row in rows]
@@ -243,17 +248,3 @@ class _Answers:
             chosen = torch.cat([chosen, logits[len(ids), ends].max()[None]])
         far = (logits.amax(dim=1)[: len(chosen)] - chosen) / logits.std(dim=1)[: len(chosen)]
         return float(far.max()) if len(far) else 0.0
-
-
-@contextmanager
-def _doubled(model: LanguageModel) -> Iterator[bool]:
-    """Double the updates of a model's LoRA layers, and yield whether there are any."""
-    found = (getattr(part, "scaling", None) for part in model.modules())
-    kept = [(scale, dict(scale)) for scale in found if isinstance(scale, dict)]
-    for scale, own in kept:
-        scale.update({name: 2 * value for name, value in own.items()})
-    try:
-        yield bool(kept)
-    finally:
-        for scale, own in kept:
-            scale.update(own)
