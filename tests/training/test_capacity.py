@@ -55,10 +55,7 @@ def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, 
 def test_micro_batches_follow_the_same_path(
     task: str, method: str, options: dict[str, Any], task_folder: Path, group: Group
 ) -> None:
-    """One, two and four of them: the same losses, norms and samples, and events of probes once a step.
-
-    AdaLoRA's auxiliary loss depends on its weights alone, and counts once a step.
-    """
+    """One, two and four: the same losses, norms and samples; events, and AdaLoRA's auxiliary loss, are once a step."""
     runs = [trained(spec_of(task_folder, task, method, options, micro_batch=size), group)[1] for size in (None, 6, 3)]
     whole = runs[0]
     for run in runs:

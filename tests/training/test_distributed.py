@@ -102,10 +102,8 @@ def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_sweep_on_gpus_that_torch_cannot_use_ends_before_its_first_run() -> None:
-    """The preparation tries torch, in a process of its own: one for CPUs, or without a driver; else the model is next.
-
-    Where bitsandbytes looked for a driver when it was imported, and found none, forked processes can't look again.
-    """
+    """The preparation tries torch, in a process of its own: one for CPUs, or without a driver; else the model."""
+    # where bitsandbytes looked for a driver when it was imported, and found none, forked processes can't look again
     usable = torch.version.cuda is not None and visible_gpus()
     unusable = r"can't compute on the GPU .*: (Torch not compiled with CUDA|.*NVIDIA driver)"
     unusable += "|a library has initialised CUDA" if torch.version.cuda else ""
@@ -211,11 +209,7 @@ TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), intercon
 
 
 def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one node the SHA-256 of the canonical JSON of five parts, computed by hand: recorded runs keep theirs.
-
-    Costs of two ranks on one node are not ranked with those of one on each of two; neither are 2 + 2 ranks, another
-    network, or nodes that are not alike.
-    """
+    """Of one node the SHA-256 of its parts as canonical JSON; other nodes, ranks, networks and kinds have others."""
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
     text = '{"architecture":"z80","cores":1,"cpu":"Z80","gpus":[],"memory_gb":1}'

@@ -167,10 +167,7 @@ class Sleeper(Recorder):
 
 @pytest.mark.serial
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
-    """50 ms before each step are in its time; a second in writing, evaluating and before the first step is in none.
-
-    Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window.
-    """
+    """What is before a step is in its time, what is between windows in none; a window's steps add up to its seconds."""
     sleeper = Sleeper()
     Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
     assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
@@ -187,10 +184,7 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 
 
 def test_windows_end_where_something_is_written() -> None:
-    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it.
-
-    Rows that don't fill a last global batch are left out of an epoch.
-    """
+    """After `log_every` and `eval_every` steps, the warm-up and the last; rows that fill no batch are left out."""
     assert total_steps(tiny.settings(steps=None, epochs=3, global_batch=12), rows=40) == 9
     windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
     assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]

@@ -83,10 +83,7 @@ def test_head_and_method_start_from_the_seed_alone(backbone_folders):
 
 
 def test_backbone_has_the_dropout_asked_for_no_pooler_and_no_cache(backbone_folders):
-    """All dropout probabilities follow the setting; empty leaves the configuration's.
-
-    BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache.
-    """
+    """Dropout is the setting's, or the configuration's; BERT has no pooler, which would get no gradient."""
     for asked, expected in ({"dropout": 0.25}, 0.25), ({}, 0.1):
         modules = load_backbone(backbone_folders["BERT"], settings(**asked)).modules()
         assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {expected}

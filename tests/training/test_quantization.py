@@ -130,10 +130,7 @@ def test_a_quantised_backbone_trains(
 @pytest.mark.parametrize("kind", language_models.KINDS)
 @pytest.mark.parametrize("double", [True, False])
 def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, model_folders: dict[str, Path]) -> None:
-    """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
-
-    GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
-    """
+    """The logits are those of floats with the values that bitsandbytes' functions leave; the output layer stays."""
     spec = {"name": "nf4", "double_quantization": double}
     model, _, _, _ = language_models.trained(model_folders[kind], "none", quantization=spec)
     expected = language_models.logits_of(plain(model_folders[kind], "nf4", double))
@@ -145,11 +142,9 @@ def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, mod
 
 
 def test_int8_takes_dequantised_weights(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule.
-
-    Products of integers overflow in oneDNN without VNNI. torch has another kernel for processors that lack it
-    (pytorch#136942), but asks the processor, not oneDNN whether it is limited: here products are exact then.
-    """
+    """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule."""
+    # products of integers overflow in oneDNN without VNNI; torch has another kernel for processors that lack it
+    # (pytorch#136942), but asks the processor, not oneDNN whether it is limited: here products are exact then
     if os.environ.get("ONEDNN_MAX_CPU_ISA"):
         monkeypatch.setattr(torch, "_int_mm", lambda one, other: one.int() @ other.int())
     model, _, _, _ = language_models.trained(model_folders["Llama"], "none", quantization="int8")
@@ -373,10 +368,7 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
 
 
 def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:
-    """DDP leaves packed weights as they are; merging changes nothing in floats, and something where it quantises again.
-
-    The card of the run says how the base was stored.
-    """
+    """DDP leaves packed weights as they are; merging changes nothing in floats, something where it quantises again."""
     alone = tiny.run_and_save(tmp_path, "qlora", tiny.task_settings(tmp_path, "causal_lm", world_size=1))
     assert "base model's linear layers stored in nf4" in (tmp_path / "saved" / "README.md").read_text()
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})

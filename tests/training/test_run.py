@@ -138,10 +138,7 @@ canary = Canary()
 
 
 def test_a_run_under_torchrun(tmp_path: Path) -> None:
-    """`torchrun -m hpml_bench run METHOD` does the run with torchrun's ranks and commits one record.
-
-    The ranks end without finalizing the interpreter, in which a thread of gloo may end the process by SIGABRT.
-    """
+    """One record is committed; no rank finalizes the interpreter, in which a thread of gloo may end it by SIGABRT."""
     (tmp_path / "site").mkdir()
     (tmp_path / "ranks").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(FINALIZED)
@@ -304,10 +301,7 @@ def test_a_figure_that_contradicts_its_source_fails(changes: dict[str, Any], che
 
 
 def test_a_lost_step_and_time_that_no_step_has_are_found() -> None:
-    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through.
-
-    A step without its point; figures that agree pass every check.
-    """
+    """A tenth of a second between the clocks, but not 1 % and 1 ms a window; a step without its point."""
     assert failed() == []
     points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
     assert "every step" in failed(points=points)

@@ -210,10 +210,7 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     ("token_classification", "full", "token-classification"),
 ])  # fmt: skip
 def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe: str, tmp_path: Path) -> None:
-    """`predict` and transformers' pipeline give the recorded predictions, by name; without our code there is none.
-
-    The backbone's part is loaded by transformers or PEFT.
-    """
+    """`predict` and transformers' pipeline give the recorded predictions; transformers or PEFT load the encoder."""
     from hpml_bench import predict
     from hpml_bench.data.prepare import prepare
     from hpml_bench.plugins.rows import Rows
