@@ -146,10 +146,7 @@ def _gathered(group: Group, text: str) -> list[str]:
 
 
 class Alone(nn.Module):
-    """The model of one rank, to which DDP would cost time and memory for nothing; and a sharded one.
-
-    That exchanges gradients itself, with every micro-batch: a rank would otherwise keep whole ones until the last.
-    """
+    """The model of one rank, or a sharded one, which exchanges gradients itself, with every micro-batch."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -180,10 +177,7 @@ def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
 
 
 def fsdp(model: TaskModel, group: Group) -> Alone:
-    """Shard a model in place, each of its blocks by itself; call it before the optimizer is made.
-
-    Raises Unsupported: weights are shared by blocks, or FSDP can't have a block or weight.
-    """
+    """Shard a model in place, by blocks, before the optimizer is made; Unsupported where FSDP can't have it."""
     mesh, found = mesh_of(group.device.type), [*blocks(model)]
     if _share_weights(model, found):
         raise Unsupported("it can't be sharded: its blocks share weights")
@@ -226,10 +220,7 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 @dataclass(frozen=True)
 class Joining(Group):
-    """The group of a sharded model's ranks in a body where they do unequal numbers of passes.
-
-    A rank that comes to a collective operation first joins in gathering weights for the ranks that have passes left.
-    """
+    """A group that, before each collective operation, joins in gathering weights for ranks that have passes left."""
 
     blocks: Sequence[Any] = ()
 

@@ -151,11 +151,7 @@ def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> I
 
 @torch.no_grad()
 def rehearse_losses(run: Run, validation: Rows) -> None:
-    """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
-
-    Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
-    in training mode, and returns to it.
-    """
+    """Run this rank's largest batches of all evaluations to come, so that lack of memory shows; trains afterwards."""
     model, settings, group, answered = run.model, run.settings, run.group, (validation, run.test)
     model.eval()
     passes = (

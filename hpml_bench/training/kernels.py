@@ -44,10 +44,7 @@ def speed_up(encoder: nn.Module, device: str) -> None:
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al. 2014) whose mask costs less than torch's on a CPU.
-
-    p is rounded to a multiple of 2^-16. The mask depends on torch's generator alone.
-    """
+    """Dropout whose mask costs less than torch's on a CPU; p is rounded to a multiple of 2^-16."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return apply_dropout(input, self.p) if self.training else input
@@ -117,10 +114,7 @@ masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds sev
 
 
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
-    """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
-
-    On a CPU the results are the same bit for bit, as long as only the layers' own forward passes read them.
-    """
+    """Store linear layers' frozen weights in bfloat16, to which autocast would cast them: no bit differs on a CPU."""
     # an adapter's frozen ones, such as MiCA's, stay as they are: PEFT multiplies them with trained ones when it merges
     tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]
     parts = [getattr(tuner, name) for tuner in tuners for name in tuner.adapter_layer_names]

@@ -195,11 +195,7 @@ def _encoder(
 def load_backbone(
     folder: Path, settings: Settings, kind_of_model: ModelKind = "encoder", device: torch.device = CPU
 ) -> PreTrainedModel:
-    """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
-
-    Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
-    a GPU. No code that comes with the model is run.
-    """
+    """Load a bare backbone, or a whole causal language model, from a folder's safetensors; no code of it is run."""
     config, auto, extra = _configured(folder, settings, kind_of_model)
     if device.type != "cpu":
         extra["device_map"] = {"": device}
@@ -226,11 +222,7 @@ def load_backbone(
 def describe_backbone(
     folder: Path, settings: Settings, kind_of_model: ModelKind, change: Callable[[PretrainedConfig], None] | None = None
 ) -> PreTrainedModel:
-    """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
-
-    They are on the meta device, and floats. `change` is made to the configuration. Errors as of `load_backbone`, but
-    for those of the weights.
-    """
+    """Return what `load_backbone` would, from config.json, to which `change` is made: floats without values (meta)."""
     config, auto, extra = _configured(folder, settings, kind_of_model)
     if change is not None:
         change(config)

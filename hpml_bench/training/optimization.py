@@ -19,10 +19,7 @@ STEPPED_TOGETHER = 1 << 24
 def make_optimizer(
     encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
-
-    `seed`: of the stochastic rounding of trained weights in bfloat16.
-    """
+    """Return the optimizer of the method's parameters and the head's, each at its rate; `seed`: of rounding to bf16."""
     chosen = choose_optimizer(spec, settings)
     groups = [*chosen.groups(encoder, spec.lr), {"params": list(head.parameters()), "lr": settings.head_lr}]
     groups = [group for group in groups if group["params"]]

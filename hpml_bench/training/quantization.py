@@ -30,11 +30,7 @@ WEIGHTS = ("Params4bit", "Int8Params")
 
 
 def loading_options(settings: Settings, device: torch.device, model: PreTrainedModel) -> dict[str, Any]:
-    """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats.
-
-    `model` is one of the same configuration, whose weights need no values: layers whose packed weights its code would
-    misread stay floats.
-    """
+    """Return the arguments by which `from_pretrained` quantises a model like this one, whose weights need no values."""
     chosen = settings.quantization
     if chosen is None:
         return {}

@@ -130,10 +130,7 @@ class Saved:
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return a run that `save_trained` wrote, its model in evaluation mode; the base model comes from its source.
-
-    Raises UserError: the folder holds no such run, or its base model isn't available.
-    """
+    """Return a run that `save_trained` wrote, to evaluate; UserError where there is none, or no base model of it."""
     task, spec, tensors, digest = read_saved(folder)
     base = resolve_model(spec.settings.backbone).folder_or_file
     if weights_digest(base) != digest:

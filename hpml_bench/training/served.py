@@ -76,10 +76,7 @@ class Agreement:
 
 
 def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
-    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding.
-
-    Raises UserError: the run's trained parts can't be loaded.
-    """
+    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding."""
     pairs = list(zip(*(cast(Any, one.texts).answer for one in (ours, theirs)), strict=True))
     differing = [row for row, (own, told) in enumerate(pairs) if own.strip() != told.strip()]
     looked, trial = differing[:MOST], _Trial(claim) if differing else None

@@ -171,10 +171,7 @@ class Trainer(Evaluator):
         self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
     def _accumulate(self, mine: np.ndarray, targets: float, progress: str) -> tuple[torch.Tensor, int, int]:
-        """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one, sharded with each.
-
-        Returns the summed loss, and the numbers of real and padded tokens.
-        """
+        """Add up gradients of micro-batches, exchanged with the last one; return loss, real and padded tokens."""
         size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
         real_tokens = padded_tokens = 0
@@ -229,10 +226,7 @@ class Trainer(Evaluator):
         return largest((need(indices), indices) for indices in islice(self.assembly.order(), LOOKED_AT))
 
     def rehearse(self) -> None:
-        """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
-
-        Lack of memory shows now, and first allocations are done. Nothing that a step depends on is changed.
-        """
+        """Run the largest batches with the optimizer's state, so that lack of memory shows; it changes no step."""
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
             with distributed.unequal_passes(self.model, group):

@@ -24,11 +24,7 @@ POSITIONS = re.compile(r"(?:^|\.)(?:wpe|(?:char_)?position_embeddings|embed_posi
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
-    """Return the names of trainable parameters that a backward pass doesn't reach, tried on a few made-up tokens.
-
-    DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
-    random generators keep their state, and gradients are cleared.
-    """
+    """Return the names of trainable parameters that get no gradient, for which DDP would wait for ever."""
     trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     if not trained:
         return []
