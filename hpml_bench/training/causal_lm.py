@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -22,15 +22,9 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
+Places = tuple[Tensor, Tensor, int]
+"""Rows [N] and columns [N] of texts [B, width], and their width: positions for which logits are computed."""
 CHUNK = 1 << 26  # logits that are computed at a time while training; their loss takes some 14 bytes for each
-
-
-class Places(NamedTuple):
-    """Positions in a batch for which logits are computed: rows [N], columns [N] of texts [B, width]."""
-
-    rows: Tensor
-    columns: Tensor
-    width: int
 
 
 @dataclass
@@ -92,11 +86,11 @@ class LanguageModel(nn.Module):
 
     def _choose(self, hidden: Tensor) -> Tensor:
         """Return the hidden states [N, H], out of [B, V + L, H], whose logits are computed."""
-        chosen = self._chosen
-        if chosen is None:
+        if self._chosen is None:
             return hidden
-        before = hidden.shape[1] - chosen.width
-        return hidden[chosen.rows, chosen.columns + before if before else chosen.columns]
+        rows, columns, width = self._chosen
+        before = hidden.shape[1] - width
+        return hidden[rows, columns + before if before else columns]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, learnt: int | None = None
@@ -114,7 +108,7 @@ class LanguageModel(nn.Module):
         else:
             count = int((labels[:, 1:] != IGNORE_INDEX).sum()) if learnt is None else learnt
             rows, columns = target_positions(labels, count)
-        chosen = Places(rows, columns, input_ids.shape[1])
+        chosen = rows, columns, input_ids.shape[1]
         more = {"output_router_logits": True} if self.router_loss and labels is not None else {}
         seen = attention_mask if self.masked or more else None  # the routers' loss leaves padding out
         read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen, **more)
@@ -199,9 +193,8 @@ class LanguageModel(nn.Module):
         return State(self(ids, mask), texts, mask, mask.sum(1) + self.prefix)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
-        width = positions.shape[1]
-        rows = _every_row(positions)
-        chosen = Places(rows, torch.full_like(rows, width - 1), width)
+        rows, width = _every_row(positions), positions.shape[1]
+        chosen = rows, torch.full_like(rows, width - 1), width
         seen = mask if self._attends else mask[:, -width:]
         output = self._output(base, chosen, **inputs, attention_mask=seen, position_ids=positions, use_cache=True)
         cache = getattr(output, _cache_name(base), None)

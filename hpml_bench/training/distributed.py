@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -142,21 +142,8 @@ def _gathered(group: Group, text: str) -> list[str]:
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 
-# Wrapping: gradients are the mean over ranks after a backward pass, but for one in the wrapped model's `no_sync()`
-
-
-class Alone(nn.Module):
-    """The model of one rank, or a sharded one, which exchanges gradients itself, with every micro-batch."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any, **more: Tensor) -> Tensor:
-        return cast(Tensor, self.module(*inputs, **more))
-
-    def no_sync(self) -> AbstractContextManager[object]:
-        return nullcontext()
+# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's `no_sync()`; a sharded model
+# exchanges them with every micro-batch, since a rank would otherwise keep whole ones until the last
 
 
 def is_sharded(settings: Settings) -> bool:
@@ -165,9 +152,9 @@ def is_sharded(settings: Settings) -> bool:
 
 
 def wrapped(model: TaskModel, group: Group, sharding: str) -> Any:
-    """Return a model wrapped by the setting `sharding`."""
+    """Return a model wrapped by the setting `sharding`; one rank's is itself: DDP would cost time and memory."""
     if group.world == 1:
-        return Alone(model)
+        return model
     return fsdp(model, group) if sharding == "fsdp" else ddp(model, group)
 
 
@@ -176,7 +163,7 @@ def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
     return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def fsdp(model: TaskModel, group: Group) -> Alone:
+def fsdp(model: TaskModel, group: Group) -> TaskModel:
     """Shard a model in place, by blocks, before the optimizer is made; Unsupported where FSDP can't have it."""
     mesh, found = mesh_of(group.device.type), [*blocks(model)]
     if _share_weights(model, found):
@@ -187,7 +174,7 @@ def fsdp(model: TaskModel, group: Group) -> Alone:
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
     except (NotImplementedError, ValueError) as error:
         raise Unsupported(f"it can't be sharded: {first_line(error)}") from error
-    return Alone(model)
+    return model
 
 
 def mesh_of(device: str) -> DeviceMesh:

@@ -180,7 +180,8 @@ class Trainer(Evaluator):
                 heartbeat.beat(progress)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
-            with nullcontext() if last else self.wrapped.no_sync(), self.cast():
+            no_sync = nullcontext if last else getattr(self.wrapped, "no_sync", nullcontext)
+            with no_sync(), self.cast():
                 loss = self._backward(batch, targets, with_auxiliary=last)
             total = loss if total is None else total + loss.detach()
             real_tokens += batch.real_tokens

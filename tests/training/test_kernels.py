@@ -23,7 +23,6 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.training import kernels
-from hpml_bench.training.distributed import Alone
 from hpml_bench.training.kernels import Casts
 
 BACKBONES = support_table.BACKBONES
@@ -314,7 +313,7 @@ def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
             raise AssertionError(model)
 
     trainer = trainer_of(run_of(tmp_path, "sequence_classification", steps=2), group, Looks())
-    assert isinstance(trainer.wrapped, Alone)
+    assert trainer.wrapped is trainer.model
     trainer.train()
     assert collecting == [False, False]
     assert gc.isenabled()
