@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from helpers import language_models, tiny
 from helpers.commands import called
 from helpers.language_models import logits, prepared
-from hpml_bench import load_trained
+from hpml_bench import load_trained, predict
 from hpml_bench.cli import main
+from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import launcher
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.rows import Batch
+from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.files import KEPT
@@ -190,10 +191,9 @@ def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str
 
 def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     """BERT, of which nothing reads the pooler and none is saved: transformers loads all else."""
-    from transformers import BertConfig, BertModel
-
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=language_models.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
+    config = AutoConfig.for_model("bert", vocab_size=language_models.VOCABULARY, **shape)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
     spec = tiny.spec("full", backbone=f"path:{tmp_path / 'bert'}")
     made = make_method(spec.method)
     model = build_model(tmp_path / "bert", spec, made, make_task(spec.settings.task, tuple("abc"))).eval()
@@ -211,10 +211,6 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe: str, tmp_path: Path) -> None:
     """`predict` and transformers' pipeline give the recorded predictions; transformers or PEFT load the encoder."""
-    from hpml_bench import predict
-    from hpml_bench.data.prepare import prepare
-    from hpml_bench.plugins.rows import Rows
-
     settings = tiny.task_settings(tmp_path, task, rows=120, steps=4, max_length=8, world_size=1)
     record, saved = tiny.run_and_save(tmp_path, method, settings), tmp_path / "saved"
     stored = read_predictions(tmp_path / "out" / "words" / record.run_id)
@@ -264,9 +260,6 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     """The loaded model gives the losses of the recorded predictions, and PEFT loads the adapter."""
-    from hpml_bench.data.prepare import prepare
-    from hpml_bench.plugins.rows import Rows
-
     (path,) = by_command.glob("out/words/*/run.json")
     record, stored = load_record(path), read_predictions(path.parent)
     model = load_trained(by_command / "saved")
