@@ -143,6 +143,7 @@ class StepLog:
             loss, norm, own, lr, *counted, _ = gathered[:, row].T
             self.steps += 1
             values = float(loss.mean()), float(norm[0]), float(lr[0]), float(slow)
-            steps.append(Step(self.steps, *values, tuple(own.tolist()), *(int(column.sum()) for column in counted)))
+            samples, real, padded, virtual = (int(column.sum()) for column in counted)
+            steps.append(Step(self.steps, *values, tuple(own.tolist()), samples, real, padded, virtual))
         steps[-1] = replace(steps[-1], second_clock=float(gathered[:, -1, -1].max()))
         return steps
