@@ -19,10 +19,9 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
-from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings
-from hpml_bench.system import errors, gpus, heartbeat
-from hpml_bench.system.errors import Diverged, Unsupported, UserError
+from hpml_bench.system import errors, heartbeat
+from hpml_bench.system.errors import Diverged, Unsupported
 from hpml_bench.training import assembly as assembly_module
 from hpml_bench.training import distributed, evaluation, generation, kernels, trial, worker
 from hpml_bench.training import model as model_module
@@ -373,15 +372,6 @@ def test_a_gradient_that_always_overflows_has_diverged(
     scaled_by(2.0**120, monkeypatch)
     with pytest.raises(Diverged, match=says):
         trained(spec, group)
-
-
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"precision": "auto", "weights": "bfloat16"}])
-def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it can have."""
-    card = {"name": "T4", "memory_mb": 16_000, "capability": "7.5", "index": 0, "uuid": "GPU-1"}
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: (card,))
-    with pytest.raises(UserError, match=r"precision is bf16, which GPUs have from .* 8.0 on; use fp32, or fp16"):
-        resolve_devices(tiny.settings(device="cuda", world_size=1, **changes))
 
 
 # Memory

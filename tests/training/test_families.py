@@ -92,7 +92,7 @@ def test_qlora_takes_a_target(language_model_folders: dict[str, Path]) -> None:
     assert coverage(model.encoder)["quantized_percent"] == 100
 
 
-REFUSED = (
+@pytest.mark.parametrize(("kind", "method", "options", "reason"), [
     ("mamba", "lora", {"target": ["x_proj"]}, "update of backbone.layers.0.mixer.x_proj has no effect"),
     ("falcon_h1", "lora", {"target": ["out_proj"]}, "incompatible with Mamba"),
     ("phimoe", "lora", {"target": ["router", "q_proj"]}, "update of model.layers.0.mlp.router has no effect"),
@@ -100,11 +100,7 @@ REFUSED = (
     ("gemma4_text", "prompt_tuning", {}, "embedding by a token's id"),
     ("gemma4_text", "peft", {"type": "P_TUNING"}, "reverse the embedding"),
     ("mamba", "prompt_tuning", {}, "num_attention_heads"),
-)
-"""Family, method, options, and what the reason names."""
-
-
-@pytest.mark.parametrize(("kind", "method", "options", "reason"), REFUSED)
+])  # fmt: skip
 def test_what_does_not_fit_is_unsupported_with_a_reason(
     kind: str, method: str, options: dict[str, Any], reason: str, task_folder: Path
 ) -> None:

@@ -23,6 +23,7 @@ from hpml_bench.records.run import Consumed, Point, RunRecord
 from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
@@ -192,14 +193,19 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) ->
         tiny.settings(**changes)
 
 
-def test_settings_that_a_machine_decides() -> None:
-    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU; `auto` is the precision that weights need."""
+def test_settings_that_a_machine_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU, bf16 on an old card; what `auto` is."""
     with pytest.raises(UserError, match="micro_batch 5 does not divide"):
         resolve_devices(tiny.settings(micro_batch=5, world_size=None))
     with pytest.raises(UserError, match="precision is tf32, which GPUs have from compute capability"):
         resolve_devices(tiny.settings(precision="tf32"))
     for weights, precision in (("bfloat16", "bf16"), ("float16", "fp16")):
         assert resolve_devices(tiny.settings(weights=weights, precision="auto")).precision == precision
+    card = {"name": "T4", "memory_mb": 16_000, "capability": "7.5", "index": 0, "uuid": "GPU-1"}
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: (card,))
+    for changes in ({"precision": "bf16"}, {"precision": "auto", "weights": "bfloat16"}):
+        with pytest.raises(UserError, match=r"precision is bf16, which GPUs have from .* 8.0 on; use fp32, or fp16"):
+            resolve_devices(tiny.settings(device="cuda", world_size=1, **changes))
 
 
 # Runs whose step was selected: they are, to the bit, runs that ended there
