@@ -73,8 +73,7 @@ def initialise(run: Assembly) -> None:
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
         if run.settings.trained_weights == "bfloat16":
-            # matrices, and with them their gradients: vectors, such as norms' weights, take little, and meet float32
-            # inputs on a CPU, whose autocast leaves norms alone
+            # matrices: vectors take little, and norms' meet float32 inputs on a CPU, whose autocast leaves them alone
             for weight in run.model.encoder.parameters():
                 if weight.requires_grad and weight.dtype == torch.float32 and weight.ndim > 1:
                     weight.data = weight.data.to(torch.bfloat16)

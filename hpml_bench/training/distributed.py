@@ -1,9 +1,8 @@
 """Ranks of a run: their process group, GPUs and nodes; and a model wrapped for them: by DDP, FSDP, or not for one.
 
 Gradients are exchanged by gloo on CPU and NCCL on GPU, all else by gloo. Only tensors are sent; nothing is unpickled.
-FSDP (`sharding: fsdp`) is torch's second (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054):
-each rank keeps 1 / ranks of every weight, gradient and optimizer state. While training, a block's weights are whole on
-a rank only during a pass of it. Losses and gradients are DDP's but for the order of sums.
+FSDP (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054) gives each rank 1 / ranks of weights,
+gradients and optimizer states; a block's weights are whole during a pass of it. Gradients are DDP's to rounding.
 """
 
 import os
@@ -58,8 +57,7 @@ def process_group(settings: Settings) -> Iterator[Group]:
     dist.init_process_group(
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
-    # After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
-    # the error ends the process.
+    # after an error the group is not left: NCCL would wait for peers that wait for this rank; the caller ends it
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
     time.sleep(DROP_SECONDS)
@@ -142,8 +140,7 @@ def _gathered(group: Group, text: str) -> list[str]:
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 
-# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's `no_sync()`; a sharded model
-# exchanges them with every micro-batch, since a rank would otherwise keep whole ones until the last
+# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's `no_sync()`
 
 
 def is_sharded(settings: Settings) -> bool:
@@ -315,8 +312,7 @@ def local(tensor: Tensor) -> Tensor:
 
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Scale gradients to a norm of at most `most`, return that before: torch's `clip_grad_norm_`, also over parts."""
-    # parts are added up here: DTensor's operators would take a collective for each parameter; and gradients in
-    # bfloat16, whose norm would be in that type
+    # parts (DTensor's operators take a collective each) and gradients in bfloat16 (whose norm would be) are summed here
     is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     if not is_part and all(part.dtype == torch.float32 for part in parts):

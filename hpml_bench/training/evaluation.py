@@ -99,8 +99,7 @@ def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str)
 
 def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
     """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call."""
-    # on a GPU the first pass of a length selects kernels and allocates memory; one autocast is around all calls: casts
-    # of trained weights are cached, as in a server
+    # on a GPU the first pass of a length selects kernels; in one autocast casts of weights are cached, as in a server
     model.eval()
     with torch.no_grad(), autocast(run.settings, cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]

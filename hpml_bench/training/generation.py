@@ -1,8 +1,7 @@
 """Answers of a language model, every row once over the ranks: generated with a cache, or chosen by likelihood.
 
-Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the
-log-likelihood of a choice's tokens after the prompt, summed; and by that over the choice's characters, since long
-choices would lose by their length.
+Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the summed
+log-likelihood of a choice's tokens after the prompt, and by that over the choice's characters.
 """
 
 import math
@@ -148,8 +147,7 @@ def _cache_holds(
 @torch.no_grad()
 def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
     """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
-    # the cache is then as large as it gets; the answers' other tokens are made up and read at once, which takes a bit
-    # more memory than one after another
+    # the cache is then as large as it gets; the answers' other tokens are made up and read at once
     batch = next(_batches(rows, generator, group), None)
     if batch is None:
         return

@@ -177,8 +177,7 @@ def keep_trained_as_float32(model: nn.Module) -> None:
 
 
 # Casts: of all trained weights by one kernel, and of an input of several layers once; autocast launches one for each.
-# Values and gradients are autocast's, to the bit: weights are copied to half precision before a forward pass, linear
-# layers multiply by the copies, and gradients of copies are added in float32, one after another.
+# Values and gradients are autocast's, to the bit: gradients of copies are added in float32, one after another.
 
 
 class _CastWeights(torch.autograd.Function):

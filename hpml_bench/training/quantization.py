@@ -61,8 +61,7 @@ def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Freeze a quantised model, in place, and make it ready for training; leave any other as it is."""
-    # as PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and for
-    # inputs, which need no gradient: only re-entrant gradient checkpointing requires one
+    # as PEFT's `prepare_model_for_kbit_training`, but embeddings and output layer keep their type, inputs no gradient
     if not is_quantized(model):
         return model
     model.requires_grad_(False)

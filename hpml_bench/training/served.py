@@ -1,8 +1,7 @@
 """Check of a server against a run: its answers beside the run's, and the likely cause where they differ.
 
-A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides, which
-differs with the batch, the kernel and the weights' format. Causes are found by trial: the run's model answers under
-each as a hypothesis, and the one that gives the server's answers is named.
+A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides.
+Causes are found by trial: the run's model answers under each, and the one that gives the server's answers is named.
 """
 
 from __future__ import annotations

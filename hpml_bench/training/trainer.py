@@ -153,8 +153,7 @@ class Trainer(Evaluator):
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
-        # the gradient is that of the mean over the targets of the global batch, however many ranks and micro-batches
-        # there are; DDP takes the mean over ranks
+        # the gradient is that of the mean over the global batch's targets; DDP takes the mean over ranks
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)

@@ -118,9 +118,8 @@ def end_at_once(status: int = 1) -> NoReturn:
 
 def end(status: int) -> NoReturn:
     """End this process, which has left its process group, without finalizing the interpreter."""
-    # A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and
-    # one that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
-    # SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
+    # a thread of gloo that asks for the interpreter's lock, to release a collective's last tensor, while that is
+    # finalized, is ended inside a destructor: the process ends by SIGABRT, "terminate called without ..."
     atexit._run_exitfuncs()
     end_at_once(status)
 
