@@ -52,8 +52,6 @@ def heed_requests() -> None:
 
 T = TypeVar("T")
 
-# Files
-
 
 def write(path: Path, value: Any) -> None:
     """Write and sync a tree of dicts, lists, tuples, JSON's scalars and tensors; TypeError on anything else."""
@@ -119,9 +117,6 @@ def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
     if kind == "tuple":
         return tuple(_unpacked(part, tensor) for part in content)
     return {key: _unpacked(part, tensor) for key, part in content}
-
-
-# Checkpoints of a run
 
 
 class State(NamedTuple):

@@ -64,9 +64,6 @@ def process_group(settings: Settings) -> Iterator[Group]:
     dist.destroy_process_group()
 
 
-# GPUs
-
-
 def check_gpus(ranks: int, own: int | None = None) -> None:
     """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
 
@@ -111,9 +108,6 @@ def leave_free(share: float, device: torch.device) -> None:
 def uuid(device: torch.device) -> str:
     """Return the UUID of a CUDA device, without a prefix."""
     return str(torch.cuda.get_device_properties(device).uuid)
-
-
-# Nodes
 
 
 def over_nodes(group: Group) -> environment.NodeLayout | None:
@@ -197,9 +191,6 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         inner = isinstance(child, nn.ModuleList) and not any(isinstance(of, nn.ModuleList) for of in child)
         yield from child.children() if inner else blocks(child)
-
-
-# Passes and weights of a sharded model
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,6 @@ def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> I
     return pieces(mine, rows.targets, settings.eval_batch, generation.most_targets(model))
 
 
-# Rehearsal
-
-
 @torch.no_grad()
 def rehearse_losses(run: Run, validation: Rows) -> None:
     """Run this rank's largest batches of all evaluations to come, so that lack of memory shows; trains afterwards."""

@@ -233,9 +233,6 @@ def most_targets(model: nn.Module) -> int:
     return OUTPUTS // int(getattr(model, "width", 1))
 
 
-# Multiple choice
-
-
 class ChoicePair(NamedTuple):
     """One choice of one of this rank's rows."""
 

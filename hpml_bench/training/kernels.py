@@ -133,9 +133,6 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
     return [weight for layer in linear for weight in layer.parameters(recurse=False) if weight not in shared]
 
 
-# Precision
-
-
 def autocast(settings: Settings, *, cached: bool | None = None) -> AbstractContextManager[object]:
     """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end."""
     if settings.precision not in AUTOCAST:

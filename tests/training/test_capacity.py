@@ -45,9 +45,6 @@ def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, 
     return run_of(folder / task, task, method, options, LR.get(method, 1e-2), **changes)
 
 
-# Micro-batches
-
-
 @pytest.mark.parametrize(("task", "method", "options"), [
     *((task, "full", {}) for task in TASKS), (CLASSES, "peft", {"type": "ADALORA"}),
 ])  # fmt: skip
@@ -64,9 +61,6 @@ def test_micro_batches_follow_the_same_path(
             assert run.values(name) == whole.values(name)
         assert run.backwards == len(run.steps) == 6
     assert sum(runs[2].values("padded_tokens")) < sum(whole.values("padded_tokens"))
-
-
-# The rehearsal
 
 
 def watched_backward(patch: pytest.MonkeyPatch, see: Callable[[Trainer, Any], None]) -> None:
@@ -231,9 +225,6 @@ def test_each_micro_batch_is_a_sign_of_life(task_folder: Path, group: Group, mon
     assert beats == ["training step 1"] * 4
 
 
-# Gradient checkpointing
-
-
 def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tensor:
     kept[recomputed] += tensor.nbytes
     return tensor
@@ -265,9 +256,6 @@ def test_checkpointing_changes_no_gradient(kind: str, method: str, language_mode
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     assert method == "none" or kept[1] < kept[0] / 2
-
-
-# Precision
 
 
 BF16 = {"precision": "bf16", "weights": "bfloat16", "micro_batch": 6, "gradient_checkpointing": True}
@@ -372,9 +360,6 @@ def test_a_gradient_that_always_overflows_has_diverged(
     scaled_by(2.0**120, monkeypatch)
     with pytest.raises(Diverged, match=says):
         trained(spec, group)
-
-
-# Memory
 
 
 @pytest.mark.parametrize("error", [

@@ -149,9 +149,6 @@ def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert events == ["gloo"]
 
 
-# Groups
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_rank_goes_after_as_many_meetings_as_ranks_before_it(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks meet equally often, on each machine; one that raises lets the next go on."""

@@ -102,9 +102,6 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-# Time
-
-
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""

@@ -144,9 +144,6 @@ def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-# What is tried before a training
-
-
 @pytest.mark.parametrize(("kind", "method", "options"), [
     *((kind, "none", {}) for kind in language_models.KINDS),
     ("GPT-2", "prompt_tuning", {"tokens": 5}),

@@ -85,9 +85,6 @@ def quantized_layers(model: nn.Module) -> list[str]:
     return sorted({name.removesuffix(".base_layer").rpartition(".")[2] for name in names})
 
 
-# Training
-
-
 @pytest.mark.parametrize(("task", "kind", "method", "precision"), [
     ("language", "nf4", "adapter", "fp32"),
     ("language", "int8", "prompt_tuning", "bf16"),
@@ -209,9 +206,6 @@ def test_weights_in_bfloat16_leave_norms_in_float32(model_folders: dict[str, Pat
         assert (one - other).abs().mean() < 0.1 * expected.std(), "a few weights fall on another of the 16 levels"
 
 
-# What is refused
-
-
 @pytest.mark.parametrize(("kind", "method", "options", "told"), [
     ("nf4", "full", {}, "trains the backbone's own weights"),
     ("int8", "full", {}, "trains the backbone's own weights"),
@@ -266,9 +260,6 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     assert tiny.spec().run_id == tiny.spec(quantization=None).run_id != tiny.spec(quantization="nf4").run_id
 
 
-# Counts
-
-
 @pytest.mark.parametrize(("setting", "scales"), [
     # a scale of four bytes a block of 64, and 16 levels of four bytes a layer
     ({"name": "nf4", "double_quantization": False}, IN_LINEAR // 64 * 4 + 14 * 16 * 4),
@@ -292,9 +283,6 @@ def test_parameters_are_counted(setting: Any, scales: int, model_folders: dict[s
     assert (trained, found["total_parameters"]) == model.encoder.get_nb_trainable_parameters()
     assert found["frozen_bytes"] == (IN_LINEAR if setting == "int8" else IN_LINEAR // 2) + 4 * OTHERS + scales
     assert found["frozen_bf16_percent"] == 0
-
-
-# Merging
 
 
 def updated(model: Any, folder: Path, kind: str, *, again: bool = False) -> Any:
@@ -344,9 +332,6 @@ def test_what_adds_to_no_weight_is_not_merged_in_floats(model_folders: dict[str,
         assert not merged
 
 
-# Saving
-
-
 @pytest.mark.parametrize("kind", ["Llama", "GPT-2"])
 def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """By our own function bit for bit, and by PEFT onto a base that transformers quantised."""
@@ -362,9 +347,6 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
     for layer in loaded.modules():  # as ours: products in float32 on every CPU
         layer.support_avx512bf16_for_cpu = False
     torch.testing.assert_close(language_models.logits_of(loaded), expected, rtol=1e-4, atol=1e-4)
-
-
-# Whole runs
 
 
 def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:

@@ -166,8 +166,6 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     assert finalized.keys() == {"control"}, finalized
 
 
-# Settings
-
 OF_BF16 = {"trained_weights": "bfloat16"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),

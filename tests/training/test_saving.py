@@ -53,9 +53,6 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-# Language models
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -186,9 +183,6 @@ def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "abc")
 
 
-# A head
-
-
 def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     """BERT, of which nothing reads the pooler and none is saved: transformers loads all else."""
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -245,9 +239,6 @@ def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe:
             assert_close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))
     card = (saved / "README.md").read_text()
     assert f'pipeline("{pipe}", model="FOLDER", trust_remote_code=True)' in card
-
-
-# From the command line
 
 
 @pytest.fixture(scope="module")
@@ -357,9 +348,6 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0
     assert not (tmp_path / "saved").exists()
-
-
-# Sizes
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40)
