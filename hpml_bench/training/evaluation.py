@@ -78,12 +78,10 @@ def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings,
 
 def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
     """Return `losses_of_rows` of a language model as it was loaded."""
-    model = LanguageModel(base)
-    model.train(base.training)  # its mode stays as it was
-    try:
-        return losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
-    finally:
-        model.release()
+    model = LanguageModel(base).eval()  # as it was loaded
+    found = losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
+    model.release()
+    return found
 
 
 def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:

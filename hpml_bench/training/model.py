@@ -197,11 +197,11 @@ def load_backbone(
 ) -> PreTrainedModel:
     """Load a bare backbone, or a whole causal language model, from a folder's safetensors; no code of it is run."""
     config, auto, extra = _configured(folder, settings, kind_of_model)
-    if device.type != "cpu":
+    if device.type != "cpu" or settings.quantization is not None:  # packed weights would go to a GPU if there is one
         extra["device_map"] = {"": device}
     if settings.quantization is not None:
         described = describe_backbone(folder, settings, kind_of_model)
-        extra |= quantization.loading_options(settings, device, described)
+        extra["quantization_config"] = quantization.config_of(settings, described)
     try:
         model, report = auto.from_pretrained(
             folder, config=config, dtype=WEIGHTS[settings.weights], use_safetensors=True, local_files_only=True,

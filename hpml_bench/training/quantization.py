@@ -29,33 +29,26 @@ WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
 
 
-def loading_options(settings: Settings, device: torch.device, model: PreTrainedModel) -> dict[str, Any]:
-    """Return the arguments by which `from_pretrained` quantises a model like this one, whose weights need no values."""
-    chosen = settings.quantization
-    if chosen is None:
-        return {}
+def config_of(settings: Settings, model: PreTrainedModel) -> BitsAndBytesConfig:
+    """Return how `from_pretrained` quantises a model like this one, whose weights need no values."""
+    chosen = cast(Any, settings.quantization)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product that it casts the input
     passed = passed_over(model)
     skipped = [*get_keys_to_not_convert(model), *passed] if passed else None  # None: the former alone
     if chosen.name == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    else:
-        dtype = chosen.compute_dtype
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
-            bnb_4bit_use_double_quant=chosen.double_quantization,
-            bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
-        )  # fmt: skip
-    return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    dtype = chosen.compute_dtype
+    return BitsAndBytesConfig(
+        load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
+        bnb_4bit_use_double_quant=chosen.double_quantization,
+        bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
+    )  # fmt: skip
 
 
 def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
-    """Replace layers of a model without values as loading does, and return transformers' quantizer; None for floats."""
-    if settings.quantization is None:
-        return None
-    options = loading_options(settings, torch.device("cpu"), model)
-    quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
-    quantizer.preprocess_model(model=model, device_map=options["device_map"])
+    """Replace layers of a model without values as loading does, and return transformers' quantizer."""
+    quantizer = AutoHfQuantizer.from_config(config_of(settings, model), pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map={"": torch.device("cpu")})
     return quantizer
 
 
