@@ -102,16 +102,13 @@ class OnCard(torch.Tensor):
     device = torch.device("cuda", 0)
 
 
-SHARED = [  # type of the query, of autocast, capability of the card, whether rows are padded and keys repeated
+@pytest.mark.parametrize("case", [  # types of query and autocast, capability, whether rows are padded, keys repeated
     (torch.float32, None, (9, 0), False, True),
     (torch.float32, torch.bfloat16, (9, 0), False, False),
     (torch.float32, torch.float16, (7, 5), False, True),
     (torch.float16, None, (8, 0), False, False),
     (torch.float32, None, (9, 0), True, False),
-]
-
-
-@pytest.mark.parametrize("case", SHARED)
+])  # fmt: skip
 def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU in float32, or without flash attention: with a mask transformers does it; results are the same."""
     kind, autocast, capability, padded, repeated = case

@@ -167,7 +167,9 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
 
 
 OF_BF16 = {"trained_weights": "bfloat16"}
-REFUSED: list[tuple[dict[str, Any], str]] = [
+
+
+@pytest.mark.parametrize(("changes", "said"), [
     ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),
     ({"weights": "bfloat16"}, "weights bfloat16 need precision bf16, not fp32"),
     (OF_BF16, "trained_weights bfloat16 need precision bf16, not fp32"),
@@ -181,10 +183,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"eval_every": 2} | changes, "go together")
         for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2})
     ),
-]
-
-
-@pytest.mark.parametrize(("changes", "said"), REFUSED)
+])  # fmt: skip
 def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) -> None:
     """One sentence each, when they are read."""
     with pytest.raises(ValueError, match=said):
@@ -283,7 +282,9 @@ def failed(**changes: Any) -> list[str]:
 
 
 METRICS = sound()["metrics"]
-FAULTS = [
+
+
+@pytest.mark.parametrize(("changes", "check"), [
     *(({"metrics": METRICS | {metric: value}}, check) for metric, value, check in (
         ("samples_per_second", 96.0, "throughput"), ("samples_per_second", None, "throughput"),
         ("train_seconds", 1.25, "training time"), ("train_seconds_second_clock", 1.72, "second clock"),
@@ -295,10 +296,7 @@ FAULTS = [
     ({"predictions": predictions(0, 1, 2, 2)}, "predictions"),
     ({"consumed": sound()["consumed"].model_copy(update={"samples": 73})}, "budget"),
     ({"parameters": sound()["parameters"] | {"with a gradient": 9}}, "parameters"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "check"), FAULTS)
+])  # fmt: skip
 def test_a_figure_that_contradicts_its_source_fails(changes: dict[str, Any], check: str) -> None:
     """Metrics that their points don't give, a row predicted twice, other samples than steps x batch, lost gradients."""
     assert failed(**changes) == [check]
