@@ -9,12 +9,12 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -209,21 +209,16 @@ class Joining(Group):
 
     def join(self) -> None:
         """Gather the weights of each block that another rank passes through, until all ranks have come here."""
-        while (number := largest_number(-1)()) >= 0:
+        while (number := largest_number(-1)) >= 0:
             self.blocks[number].unshard()
             self.blocks[number].reshard()
 
 
-def largest_number(own: int) -> Callable[[], int]:
-    """Send a rank's number to all, without waiting; what is returned waits for the largest of the ranks' numbers."""
+def largest_number(own: int) -> int:
+    """Return the largest of the ranks' numbers, of which this rank's is `own`."""
     found = torch.tensor(own)  # on the CPU: no GPU waits
-    work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
-
-    def wait() -> int:
-        work.wait()
-        return int(found)
-
-    return wait
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 @contextmanager
