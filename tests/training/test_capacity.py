@@ -233,13 +233,13 @@ def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize(("kind", "method"), [
     ("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", "CARTRIDGE")),
 ])  # fmt: skip
-def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
+def test_checkpointing_changes_no_gradient(kind: str, method: str, model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout, and fewer bytes are kept for it; what it breaks is refused by its reason."""
     name, options = language_models.METHODS.get(method, ("peft", {"type": method}))
     found, kept = [], [0, 0]
     for recomputed in (False, True):
         changes = {"gradient_checkpointing": recomputed, "dropout": 0.1}
-        build = partial(language_models.trained, language_model_folders[kind], name, options, steps=0, **changes)
+        build = partial(language_models.trained, model_folders[kind], name, options, steps=0, **changes)
         if method in model_module.NOT_CHECKPOINTED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
                 build()
@@ -369,7 +369,7 @@ def test_a_gradient_that_always_overflows_has_diverged(
     RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
 ])  # fmt: skip
 def test_an_error_of_the_machine_refuses_no_model(
-    error: Exception, language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    error: Exception, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In loading, in the forward pass that is tried, in what PEFT builds: nobody's mistake, and not `unsupported`."""
     places = ((model_module.modeling_auto.AutoModelForCausalLM, "from_pretrained"), (LlamaForCausalLM, "forward"))
@@ -377,7 +377,7 @@ def test_an_error_of_the_machine_refuses_no_model(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, Mock(side_effect=error))
             with pytest.raises(type(error), match=re.escape(str(error))):
-                language_models.trained(language_model_folders["Llama"], "peft", {"type": "IA3"}, steps=0)
+                language_models.trained(model_folders["Llama"], "peft", {"type": "IA3"}, steps=0)
 
 
 def test_learned_positions_are_counted_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,10 +84,10 @@ def test_qlora_quantises_what_no_kernel_reads(kind: str, task_folder: Path) -> N
     assert logits(model).isfinite().all()
 
 
-def test_qlora_takes_a_target(language_model_folders: dict[str, Path]) -> None:
+def test_qlora_takes_a_target(model_folders: dict[str, Path]) -> None:
     """Its updates stand beside the layers that are named, and all linear layers are quantised."""
     pytest.importorskip("bitsandbytes")
-    model = trained(language_model_folders["Llama"], "qlora", {"target": ["q_proj"]}, steps=1)[0]
+    model = trained(model_folders["Llama"], "qlora", {"target": ["q_proj"]}, steps=1)[0]
     assert {name.split(".")[-4] for name, weight in model.named_parameters() if weight.requires_grad} == {"q_proj"}
     assert coverage(model.encoder)["quantized_percent"] == 100
 
@@ -109,10 +109,10 @@ def test_what_does_not_fit_is_unsupported_with_a_reason(
         trained(language_models.save_family(kind, task_folder / kind), method, options, steps=1)
 
 
-def test_only_what_acts_on_weights_has_a_coverage(language_model_folders: dict[str, Path]) -> None:
+def test_only_what_acts_on_weights_has_a_coverage(model_folders: dict[str, Path]) -> None:
     """Prompts, adapters and full fine-tuning have none, nor a model of the caller's own."""
     for method in ("full", "prompt_tuning", "adapter", "none"):
-        assert coverage(trained(language_model_folders["Llama"], method, steps=0)[0].encoder) == {}
+        assert coverage(trained(model_folders["Llama"], method, steps=0)[0].encoder) == {}
     assert coverage(nn.ModuleDict({"part": nn.Linear(2, 2)})) == {}
 
 

@@ -179,9 +179,9 @@ def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: 
         assert set(read) <= {trial.SHORT}
 
 
-def test_a_model_that_reads_both_ways_is_seen(language_model_folders: dict[str, Path]) -> None:
+def test_a_model_that_reads_both_ways_is_seen(model_folders: dict[str, Path]) -> None:
     """By its logits, whatever its class is."""
-    model: Any = AutoModelForCausalLM.from_pretrained(language_model_folders["Llama"])
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folders["Llama"])
     for causal in (True, False):
         for layer in model.model.layers:
             layer.self_attn.is_causal = causal
