@@ -119,9 +119,11 @@ class Scoring:
         return runs[run]
 
     def check_claim(self, name: str, claimed: str, recorded: Results | None) -> None:
-        """Raise UserError where a system claims to be a run, METHOD-sSEED, that is neither recorded nor a system's."""
+        """Raise UserError where a system claims to be a run, METHOD-sSEED, that can't be compared with it."""
         if claimed.rpartition("-s")[0] not in {system for system, _ in self.systems}:
-            self._run(name, claimed, _runs(recorded))
+            own, folder = self._run(name, claimed, _runs(recorded))
+            if not Path(own.spec.method.options.get("path") or folder / KEPT).exists():
+                raise UserError(f"--system {name}: what {claimed} trained wasn't kept; do the run by run-all --keep")
 
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
         """Write how a server's answers differ from those of a run, METHOD-sSEED, and why; return it as a sentence."""
@@ -137,7 +139,7 @@ class Scoring:
         prepared = prepare(own.spec.settings)
         rows = server.questions(own.spec.settings, prepared)
         ask = partial(server.again, server.client_of(record.spec, self.access), rows, prepared, own.spec)
-        claim = Claim(own.spec, prepared, parts if parts.exists() else None, [row for row, _ in rows], ask)
+        claim = Claim(own.spec, prepared, parts, [row for row, _ in rows], ask)
         found = examine(claim, ours, theirs)
         write_atomically(answered / AGREEMENT, json.dumps({"run": claimed, **asdict(found)}, indent=2) + "\n")
         return f"{name} as {claimed}: {found.sentence}."

@@ -102,7 +102,6 @@ CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 """Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
 
 All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is."""
-FIXED_SEGMENTS = "expandable_segments:False"  # value of that option on devices that refuse it: virtual GPUs, Jetson
 
 RECORDED = (
     *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),

@@ -1,4 +1,1 @@
-"""One run inside a rank: model, trainer, evaluation, clocks, self-checks, and the worker that puts them to use.
-
-May import `data` and the packages before it.
-"""
+"""One run inside a rank: model, trainer, evaluation, clocks, and the worker. May import `data` and rooms before it."""

@@ -52,10 +52,7 @@ class Assembly(Run):
 
 
 def open_rows(spec: RunSpec, prepared: Prepared, task: Task, method: Method) -> dict[str, Rows]:
-    """Return the splits that a run reads, by name; its training rows may be its seed's own.
-
-    Raises Unsupported: the method puts examples before prompts, and the task or the rows don't allow it.
-    """
+    """Return a run's splits by name; Unsupported where the method's examples can't come before the prompts."""
     rows = {"train": training_rows(prepared, spec.settings, spec.seed)}
     for split in ("validation", "test", *([RETENTION] if task.retention else [])):
         rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
@@ -76,8 +73,7 @@ def initialise(run: Assembly) -> None:
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
         if run.settings.trained_weights == "bfloat16":
-            # matrices, and with them their gradients: vectors, such as norms' weights, take little, and meet float32
-            # inputs on a CPU, whose autocast leaves norms alone
+            # matrices: vectors take little, and norms' meet float32 inputs on a CPU, whose autocast leaves them alone
             for weight in run.model.encoder.parameters():
                 if weight.requires_grad and weight.dtype == torch.float32 and weight.ndim > 1:
                     weight.data = weight.data.to(torch.bfloat16)
@@ -120,10 +116,7 @@ def assemble(
 
 
 class Selection:
-    """Selection of a run's step: weights of the best so far, and the method's own state; none where the last counts.
-
-    Raises Unsupported: the method keeps a state that it doesn't give.
-    """
+    """Selection of a run's step: weights of the best so far and the method's state; none where the last counts."""
 
     def __init__(self, run: Assembly) -> None:
         self._run, self._model, self._task, self._wanted = run, run.model, run.task, run.settings.select != "last"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -22,15 +22,9 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
+Places = tuple[Tensor, Tensor, int]
+"""Rows [N] and columns [N] of texts [B, width], and their width: positions for which logits are computed."""
 CHUNK = 1 << 26  # logits that are computed at a time while training; their loss takes some 14 bytes for each
-
-
-class Places(NamedTuple):
-    """Positions in a batch for which logits are computed: rows [N], columns [N] of texts [B, width]."""
-
-    rows: Tensor
-    columns: Tensor
-    width: int
 
 
 @dataclass
@@ -44,13 +38,11 @@ class State:
 
 
 class LanguageModel(nn.Module):
-    """A causal language model as the method left it, which the task `causal_lm` builds.
+    """A causal language model as the method left it: the encoder, which may be PEFT's model around it.
 
-    A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
-    hook on the output layer selects the hidden states that it reads; what single architectures do with logits
-    afterwards stays as it is. The encoder is the language model, or PEFT's around it; `virtual_tokens` are leading
-    positions that the method adds to the hidden states. With a `router_loss` that is not 0, `auxiliary` is that
-    weight times the load-balancing loss of the experts' routers. Raises UserError where the model has none.
+    Logits are the largest tensor of a step, and most places have no target: a hook on the output layer selects the
+    hidden states that it reads. `virtual_tokens` are leading positions that the method adds to these. `auxiliary` is
+    `router_loss` times the load-balancing loss of the experts' routers; a UserError where the model has none.
     """
 
     def __init__(self, encoder: nn.Module, virtual_tokens: int = 0, router_loss: float = 0.0) -> None:
@@ -86,18 +78,19 @@ class LanguageModel(nn.Module):
     @property
     def prefix(self) -> int:
         """Positions that the method puts before each text, in its hidden states or in the cache."""
-        return _length(_prompt(self.encoder, rows=1))
+        config = getattr(self.encoder, "active_peft_config", None)
+        return int(getattr(config, "num_virtual_tokens", None) or 0)
 
     def release(self) -> None:
         self._hook.remove()
 
     def _choose(self, hidden: Tensor) -> Tensor:
         """Return the hidden states [N, H], out of [B, V + L, H], whose logits are computed."""
-        chosen = self._chosen
-        if chosen is None:
+        if self._chosen is None:
             return hidden
-        before = hidden.shape[1] - chosen.width
-        return hidden[chosen.rows, chosen.columns + before if before else chosen.columns]
+        rows, columns, width = self._chosen
+        before = hidden.shape[1] - width
+        return hidden[rows, columns + before if before else columns]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, learnt: int | None = None
@@ -106,17 +99,16 @@ class LanguageModel(nn.Module):
 
         Labels [B, L] are a token's own id where it is a target, else IGNORE_INDEX. The logits are of the targets, each
         from the position before it: [N, vocabulary], row by row; without labels, of the token after each text: [B,
-        vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets.
-
-        Of more than `CHUNK` logits the losses [N] are returned instead while training: logits are computed in parts,
-        and again for the gradient, so that all are never there at once (as in Liger, arXiv:2410.10989).
+        vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets. Of more than `CHUNK`
+        logits the losses [N] are returned instead while training: logits are computed in parts, and again for the
+        gradient (as in Liger, arXiv:2410.10989).
         """
         if labels is None:
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
         else:
             count = int((labels[:, 1:] != IGNORE_INDEX).sum()) if learnt is None else learnt
             rows, columns = target_positions(labels, count)
-        chosen = Places(rows, columns, input_ids.shape[1])
+        chosen = rows, columns, input_ids.shape[1]
         more = {"output_router_logits": True} if self.router_loss and labels is not None else {}
         seen = attention_mask if self.masked or more else None  # the routers' loss leaves padding out
         read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen, **more)
@@ -128,10 +120,8 @@ class LanguageModel(nn.Module):
             return cast(Tensor, read().logits)
         made: list[Tensor] = []
         hook = self._layer.register_forward_hook(lambda _layer, _inputs, logits: made.append(logits))
-        try:
-            logits = cast(Tensor, read().logits)
-        finally:
-            hook.remove()
+        logits = cast(Tensor, read().logits)
+        hook.remove()
         self._bare = bool(made) and logits is made[-1]
         return logits
 
@@ -171,11 +161,11 @@ class LanguageModel(nn.Module):
         """Read left-padded prompts [B, L] and return the state from which to generate."""
         if not self.caches:
             return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
-        prompt, base = _prompt(self.encoder, len(input_ids)), _reader(self.encoder)
+        base, prompt = _reader(self.encoder), None  # embeddings [B, V, H], or a cache
+        if base is not self.encoder:
+            prompt = cast(Any, self.encoder).get_prompt(batch_size=len(input_ids))
         inputs: dict[str, Any] = {"input_ids": input_ids}
-        if prompt is not None:
-            ones = attention_mask.new_ones(len(input_ids), _length(prompt))
-            attention_mask = torch.cat([ones, attention_mask], dim=1)
+        attention_mask = torch.cat([attention_mask.new_ones(len(input_ids), self.prefix), attention_mask], dim=1)
         if isinstance(prompt, Tensor):
             words = base.get_input_embeddings()(input_ids)
             states = torch.cat([prompt.to(words.dtype), words], dim=1)
@@ -186,7 +176,7 @@ class LanguageModel(nn.Module):
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         if prompt is not None and not isinstance(prompt, Tensor):
             inputs[_cache_name(base)] = prompt
-            positions = positions[:, _length(prompt) :]
+            positions = positions[:, self.prefix :]
         return self._go_on(base, attention_mask, positions, inputs)
 
     def next(self, state: State, tokens: Tensor) -> State:
@@ -200,25 +190,20 @@ class LanguageModel(nn.Module):
 
     def _whole(self, texts: list[Tensor]) -> State:
         ids, mask = pad(texts)
-        config = getattr(self.encoder, "active_peft_config", None)
-        virtual = getattr(config, "num_virtual_tokens", None) or 0
-        return State(self(ids, mask), texts, mask, mask.sum(1) + virtual)
+        return State(self(ids, mask), texts, mask, mask.sum(1) + self.prefix)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
-        width = positions.shape[1]
-        rows = _every_row(positions)
-        chosen = Places(rows, torch.full_like(rows, width - 1), width)
+        rows, width = _every_row(positions), positions.shape[1]
+        chosen = rows, torch.full_like(rows, width - 1), width
         seen = mask if self._attends else mask[:, -width:]
         output = self._output(base, chosen, **inputs, attention_mask=seen, position_ids=positions, use_cache=True)
         cache = getattr(output, _cache_name(base), None)
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
 
     def keep(self, state: State, rows: Tensor) -> State:
-        cache = state.cache
         if self.caches:
-            cache.batch_select_indices(rows)
-        else:
-            cache = [cache[row] for row in rows.tolist()]
+            state.cache.batch_select_indices(rows)
+        cache = state.cache if self.caches else [state.cache[row] for row in rows.tolist()]
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
 
 
@@ -234,9 +219,8 @@ def _every_row(batch: Tensor) -> Tensor:
 
 def needs_mask(encoder: Any) -> bool:
     """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do."""
-    # There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
-    # transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
-    # for which transformers makes masks of its own, keep it.
+    # a mask costs a wait for the device in each pass, and torch's flash attention, which takes none; a prefix in the
+    # cache and windows, for which transformers makes masks of its own, keep it
     base = _unwrapped(encoder)
     kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
     causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]
@@ -271,20 +255,8 @@ def _unwrapped(encoder: Any) -> Any:
     return encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
 
 
-def _has_prefix(encoder: Any) -> bool:
-    return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
-
-
 def _reader(encoder: Any) -> Any:
     """Return the model that reads tokens: for a prompt method the one behind its prefix."""
     # PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them
-    return encoder.get_base_model() if _has_prefix(encoder) else encoder
-
-
-def _prompt(encoder: Any, rows: int) -> Any:
-    """Return a prompt method's prefix of `rows` texts, embeddings [B, V, H] or a cache; None for any other method."""
-    return encoder.get_prompt(batch_size=rows) if _has_prefix(encoder) else None
-
-
-def _length(prompt: Any) -> int:
-    return 0 if prompt is None else prompt.shape[1] if isinstance(prompt, Tensor) else int(prompt.get_seq_length())
+    prompted = isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
+    return encoder.get_base_model() if prompted else encoder

@@ -11,9 +11,8 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -24,16 +23,14 @@ from safetensors import SafetensorError, safe_open
 from torch.distributed.tensor import DTensor
 
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.method import Method
-from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.probe import Step
 from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED
 from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.files import remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
-from hpml_bench.training.distributed import local, sharded
+from hpml_bench.training import distributed
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import NAMES, safetensors_head
 
@@ -54,8 +51,6 @@ def heed_requests() -> None:
 
 
 T = TypeVar("T")
-
-# Files
 
 
 def write(path: Path, value: Any) -> None:
@@ -92,7 +87,7 @@ def read(path: Path) -> Any:
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
     """Return a tree as JSON, each tensor by its number in the list, to which it is added."""
     if isinstance(value, DTensor):
-        return {"shard": [_packed(local(value), tensors), [*value.shape], [*value.stride()]]}
+        return {"shard": [_packed(distributed.local(value), tensors), [*value.shape], [*value.stride()]]}
     if isinstance(value, torch.Tensor):
         if value.dtype not in NAMES:
             raise TypeError(f"a tensor of {value.dtype} can't be saved")
@@ -118,13 +113,10 @@ def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
         return tensor(content)
     if kind == "shard":
         part, shape, stride = content
-        return sharded(_unpacked(part, tensor), shape, stride)
+        return distributed.sharded(_unpacked(part, tensor), shape, stride)
     if kind == "tuple":
         return tuple(_unpacked(part, tensor) for part in content)
     return {key: _unpacked(part, tensor) for key, part in content}
-
-
-# Checkpoints of a run
 
 
 class State(NamedTuple):
@@ -134,59 +126,51 @@ class State(NamedTuple):
     own: dict[str, Any]  # this rank's
 
 
-@dataclass(frozen=True)
-class Training:
-    """State of one rank on which the steps to come depend."""
+def state_of(trainer: Any, steps: Sequence[Step]) -> State:
+    """Return a trainer's state after these steps; TypeError where a plug-in has one that it doesn't give."""
+    model, method, device = trainer.model, trainer.method, trainer.group.device
+    probes = {type(probe).__name__: probe.state() for probe in trainer.probes}
+    own_of_method = method.state(model.encoder)
+    for name, state in {**probes, type(method).__name__: own_of_method}.items():
+        if state is None:
+            raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
+    taken = [tuple(vars(step).values()) for step in steps]
+    shared = {"buffers": dict(model.named_buffers()), "method": own_of_method, "steps": taken}
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    stateful = {name: part.state_dict() for name, part in trainer.stateful.items()}
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    numpy = (name, keys.tolist(), *rest)
+    generators = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
+    if device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(device)
+    own = {"probes": probes, "generators": generators}
+    sharded = any(isinstance(weight, DTensor) for weight in weights.values())
+    (own if sharded else shared).update(weights=weights, stateful=stateful)
+    return State(shared, own)
 
-    model: TaskModel
-    method: Method
-    probes: Sequence[Probe]
-    stateful: Mapping[str, Any]
-    """Optimizer, schedule, loss scaler and selection, with torch's `state_dict` and `load_state_dict`."""
-    device: torch.device
 
-    def state(self, steps: Sequence[Step]) -> State:
-        """Return the state after these steps; TypeError where a plug-in has one that it doesn't give."""
-        probes = {type(probe).__name__: probe.state() for probe in self.probes}
-        method = self.method.state(self.model.encoder)
-        for name, state in {**probes, type(self.method).__name__: method}.items():
-            if state is None:
-                raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
-        taken = [tuple(vars(step).values()) for step in steps]
-        shared = {"buffers": dict(self.model.named_buffers()), "method": method, "steps": taken}
-        weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-        trained = {"weights": weights, "stateful": {name: part.state_dict() for name, part in self.stateful.items()}}
-        name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
-        numpy = (name, keys.tolist(), *rest)
-        generators = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
-        if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        own = {"probes": probes, "generators": generators}
-        if any(isinstance(weight, DTensor) for weight in weights.values()):
-            return State(shared, own | trained)
-        return State(shared | trained, own)
-
-    def load(self, state: State) -> list[Step]:
-        """Take a state, and give the probes its steps, which are returned."""
-        shared, steps = state.shared | state.own, [Step(*step) for step in state.shared["steps"]]
-        with torch.no_grad():
-            for name, value in shared["weights"].items():
-                self.model.get_parameter(name).copy_(value)
-            for name, value in shared["buffers"].items():
-                self.model.get_buffer(name).copy_(value)
-        self.method.load(self.model.encoder, shared["method"])
-        for name, part in self.stateful.items():
-            part.load_state_dict(shared["stateful"][name])
-        for probe in self.probes:
-            probe.after_steps(steps)
-            probe.load(state.own["probes"][type(probe).__name__], len(steps))
-        generators = state.own["generators"]  # last, so that nothing draws from them in between
-        torch.set_rng_state(generators["torch"])
-        random.setstate(generators["python"])
-        np.random.set_state(generators["numpy"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(generators["cuda"], self.device)
-        return steps
+def load(trainer: Any, state: State) -> list[Step]:
+    """Give a trainer a state, and its probes the steps, which are returned."""
+    model, device = trainer.model, trainer.group.device
+    found, steps = state.shared | state.own, [Step(*step) for step in state.shared["steps"]]
+    with torch.no_grad():
+        for name, value in found["weights"].items():
+            model.get_parameter(name).copy_(value)
+        for name, value in found["buffers"].items():
+            model.get_buffer(name).copy_(value)
+    trainer.method.load(model.encoder, found["method"])
+    for name, part in trainer.stateful.items():
+        part.load_state_dict(found["stateful"][name])
+    for probe in trainer.probes:
+        probe.after_steps(steps)
+        probe.load(found["probes"][type(probe).__name__], len(steps))
+    generators = found["generators"]  # last, so that nothing draws from them in between
+    torch.set_rng_state(generators["torch"])
+    random.setstate(generators["python"])
+    np.random.set_state(generators["numpy"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(generators["cuda"], device)
+    return steps
 
 
 class Checkpoints:
@@ -252,7 +236,7 @@ class Checkpoints:
             raise ValueError("it has more points than are there")
         return state
 
-    def end_window(self, steps: Sequence[Step], training: Training) -> None:
+    def end_window(self, steps: Sequence[Step], state: Callable[[Sequence[Step]], State]) -> None:
         """Save the state after a window, the last of these steps, if it is time; raises Ended if a rank is to end."""
         limits, step = self._request.limits, len(steps)
         if not limits.checkpoints:
@@ -266,7 +250,7 @@ class Checkpoints:
         began, fresh = time.monotonic(), self._folder / f"{step}.new"
         heartbeat.beat(f"saving the state after step {step}")
         with heartbeat.busy():
-            written = self._all(lambda: self._write(fresh, training.state(steps), steps))
+            written = self._all(lambda: self._write(fresh, state(steps), steps))
             if written and self._all(lambda: self._commit(fresh, step)):
                 print(f"the state after step {step} was saved in {time.monotonic() - began:.2f} s")
             elif self._points:

@@ -142,9 +142,8 @@ class StepLog:
         for row, slow in enumerate(slowest):
             loss, norm, own, lr, *counted, _ = gathered[:, row].T
             self.steps += 1
-            mean, length, rate = float(loss.mean()), float(norm[0]), float(lr[0])
+            values = float(loss.mean()), float(norm[0]), float(lr[0]), float(slow)
             samples, real, padded, virtual = (int(column.sum()) for column in counted)
-            ranks = tuple(own.tolist())
-            steps.append(Step(self.steps, mean, length, rate, float(slow), ranks, samples, real, padded, virtual))
+            steps.append(Step(self.steps, *values, tuple(own.tolist()), samples, real, padded, virtual))
         steps[-1] = replace(steps[-1], second_clock=float(gathered[:, -1, -1].max()))
         return steps

@@ -1,21 +1,20 @@
 """Ranks of a run: their process group, GPUs and nodes; and a model wrapped for them: by DDP, FSDP, or not for one.
 
 Gradients are exchanged by gloo on CPU and NCCL on GPU, all else by gloo. Only tensors are sent; nothing is unpickled.
-FSDP (`sharding: fsdp`) is torch's second (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054):
-each rank keeps 1 / ranks of every weight, gradient and optimizer state. While training, a block's weights are whole on
-a rank only during a pass of it. Losses and gradients are DDP's but for the order of sums.
+FSDP (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054) gives each rank 1 / ranks of weights,
+gradients and optimizer states; a block's weights are whole during a pass of it. Gradients are DDP's to rounding.
 """
 
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,7 +48,6 @@ def process_group(settings: Settings) -> Iterator[Group]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-        allocate_first(device)
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
@@ -59,23 +57,18 @@ def process_group(settings: Settings) -> Iterator[Group]:
     dist.init_process_group(
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
-    # After an error the group is not left: NCCL would wait for peers, which wait for this rank. The caller that catches
-    # the error ends the process.
+    # after an error the group is not left: NCCL would wait for peers that wait for this rank; the caller ends it
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
     time.sleep(DROP_SECONDS)
     dist.destroy_process_group()
 
 
-# GPUs
-
-
 def check_gpus(ranks: int, own: int | None = None) -> None:
     """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
 
-    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch was built
-    without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA was initialised in the process
-    from which this one was forked.
+    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch can't compute,
+    sees fewer GPUs than ranks, or CUDA was initialised in the process from which this one was forked.
     """
     if torch.cuda._is_in_bad_fork():
         raise UserError(
@@ -86,28 +79,18 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         seen = torch.cuda.device_count()
         for index in range(min(ranks, seen)) if own is None else {own} & {*range(seen)}:
-            square = allocate_first(torch.device("cuda", index))
+            square = torch.ones(8, 8, device=f"cuda:{index}")
             (square @ square).sum().item()
     except (RuntimeError, AssertionError) as error:
+        advice = "install a torch for this GPU and driver (https://pytorch.org)"
+        if "operation not supported" in str(error):  # virtual GPUs and Jetson refuse expandable segments
+            advice = f"set {environment.CUDA_ALLOCATOR[0]}=expandable_segments:False"
         raise UserError(
-            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; install a "
-            "torch for this GPU and driver (https://pytorch.org), or use --device cpu"
+            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; {advice}, "
+            "or use --device cpu"
         ) from None
     if seen < ranks:
         raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
-
-
-def allocate_first(device: torch.device) -> torch.Tensor:
-    """Return ones [8, 8] on a GPU; where it refuses the expandable segments that we asked for, without them."""
-    name, asked = environment.CUDA_ALLOCATOR
-    try:
-        return torch.ones(8, 8, device=device)
-    except RuntimeError as error:
-        if "operation not supported" not in str(error) or os.environ.get(name) != asked:
-            raise
-        os.environ[name] = environment.FIXED_SEGMENTS
-        torch.cuda.memory._set_allocator_settings(environment.FIXED_SEGMENTS)
-        return torch.ones(8, 8, device=device)
 
 
 def release(device: torch.device) -> None:
@@ -125,9 +108,6 @@ def leave_free(share: float, device: torch.device) -> None:
 def uuid(device: torch.device) -> str:
     """Return the UUID of a CUDA device, without a prefix."""
     return str(torch.cuda.get_device_properties(device).uuid)
-
-
-# Nodes
 
 
 def over_nodes(group: Group) -> environment.NodeLayout | None:
@@ -154,29 +134,7 @@ def _gathered(group: Group, text: str) -> list[str]:
     return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
 
 
-# Wrapping; another strategy is another function
-
-
-Wrap = Callable[[TaskModel, Group], Any]
-"""Returns a model whose gradients are the mean over ranks after a backward pass, but for one in its `no_sync()`."""
-
-
-class Alone(nn.Module):
-    """The model of one rank: DDP would scale each gradient, and its library reserve memory, for nothing.
-
-    And a sharded model, which exchanges gradients by itself: with every micro-batch, since a rank would otherwise keep
-    whole gradients until the last.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any, **more: Tensor) -> Tensor:
-        return cast(Tensor, self.module(*inputs, **more))
-
-    def no_sync(self) -> AbstractContextManager[object]:
-        return nullcontext()
+# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's `no_sync()`
 
 
 def is_sharded(settings: Settings) -> bool:
@@ -184,10 +142,11 @@ def is_sharded(settings: Settings) -> bool:
     return settings.sharding != "none" and (settings.world_size or 1) > 1
 
 
-def wrapping(sharding: str) -> Wrap:
-    """Return what wraps a model by the setting `sharding`."""
-    several = {"none": ddp, "fsdp": fsdp}[sharding]
-    return lambda model, group: Alone(model) if group.world == 1 else several(model, group)
+def wrapped(model: TaskModel, group: Group, sharding: str) -> Any:
+    """Return a model wrapped by the setting `sharding`; one rank's is itself: DDP would cost time and memory."""
+    if group.world == 1:
+        return model
+    return fsdp(model, group) if sharding == "fsdp" else ddp(model, group)
 
 
 def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
@@ -195,11 +154,8 @@ def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
     return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def fsdp(model: TaskModel, group: Group) -> Alone:
-    """Shard a model in place, each of its blocks by itself; call it before the optimizer is made.
-
-    Raises Unsupported: weights are shared by blocks, or FSDP can't have a block or weight.
-    """
+def fsdp(model: TaskModel, group: Group) -> TaskModel:
+    """Shard a model in place, by blocks, before the optimizer is made; Unsupported where FSDP can't have it."""
     mesh, found = mesh_of(group.device.type), [*blocks(model)]
     if _share_weights(model, found):
         raise Unsupported("it can't be sharded: its blocks share weights")
@@ -209,7 +165,7 @@ def fsdp(model: TaskModel, group: Group) -> Alone:
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
     except (NotImplementedError, ValueError) as error:
         raise Unsupported(f"it can't be sharded: {first_line(error)}") from error
-    return Alone(model)
+    return model
 
 
 def mesh_of(device: str) -> DeviceMesh:
@@ -224,10 +180,10 @@ def _mesh(device: str, group: dist.ProcessGroup) -> DeviceMesh:
 
 def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
     """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
-    parts = {number: {*block.modules()} for number, block in enumerate(found)}
-    parts[-1] = {*model.modules()}.difference(*parts.values())
-    own = ({weight for module in part for weight in module.parameters(recurse=False)} for part in parts.values())
-    return max(Counter(weight for weights in own for weight in weights).values()) > 1
+    outside = {*model.modules()}.difference(*(block.modules() for block in found))
+    parts = [{*block.parameters()} for block in found]
+    parts.append({weight for module in outside for weight in module.parameters(recurse=False)})
+    return sum(map(len, parts)) > len([*model.parameters()])
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -237,15 +193,9 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
         yield from child.children() if inner else blocks(child)
 
 
-# Passes and weights of a sharded model
-
-
 @dataclass(frozen=True)
 class Joining(Group):
-    """The group of a sharded model's ranks in a body where they do unequal numbers of passes.
-
-    A rank that comes to a collective operation first joins in gathering weights for the ranks that have passes left.
-    """
+    """A group that, before each collective operation, joins in gathering weights for ranks that have passes left."""
 
     blocks: Sequence[Any] = ()
 
@@ -259,21 +209,16 @@ class Joining(Group):
 
     def join(self) -> None:
         """Gather the weights of each block that another rank passes through, until all ranks have come here."""
-        while (number := largest_number(-1)()) >= 0:
+        while (number := largest_number(-1)) >= 0:
             self.blocks[number].unshard()
             self.blocks[number].reshard()
 
 
-def largest_number(own: int) -> Callable[[], int]:
-    """Send a rank's number to all, without waiting; what is returned waits for the largest of the ranks' numbers."""
+def largest_number(own: int) -> int:
+    """Return the largest of the ranks' numbers, of which this rank's is `own`."""
     found = torch.tensor(own)  # on the CPU: no GPU waits
-    work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
-
-    def wait() -> int:
-        work.wait()
-        return int(found)
-
-    return wait
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 @contextmanager
@@ -281,8 +226,7 @@ def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
     """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks call it.
 
     Yields the group for the body's collective operations. Of a sharded model each block is whole during its pass, and
-    what is in no block is throughout. FSDP doesn't see these passes: it expects equal ones on all ranks, from which it
-    derives what it gathers ahead in the next backward pass.
+    what is in no block is throughout. FSDP, which expects equal passes on all ranks, doesn't see these.
     """
     if not isinstance(model, FSDPModule):
         yield group
@@ -354,8 +298,7 @@ def local(tensor: Tensor) -> Tensor:
 
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Scale gradients to a norm of at most `most`, return that before: torch's `clip_grad_norm_`, also over parts."""
-    # parts are added up here: DTensor's operators would take a collective for each parameter; and gradients in
-    # bfloat16, whose norm would be in that type
+    # parts (DTensor's operators take a collective each) and gradients in bfloat16 (whose norm would be) are summed here
     is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     if not is_part and all(part.dtype == torch.float32 for part in parts):

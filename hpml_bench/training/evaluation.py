@@ -20,14 +20,10 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
+from hpml_bench.training import generation
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.clock import clock, one_at_a_time
-from hpml_bench.training.generation import answer_all, choose, rehearse_answers, rehearse_choices, seconds_since
 from hpml_bench.training.kernels import autocast
-
-OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
-language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 
 
 def evaluate(
@@ -41,10 +37,10 @@ def evaluate(
     with autocast(settings), torch.no_grad():
         found, generating = dict[str, Any](), None
         if generator:
-            found, generating = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+            found, generating = generation.answer_all(cast(LanguageModel, model), rows, generator, group, phase)
         elif task.compares_choices:
-            found = choose(model, task, rows, settings, group, most_targets(model))
-    answering = seconds_since(began, group) if found else None
+            found = generation.choose(model, task, rows, settings, group)
+    answering = generation.seconds_since(began, group) if found else None
     model.train()
     texts = None
     if rows.has("expected"):
@@ -82,12 +78,10 @@ def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings,
 
 def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
     """Return `losses_of_rows` of a language model as it was loaded."""
-    model = LanguageModel(base)
-    model.train(base.training)  # its mode stays as it was
-    try:
-        return losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
-    finally:
-        model.release()
+    model = LanguageModel(base).eval()  # as it was loaded
+    found = losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
+    model.release()
+    return found
 
 
 def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
@@ -103,8 +97,7 @@ def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str)
 
 def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
     """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call."""
-    # on a GPU the first pass of a length selects kernels and allocates memory; one autocast is around all calls: casts
-    # of trained weights are cached, as in a server
+    # on a GPU the first pass of a length selects kernels; in one autocast casts of weights are cached, as in a server
     model.eval()
     with torch.no_grad(), autocast(run.settings, cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
@@ -118,7 +111,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     follow the answer. Unused rows have the index -1.
     """
     width = int(rows.lengths.max()) if rows.token_labels else 1 + task.probable_classes
-    mine = _order(rows, group)
+    mine = generation.own_rows(rows.lengths, group)
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
@@ -145,31 +138,14 @@ def losses_and_answers(
     return task.row_losses(outputs, batch.labels), answers
 
 
-def _order(rows: Rows, group: Group) -> np.ndarray:
-    """Return this rank's rows, r, r + N, ... of N ranks, sorted by length, which pads little."""
-    mine = np.arange(group.rank, len(rows), group.world)
-    return mine[np.argsort(rows.lengths[mine], kind="stable")]
-
-
 def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    return pieces(_order(rows, group), rows.targets, settings.eval_batch, most_targets(model))
-
-
-def most_targets(model: TaskModel) -> int:
-    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
-    return OUTPUTS // int(getattr(model, "width", 1))
-
-
-# Rehearsal
+    mine = generation.own_rows(rows.lengths, group)
+    return pieces(mine, rows.targets, settings.eval_batch, generation.most_targets(model))
 
 
 @torch.no_grad()
 def rehearse_losses(run: Run, validation: Rows) -> None:
-    """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
-
-    Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
-    in training mode, and returns to it.
-    """
+    """Run this rank's largest batches of all evaluations to come, so that lack of memory shows; trains afterwards."""
     model, settings, group, answered = run.model, run.settings, run.group, (validation, run.test)
     model.eval()
     passes = (
@@ -182,7 +158,7 @@ def rehearse_losses(run: Run, validation: Rows) -> None:
             heartbeat.beat("rehearsing the largest evaluation batch")
             losses_and_answers(model, run.task, rows, part, group)
         for rows in answered if run.task.compares_choices else ():
-            rehearse_choices(model, run.task, rows, settings, group, most_targets(model))
+            generation.rehearse_choices(model, run.task, rows, settings, group)
     model.train()
 
 
@@ -194,5 +170,5 @@ def rehearse_generation(run: Run, validation: Rows) -> None:
     run.model.eval()
     with autocast(run.settings):
         for rows in (validation, run.test):
-            rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
+            generation.rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
     run.model.train()

@@ -1,8 +1,7 @@
 """Answers of a language model, every row once over the ranks: generated with a cache, or chosen by likelihood.
 
-Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the
-log-likelihood of a choice's tokens after the prompt, summed; and by that over the choice's characters, since long
-choices would lose by their length.
+Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the summed
+log-likelihood of a choice's tokens after the prompt, and by that over the choice's characters.
 """
 
 import math
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.dataset import IGNORE_INDEX
@@ -28,6 +27,9 @@ from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
+OUTPUTS = 2**28
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
+language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 NEAR = 1e-4
 """Distance of the two largest logits below which rounding may decide between their tokens, in float32. In half
 precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16."""
@@ -101,11 +103,16 @@ def text_of(tokens: list[int], generator: Generator) -> str:
     return text[: min(ends)] if ends else text
 
 
+def own_rows(keys: np.ndarray, group: Group) -> np.ndarray:
+    """Return this rank's rows, r, r + N, ... of N ranks, sorted by a key: similar lengths together pad little."""
+    mine = np.arange(group.rank, len(keys), group.world)
+    return mine[np.argsort(keys[mine], kind="stable")]
+
+
 def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield numbers and prompts of this rank's rows, r, r + N, ... of N ranks, the longest prompts first."""
+    """Yield numbers and prompts of this rank's rows, the longest prompts first: lack of memory shows at once."""
     lengths = np.asarray(rows.column("prompt"))
-    mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(-lengths[mine], kind="stable")]  # similar lengths together, and lack of memory at once
+    mine = own_rows(-lengths, group)
     for start in range(0, len(mine), generator.batch):
         part = mine[start : start + generator.batch].tolist()
         yield part, [rows.tokens(row)[: lengths[row]].astype(np.int64).tolist() for row in part]
@@ -140,8 +147,7 @@ def _cache_holds(
 @torch.no_grad()
 def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
     """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
-    # the cache is then as large as it gets; the answers' other tokens are made up and read at once, which takes a bit
-    # more memory than one after another
+    # the cache is then as large as it gets; the answers' other tokens are made up and read at once
     batch = next(_batches(rows, generator, group), None)
     if batch is None:
         return
@@ -222,7 +228,9 @@ def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], a
     return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
 
 
-# Multiple choice
+def most_targets(model: nn.Module) -> int:
+    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
+    return OUTPUTS // int(getattr(model, "width", 1))
 
 
 class ChoicePair(NamedTuple):
@@ -239,19 +247,17 @@ class ChoicePair(NamedTuple):
 
 
 @torch.no_grad()
-def choose(
-    model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
-) -> dict[str, Any]:
-    """Return fields of `TextAnswers`: the likeliest choices of all rows, on all ranks; a batch has `most` targets."""
+def choose(model: nn.Module, task: Task, rows: Rows, settings: Settings, group: Group) -> dict[str, Any]:
+    """Return fields of `TextAnswers`: the likeliest choices of all rows, on all ranks."""
     choices = rows.column("choices")
     mine = range(group.rank, len(rows), group.world)
     local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
     local[:, 0] = -1
     local[: len(mine), 0] = torch.tensor(mine)
     done = 0
-    for part in _choice_batches(rows, settings, group, most):
+    for part in _choice_batches(model, rows, settings, group):
         heartbeat.beat(f"comparing choices, {done} of this rank's are done")
-        for pair, loss in zip(part, _choice_losses(model, task, part, rows.pad_id, group.device), strict=True):
+        for pair, loss in zip(part, _choice_losses(model, task, rows, part, group), strict=True):
             local[pair.place, 1 + pair.number] = loss
         done += len(part)
     gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
@@ -259,18 +265,16 @@ def choose(
 
 
 @torch.no_grad()
-def rehearse_choices(
-    model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
-) -> None:
+def rehearse_choices(model: nn.Module, task: Task, rows: Rows, settings: Settings, group: Group) -> None:
     passes = (
         (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
-        for part in _choice_batches(rows, settings, group, most)
+        for part in _choice_batches(model, rows, settings, group)
     )
     for part in largest(passes):
-        _choice_losses(model, task, part, rows.pad_id, group.device)
+        _choice_losses(model, task, rows, part, group)
 
 
-def _choice_batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[ChoicePair]]:
+def _choice_batches(model: nn.Module, rows: Rows, settings: Settings, group: Group) -> Iterator[list[ChoicePair]]:
     tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
     pairs = [
         ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
@@ -279,14 +283,12 @@ def _choice_batches(rows: Rows, settings: Settings, group: Group, most: int) -> 
     ]
     pairs.sort(key=lambda pair: pair.length)
     targets = np.array([len(pair.answer) for pair in pairs])
-    for part in pieces(np.arange(len(pairs)), targets, settings.eval_batch, most):
+    for part in pieces(np.arange(len(pairs)), targets, settings.eval_batch, most_targets(model)):
         yield [pairs[number] for number in part]
 
 
-def _choice_losses(
-    model: torch.nn.Module, task: Task, part: list[ChoicePair], pad_id: int, device: torch.device
-) -> Tensor:
-    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
+def _choice_losses(model: nn.Module, task: Task, rows: Rows, part: list[ChoicePair], group: Group) -> Tensor:
+    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], rows.pad_id, group.device)
     return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
 
 

@@ -1,9 +1,8 @@
 """Kernels: the same mathematics in fewer passes over memory, for every method alike (gains: docs/performance.md).
 
 Each function changes a model in place. Results differ from those of the replaced code by rounding only (the fused
-activation; attention with dropout, whose products are rounded to the training's precision, as in transformers' eager
-attention, while torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen
-weights under autocast).
+activation; attention with dropout, whose products have the training's precision, as in transformers' eager attention),
+by the random numbers drawn (dropout), or not at all (frozen weights under autocast).
 """
 
 import weakref
@@ -45,10 +44,7 @@ def speed_up(encoder: nn.Module, device: str) -> None:
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al. 2014) whose mask costs less than torch's on a CPU.
-
-    p is rounded to a multiple of 2^-16. The mask depends on torch's generator alone.
-    """
+    """Dropout whose mask costs less than torch's on a CPU; p is rounded to a multiple of 2^-16."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return apply_dropout(input, self.p) if self.training else input
@@ -118,17 +114,13 @@ masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds sev
 
 
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
-    """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
-
-    That halves their memory and saves the casts. On a CPU the results are the same bit for bit, as long as nothing but
-    the layers' own forward passes reads them.
-    """
+    """Store linear layers' frozen weights in bfloat16, to which autocast would cast them: no bit differs on a CPU."""
     # an adapter's frozen ones, such as MiCA's, stay as they are: PEFT multiplies them with trained ones when it merges
     tuners = [part for part in encoder.modules() if isinstance(part, BaseTunerLayer)]
     parts = [getattr(tuner, name) for tuner in tuners for name in tuner.adapter_layer_names]
-    of_adapters = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
+    of_adapters = {weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
     for weight in linear_weights(encoder):
-        if not weight.requires_grad and id(weight) not in of_adapters:
+        if not weight.requires_grad and weight not in of_adapters:
             weight.data = weight.data.to(torch.bfloat16)
 
 
@@ -136,12 +128,9 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
     """Return the weights and biases of linear layers, which autocast casts in every step."""
     # without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows
     embeddings = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
-    shared = {id(weight) for layer in embeddings for weight in layer.parameters()}
+    shared = {weight for layer in embeddings for weight in layer.parameters()}
     linear = (layer for layer in model.modules() if type(layer) in {nn.Linear, Conv1D})
-    return [weight for layer in linear for weight in layer.parameters(recurse=False) if id(weight) not in shared]
-
-
-# Precision
+    return [weight for layer in linear for weight in layer.parameters(recurse=False) if weight not in shared]
 
 
 def autocast(settings: Settings, *, cached: bool | None = None) -> AbstractContextManager[object]:
@@ -185,8 +174,7 @@ def keep_trained_as_float32(model: nn.Module) -> None:
 
 
 # Casts: of all trained weights by one kernel, and of an input of several layers once; autocast launches one for each.
-# Values and gradients are autocast's, to the bit: weights are copied to half precision before a forward pass, linear
-# layers multiply by the copies, and gradients of copies are added in float32, one after another.
+# Values and gradients are autocast's, to the bit: gradients of copies are added in float32, one after another.
 
 
 class _CastWeights(torch.autograd.Function):
@@ -228,11 +216,11 @@ class Casts:
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         self.dtype = AUTOCAST.get(settings.precision)
         own = (weight for weight in linear_weights(encoder) if not isinstance(weight, DTensor))  # no sharded ones
-        trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
+        trained = dict.fromkeys(of for of in own if of.requires_grad and of.dtype == torch.float32)
         linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
         self.layers = [*linear] if self.dtype else []
         self.groups: list[list[nn.Parameter]] = []
-        for weight in trained.values() if self.layers else ():
+        for weight in trained if self.layers else ():
             if not self.groups or sum(of.nbytes for of in self.groups[-1]) >= GROUP_BYTES:
                 self.groups.append([])
             self.groups[-1].append(weight)

@@ -58,8 +58,7 @@ NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
     """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway."""
-    # Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
-    # and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
+    # where a file holds bfloat16 alone, that loses nothing; its type is config.json's where it isn't here, as in `fit`
     floats = settings.weights == "float32" and quantization_of(method, settings) is None
     if settings.precision != "bf16" or not floats or not method.built_by_shape:
         return False
@@ -73,10 +72,7 @@ def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
 
 @contextmanager
 def _linear_layers_as_bf16() -> Iterator[None]:
-    """Let models be made with linear layers of bfloat16: transformers loads each weight in the type it was made of.
-
-    All else is made as asked for, buffers that are computed too.
-    """
+    """Let models be made with linear layers of bfloat16: transformers loads each weight in the type it was made of."""
     finish = PreTrainedModel.post_init
 
     def declare(model: PreTrainedModel) -> None:
@@ -90,8 +86,7 @@ def _linear_layers_as_bf16() -> Iterator[None]:
 
 def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
     """Return whether weights take so much of the host's memory that a machine's ranks load them one after another."""
-    # while loading, a rank takes more memory than afterwards; small weights are loaded sooner by all ranks at once, and
-    # so are those that go straight from the mapped file to a GPU, in half precision
+    # small ones are loaded sooner at once, as are those that go straight from the mapped file to a GPU
     if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
@@ -105,20 +100,19 @@ def build_model(
 ) -> TaskModel:  # fmt: skip
     """Load the backbone, let the method change it, and put the task's head on.
 
-    The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
-    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
-    loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None. `half`
-    is what `linear_as_bf16` says of the run; the model is then one for autocast alone. Raises Unsupported: the method
-    can't run with this backbone; UserError: it can't be loaded, is too short for `max_length`, or an option is wrong.
+    First weights of head and method depend on the seed alone, and the global generators keep their state. `look` gets
+    the backbone as it was loaded: inside the context `loading`, by `load`, or by `load_backbone` where that is None.
+    `half` is what `linear_as_bf16` says of the run; the model is then one for autocast alone. Raises Unsupported: the
+    method can't run with this backbone; UserError: it can't be loaded, is too short, or an option is wrong.
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     check_sharding(spec, settings, method)
     with seeded(spec.seed):
         with loading, _linear_layers_as_bf16() if half else nullcontext():
             backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
-        linear = {id(weight) for weight in linear_weights(backbone)}
+        linear = {*linear_weights(backbone)}
         for weight in backbone.parameters() if half else ():
-            if id(weight) not in linear:
+            if weight not in linear:
                 weight.data = weight.data.float()  # an output layer tied to the embeddings
         text = backbone.config.get_text_config()
         if positions(backbone, settings.max_length) is None:
@@ -201,17 +195,13 @@ def _encoder(
 def load_backbone(
     folder: Path, settings: Settings, kind_of_model: ModelKind = "encoder", device: torch.device = CPU
 ) -> PreTrainedModel:
-    """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
-
-    Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
-    a GPU. No code that comes with the model is run.
-    """
+    """Load a bare backbone, or a whole causal language model, from a folder's safetensors; no code of it is run."""
     config, auto, extra = _configured(folder, settings, kind_of_model)
-    if device.type != "cpu":
+    if device.type != "cpu" or settings.quantization is not None:  # packed weights would go to a GPU if there is one
         extra["device_map"] = {"": device}
     if settings.quantization is not None:
         described = describe_backbone(folder, settings, kind_of_model)
-        extra |= quantization.loading_options(settings, device, described)
+        extra["quantization_config"] = quantization.config_of(settings, described)
     try:
         model, report = auto.from_pretrained(
             folder, config=config, dtype=WEIGHTS[settings.weights], use_safetensors=True, local_files_only=True,
@@ -232,11 +222,7 @@ def load_backbone(
 def describe_backbone(
     folder: Path, settings: Settings, kind_of_model: ModelKind, change: Callable[[PretrainedConfig], None] | None = None
 ) -> PreTrainedModel:
-    """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
-
-    They are on the meta device, and floats. `change` is made to the configuration. Errors as of `load_backbone`, but
-    for those of the weights.
-    """
+    """Return what `load_backbone` would, from config.json, to which `change` is made: floats without values (meta)."""
     config, auto, extra = _configured(folder, settings, kind_of_model)
     if change is not None:
         change(config)

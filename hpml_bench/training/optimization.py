@@ -19,10 +19,7 @@ STEPPED_TOGETHER = 1 << 24
 def make_optimizer(
     encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
-
-    `seed`: of the stochastic rounding of trained weights in bfloat16.
-    """
+    """Return the optimizer of the method's parameters and the head's, each at its rate; `seed`: of rounding to bf16."""
     chosen = choose_optimizer(spec, settings)
     groups = [*chosen.groups(encoder, spec.lr), {"params": list(head.parameters()), "lr": settings.head_lr}]
     groups = [group for group in groups if group["params"]]
@@ -75,9 +72,8 @@ class Combined(torch.optim.Optimizer):
 class Rounded(Combined):
     """An optimizer's steps on weights in bfloat16: on float32 copies, some weights at a time, rounded stochastically.
 
-    A step is often less than half the distance of two numbers of bfloat16, and rounding to the nearest would lose it.
-    Rounded up or down with the chance that keeps the mean, steps add up (Gupta et al. 2015, arXiv:1502.02551). The
-    random bits depend on the seed and the number of the step alone, so that ranks round alike.
+    Rounded up or down with the chance that keeps the mean, small steps add up (Gupta et al. 2015, arXiv:1502.02551).
+    The random bits depend on the seed and the number of the step alone, so that ranks round alike.
     """
 
     def __init__(

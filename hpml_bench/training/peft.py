@@ -33,8 +33,6 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
             setattr(backbone.get_submodule(parent), child, linear)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
-    if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
-        options = {"target_parameters": stacked_experts(backbone) or None} | options
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
     config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
@@ -70,9 +68,7 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
 
 
 def stacked_experts(backbone: Any) -> list[str]:
-    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts."""
-    # they are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
-    # linear layers before transformers 5
+    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures, which no layer has."""
     unread = _pattern(unread_parts(backbone)) or "(?!)"
     return [
         f"{name}.{key}"

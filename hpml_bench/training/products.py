@@ -74,16 +74,14 @@ def measure(shape: tuple[int, int, int], threads: int, now: Callable[[], float] 
     seconds: dict[torch.dtype, list[float]] = {kind: [] for kind in types}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        for left, right in factors.values():
-            left @ right  # the first sets up the kernel
-        until = now() + SECONDS
-        while now() < until or len(seconds[torch.bfloat16]) < LEAST:
-            for kind, (left, right) in factors.items():
-                began = now()
-                left @ right
-                seconds[kind].append(now() - began)
-    finally:
-        torch.set_num_threads(before)
+    for left, right in factors.values():
+        left @ right  # the first sets up the kernel
+    until = now() + SECONDS
+    while now() < until or len(seconds[torch.bfloat16]) < LEAST:
+        for kind, (left, right) in factors.items():
+            began = now()
+            left @ right
+            seconds[kind].append(now() - began)
+    torch.set_num_threads(before)
     fp32, bf16 = (statistics.median(seconds[kind]) for kind in types)
     return Products(shape=shape, threads=threads, fp32_seconds=fp32, bf16_seconds=bf16)

@@ -75,10 +75,7 @@ def as_line(turns: str, form: Form) -> dict[str, Any]:
 
 
 def run_program(words: Sequence[str], folder: Path, log: Path, device: str, threads: int) -> dict[str, float]:
-    """Run a command in a folder under a guard, its output into `log`; return its costs by the names of metrics.
-
-    Raises ProgramFailed: it can't be started, fails, leaves processes behind, or leaves nothing in OUT.
-    """
+    """Run a command under a guard, its output into `log`; return its costs by metrics. Raises ProgramFailed."""
     report, kills, joules = folder / "guard.json", cgroups.oom_kills(), _joules(device)
     environment = {name: value for name, value in os.environ.items() if not LAUNCH.match(name)}
     environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}

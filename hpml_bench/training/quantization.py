@@ -1,4 +1,4 @@
-"""Quantisation: a backbone whose frozen linear layers are stored in 4 or 8 bits, by bitsandbytes.
+"""Quantisation: a backbone whose frozen linear layers are stored in 4 or 8 bits, by bitsandbytes; counts of weights.
 
 transformers quantises linear layers, and GPT-2's Conv1D (transposed), while it loads them. Embeddings, norms, biases
 and the output layer stay floats.
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
@@ -28,44 +29,32 @@ WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
 
 
-def loading_options(settings: Settings, device: torch.device, model: PreTrainedModel) -> dict[str, Any]:
-    """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats.
-
-    `model` is one of the same configuration, whose weights need no values: layers whose packed weights its code would
-    misread stay floats.
-    """
-    chosen = settings.quantization
-    if chosen is None:
-        return {}
+def config_of(settings: Settings, model: PreTrainedModel) -> BitsAndBytesConfig:
+    """Return how `from_pretrained` quantises a model like this one, whose weights need no values."""
+    chosen = cast(Any, settings.quantization)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product that it casts the input
     passed = passed_over(model)
     skipped = [*get_keys_to_not_convert(model), *passed] if passed else None  # None: the former alone
     if chosen.name == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    else:
-        dtype = chosen.compute_dtype
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
-            bnb_4bit_use_double_quant=chosen.double_quantization,
-            bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
-        )  # fmt: skip
-    return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    dtype = chosen.compute_dtype
+    return BitsAndBytesConfig(
+        load_in_4bit=True, llm_int8_skip_modules=skipped, bnb_4bit_quant_type=chosen.name,
+        bnb_4bit_use_double_quant=chosen.double_quantization,
+        bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
+    )  # fmt: skip
 
 
 def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
-    """Replace layers of a model without values as loading does, and return transformers' quantizer; None for floats."""
-    if settings.quantization is None:
-        return None
-    options = loading_options(settings, torch.device("cpu"), model)
-    quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
-    quantizer.preprocess_model(model=model, device_map=options["device_map"])
+    """Replace layers of a model without values as loading does, and return transformers' quantizer."""
+    quantizer = AutoHfQuantizer.from_config(config_of(settings, model), pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map={"": torch.device("cpu")})
     return quantizer
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Freeze a quantised model, in place, and make it ready for training; leave any other as it is."""
-    # as PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and for
-    # inputs, which need no gradient: only re-entrant gradient checkpointing requires one
+    # as PEFT's `prepare_model_for_kbit_training`, but embeddings and output layer keep their type, inputs no gradient
     if not is_quantized(model):
         return model
     model.requires_grad_(False)
@@ -106,6 +95,30 @@ def frozen_bytes(model: nn.Module) -> int:
             found = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
             parts += [part for part in found if part is not None]
     return sum(part.nbytes for part in parts)
+
+
+def coverage(encoder: nn.Module) -> dict[str, float]:
+    """Return `adapted_percent` of a method of PEFT that acts on layers, `quantized_percent` of a quantised backbone.
+
+    They are shares of the weights in matrices, embeddings and output layer left out: 100 % where every linear layer is
+    reached. The experts of a mixture may be in no linear layer, and then be neither adapted nor quantised.
+    """
+    base: Any = cast(Any, encoder).get_base_model() if isinstance(encoder, PeftModel) else encoder
+    layers: list[Any] = [layer for layer in base.modules() if isinstance(layer, BaseTunerLayer)]
+    # what doesn't count: embeddings, output layer, and what PEFT has added
+    added = [getattr(x, name, None) for x in layers for name in (*x.adapter_layer_names, *x.other_param_names)]
+    output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    parts = [part for part in (*added, output) if isinstance(part, nn.Module)]
+    parts += [part for part in base.modules() if isinstance(part, nn.Embedding)]
+    outside = {id(weight) for part in parts for weight in part.parameters()}
+    body = {id(weight): weight for weight in base.parameters() if weight.ndim > 1 and id(weight) not in outside}
+    # PEFT acts on the weight of a linear layer, or on one parameter of stacked experts
+    acted_on = {id(getattr(x.get_base_layer(), getattr(x, "parameter_name", "weight"), None)) for x in layers}
+    adapted = [weight for key, weight in body.items() if key in acted_on or weight.requires_grad]
+    quantized = [weight for weight in body.values() if type(weight).__name__ in WEIGHTS]
+    shares = {"adapted_percent": adapted if layers else [], "quantized_percent": quantized}
+    total = sum(map(weights_in, body.values()))
+    return {name: 100 * sum(map(weights_in, part)) / total for name, part in shares.items() if part}
 
 
 @contextmanager

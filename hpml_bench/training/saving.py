@@ -47,8 +47,8 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     """Write every trained tensor by name, and the files that other programs read.
 
     These are PEFT's adapter files for its models, else the whole model where its own weights were trained; and the
-    tokenizer with the chat template of the training. An encoder under a head lies in a folder of its own: beside the
-    tokenizer, transformers' pipelines would load it and put a random head on. There they find our class instead.
+    tokenizer with the training's chat template. An encoder under a head lies in a folder of its own: beside the
+    tokenizer, transformers' pipelines would put a random head on it; they find our class there instead.
     """
     task = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,16 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
 
 
 def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) -> None:
-    backbone = Path(prepared.backbone)
+    backbone, generation = Path(prepared.backbone), folder / "generation_config.json"
     if not (backbone / "tokenizer.json").exists():
         return
-    for pattern in ("*token*.json", "chat_template.*", "generation_config.json"):
+    for pattern in ("*token*.json", "chat_template.*", generation.name):
         for file in backbone.glob(pattern):
             (folder / file.name).write_bytes(file.read_bytes())
     if prepared.stop_ids:
-        ends = {"eos_token_id": list(prepared.stop_ids)}
-        generation = folder / "generation_config.json"
         if not generation.exists():
             generation.write_text("{}")
-        _amend(generation, ends)
+        _amend(generation, {"eos_token_id": list(prepared.stop_ids)})
     encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
     template = task.chat_template(encoder)
     if template is not None and template != encoder.tokenizer.chat_template:
@@ -132,10 +130,7 @@ class Saved:
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return a run that `save_trained` wrote, its model in evaluation mode; the base model comes from its source.
-
-    Raises UserError: the folder holds no such run, or its base model isn't available.
-    """
+    """Return a run that `save_trained` wrote, to evaluate; UserError where there is none, or no base model of it."""
     task, spec, tensors, digest = read_saved(folder)
     base = resolve_model(spec.settings.backbone).folder_or_file
     if weights_digest(base) != digest:

@@ -1,14 +1,13 @@
 """Check of a server against a run: its answers beside the run's, and the likely cause where they differ.
 
-A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides, which
-differs with the batch, the kernel and the weights' format. Causes are found by trial: the run's model answers under
-each as a hypothesis, and the one that gives the server's answers is named.
+A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides.
+Causes are found by trial: the run's model answers under each, and the one that gives the server's answers is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +57,7 @@ class Claim:
 
     spec: RunSpec
     prepared: Prepared
-    parts: Path | None  # folder of what was trained; None where it wasn't kept
+    parts: Path  # folder of what was trained
     rows: Sequence[Asked]
     ask: Callable[[Sequence[int], str | None], list[str]]
     """Asks the server some rows once more, by the API of the run, or by another one."""
@@ -76,19 +75,12 @@ class Agreement:
 
 
 def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
-    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding.
-
-    Raises UserError: the run's trained parts can't be loaded.
-    """
+    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding."""
     pairs = list(zip(*(cast(Any, one.texts).answer for one in (ours, theirs)), strict=True))
     differing = [row for row, (own, told) in enumerate(pairs) if own.strip() != told.strip()]
-    trial = _Trial(claim) if claim.parts is not None and differing else None
-    looked, near = differing[:MOST] if trial else differing, cast(Any, ours.texts).near_tie
-    if trial is not None:
-        again = trial.answers(looked)
-        beyond = [row for row in looked if not again.gives(row, pairs[row][1])]
-    else:
-        beyond = [row for row in looked if near is None or not near[row]]
+    looked, trial = differing[:MOST], _Trial(claim) if differing else None
+    again = trial.answers(looked) if trial else None
+    beyond = [row for row in looked if again and not again.gives(row, pairs[row][1])]
     counts = len(pairs), len(differing), len(beyond)
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
@@ -99,7 +91,7 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
         if early.any():
             why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
             return Agreement(*counts, "lengths cut", f"{start}: {why}")
-    if not beyond:
+    if not beyond or trial is None:
         return Agreement(*counts, "", start + ", where rounding decides" * bool(differing))
     agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
     cause, why = _cause(claim, trial, pairs, beyond, agreeing)
@@ -108,7 +100,7 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
 
 
 def _cause(
-    claim: Claim, trial: _Trial | None, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
+    claim: Claim, trial: _Trial, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
 ) -> tuple[str, str]:
     """Return a cause's name, empty where none is found, and a clause on it."""
     asked = beyond[:ASKED_AGAIN]
@@ -118,8 +110,6 @@ def _cause(
         return "sampling on", f"asked again, the server answers {changed} of {len(asked)} rows otherwise: it samples"
     if named := _by_texts([pairs[row] for row in beyond]):
         return named
-    if trial is None:
-        return "", "the run's trained parts weren't kept (run-all --keep), so that other causes can't be tried"
     rows = [*beyond, *agreeing]
     given: list[tuple[int, str, str]] = []
     for name, clause, answers in trial.hypotheses(rows):
@@ -191,9 +181,14 @@ class _Trial:
         """Yield name, clause and answers of each fault that can be tried."""
         untrained = self.answers(rows, model=self._model("none", {}))
         yield "adapter not applied", "the base model without what was trained", untrained
-        with _doubled(self._trained) as doubled:
-            if doubled:
-                yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+        of_parts = (getattr(part, "scaling", None) for part in self._trained.modules())
+        scales = [scale for scale in of_parts if isinstance(scale, dict)]  # of LoRA layers
+        for scale in scales:
+            scale.update({name: 2 * value for name, value in scale.items()})
+        if scales:
+            yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+        for scale in scales:
+            scale.update({name: value / 2 for name, value in scale.items()})
         first = self._tokenizer.bos_token_id
         if first is not None:
             ids = [self._claim.rows[row].ids for row in rows]
@@ -249,17 +244,3 @@ class _Answers:
             chosen = torch.cat([chosen, logits[len(ids), ends].max()[None]])
         far = (logits.amax(dim=1)[: len(chosen)] - chosen) / logits.std(dim=1)[: len(chosen)]
         return float(far.max()) if len(far) else 0.0
-
-
-@contextmanager
-def _doubled(model: LanguageModel) -> Iterator[bool]:
-    """Double the updates of a model's LoRA layers, and yield whether there are any."""
-    found = (getattr(part, "scaling", None) for part in model.modules())
-    kept = [(scale, dict(scale)) for scale in found if isinstance(scale, dict)]
-    for scale, own in kept:
-        scale.update({name: 2 * value for name, value in own.items()})
-    try:
-        yield bool(kept)
-    finally:
-        for scale, own in kept:
-            scale.update(own)

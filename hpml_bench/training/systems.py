@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from hpml_bench.data.prepare import weights_digest
-from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
@@ -31,14 +31,9 @@ TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")  # PEFT's task types of a
 def load_system(backbone: Any, where: Path) -> Any:
     """Return the encoder that a folder, or a .gguf file, makes of a backbone; nothing in it is trained.
 
-    A folder is what `run --save` wrote, an adapter as PEFT writes it, or a whole checkpoint of the backbone's
-    architecture, whose weights replace the backbone's. A head of ours, which only a saved run has, comes after:
-    `load_head`.
-
-    Raises:
-        UserError: there is no such folder, or it doesn't fit: other architecture, base weights or vocabulary, tensors
-            too many or too few, an adapter that applies to no module.
-
+    A folder is what `run --save` wrote (its head comes after, by `load_head`), an adapter as PEFT writes it, or a whole
+    checkpoint of the backbone's architecture, whose weights replace the backbone's. Raises UserError: there is none, or
+    it doesn't fit by architecture, base weights, vocabulary or tensors.
     """
     if not where.exists():
         raise UserError(f"{where}: there is no such folder or file; name an adapter's or a checkpoint's")
@@ -103,7 +98,12 @@ def _adapter(backbone: Any, folder: Path) -> Any:
         tensors = load_file(folder / ADAPTER_WEIGHTS)
     if config.task_type not in TASK_TYPES:
         raise UserError(f"{folder}: is an adapter for {config.task_type}, not for the suite's task")
-    _check_base(backbone, folder, config.base_model_name_or_path)
+    base = Path(config.base_model_name_or_path or "")
+    if base != Path() and base.is_dir() and weights_digest(base) != weights_digest(Path(backbone.name_or_path)):
+        raise UserError(
+            f"{folder}: the adapter was trained on {base}, other weights than the suite's backbone; where they are the "
+            f"same in other files, set base_model_name_or_path in {ADAPTER} to null"
+        )
     with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
         device = str(backbone.device)
         model = PeftModel.from_pretrained(backbone, str(folder), config=config, torch_device=device)
@@ -114,19 +114,6 @@ def _adapter(backbone: Any, folder: Path) -> Any:
     if not tensors:
         raise UserError(f"{folder}: the adapter has no tensor, so that it applies to no module")
     return keep_input_type(model)
-
-
-def _check_base(backbone: Any, folder: Path, named: str | None) -> None:
-    """Refuse an adapter whose base model is on this machine and has other weights than the backbone."""
-    base = Path(named or "")
-    if not named or not base.is_dir() or weights_digest(base) == weights_digest(Path(backbone.name_or_path)):
-        return
-    ours = {name.rpartition("transformer.")[2]: weight for name, weight in backbone.state_dict().items()}
-    for file in weight_files(base):  # a copy that another program saved has the same tensors
-        for name, tensor in load_file(file).items():
-            own = ours.get(name.rpartition("transformer.")[2])
-            if own is not None and not torch.equal(own.cpu().float(), tensor.float()):
-                raise UserError(f"{folder}: the adapter was trained on {base}, other weights than the suite's backbone")
 
 
 def _checkpoint(backbone: Any, where: Path) -> Any:
@@ -146,12 +133,11 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
         raise UserError(f"{where}: the checkpoint lacks weights, among them {min(lacking)}")
     if left := [name for name in report["unexpected_keys"] if not name.endswith(("attn.bias", "masked_bias"))]:
         raise UserError(f"{where}: the suite's backbone has no place for the checkpoint's {min(left)}")
-    ours, weights = backbone.state_dict(), other.state_dict()
-    for name in sorted(ours.keys() | weights.keys()):
-        if name not in ours or name not in weights or ours[name].shape != weights[name].shape:
-            shapes = " and ".join(str([*of[name].shape]) if name in of else "missing" for of in (weights, ours))
-            raise UserError(f"{where}: {name} is of other size than the suite's backbone has ({shapes})")
-    backbone.load_state_dict(weights)
+    ours, theirs = ({name: tensor.shape for name, tensor in of.state_dict().items()} for of in (backbone, other))
+    if differing := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+        shapes = " and ".join(str([*of[differing[0]]]) if differing[0] in of else "missing" for of in (theirs, ours))
+        raise UserError(f"{where}: {differing[0]} is of other size than the suite's backbone has ({shapes})")
+    backbone.load_state_dict(other.state_dict())
     return backbone
 
 

@@ -19,10 +19,7 @@ GPU_TIMES, GPU_SIZE = 8, 4096  # products timed on a GPU in each precision, and 
 
 
 def main() -> None:
-    """Print torch's version, its GPUs, the times of matrix products (s), then whether a rank's modules can be imported.
-
-    A part that fails is printed under its name with `_error` appended.
-    """
+    """Print a line for each part; one that fails is under its name with `_error` appended."""
     output = os.dup(1)
     os.dup2(2, 1)  # libraries print too
     environment.set_cuda_environment()

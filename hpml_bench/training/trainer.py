@@ -3,11 +3,12 @@
 import gc
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,11 +25,10 @@ from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
-from hpml_bench.training import distributed
+from hpml_bench.training import checkpoint, distributed
 from hpml_bench.training.assembly import Assembly, Selection, assemble
-from hpml_bench.training.checkpoint import Checkpoints, Training
+from hpml_bench.training.checkpoint import Checkpoints
 from hpml_bench.training.clock import StepEntry, StepLog, clock
-from hpml_bench.training.distributed import Wrap
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import Casts, autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
@@ -54,15 +54,13 @@ class Trained:
 @contextmanager
 def collected_by_hand() -> Iterator[None]:
     """Let nothing collect Python's garbage in the body but its own calls, so that no step waits for it."""
-    automatic = gc.isenabled()
     gc.disable()
     gc.freeze()  # models and libraries, which a collection would look through each time
     try:
         yield
     finally:
         gc.unfreeze()
-        if automatic:
-            gc.enable()
+        gc.enable()
 
 
 @contextmanager
@@ -116,14 +114,14 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap | None = None,
-        checkpoints: Checkpoints | None = None,
+        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None,
+        wrap: Callable[..., Any] | None = None, checkpoints: Checkpoints | None = None,
     ) -> None:  # fmt: skip
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
         self.seen: list[Step] = []  # all steps so far, those before a checkpoint too
         model, spec, settings = self.model, self.spec, self.settings
-        self.wrapped = (wrap or distributed.wrapping(settings.sharding))(model, self.group)
+        self.wrapped = wrap(model, self.group) if wrap else distributed.wrapped(model, self.group, settings.sharding)
         self.optimizer = make_optimizer(model.encoder, model.head, spec.method, settings, spec.seed)
         own = parameters_in(self.optimizer.param_groups)
         self.parameters: list[torch.nn.Parameter] = getattr(self.optimizer, "weights", own)
@@ -134,10 +132,8 @@ class Trainer(Evaluator):
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = 0
         self.log = StepLog(self.group, clock(self.group.device))
-        stateful = {
-            "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler, "selection": self.selection
-        }  # fmt: skip
-        self.training = Training(model, self.method, self.probes, stateful, self.group.device)
+        names = ("optimizer", "schedule", "scaler", "selection")
+        self.stateful: dict[str, Any] = {name: getattr(self, name) for name in names}
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
@@ -151,15 +147,13 @@ class Trainer(Evaluator):
 
     def step(self, index: int, indices: np.ndarray) -> None:
         """Take step `index` on this rank's shard of a global batch, timed from the end of the step before."""
-        group, encoder = self.group, self.model.encoder
+        group = self.group
         heartbeat.beat(f"training step {index}")
         for probe in self.probes:
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
-        # The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        # one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so
-        # that each rank divides by that number over the number of ranks.
+        # the gradient is that of the mean over the global batch's targets; DDP takes the mean over ranks
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)
@@ -170,16 +164,13 @@ class Trainer(Evaluator):
         self.scaler.update()
         self.schedule.step()
         if not self._may_skip or bool(norm.isfinite()):  # waits for the device, only where a method must know
-            self.method.after_step(encoder, index)
+            self.method.after_step(self.model.encoder, index)
         self._clear_gradients()
         virtual = len(mine) * self.model.virtual_tokens
         self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
     def _accumulate(self, mine: np.ndarray, targets: float, progress: str) -> tuple[torch.Tensor, int, int]:
-        """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one, sharded with each.
-
-        Returns the summed loss, and the numbers of real and padded tokens.
-        """
+        """Add up gradients of micro-batches, exchanged with the last one; return loss, real and padded tokens."""
         size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
         real_tokens = padded_tokens = 0
@@ -188,7 +179,8 @@ class Trainer(Evaluator):
                 heartbeat.beat(progress)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
-            with nullcontext() if last else self.wrapped.no_sync(), self.cast():
+            no_sync = nullcontext if last else getattr(self.wrapped, "no_sync", nullcontext)
+            with no_sync(), self.cast():
                 loss = self._backward(batch, targets, with_auxiliary=last)
             total = loss if total is None else total + loss.detach()
             real_tokens += batch.real_tokens
@@ -234,11 +226,7 @@ class Trainer(Evaluator):
         return largest((need(indices), indices) for indices in islice(self.assembly.order(), LOOKED_AT))
 
     def rehearse(self) -> None:
-        """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
-
-        Lack of memory shows now, and first allocations and calls are done before the first step. The model, its
-        gradients, the optimizer and the random generators are left as they were.
-        """
+        """Run the largest batches with the optimizer's state, so that lack of memory shows; it changes no step."""
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
             with distributed.unequal_passes(self.model, group):
@@ -322,7 +310,7 @@ class Trainer(Evaluator):
             if windows.evaluates(index):
                 self.selection.see(self.evaluate(self.validation, "validation", index))
             if self.checkpoints is not None:
-                self.checkpoints.end_window(self.seen, self.training)
+                self.checkpoints.end_window(self.seen, partial(checkpoint.state_of, self))
             gc.collect()
             self.log.begin_window()
 
@@ -355,7 +343,7 @@ class Trainer(Evaluator):
     def _go_on(self) -> None:
         """Go on from the newest checkpoint, if there is one; its state is in memory no longer than that takes."""
         state = None if self.checkpoints is None else self.checkpoints.newest()
-        for step in () if state is None else self.training.load(state):
+        for step in () if state is None else checkpoint.load(self, state):
             self._count(step)
 
 

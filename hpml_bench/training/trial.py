@@ -24,11 +24,7 @@ POSITIONS = re.compile(r"(?:^|\.)(?:wpe|(?:char_)?position_embeddings|embed_posi
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
-    """Return the names of trainable parameters that a backward pass doesn't reach, tried on a few made-up tokens.
-
-    DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
-    random generators keep their state, and gradients are cleared.
-    """
+    """Return the names of trainable parameters that get no gradient, for which DDP would wait for ever."""
     trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     if not trained:
         return []
@@ -93,8 +89,8 @@ def passed_over(model: nn.Module) -> list[str]:
 @torch.no_grad()
 def positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit."""
-    # a pass over a few tokens shows the virtual ones; whether a text fits is a matter of the sizes of tables; on a GPU
-    # a position beyond a table of learned ones would end the process, so that those are compared first
+    # a pass over a few tokens shows the virtual ones; whether a text fits is a matter of the sizes of tables: on a GPU
+    # a position beyond a learned one would end the process
     virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
     learned = (
         len(part.weight) - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))

@@ -78,10 +78,7 @@ def _written(target: str) -> Iterator[dict[str, Any]]:
 
 
 def start(request_json: str, beats: str, launched: float) -> None:
-    """Run a RunRequest as one rank of a group that the elastic launcher started: own log file, own error file.
-
-    `beats` is the folder for heartbeats, `launched` the time.monotonic() of the launch, which all processes share.
-    """
+    """Run a RunRequest as one rank: own log and error file; `launched`: time.monotonic() of the parent's launch."""
     request, rank = RunRequest.model_validate_json(request_json), os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
     log = os.open(request.folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -121,9 +118,8 @@ def end_at_once(status: int = 1) -> NoReturn:
 
 def end(status: int) -> NoReturn:
     """End this process, which has left its process group, without finalizing the interpreter."""
-    # A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and
-    # one that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
-    # SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
+    # a thread of gloo that asks for the interpreter's lock, to release a collective's last tensor, while that is
+    # finalized, is ended inside a destructor: the process ends by SIGABRT, "terminate called without ..."
     atexit._run_exitfuncs()
     end_at_once(status)
 

@@ -171,12 +171,3 @@ def test_numbers_and_tags_are_shown(tmp_path: Path, task: str) -> None:
     words = marked.replace("⟦", "").replace("⟧", "").removesuffix(" <end>").split()
     assert label.split() == [tiny.TAGS[int(word[1:]) % len(tiny.TAGS)] for word in words]
     assert f", {len(words)} target tokens" in out
-
-
-def test_methods_that_leave_weights_as_they_are_are_named(tmp_path: Path) -> None:
-    """With the share of the weights that they adapt; those that adapt all linear layers are not."""
-    path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 120)
-    methods = "{lora: {}, few: {method: lora, options: {target: [c_fc]}}}"
-    facts = shown(path, "--set", f"methods={methods}").partition("row 1")[0]
-    assert "few adapts 33 % of the weights in matrices\n" in facts
-    assert "lora" not in facts

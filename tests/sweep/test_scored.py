@@ -223,6 +223,13 @@ def test_a_name_means_one_system(out: Path) -> None:
     assert "| theirs |" in (out / "scored" / "chat" / "report.md").read_text()
 
 
+def test_a_run_that_kept_nothing_is_not_claimed(out: Path) -> None:
+    """Causes are found by trials of what it trained: told before the server is asked."""
+    shutil.rmtree(run_of(out, "lora")[1] / "kept")
+    done = score(out, "theirs=http://127.0.0.1:9/v1#small,as=lora-s0", status=2)
+    assert "what lora-s0 trained wasn't kept; do the run by run-all --keep" in " ".join(done.output.split())
+
+
 def test_only_answers_can_be_served(tmp_path: Path) -> None:
     """A server gives no classes."""
     with serving(lambda _: "x") as served:

@@ -8,11 +8,7 @@ from helpers import language_models, tiny
 
 
 @pytest.fixture(scope="module")
-def language_model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return language_models.save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def model_folders(language_model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Language models of four kinds, and a bare GPT-2 with a tokenizer."""
-    return {**language_model_folders, "bare": tiny.model(tmp_path_factory.mktemp("bare"))}
+    folders = language_models.save_models(tmp_path_factory.mktemp("models"))
+    return {**folders, "bare": tiny.model(tmp_path_factory.mktemp("bare"))}

@@ -3,9 +3,7 @@
 import _thread
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,9 +27,10 @@ from hpml_bench.system import environment, gpus, network
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import distributed, worker
-from hpml_bench.training.distributed import LENGTH, over_nodes
+from hpml_bench.training.distributed import over_nodes
 
-CARD = torch.zeros(8, 8)
+CPU, CARD = torch.device("cpu"), torch.zeros(8, 8)
+REFUSES = RuntimeError("CUDA driver error: operation not supported")  # expandable segments, as virtual GPUs do
 
 
 def sentence(ranks: int = 1, own: int | None = None) -> str:
@@ -47,6 +46,7 @@ NO_KERNEL = "CUDA error: no kernel image is available for execution on the devic
     (AssertionError("Torch not compiled with CUDA enabled"), None, "Torch not compiled with CUDA enabled; install"),
     (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), None, "too old"),
     (None, RuntimeError(NO_KERNEL), "no kernel image is available for execution on the device; install"),
+    (None, REFUSES, "not supported; set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False, or use"),
     (None, None, "torch sees 2 GPU(s), but there are 3 ranks"),
 ])  # fmt: skip
 def test_a_torch_that_cannot_compute_is_told(
@@ -61,7 +61,7 @@ def test_a_torch_that_cannot_compute_is_told(
 
     monkeypatch.setattr(torch.cuda, "init", partial(fail, init))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch, "ones", lambda *_, device: fail(second if device.index else None))
+    monkeypatch.setattr(torch, "ones", lambda *_, device: fail(second if device == "cuda:1" else None))
     told = sentence(3)
     assert words in told
     assert "use --" in told
@@ -71,7 +71,7 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     """Before it fetches anything, and at no other card, on which it would take memory; not where it is on the CPU."""
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device.index != 1 else CARD)
+    monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device != "cuda:1" else CARD)
     distributed.check_gpus(2, own=1)
     assert "torch sees 2 GPU(s), but there are 3 ranks" in sentence(3, own=2)
     check = Mock(side_effect=UserError("torch can't compute"))
@@ -102,38 +102,13 @@ def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_sweep_on_gpus_that_torch_cannot_use_ends_before_its_first_run() -> None:
-    """The preparation tries torch, in a process of its own: one for CPUs, or without a driver; else the model is next.
-
-    Where bitsandbytes looked for a driver when it was imported, and found none, forked processes can't look again.
-    """
+    """The preparation tries torch, in a process of its own: one for CPUs, or without a driver; else the model."""
+    # where bitsandbytes looked for a driver when it was imported, and found none, forked processes can't look again
     usable = torch.version.cuda is not None and visible_gpus()
     unusable = r"can't compute on the GPU .*: (Torch not compiled with CUDA|.*NVIDIA driver)"
     unusable += "|a library has initialised CUDA" if torch.version.cuda else ""
     with pytest.raises(UserError, match="tiny" if usable else unusable):
         preparation.prepare(tiny.settings(device="cuda", world_size=1))
-
-
-@pytest.mark.parametrize("asked", ["expandable_segments:True", "expandable_segments:True,max_split_size_mb:64"])
-def test_a_gpu_that_refuses_expandable_segments_goes_without(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual GPUs and Jetson do: where the option is ours it is taken back, and recorded so; the user's own stays."""
-    tried: list[str] = []
-
-    def ones(*_: Any, **__: Any) -> torch.Tensor:
-        tried.append(os.environ["PYTORCH_CUDA_ALLOC_CONF"])
-        if "True" in tried[-1]:
-            raise RuntimeError("CUDA driver error: operation not supported")
-        return CARD
-
-    monkeypatch.setattr(torch, "ones", ones)
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", tried.append)
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", asked)
-    if "," in asked:
-        with pytest.raises(RuntimeError, match="not supported"):
-            distributed.allocate_first(torch.device("cuda", 0))
-        return
-    distributed.allocate_first(torch.device("cuda", 0))
-    assert tried == [asked, *["expandable_segments:False"] * 2]
-    assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:False"
 
 
 def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +118,6 @@ def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
-    monkeypatch.setattr(distributed, "allocate_first", lambda device: on.append(f"allocated on {device}"))
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: on.append(kind))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: on.append("left"))
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
@@ -151,7 +125,7 @@ def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.Mon
     with distributed.process_group(tiny.settings(device="cuda", world_size=1)) as group:
         group.barrier()
         group.gather(torch.zeros(2))
-    assert on == ["allocated on cuda:0", "cpu:gloo,cuda:nccl", "settled", "cpu", "cpu", "left"]
+    assert on == ["cpu:gloo,cuda:nccl", "settled", "cpu", "cpu", "left"]
 
 
 def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +133,7 @@ def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch)
     calls: list[Any] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
-    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+    for device in (CPU, torch.device("cuda", 1)):
         distributed.release(device)
         distributed.leave_free(0.05, device)
     assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
@@ -175,9 +149,6 @@ def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert events == ["gloo"]
 
 
-# Groups
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_rank_goes_after_as_many_meetings_as_ranks_before_it(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks meet equally often, on each machine; one that raises lets the next go on."""
@@ -188,7 +159,7 @@ def test_a_rank_goes_after_as_many_meetings_as_ranks_before_it(fails: bool, monk
         meetings.clear()
         monkeypatch.setenv("LOCAL_RANK", str(rank % 3))
         try:
-            with Group(rank, 6, torch.device("cpu")).in_turn():
+            with Group(rank, 6, CPU).in_turn():
                 meetings.append("load")
                 if fails:
                     raise ValueError
@@ -204,10 +175,8 @@ def listening() -> set[tuple[str, int]]:
     return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def test_a_group_of_one_rank_listens_on_the_loopback_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_one_rank_listens_on_the_loopback_at_most() -> None:
     """As `check` makes them, for ten minutes: whoever reaches a group's store can write to it."""
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
     before = listening()
     with tiny.alone() as group:
         assert group.gather(torch.ones(1)).tolist() == [[1.0]]
@@ -220,8 +189,6 @@ def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pyt
     seen: list[bool] = []
     destroy = torch.distributed.destroy_process_group
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: (seen.append(bool(ran)), destroy()))
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
     before = sys.getswitchinterval()
     sys.setswitchinterval(60)  # another thread runs only when this one lets it
     try:
@@ -239,11 +206,7 @@ TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), intercon
 
 
 def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one node the SHA-256 of the canonical JSON of five parts, computed by hand: recorded runs keep theirs.
-
-    Costs of two ranks on one node are not ranked with those of one on each of two; neither are 2 + 2 ranks, another
-    network, or nodes that are not alike.
-    """
+    """Of one node the SHA-256 of its parts as canonical JSON; other nodes, ranks, networks and kinds have others."""
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
     text = '{"architecture":"z80","cores":1,"cpu":"Z80","gpus":[],"memory_gb":1}'
@@ -263,44 +226,24 @@ def test_the_fingerprint_is_of_hardware_and_nodes(monkeypatch: pytest.MonkeyPatc
     assert found[1]["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def row(text: str) -> torch.Tensor:
-    return torch.tensor([*text.encode(), *bytes(LENGTH - len(text))], dtype=torch.uint8)
-
-
-def ranks(tell: Callable[[int, str], list[str]]) -> Any:
-    """Return a group of rank 0 whose ranks tell what `tell` makes of the number of the question and rank 0's answer."""
-    asked: list[None] = []
-
-    def gather(own: torch.Tensor) -> torch.Tensor:
-        asked.append(None)
-        return torch.stack([row(text) for text in tell(len(asked), bytes(own.tolist()).rstrip(b"\0").decode())])
-
-    return SimpleNamespace(nodes=2, gather=gather)
-
-
-@pytest.mark.parametrize("alike", [True, False])
-def test_nodes_are_found_through_the_group(alike: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hardware", ["", "another"])
+def test_nodes_are_found_through_the_group(hardware: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks on this node and two on n2, whose hardware is like this one's or not."""
     monkeypatch.setenv("GROUP_RANK", "0")
     monkeypatch.setattr("socket.gethostname", lambda: "n1")
     monkeypatch.setattr(network, "interconnect", lambda hosts: f"to {hosts[-1]}")
-
-    def tell(number: int, own: str) -> list[str]:
-        if number == 1:
-            return [own, own, "1\tn2", "1\tn2"]
-        return [own, own, *[own if alike else "another"] * 2]
-
-    found = over_nodes(ranks(tell))
+    of_n2 = iter(["1\tn2", hardware])
+    monkeypatch.setattr(distributed, "_gathered", lambda _, own: [own, own, *[next(of_n2) or own] * 2])
+    found = over_nodes(Group(0, 4, CPU, 2))
     assert (found.hosts, found.ranks_per_node, found.interconnect) == (("n1", "n2"), (2, 2), "to n2")
-    assert bool(found.unlike) != alike
-    assert over_nodes(Group(0, 2, torch.device("cpu"))) is None
+    assert bool(found.unlike) == bool(hardware)
+    assert over_nodes(Group(0, 2, CPU)) is None
 
 
 def test_the_first_rank_of_each_node_measures_what_its_ranks_share() -> None:
     """Of four ranks over two nodes the first and the third; on one node the first."""
-    cpu = torch.device("cpu")
-    assert [Group(rank, 4, cpu, 2).first_here for rank in range(4)] == [True, False, True, False]
-    assert [Group(rank, 2, cpu).first_here for rank in range(2)] == [True, False]
+    assert [Group(rank, 4, CPU, 2).first_here for rank in range(4)] == [True, False, True, False]
+    assert [Group(rank, 2, CPU).first_here for rank in range(2)] == [True, False]
 
 
 def test_bytes_between_nodes_are_those_of_a_ring(tmp_path: Path) -> None:

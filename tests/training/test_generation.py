@@ -108,10 +108,7 @@ def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Grou
 def chosen(folder: Path, name: str, group: Group) -> dict[str, Any]:
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
-    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group, most=100)
-
-
-# As transformers, and over ranks
+    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group)
 
 
 def answer_as_rank(group: Group, folder: Path) -> None:
@@ -192,9 +189,6 @@ def test_a_wrong_cache_is_unused(temperature: float, mamba: LanguageModel, promp
     assert (wrong.caches, wrong.cache_checked) == (False, True)
 
 
-# The end of an answer
-
-
 def free(folder: Path, kind: str = "GPT-2") -> list[GeneratedText]:
     return generate(model_of(folder, kind, "none"), TEXTS, GENERATOR, CPU, [*range(PROMPTS)])
 
@@ -272,9 +266,6 @@ def test_an_answer_is_cut_at_the_models_last_position(method: str, prompts_folde
                 assert int(model(text, torch.ones_like(text)).argmax()) == token
 
 
-# Ties
-
-
 @pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 0.125), (torch.float16, 2**-6), (torch.float32, 1e-4)])
 def test_a_near_tie_is_a_step_of_the_type(dtype: torch.dtype, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 logits of 16 to 32 lie 1/8 apart: there 1e-4 would find equal ones alone."""
@@ -293,9 +284,6 @@ def test_a_near_tie_is_a_step_of_the_type(dtype: torch.dtype, step: float, monke
         model: Any = Fixed(distance)
         (found,) = generate(model, [[5]], one, CPU, [0])
         assert found.near_tie is near, distance
-
-
-# The largest batch
 
 
 @pytest.mark.parametrize("method", ["none", "PREFIX_TUNING"])
@@ -318,9 +306,6 @@ def test_the_rehearsal_of_answers_fills_the_cache(
     rehearse_answers(model, rows, generator, group)
     assert max(read) == most
     assert len(read) == min(2, new) <= passes
-
-
-# Draws
 
 
 def drawing(temperature: float = 1.0, top_p: float = 1.0, tokens: int = TOKENS, seed: int = 0) -> Generator:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers import tiny
 from hpml_bench.builtin.probes.memory import CUDA_BLOCK_MB, nvml_used_mb
@@ -57,8 +58,6 @@ def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
     fork_server.start_fork_server()
     prepared = tiny.prepared(tmp_path, rows=4096)
     spec = tiny.spec("full", device="cuda", world_size=1, global_batch=4096, steps=1)
-    import torch
-
     free = torch.cuda.mem_get_info()[0]
     hog = torch.empty(free - 300_000_000, dtype=torch.uint8, device="cuda")  # less than a context takes, on any card
     assert tiny.run(spec, prepared, tmp_path / "large").status == "oom_cuda"
@@ -70,8 +69,6 @@ def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
 
 def _status_of_cuda() -> None:
     """End with status 1 if the process that this one was forked from has initialised CUDA."""
-    import torch
-
     sys.exit(int(torch.cuda._is_in_bad_fork()))
 
 
@@ -86,8 +83,6 @@ def test_the_fork_server_leaves_cuda_alone() -> None:
 
 def test_readings_are_of_the_devices_that_torch_counts() -> None:
     """The driver knows each by torch's UUID, and says more memory in use after an allocation there."""
-    import torch
-
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         torch.zeros(1, device=device)

@@ -15,7 +15,7 @@ from hpml_bench.builtin.tasks.sequence_classification import SequenceClassificat
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Batch, Rows, write_rows
-from hpml_bench.training import evaluation
+from hpml_bench.training import evaluation, generation
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
@@ -27,13 +27,13 @@ def plain(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", language_models.KINDS)
-def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_folders: dict[str, Path]) -> None:
+def test_loss_and_gradient_are_those_of_transformers(kind: str, model_folders: dict[str, Path]) -> None:
     """Summed loss over the number of targets, and each weight's gradient, equal the model's own with `labels`."""
     ids, mask, labels = language_models.texts()
-    theirs = plain(language_model_folders[kind])
+    theirs = plain(model_folders[kind])
     expected = theirs(input_ids=ids, attention_mask=mask, labels=labels).loss
     expected.backward()
-    model, _, task, _ = language_models.trained(language_model_folders[kind], "full", steps=0)
+    model, _, task, _ = language_models.trained(model_folders[kind], "full", steps=0)
     loss = task.loss(model(ids, mask, labels), labels) / TARGETS
     torch.autograd.backward(loss)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -46,12 +46,12 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_f
 ])  # fmt: skip
 @pytest.mark.parametrize("kind", language_models.KINDS)
 def test_losses_of_many_logits_are_computed_in_parts(
-    kind: str, method: str, options: dict[str, Any], language_model_folders: dict[str, Path],
+    kind: str, method: str, options: dict[str, Any], model_folders: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Loss and gradients are those of all logits at once; capped ones are computed whole."""
     ids, mask, labels = language_models.texts()
-    folder = language_model_folders[kind]
+    folder = model_folders[kind]
     config = AutoConfig.from_pretrained(folder)
     if config.tie_word_embeddings:  # PEFT adapts no such output layer
         options = {key: value for key, value in options.items() if key != "target"}
@@ -102,20 +102,20 @@ def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> Non
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning", "PREFIX_TUNING"])
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
+def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, model_folders: dict[str, Path]) -> None:
     """PEFT's own forward pass with `labels` has the same loss, its virtual tokens learning nothing."""
     ids, mask, labels = language_models.texts()
-    model, _, task, _ = language_models.trained(language_model_folders[kind], *language_models.METHODS[method])
+    model, _, task, _ = language_models.trained(model_folders[kind], *language_models.METHODS[method])
     with torch.no_grad():
         found = task.loss(model(ids, mask, labels), labels) / TARGETS
         expected = model.encoder(input_ids=ids, attention_mask=mask, labels=labels).loss
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_output_layer_sees_the_chosen_places_only(language_model_folders: dict[str, Path]) -> None:
+def test_the_output_layer_sees_the_chosen_places_only(model_folders: dict[str, Path]) -> None:
     """As many hidden states as there are targets, one a text without labels; all of them for any other caller."""
     ids, mask, labels = language_models.texts()
-    model = language_models.trained(language_model_folders["Llama"], "lora")[0]
+    model = language_models.trained(model_folders["Llama"], "lora")[0]
     encoder: Any = model.encoder
     seen: list[tuple[int, ...]] = []
     encoder.get_output_embeddings().register_forward_hook(lambda layer, args, output: seen.append(tuple(args[0].shape)))
@@ -127,10 +127,10 @@ def test_the_output_layer_sees_the_chosen_places_only(language_model_folders: di
     assert seen == [(TARGETS, 32), (4, 32), (4, 12, 32)]
 
 
-def test_a_failed_pass_leaves_nothing_behind(language_model_folders: dict[str, Path]) -> None:
+def test_a_failed_pass_leaves_nothing_behind(model_folders: dict[str, Path]) -> None:
     """After an error the output layer computes all logits again, for whoever calls the model; released, it is bare."""
     ids, mask, labels = language_models.texts()
-    model = language_models.trained(language_model_folders["GPT-2"], "none")[0]
+    model = language_models.trained(model_folders["GPT-2"], "none")[0]
     with pytest.raises(IndexError), torch.no_grad():
         model(ids + language_models.VOCABULARY, mask, labels)
     with torch.no_grad():
@@ -180,10 +180,10 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 def test_logits_of_an_evaluation_are_bounded(
-    method: str, language_model_folders: dict[str, Path], tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+    method: str, model_folders: dict[str, Path], tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are read in smaller batches where they have many targets; losses differ by rounding at most."""
-    model, _, task, spec = language_models.trained(language_model_folders["Llama"], method)
+    model, _, task, spec = language_models.trained(model_folders["Llama"], method)
     generator = np.random.default_rng(0)
     ids = [generator.integers(3, 100, length).tolist() for length in generator.integers(2, 30, 24)]
     prompts = [int(generator.integers(1, len(row))) for row in ids]
@@ -195,7 +195,7 @@ def test_logits_of_an_evaluation_are_bounded(
     model.register_forward_hook(lambda _, __, outputs: given.append(outputs.shape))
     whole = evaluation._answer(model, task, rows, settings, group)
     assert len(given) == 1
-    monkeypatch.setattr(evaluation, "OUTPUTS", 40 * language_models.VOCABULARY)
+    monkeypatch.setattr(generation, "OUTPUTS", 40 * language_models.VOCABULARY)
     parts = evaluation._answer(model, task, rows, settings, group)
     assert max(count for count, _ in given[1:]) <= 40 < given[0][0]
     assert sum(count for count, _ in given[1:]) == given[0][0] == rows.targets.sum()

@@ -55,13 +55,9 @@ def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path)
 
 def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
     """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves it out."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
-    try:
-        Trainer.build(tiny.spec(world_size=1), prepared, group)
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
+    Trainer.build(tiny.spec(world_size=1), prepared, group)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 WSD = {"schedule": "wsd"}
@@ -106,9 +102,6 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-# Time
-
-
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
@@ -143,8 +136,8 @@ def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision(group
     """Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target."""
     log = StepLog(group, CpuClock())
     log.begin_window()
-    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, targets=3.0))
-    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0))
+    for more in ({"targets": 3.0}, {}):
+        log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, **more))
     first, second = log.reduce()
     assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
     assert second.loss == 10.0
@@ -152,34 +145,27 @@ def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision(group
 
 
 class Sleeper(Recorder):
-    """Sleeps so long at each event of a run of six steps with windows that end after 1, 2, 4 and 6."""
-
-    def __init__(self, before_step: float = 0, after_steps: float = 0, before_training: float = 0) -> None:
-        super().__init__()
-        self.sleeps = before_step, after_steps, before_training
+    """Sleeps at the events of a run of six steps with windows that end after 1, 2, 4 and 6."""
 
     def before_step(self, index: int) -> None:
-        time.sleep(self.sleeps[0])
+        time.sleep(0.05)
 
     def after_steps(self, window: list[Step]) -> list:
-        time.sleep(self.sleeps[1])
+        time.sleep(0.2)
         return super().after_steps(window)
 
     def before_training(self) -> None:
-        time.sleep(self.sleeps[2])
+        time.sleep(1.0)
 
     def after_eval(self, evaluation: object) -> list:
-        time.sleep(self.sleeps[1])
+        time.sleep(0.2)
         return []
 
 
 @pytest.mark.serial
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
-    """50 ms before each step are in its time; a second in writing, evaluating and before the first step is in none.
-
-    Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window.
-    """
-    sleeper = Sleeper(before_step=0.05, after_steps=0.2, before_training=1.0)
+    """What is before a step is in its time, what is between windows in none; a window's steps add up to its seconds."""
+    sleeper = Sleeper()
     Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
     assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
     seconds = sleeper.values("seconds")
@@ -195,10 +181,7 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 
 
 def test_windows_end_where_something_is_written() -> None:
-    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it.
-
-    Rows that don't fill a last global batch are left out of an epoch.
-    """
+    """After `log_every` and `eval_every` steps, the warm-up and the last; rows that fill no batch are left out."""
     assert total_steps(tiny.settings(steps=None, epochs=3, global_batch=12), rows=40) == 9
     windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
     assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]
@@ -277,15 +260,18 @@ def test_both_clocks_are_read_at_one_moment(moment: str, monkeypatch: pytest.Mon
 
 
 class Kept(Probe):
-    """Keeps the weights and the score at each evaluation of the validation rows."""
+    """Keeps the weights at each evaluation of the validation rows."""
 
     def __init__(self, run: Assembly) -> None:
-        self.model, self.found = run.model, dict[int, tuple[float, list[torch.Tensor]]]()
+        self.weights, self.found = weights_of(run), dict[int, list[torch.Tensor]]()
 
     def after_eval(self, evaluation: Evaluation) -> list[Any]:
-        weights = [weight.detach().clone() for weight in self.model.parameters() if weight.requires_grad]
-        self.found[evaluation.step] = evaluation.metrics["accuracy"], weights
+        self.found[evaluation.step] = [weight.detach().clone() for weight in self.weights]
         return []
+
+
+def weights_of(run: Assembly) -> list[torch.nn.Parameter]:
+    return [weight for weight in run.model.parameters() if weight.requires_grad]
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
@@ -298,10 +284,9 @@ def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monk
     probe.start(run.for_probes(tmp_path, 0.0))
     trainer = Trainer(run, [probe, kept])
     trainer.train()
-    after = [weight for weight in run.model.parameters() if weight.requires_grad]
-    expected = 3 if select == "best" else 9
-    assert all(torch.equal(one, other) for one, other in zip(after, kept.found[expected][1], strict=True))
-    assert not torch.equal(kept.found[3][1][0], kept.found[9][1][0])
+    expected = kept.found[3 if select == "best" else 9]
+    assert all(torch.equal(one, other) for one, other in zip(weights_of(run), expected, strict=True))
+    assert not torch.equal(kept.found[3][0], kept.found[9][0])
     values = probe.stop()
     assert [metric.name for metric in probe.definitions()] == (list(values) if select == "best" else [])
     if select == "best":

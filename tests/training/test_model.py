@@ -12,22 +12,7 @@ import support_table
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    BertConfig,
-    BertModel,
-    CTRLConfig,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    GPT2Config,
-    GPTJConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    T5Config,
-    T5Model,
-)
-from transformers import Gemma3TextConfig as GemmaConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from helpers import language_models, tiny
 from helpers.classifiers import build, settings
@@ -98,10 +83,7 @@ def test_head_and_method_start_from_the_seed_alone(backbone_folders):
 
 
 def test_backbone_has_the_dropout_asked_for_no_pooler_and_no_cache(backbone_folders):
-    """All dropout probabilities follow the setting; empty leaves the configuration's.
-
-    BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache.
-    """
+    """Dropout is the setting's, or the configuration's; BERT has no pooler, which would get no gradient."""
     for asked, expected in ({"dropout": 0.25}, 0.25), ({}, 0.1):
         modules = load_backbone(backbone_folders["BERT"], settings(**asked)).modules()
         assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {expected}
@@ -130,8 +112,8 @@ def test_what_is_no_backbone_is_refused(tmp_path):
     """An empty folder, an encoder-decoder and a width that heads do not divide give one sentence each."""
     with pytest.raises(UserError, match="no model that transformers knows"):
         load_backbone(tmp_path, settings())
-    tiny = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20)
-    T5Model(tiny).save_pretrained(tmp_path)
+    shape = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 20}
+    AutoModel.from_config(AutoConfig.for_model("t5", **shape)).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="encoder-decoder"):
         load_backbone(tmp_path, settings())
     odd = {"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}
@@ -162,16 +144,13 @@ def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-# What is tried before a training
-
-
 @pytest.mark.parametrize(("kind", "method", "options"), [
     *((kind, "none", {}) for kind in language_models.KINDS),
     ("GPT-2", "prompt_tuning", {"tokens": 5}),
     ("Llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
     ("GPT-2", "lora", {}),
-    ("GPT-J", "none", {}),
-    ("CTRL", "none", {}),
+    ("gptj", "none", {}),
+    ("ctrl", "none", {}),
     ("gpt_oss", "lora", {}),
     ("mamba", "none", {}),
 ])  # fmt: skip
@@ -182,10 +161,10 @@ def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: 
     elif kind in language_models.KINDS:
         folder = language_models.save_models(tmp_path)[kind]
     else:
-        shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 96, "vocab_size": 120}
-        config = {"GPT-J": GPTJConfig, "CTRL": CTRLConfig}[kind](**shape, rotary_dim=8, dff=32)
+        shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 96, "rotary_dim": 8, "dff": 32}
         folder = tmp_path / kind
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=120, **shape))
+        made.save_pretrained(folder)
     encoder: Any = language_models.trained(folder, method, options, steps=0)[0].encoder
     read: list[int] = []
     encoder.get_input_embeddings().register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
@@ -200,15 +179,13 @@ def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: 
         assert set(read) <= {trial.SHORT}
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_model_that_reads_both_ways_is_seen(causal: bool) -> None:
+def test_a_model_that_reads_both_ways_is_seen(model_folders: dict[str, Path]) -> None:
     """By its logits, whatever its class is."""
-    common = {"vocab_size": 300, "num_hidden_layers": 2}
-    llama = LlamaConfig(hidden_size=32, intermediate_size=32, num_attention_heads=2, num_key_value_heads=2, **common)
-    model: PreTrainedModel = LlamaForCausalLM(llama)
-    for layer in model.model.layers:
-        layer.self_attn.is_causal = causal
-    assert trial.is_causal(model) is causal
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folders["Llama"])
+    for causal in (True, False):
+        for layer in model.model.layers:
+            layer.self_attn.is_causal = causal
+        assert trial.is_causal(model) is causal
 
 
 # Loading of files of bfloat16: linear layers stay as they are, and a run is the same to the bit
@@ -220,43 +197,35 @@ SHAPE = {
     "intermediate_size": 64, "max_position_embeddings": 64,
 }  # fmt: skip
 GROUPED = SHAPE | ENDS | {"num_key_value_heads": 2}
-VISION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 GEMMA = GROUPED | {"head_dim": 12, "sliding_window": 6}
-MODELS: dict[str, Any] = {
-    "llama": lambda: AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED)),
-    "tied llama": lambda: AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED, tie_word_embeddings=True)),
-    "gpt2": lambda: AutoModelForCausalLM.from_config(
-        GPT2Config(vocab_size=tiny.VOCABULARY, n_embd=48, n_layer=2, n_head=2, n_positions=64, **ENDS)
-    ),
-    "gemma3": lambda: AutoModelForCausalLM.from_config(GemmaConfig(**GEMMA)),
-    "gemma3 with images": lambda: Gemma3ForConditionalGeneration(
-        Gemma3Config(
-            text_config=GEMMA, vision_config=VISION | {"image_size": 28, "patch_size": 14}, mm_tokens_per_image=4,
-            boi_token_index=197, eoi_token_index=198, image_token_index=196,
-        )
-    ),
-    "bert": lambda: BertModel(BertConfig(**SHAPE)),
+IMAGES = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 28,
+    "patch_size": 14,
 }  # fmt: skip
-"""Models by name; a scale of Gemma's embeddings, the root of the width, is no number of bfloat16."""
-SAME: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama", "lora", {}), ("llama", "full", {}), ("llama", "adapter", {"size": 4}),
-    ("llama", "prompt_tuning", {"tokens": 3}), ("llama", "peft", {"type": "VERA", "r": 8}),
-    ("llama", "peft", {"type": "IA3"}), ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
-    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}), ("tied llama", "lora", {}),
-    ("gpt2", "full", {}), ("gemma3", "lora", {}), ("gemma3 with images", "lora", {}), ("bert", "head", {}),
-    ("bert", "lora", {}),
-]  # fmt: skip
+TOKENS = {"boi_token_index": 197, "eoi_token_index": 198, "image_token_index": 196}
+MODELS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "llama": (AutoModelForCausalLM, "llama", GROUPED),
+    "tied llama": (AutoModelForCausalLM, "llama", GROUPED | {"tie_word_embeddings": True}),
+    "gpt2": (AutoModelForCausalLM, "gpt2", SHAPE | ENDS | {"num_attention_heads": 2}),
+    "gemma3": (AutoModelForCausalLM, "gemma3_text", GEMMA),
+    "gemma3 with images": (
+        AutoModelForImageTextToText, "gemma3",
+        TOKENS | {"text_config": GEMMA, "vision_config": IMAGES, "mm_tokens_per_image": 4},
+    ),
+    "bert": (AutoModel, "bert", SHAPE),
+}  # fmt: skip
+"""Classes and configurations; a scale of Gemma's embeddings, the root of the width, is no number of bfloat16."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of bfloat16."""
     where = tmp_path_factory.mktemp("models")
-    for name, make in MODELS.items():
+    for name, (auto, kind, options) in MODELS.items():
         for random in ("config.json", "model.safetensors"):  # of the model whose tokenizer is taken
             (tiny.model(where / name) / random).unlink()
         torch.manual_seed(0)
-        make().to(torch.bfloat16).save_pretrained(where / name)
+        auto.from_config(AutoConfig.for_model(kind, **options)).to(torch.bfloat16).save_pretrained(where / name)
     return where
 
 
@@ -280,7 +249,14 @@ def trained(spec: RunSpec, prepared: Prepared, group: Group) -> list[Any]:
     return [kept.values("loss"), kept.values("grad_norm"), *(of.loss.tolist() for of in rows), answers]
 
 
-@pytest.mark.parametrize(("model", "method", "options"), SAME)
+@pytest.mark.parametrize(("model", "method", "options"), [
+    ("llama", "lora", {}), ("llama", "full", {}), ("llama", "adapter", {"size": 4}),
+    ("llama", "prompt_tuning", {"tokens": 3}), ("llama", "peft", {"type": "VERA", "r": 8}),
+    ("llama", "peft", {"type": "IA3"}), ("llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
+    ("llama", "peft", {"type": "LORA", "modules_to_save": ["lm_head"]}), ("tied llama", "lora", {}),
+    ("gpt2", "full", {}), ("gemma3", "lora", {}), ("gemma3 with images", "lora", {}), ("bert", "head", {}),
+    ("bert", "lora", {}),
+])  # fmt: skip
 def test_a_file_of_bf16_gives_the_same_run_as_in_float32(
     model: str, method: str, options: dict[str, Any], folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:

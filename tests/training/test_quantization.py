@@ -85,9 +85,6 @@ def quantized_layers(model: nn.Module) -> list[str]:
     return sorted({name.removesuffix(".base_layer").rpartition(".")[2] for name in names})
 
 
-# Training
-
-
 @pytest.mark.parametrize(("task", "kind", "method", "precision"), [
     ("language", "nf4", "adapter", "fp32"),
     ("language", "int8", "prompt_tuning", "bf16"),
@@ -130,10 +127,7 @@ def test_a_quantised_backbone_trains(
 @pytest.mark.parametrize("kind", language_models.KINDS)
 @pytest.mark.parametrize("double", [True, False])
 def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, model_folders: dict[str, Path]) -> None:
-    """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
-
-    GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
-    """
+    """The logits are those of floats with the values that bitsandbytes' functions leave; the output layer stays."""
     spec = {"name": "nf4", "double_quantization": double}
     model, _, _, _ = language_models.trained(model_folders[kind], "none", quantization=spec)
     expected = language_models.logits_of(plain(model_folders[kind], "nf4", double))
@@ -145,11 +139,9 @@ def test_four_bits_compute_with_dequantised_weights(double: bool, kind: str, mod
 
 
 def test_int8_takes_dequantised_weights(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule.
-
-    Products of integers overflow in oneDNN without VNNI. torch has another kernel for processors that lack it
-    (pytorch#136942), but asks the processor, not oneDNN whether it is limited: here products are exact then.
-    """
+    """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule."""
+    # products of integers overflow in oneDNN without VNNI; torch has another kernel for processors that lack it
+    # (pytorch#136942), but asks the processor, not oneDNN whether it is limited: here products are exact then
     if os.environ.get("ONEDNN_MAX_CPU_ISA"):
         monkeypatch.setattr(torch, "_int_mm", lambda one, other: one.int() @ other.int())
     model, _, _, _ = language_models.trained(model_folders["Llama"], "none", quantization="int8")
@@ -214,9 +206,6 @@ def test_weights_in_bfloat16_leave_norms_in_float32(model_folders: dict[str, Pat
         assert (one - other).abs().mean() < 0.1 * expected.std(), "a few weights fall on another of the 16 levels"
 
 
-# What is refused
-
-
 @pytest.mark.parametrize(("kind", "method", "options", "told"), [
     ("nf4", "full", {}, "trains the backbone's own weights"),
     ("int8", "full", {}, "trains the backbone's own weights"),
@@ -271,9 +260,6 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     assert tiny.spec().run_id == tiny.spec(quantization=None).run_id != tiny.spec(quantization="nf4").run_id
 
 
-# Counts
-
-
 @pytest.mark.parametrize(("setting", "scales"), [
     # a scale of four bytes a block of 64, and 16 levels of four bytes a layer
     ({"name": "nf4", "double_quantization": False}, IN_LINEAR // 64 * 4 + 14 * 16 * 4),
@@ -297,9 +283,6 @@ def test_parameters_are_counted(setting: Any, scales: int, model_folders: dict[s
     assert (trained, found["total_parameters"]) == model.encoder.get_nb_trainable_parameters()
     assert found["frozen_bytes"] == (IN_LINEAR if setting == "int8" else IN_LINEAR // 2) + 4 * OTHERS + scales
     assert found["frozen_bf16_percent"] == 0
-
-
-# Merging
 
 
 def updated(model: Any, folder: Path, kind: str, *, again: bool = False) -> Any:
@@ -349,9 +332,6 @@ def test_what_adds_to_no_weight_is_not_merged_in_floats(model_folders: dict[str,
         assert not merged
 
 
-# Saving
-
-
 @pytest.mark.parametrize("kind", ["Llama", "GPT-2"])
 def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """By our own function bit for bit, and by PEFT onto a base that transformers quantised."""
@@ -369,14 +349,8 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
     torch.testing.assert_close(language_models.logits_of(loaded), expected, rtol=1e-4, atol=1e-4)
 
 
-# Whole runs
-
-
 def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:
-    """DDP leaves packed weights as they are; merging changes nothing in floats, and something where it quantises again.
-
-    The card of the run says how the base was stored.
-    """
+    """DDP leaves packed weights as they are; merging changes nothing in floats, something where it quantises again."""
     alone = tiny.run_and_save(tmp_path, "qlora", tiny.task_settings(tmp_path, "causal_lm", world_size=1))
     assert "base model's linear layers stored in nf4" in (tmp_path / "saved" / "README.md").read_text()
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})

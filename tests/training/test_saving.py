@@ -13,19 +13,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from safetensors import safe_open
-from safetensors.torch import save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from helpers import language_models, tiny
 from helpers.commands import called
 from helpers.language_models import logits, prepared
-from hpml_bench import load_trained
+from hpml_bench import load_trained, predict
 from hpml_bench.cli import main
+from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import launcher
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.rows import Batch
+from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.files import KEPT
@@ -53,19 +53,17 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-# Language models
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too.
-
-    And as a system that others trained, in another suite.
-    """
+    """Bit for bit the same logits, unlike the base model's: by our function, transformers, PEFT, and as a system."""
     expected = saved(model_folders[kind], method, tmp_path)
     if method == "full":
         assert_close(language_models.logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert config["use_cache"] is True, "training switches it off"
+        types = {str(weight.dtype) for weight in load_file(tmp_path / "model.safetensors").values()}
+        assert types == {f"torch.{config['dtype']}"}
     elif method != "adapter":
         base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
         assert_close(language_models.logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
@@ -89,12 +87,7 @@ def test_what_no_class_loads_is_not_saved_whole(method: str, model_folders: dict
 def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
     model, _, _, spec = language_models.trained(model_folders["Llama"], "full")
-
-    def save(_encoder: Any, folder: Path) -> bool:
-        (folder / "own").write_text("all of it")
-        return True
-
-    own = SimpleNamespace(save=save)
+    own = SimpleNamespace(save=lambda _, folder: (folder / "own").write_text("all of it") > 0)
     save_trained(model, own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))
@@ -180,40 +173,21 @@ def test_plain_transformers_answers_as_the_run_did(method: str, model_folders: d
     assert told[0, len(prompt) :].tolist() == answer.tokens
 
 
-def test_a_saved_model_caches_and_says_what_it_is(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Training switches the cache off; the configuration says the type of the weights."""
-    folder = model_folders["Llama"]
-    model, made, _, spec = language_models.trained(folder, "full")
-    save_trained(model, made, spec, prepared(folder), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["use_cache"] is True
-    with safe_open(tmp_path / "model.safetensors", "pt") as tensors:
-        types = {str(tensors.get_tensor(name).dtype) for name in tensors.keys()}  # noqa: SIM118 - no mapping
-    assert types == {f"torch.{config['dtype']}"}
-    assert model.encoder.config.use_cache is False  # type: ignore[union-attr]
-
-
 def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """With its commit, in place of a folder of this machine."""
-    folder = model_folders["Llama"]
-    model, made, _, spec = language_models.trained(folder, "lora")
+    model, made, _, spec = language_models.trained(model_folders["Llama"], "lora", steps=0)
     of_hub = spec.settings.model_copy(update={"backbone": "hub:owner/name@main"})
-    ready = prepared(folder)
-    ready = ready.model_copy(update={"digests": ready.digests.model_copy(update={"revision": "abc"})})
+    ready = prepared(model_folders["Llama"], digests=tiny.DIGESTS.model_copy(update={"revision": "abc"}))
     save_trained(model, made, spec.model_copy(update={"settings": of_hub}), ready, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "abc")
 
 
-# A head
-
-
 def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     """BERT, of which nothing reads the pooler and none is saved: transformers loads all else."""
-    from transformers import BertConfig, BertModel
-
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=language_models.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
+    config = AutoConfig.for_model("bert", vocab_size=language_models.VOCABULARY, **shape)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
     spec = tiny.spec("full", backbone=f"path:{tmp_path / 'bert'}")
     made = make_method(spec.method)
     model = build_model(tmp_path / "bert", spec, made, make_task(spec.settings.task, tuple("abc"))).eval()
@@ -230,14 +204,7 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     ("token_classification", "full", "token-classification"),
 ])  # fmt: skip
 def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe: str, tmp_path: Path) -> None:
-    """`predict` and transformers' pipeline give the recorded predictions, by name; without our code there is none.
-
-    The backbone's part is loaded by transformers or PEFT.
-    """
-    from hpml_bench import predict
-    from hpml_bench.data.prepare import prepare
-    from hpml_bench.plugins.rows import Rows
-
+    """`predict` and transformers' pipeline give the recorded predictions; transformers or PEFT load the encoder."""
     settings = tiny.task_settings(tmp_path, task, rows=120, steps=4, max_length=8, world_size=1)
     record, saved = tiny.run_and_save(tmp_path, method, settings), tmp_path / "saved"
     stored = read_predictions(tmp_path / "out" / "words" / record.run_id)
@@ -274,9 +241,6 @@ def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe:
     assert f'pipeline("{pipe}", model="FOLDER", trust_remote_code=True)' in card
 
 
-# From the command line
-
-
 @pytest.fixture(scope="module")
 def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `hpml-bench run lora SUITE --save saved`, and of what it recorded."""
@@ -287,9 +251,6 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     """The loaded model gives the losses of the recorded predictions, and PEFT loads the adapter."""
-    from hpml_bench.data.prepare import prepare
-    from hpml_bench.plugins.rows import Rows
-
     (path,) = by_command.glob("out/words/*/run.json")
     record, stored = load_record(path), read_predictions(path.parent)
     model = load_trained(by_command / "saved")
@@ -328,9 +289,10 @@ def test_the_command_writes_a_card(by_command: Path, tmp_path: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder; of PEFT's configuration, which has a set in any order, the name."""
+    """Return the files of a folder but its card; of PEFT's configuration, which has a set in any order, the name."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return files | {name: b"" for name in files if name in {"adapter_config.json", "README.md"}}
+    files.pop("README.md", None)
+    return files | {"adapter_config.json": b""}
 
 
 @pytest.fixture(scope="module")
@@ -347,9 +309,8 @@ def kept(by_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_keeps_what_run_saves(place: str, kept: Path, by_command: Path) -> None:
     """The same files but the card; the record names them, they load, and `verify` finds nothing wrong with them."""
     (path,) = kept.glob(f"{place}/words/*/run.json")
-    there, saved = contents(path.parent / "kept"), contents(by_command / "saved")
-    del saved["README.md"]
-    assert there == saved
+    there = contents(path.parent / "kept")
+    assert there == contents(by_command / "saved")
     assert sorted(load_record(path).kept) == sorted(there)
     load_trained(path.parent / "kept")
     assert [one for one in verify(path.parents[1]).checks if one.state == "failed" and "kept" in one.finding] == []
@@ -387,9 +348,6 @@ def test_where_nothing_is_saved(by_command: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert CliRunner().invoke(main, [*command, str(tmp_path / "saved"), "--timeout", "0.01"]).exit_code != 0
     assert not (tmp_path / "saved").exists()
-
-
-# Sizes
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40)

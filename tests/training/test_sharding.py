@@ -66,10 +66,7 @@ RUNS = {
 
 
 class Watch(Recorder):
-    """Keeps the share of the weights' bytes that is on this rank between steps, too.
-
-    And the most blocks that are whole at the end of one's pass in the evaluations while training.
-    """
+    """Keeps this rank's share of the weights' bytes between steps, and the most blocks whole at once in evaluations."""
 
     whole = 0
 

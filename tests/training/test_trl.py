@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import skips, tiny, trl
 from helpers.loops import trained, trainer_of
@@ -107,17 +109,14 @@ class Gradients(Probe):
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mixture of experts, saved with the loss of its routers, and the rows."""
-    import torch
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
     folder = tmp_path_factory.mktemp("experts")
     torch.manual_seed(0)
-    config = Qwen3MoeConfig(
-        vocab_size=265, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
+    config = AutoConfig.for_model(
+        "qwen3_moe", vocab_size=265, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, head_dim=8,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2,
         max_position_embeddings=2048, router_aux_loss_coef=0.5, output_router_logits=True,
     )  # fmt: skip
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     trl.tokenizer().save_pretrained(folder)
     trl.save_rows(folder, trl.ROWS)
     return folder
@@ -130,9 +129,6 @@ def of_routers(folder: Path, **changes: Any) -> RunSpec:
 
 def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path, group: Group) -> None:
     """As TRL adds it: the gradients are those of transformers' own loss with it; a model without experts is refused."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     spec = of_routers(experts)
     probe = Gradients()
     trainer = trainer_of(spec, group, probe)

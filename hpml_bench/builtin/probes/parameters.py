@@ -45,8 +45,7 @@ class ParametersProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        from hpml_bench.training.coverage import coverage
-        from hpml_bench.training.quantization import weights_in
+        from hpml_bench.training.quantization import coverage, weights_in
 
         super().start(run)
         encoder = list(run.model.encoder.parameters())

@@ -1,8 +1,5 @@
 """`hpml-bench preview`: rows of a suite as the model will see them."""
 
-import warnings
-from pathlib import Path
-
 import click
 
 from hpml_bench.cli.options import load, overrides
@@ -19,18 +16,14 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
-    from hpml_bench.data.prepare import prepare, silence
     from hpml_bench.data.prepare import preview as prepared_rows
+    from hpml_bench.data.prepare import silence
 
     silence()  # before libraries that log are imported
-    warnings.simplefilter("ignore", FutureWarning)  # of transformers, to PEFT's authors
     from hpml_bench.report.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
-    from hpml_bench.training import coverage
 
-    resolved = resolve_suite(load(suite, overrides))
-    facts, prepared = prepared_rows(resolved.settings, rows, split)
-    facts += coverage.notes(Path(prepare(resolved.settings).backbone), resolved.runs(seeds=[0]))
+    facts, prepared = prepared_rows(resolve_suite(load(suite, overrides)).settings, rows, split)
     console = terminal()
     plain = console.no_color or not console.is_terminal
     for fact in facts:
