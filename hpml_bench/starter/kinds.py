@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,8 +48,7 @@ FREQUENT, FEW_OF_CLASS = 0.8, 10
 MOST_NAMES = 60  # most names that are written out
 
 
-@dataclass(frozen=True)
-class Lengths:
+class Lengths(NamedTuple):
     """Tokens of some rows, [rows], and of their prompts, [rows] or none."""
 
     tokens: NDArray[np.int64]
@@ -58,10 +56,7 @@ class Lengths:
 
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
-    """Return the lengths of rows drawn from the training rows.
-
-    Raises UserError: a row can't be encoded, or none has anything to learn.
-    """
+    """Return the lengths of rows drawn from the training rows; a UserError where none has anything to learn."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:MOST_ROWS])
     tokens: list[int] = []
     prompts: list[int] = []
@@ -74,13 +69,13 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
     return Lengths(np.array(tokens), np.array(prompts))
 
 
-def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bool) -> int:
-    """Return `max_length`: the 99th percentile where longer texts are cut, the maximum where such rows are left out.
+def choose_limit(lengths: Lengths, positions: int | None, task: Task) -> int:
+    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the maximum.
 
-    At most `most`, and what the model's positions leave.
+    At most MOST_TOKENS, and what the model's positions leave.
     """
-    wanted = float(np.percentile(lengths.tokens, 99)) if cuts else float(lengths.tokens.max())
-    limit = min(STEP * math.ceil(max(wanted, 2) / STEP), most)
+    wanted = float(np.percentile(lengths.tokens, 99 if task.cuts_texts else 100))
+    limit = min(STEP * math.ceil(max(wanted, 2) / STEP), MOST_TOKENS[task.model_kind])
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
 
 
@@ -88,8 +83,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A model and the rows that it is to learn from."""
 
     model: Model
@@ -97,7 +91,7 @@ class View:
     learnt: Learnt
     loaded: LoadedData  # the rows as the data set gives them
     encoder: Encoder  # the model's tokenizer, which cuts nothing
-    given: Mapping[str, Any] = field(default_factory=dict)  # options of the task that were given
+    given: Mapping[str, Any]  # options of the task that were given
 
 
 class Kind(NamedTuple):
@@ -191,7 +185,7 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
     thinking = _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
     scorer = _scorer(view)
-    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    limit = choose_limit(lengths, view.model.positions, make_task(TaskSpec(name=TASK)))
     action, why = "drop", "rows above max_length are left out and counted; cut_prompt cuts their prompts"
     if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
         action = "cut_prompt"

@@ -140,46 +140,34 @@ class _Table:
     data: Data
     cells: Mapping[str, Sequence[Any]]  # column -> cells; that of the splits is left out
 
-    def numbers(self, name: str) -> bool:
-        cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self.has_scalars(name) else []
-        return bool(cells) and all(not isinstance(cell, bool) and is_number(str(cell)) for cell in cells)
-
-    def whole(self, name: str) -> set[float] | None:
-        values = {float(cell) for cell in self.cells[name] if cell not in {None, ""}} if self.numbers(name) else set()
-        return values if values and all(value.is_integer() for value in values) else None
+    def numbers(self, name: str) -> set[float]:
+        """Return the different numbers of a column; none where a cell is something else."""
+        cells = [cell for cell in self.cells[name] if cell not in ("", None)]
+        plain = all(not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells)
+        return set(map(float, cells)) if plain else set()
 
     def is_id(self, name: str) -> bool:
-        whole = self.whole(name) or set()
-        if not len(whole) == len(self.cells[name]) > 1:
+        values = self.numbers(name)
+        if not len(values) == len(self.cells[name]) > 1 or not all(map(float.is_integer, values)):
             return False
-        return name.strip().lower() in ID_NAMES or max(whole) - min(whole) < 2 * len(whole)
+        return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
 
     def doubt(self, name: str) -> str:
         if self.is_id(name):
             return " (which counts the rows)"
         return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
 
-    def has_scalars(self, name: str) -> bool:
-        return not any(isinstance(cell, list | dict) for cell in self.cells[name])
-
-    def different(self, name: str) -> int:
-        return len({*map(str, self.cells[name])})
-
     def lists(self, *kinds: type) -> list[str]:
         """Return the columns of lists that begin with a value of such a kind."""
         firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
         return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
-
-    def lengths(self, name: str) -> list[int]:
-        """Return the lengths of a column's lists; 0 for other cells."""
-        return [len(cell) if isinstance(cell, list) else 0 for cell in self.cells[name]]
 
     def find(self, target: Target, **columns: Any) -> FoundColumns:
         """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
         options = self.data.read.model_copy(update=columns)
         found = find(self.data.train, self.data.where, target, options, named=self.data.named, split=self.data.split)
         for name in found.columns.read if target in {"class", "number"} else ():
-            if not self.has_scalars(name):  # which would be read as the text that Python prints of them
+            if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
                 raise UserError(
                     f"{self.data.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
                     "tag per word the columns 'words' and 'tags'"
@@ -205,11 +193,13 @@ def find_target(data: Data, model: Model) -> Learnt:
         if found := _tags(table) or _conversation(table, model) or _label(table) or _texts(table, model):
             return found
     columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in [*table.cells][:30])
-    answers = "" if model.reads_both_ways else ", or turns in a column 'messages', or 'prompt' and 'completion'"
+    others = ", or 'words' and 'tags'" if table.lists(str, int) else ""
+    if not model.reads_both_ways:
+        others += ", or turns in a column 'messages', or 'prompt' and 'completion'"
     sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(table.cells) == 1 else ""
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
-        f"'label' with classes or numbers{answers}, or name them with dataset.options.text and "
+        f"'label' with classes or numbers{others}, or name the task, and the columns with dataset.options.text and "
         f"dataset.options.label{sep}"
     )
 
@@ -222,16 +212,10 @@ def _cannot_answer(table: _Table, model: Model) -> UserError:
 
 
 def _tags(table: _Table) -> Learnt | None:
-    """Return lists of words and tags: by name, else two lists of equal lengths, the tags with fewer different ones."""
+    """Return lists of words, found by name, and of tags, given or found so."""
     lists, given = table.lists(str, int), table.data.read.label
-    words, tags = (first_named(lists, names) for names in (WORD_NAMES, TAG_NAMES))
-    if given is not None:
-        tags = next((name for name in lists if name == given), None)
-        words = words if tags else None
-    elif words is None or tags is None:
-        alike = [name for name in lists if table.lengths(name) == table.lengths(lists[0])]
-        by_tags = sorted(alike, key=lambda name: len({str(tag) for cell in table.cells[name] for tag in cell}))
-        tags, words = (by_tags[0], by_tags[-1]) if len(alike) == 2 else (None, None)
+    words = first_named(lists, WORD_NAMES)
+    tags = first_named(lists, TAG_NAMES if given is None else (str(given).lower(),))
     if words is None or tags is None:
         return None
     why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."
@@ -239,22 +223,17 @@ def _tags(table: _Table) -> Learnt | None:
 
 
 def _conversation(table: _Table, model: Model) -> Learnt | None:
-    """Return turns; or a prompt and its completion, by name or as the only two texts, for a model that can answer."""
+    """Return turns, or a prompt and its completion by name, for a model that can answer."""
     if table.data.read.label is not None:
         return None
     shape, names = _shape(table), [*table.cells]
     if shape is None or shape.text:
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        plain = [name for name in names if table.has_scalars(name) and not table.numbers(name)]
-        texts = [name for name in plain if table.different(name) > len(table.cells[name]) / 2]
-        alone = len(texts) == 2 and all(name in texts or table.is_id(name) for name in names)
-        if not turns and not alone:
-            return None
-        shape = Shape(turns=turns[0]) if turns else Shape(prompt=(texts[0],), completion=texts[1])
-    if model.reads_both_ways and not shape.turns:
-        return None
-    if model.reads_both_ways:
+        shape = Shape(turns=turns[0]) if turns else None
+    if model.reads_both_ways and shape and shape.turns:
         raise _cannot_answer(table, model)
+    if model.reads_both_ways or shape is None:
+        return None
     answer = f"the answers in column '{short(shape.completion)}'" if shape.completion else "the assistant's turns"
     label = first_named(names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
@@ -304,14 +283,12 @@ def _shape(table: _Table) -> Shape | None:
 
 
 def _class_or_number(table: _Table, label: str) -> Learnt:
-    whole, rows, distinct = table.whole(label), len(table.cells[label]), table.different(label)
+    values, rows, distinct = table.numbers(label), len(table.cells[label]), len({*map(str, table.cells[label])})
     what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
-    is_class = (
-        bool(table.data.read.label_names)
-        or not table.numbers(label)
-        or (whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS)
-    )
-    if whole is not None and is_class:
+    whole = bool(values) and all(map(float.is_integer, values))
+    few = whole and len(values) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
+    is_class = bool(table.data.read.label_names) or not values or few
+    if whole and is_class:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",
             "If they are a scale, as stars are, regression learns them as numbers: `task: regression`, without "

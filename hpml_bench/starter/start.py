@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -39,12 +40,10 @@ class SuiteDraft:
     """All that was found and chosen."""
 
     view: kinds.View
-    kind: kinds.Kind
     options: tuple[Entry, ...]  # the task's options
     data_options: tuple[Entry, ...]  # the data set's options on columns and names
     lengths: kinds.Lengths
     limit: int  # `max_length`
-    most: int  # largest one that is chosen
     budget: estimates.Budget
     prepared: Prepared
     task: Task
@@ -52,13 +51,37 @@ class SuiteDraft:
     file: str  # name of the suite file
     given: Mapping[str, Any]  # settings that were given
 
-    @property
+    @cached_property
+    def kind(self) -> kinds.Kind:
+        return kinds.KINDS[self.view.learnt.target]
+
+    @cached_property
     def compared(self) -> tuple[estimates.Published, ...]:
         return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
 
+    @cached_property
+    def rows(self) -> str:
+        of = self.prepared.rows
+        return f"{of['train']:,} to train on, {of['validation']:,} for the curves, {of['test']:,} to test"
 
-@dataclass(frozen=True)
-class Starter:
+    @cached_property
+    def cost(self) -> tuple[str, str]:
+        """Sentences on time, which is measured, and memory."""
+        rows, chosen = self.prepared.rows, kinds.as_values(self.budget.entries)
+        mean = float(self.lengths.tokens.clip(max=self.limit).mean())
+        new = kinds.as_values(self.options).get("max_new_tokens", 0) if self.task.decoding is not None else 0
+        epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
+        work = estimates.Work(
+            train_tokens=rows["train"] * epochs * mean,
+            eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
+            new_tokens=(rows["test"] + rows["validation"]) * new,
+        )
+        batch_tokens = int(self.budget.micro_batch * mean)
+        time = estimates.time_in_words(self.view.model, self.compared, work, batch_tokens, estimates.SEEDS)
+        return time, self.memory.sentence
+
+
+class Starter(NamedTuple):
     """A suite file, and what its reader should know first."""
 
     text: str
@@ -123,28 +146,22 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     names = kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
     lengths = kinds.measure(loaded.train, task, encoder)
-    most = kinds.MOST_TOKENS[task.model_kind]
-    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
+    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, task)
     recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
     budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
     chosen = {**kinds.as_values(budget.entries), "max_length": limit}
     settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, budget.methods, file)
-    found = SuiteDraft(
-        view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
-    )
-    cost = tuple(_cost(found))  # once: it is timed
-    return Starter(_page(found, cost), tuple(_facts(found, cost)), prepared.warnings)
+    found = SuiteDraft(view, options, (*columns, *names), lengths, limit, budget, prepared, task, memory, file, given)
+    return Starter(_page(found), tuple(_facts(found)), prepared.warnings)
 
 
-def _merged(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(content: Any, given: Any) -> Any:
     """Return nested mappings with the values that are given in their places."""
-    merged = {**content, **given}
-    for key, value in given.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), Mapping):
-            merged[key] = _merged(content[key], value)
-    return merged
+    if not (isinstance(content, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**content, **{key: _merged(content.get(key), value) for key, value in given.items()}}
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
@@ -173,12 +190,11 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
+def _facts(found: SuiteDraft) -> Iterator[str]:
     """Yield what a reader should know before the runs, in sentences for the terminal."""
-    view, rows = found.view, found.prepared.rows
-    columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
-    yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
-    tests, shown = rows["test"], ""
+    columns = [f"{name}: {value}" for name, value in found.prepared.notes.items() if name.startswith("columns")]
+    yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
+    tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
         evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=int(tests * DIFFER / 2))
         points = 100 * statistics.detectable(evidence, tests)
@@ -186,22 +202,21 @@ def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
             f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "
             "points or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
         )
-    yield f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {tests:,} to test.{shown}"
-    yield from cost
-    yield from found.kind.cautions(view)
+    yield f"rows: {found.rows}.{shown}"
+    yield from found.cost
+    yield from found.kind.cautions(found.view)
 
 
-def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
+def _page(found: SuiteDraft) -> str:
     """Return the file's text."""
-    view, rows = found.view, found.prepared.rows
     about = [
-        f"{found.task.title} with {view.model} on {view.data.name}.",
+        f"{found.task.title} with {found.view.model} on {found.view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
         "docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
-        f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
-        *cost,
+        f"Rows: {found.rows}.",
+        *found.cost,
     ]
     methods = []
     for method in found.budget.methods:
@@ -210,33 +225,13 @@ def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
         value |= {"options": dict(method.options)} if method.options else {}
         why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
         methods.append(Entry(method.name, value, (why,), method in found.compared))
-    parts = [
-        "".join(f"{line}\n" for line in comment(about)),
-        written([Entry("seeds", estimates.SEEDS, (
-            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
-            "--until decided adds seeds in rounds until the best is known",
-        ))]),
-        written([Entry("settings", overridden(_settings(found), found.given))]),
-        "".join(f"{line}\n" for line in comment(_on_methods(found))),
-        written([Entry("methods", tuple(methods))]),
-    ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _cost(found: SuiteDraft) -> Iterator[str]:
-    rows, chosen = found.prepared.rows, kinds.as_values(found.budget.entries)
-    mean = float(found.lengths.tokens.clip(max=found.limit).mean())
-    new = kinds.as_values(found.options).get("max_new_tokens", 0)
-    epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
-    work = estimates.Work(
-        train_tokens=rows["train"] * epochs * mean,
-        eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
-        new_tokens=(rows["test"] + rows["validation"]) * new if found.task.decoding is not None else 0,
-    )
-    yield estimates.time_in_words(
-        found.view.model, found.compared, work, int(found.budget.micro_batch * mean), estimates.SEEDS
-    )
-    yield found.memory.sentence
+    seeds = Entry("seeds", estimates.SEEDS, (
+        "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
+        "--until decided adds seeds in rounds until the best is known",
+    ))  # fmt: skip
+    settings = Entry("settings", overridden(_settings(found), found.given))
+    lines = (*comment(about), "", *written([seeds]), "", *written([settings]), "", *comment(_on_methods(found)), "")
+    return "".join(f"{line}\n" for line in (*lines, *written([Entry("methods", tuple(methods))])))
 
 
 def _settings(found: SuiteDraft) -> Iterator[Entry]:
@@ -246,24 +241,19 @@ def _settings(found: SuiteDraft) -> Iterator[Entry]:
         f"{model}, {model.layers} layers of width {model.width}, stored as {', '.join(model.dtypes)}; "
         f"{f'reads at most {model.positions:,}' if model.positions else 'config.json has no limit of'} tokens",
     ))  # fmt: skip
-    task = (Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view))),)
-    yield Entry("task", (*task, Entry("options", found.options)) if found.options else task)
+    task = Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view)))
+    yield Entry("task", (task, *([Entry("options", found.options)] if found.options else [])))
     files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
-    yield Entry("dataset", (
-        Entry("name", view.data.dataset),
-        Entry("options", (*files, *found.data_options, GROUP)),
-    ), tuple(_on_rows(found)))  # fmt: skip
+    rows = (Entry("name", view.data.dataset), Entry("options", (*files, *found.data_options, GROUP)))
+    yield Entry("dataset", rows, tuple(_on_rows(found)))
     yield from found.budget.entries
     yield _limit(found)
-    yield Entry(
-        "micro_batch", "auto", ("on a GPU the largest that fits for all methods; on a CPU a rank's whole share",)
-    )
+    why = "on a GPU the largest that fits for all methods; on a CPU a rank's whole share"
+    yield Entry("micro_batch", "auto", (why,))
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
     if found.task.model_kind != "language_model":
-        yield Entry("head_lr", Rate(1e-3), (
-            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
-            "arXiv:1412.6980).",
-        ))  # fmt: skip
+        why = "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
+        yield Entry("head_lr", Rate(1e-3), (f"{why}arXiv:1412.6980).",))
 
 
 def _on_rows(found: SuiteDraft) -> Iterator[str]:
@@ -271,11 +261,8 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
     notes, data = found.prepared.notes, found.view.data
     if "test" not in data.options or data.options["test"] is None:
         yield "No test rows are given: a tenth of the training rows, drawn with data_seed, is split off for the test."
-    copies = notes.get(COPIES, "none")
-    if copies == "none":
-        yield "Copies and near-copies (half of the word sequences in common), within and between splits: none."
-    else:
-        yield f"Copies and near-copies (half of the word sequences in common): {copies}."
+    where = ", within and between splits" * (notes[COPIES] == "none")
+    yield f"Copies and near-copies (half of the word sequences in common){where}: {notes[COPIES]}."
     for warning in found.prepared.warnings:
         if warning.startswith("copies:"):
             yield "They make scores look better or more certain than they are: remove them, or name a column of groups."
@@ -297,7 +284,7 @@ def _limit(found: SuiteDraft) -> Entry:
         f"longer than {found.limit}{f', and {what}' if count else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
-        + f"more than {found.most:,} are left to you.",
+        + f"more than {kinds.MOST_TOKENS[found.task.model_kind]:,} are left to you.",
     )
     return Entry("max_length", found.limit, why)
 
@@ -305,13 +292,9 @@ def _limit(found: SuiteDraft) -> Entry:
 def _on_methods(found: SuiteDraft) -> Iterator[str]:
     yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
     yield f"  hpml-bench tune {found.file}"
-    memory = found.memory
+    memory, fit = found.memory, f"hpml-bench fit {found.file}"
     for name in memory.dropped:
-        yield (
-            f"{name} is left out for lack of memory: {memory.here}. hpml-bench fit {found.file} --methods {name} says "
-            "what helps."
-        )
+        yield f"{name} is left out for lack of memory: {memory.here}. {fit} --methods {name} says what helps."
     if memory.tight:
-        names = ", ".join(memory.tight)
-        yield f"Memory is not enough for {names}: {memory.here}. hpml-bench fit {found.file} says what helps."
+        yield f"Memory is not enough for {', '.join(memory.tight)}: {memory.here}. {fit} says what helps."
     yield "Further methods stand as comments: take the # before a name away to compare it too."

@@ -206,14 +206,13 @@ def test_no_reason_becomes_part_of_the_suite(first: str, second: str) -> None:
     """Texts of the user's data in comments stay comments, whatever line breaks they hold."""
     entries = [Entry("a", 1, (first,)), Entry("b", (Entry("c", "x", (first, second)), Entry("d", 2, (second,), False))),
                Entry("e", 3, (f"  {first}", second))]  # fmt: skip
-    assert parse(written(entries), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
+    assert parse("\n".join(written(entries)), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
 
 
 def test_a_short_reason_stands_beside_a_long_one_above() -> None:
     """Within the width; a command stays on its line, and alternatives are comments."""
-    text = written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
-                    Entry("d", 4, ("other",), chosen=False)])  # fmt: skip
-    lines = text.splitlines()
+    lines = [*written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
+                       Entry("d", 4, ("other",), chosen=False)])]  # fmt: skip
     assert lines[0] == "a: 1  # short"
     assert lines[1].startswith("# long long")
     assert lines[-1] == "# d: 4  # other"

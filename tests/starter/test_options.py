@@ -84,8 +84,9 @@ CASES = {
         KAGGLE, "token_classification", {"text": "Word", "label": "Tag"}, said="columns not read: Sentence #, POS"
     ),
     "prompts and answers by other names": Case(
-        csv("user_query,bot_reply", TEXTS, reversed(TEXTS)), "causal_lm", {"text": "user_query", "label": "bot_reply"},
-        model="llama",
+        csv("user_query,bot_reply", TEXTS, reversed(TEXTS)), "causal_lm",
+        {"text": ["user_query"], "label": "bot_reply"},
+        ("--task", "causal_lm", "--text", "user_query", "--label", "bot_reply"), model="llama",
     ),
     "turns by another name": Case(
         lines(chat_log=[[{"role": "user", "content": t}, {"role": "assistant", "content": "bank"}] for t in TEXTS]),
@@ -117,8 +118,8 @@ CASES = {
         {"text": "text", "label": "stars", "label_names": ["bad", "fair", "good"]}, ("--label-names", "bad,fair,good"),
     ),
     "lists of words and tags by other names": Case(
-        lines(id=range(60), said=WORDS, marks=TAGS), "token_classification", {"text": "said", "label": "marks"},
-        suffix=".jsonl", said="columns not read: id",
+        lines(id=range(60), said=WORDS, marks=TAGS), "token_classification", {"text": ["said"], "label": "marks"},
+        ("--task", "token_classification", "--text", "said", "--label", "marks"), ".jsonl", "columns not read: id",
     ),
     "words a row, for a class": Case(
         KAGGLE, "sequence_classification", {"text": ["Word"], "label": "Tag"},
@@ -179,6 +180,7 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
     "missing labels": ("bert", ".csv", csv("text,label", TEXTS, ["", "", *LABELS[2:]]),
                        r"row 1 has no label .*\(1 more of 60 rows are bad\); --set task\.options\.bad_rows=drop"),
     "ids and texts": ("bert", ".csv", csv("id,text", range(60), TEXTS), "nothing to learn is found"),
+    "lists by other names": ("bert", ".jsonl", lines(said=WORDS, marks=TAGS), "or .words. and .tags., or name the t"),
     "no row": ("llama", ".csv", "text,label\n", "has no rows; give a file with some"),
     "one row": ("llama", ".csv", "text,label\nthe bank,ham\n", "has 1 row, of which some .* give at least 8"),
     "one class": ("llama", ".csv", csv("text,label", TEXTS, ["ham"] * 60), "all training rows .*; give"),
