@@ -28,9 +28,6 @@ LARGE_MODEL = 200e6  # parameters above which the smallest of BERT's three rates
 DROPPED = "full"  # the method that is left out where it doesn't fit: it needs by far the most
 
 
-# Published defaults: batches, epochs and learning rates, each with its source
-
-
 @dataclass(frozen=True)
 class Published:
     """A method with the rate that a publication gives."""
@@ -45,16 +42,12 @@ class Published:
     compared: bool = True  # False: offered as a comment
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Published defaults for a kind of model."""
+class Recipe(NamedTuple):
+    """Published defaults for a kind of model, each number with its source."""
 
-    batch: int
-    batch_why: str
-    epochs: int
-    epochs_why: str
-    few_epochs: int  # epochs where there are fewer than `FEW` training rows
-    few_why: str
+    batch: tuple[int, str]
+    epochs: tuple[int, str]
+    few_epochs: tuple[int, str]  # epochs where there are fewer than `FEW` training rows
     methods: tuple[Published, ...]
 
 
@@ -96,13 +89,12 @@ def encoder_recipe(parameters: int) -> Recipe:
         ),
         PROMPT_TUNING, IA3,
     )  # fmt: skip
-    return Recipe(
-        32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)",
-        3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)",
-        10, "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, "
-        "arXiv:2006.05987; Mosbach et al. 2021, arXiv:2006.04884, who took 20)",
-        methods,
-    )  # fmt: skip
+    few = (
+        "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, arXiv:2006.05987; "
+        "Mosbach et al. 2021, arXiv:2006.04884, who took 20)"
+    )
+    batch = (32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)")
+    return Recipe(batch, (3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)"), (10, few), methods)
 
 
 def language_recipe(parameters: int) -> Recipe:
@@ -131,18 +123,14 @@ def language_recipe(parameters: int) -> Recipe:
         PROMPT_TUNING, IA3,
     )  # fmt: skip
     return Recipe(
-        16, "QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)",
-        2, "as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)",
-        3, "3 as Stanford Alpaca (Taori et al. 2023), where Llama 2's fine-tuning took 2",
+        (16, "QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)"),
+        (2, "as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)"),
+        (3, "3 as Stanford Alpaca (Taori et al. 2023), where Llama 2's fine-tuning took 2"),
         methods,
-    )  # fmt: skip
+    )
 
 
-# The size of a comparison
-
-
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """Rows, batch and epochs, with the methods that are compared."""
 
     entries: tuple[Entry, ...]
@@ -161,24 +149,28 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     if fewer := answers and validation > VALIDATED:
         note = f"of {validation:,}, as each of them is answered for the curves"
     left = rows - validation if own is None else rows
-    batch = recipe.batch
+    batch, batch_why = recipe.batch
     while batch > ranks and left // batch < LEAST_STEPS:
         batch //= 2
     batch = max(ranks, batch - batch % ranks)
-    few = left < FEW
-    epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
-    smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
+    if batch != recipe.batch[0]:
+        batch_why = f"{left:,} rows give few steps of {recipe.batch[0]}, {batch_why}"
+    epochs, why = recipe.epochs
+    if left < FEW:
+        epochs, why = recipe.few_epochs
+        why = f"there are only {left:,} rows: {why}"
+    test = (MOST_ANSWERED, "answering takes most of the time") if answers else (
+        MOST_TEST, "more would hardly narrow the intervals"
+    )  # fmt: skip
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
         Entry("validation_samples", VALIDATED if fewer else None, (note,)),
-        _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST,
-                 "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
-        Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
-        Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
-    )  # fmt: skip
-    kept = [entry for entry in entries if entry.key != "epochs" or "steps" not in given]
-    known = {"steps", *(entry.key for entry in entries)}
-    chosen = overridden(kept, {key: value for key, value in given.items() if key in known})
+        _samples("test_samples", tests, *test),
+        *([] if "steps" in given else [Entry("epochs", epochs, (why,))]),
+        Entry("global_batch", batch, (batch_why,)),
+    )
+    known = {"steps", "epochs", *(entry.key for entry in entries)}
+    chosen = overridden(entries, {key: value for key, value in given.items() if key in known})
     return Budget(chosen, recipe.methods, max(1, int(given.get("global_batch", batch)) // ranks))
 
 
@@ -199,9 +191,7 @@ class Work(NamedTuple):
 def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int) -> str:
     """Return an estimate of the time here, as a sentence for a comment."""
     if gpus.visible_gpus():
-        return (
-            "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run, and the report says what it took."
-        )
+        return "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run; the report says what it took."
     cores = environment.cores()
     fp32, bf16 = thread_rates(shape_of(model.config, batch_tokens))
     rate = REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
@@ -217,7 +207,7 @@ def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batc
 def seconds_of(model: Model, method: Published, work: Work, rate: float) -> float:
     """Return the seconds of a run at a rate in operations per second; embeddings are looked up, not multiplied."""
     multiplied = max(model.parameters - model.vocabulary * model.width, model.parameters // 10)
-    operations = method.work * work.train_tokens * bool(method.work) + 2 * work.eval_tokens + 8 * work.new_tokens
+    operations = method.work * work.train_tokens + 2 * work.eval_tokens + 8 * work.new_tokens
     return STARTING + multiplied * operations / rate
 
 

@@ -57,10 +57,7 @@ class Model:
 
 
 def look_at_model(source: str) -> Model:
-    """Return the facts about the model that a source names; a folder, a file or OWNER/NAME is enough.
-
-    Raises UserError: there is none, or it can't be read.
-    """
+    """Return the facts about the model that a source names; a folder, a file or OWNER/NAME is enough."""
     uri = source_of(source)
     folder = resolve_model(uri).folder_or_file
     config = read_config(folder / "config.json")
