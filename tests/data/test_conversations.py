@@ -334,7 +334,6 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     assert general(tmp_path / "a.csv", "text,n\nNA,1\n01,2\n1.50,3\n") == [["01"], ["1.50"], ["NA"]]
     assert general(tmp_path / "a.jsonl", lines({"text": "one"}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "a.tsv", "text\tn\nNA\t1\n01\t2\n") == [["01"], ["NA"]]
-    assert general(tmp_path / "a*[b].jsonl", lines({"text": "three"})) == [["three"]]
     assert general(tmp_path / "c.jsonl", lines({"text": "one"}, {"text": " "}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "b.jsonl", lines(ASKED)) == [["What is 2+2?", "4"]]
     assert len(general(tmp_path / "b.txt", "".join(f"line {n}\n" for n in range(50)), most=7)) == 7
