@@ -36,7 +36,6 @@ class _KnownTokens(NamedTuple):
     ends: frozenset[int]  # end tokens of tokenizer and model
     marked: frozenset[int]  # special tokens of the vocabulary
     special: frozenset[int]  # both
-    controls: frozenset[int]  # special tokens and other added ones that the template writes
     puts_space: bool  # whether the tokenizer adds a space before every text, as many do that write spaces as ▁
 
 
@@ -51,8 +50,6 @@ class Conversations:
     loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)  # numbers of rows and tokens, by what happened to them
-    _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Special token's text, and whether it is inside another -> its token ids as text."""
 
     def turns(
         self, roles: Sequence[str], contents: Sequence[str], fields: Sequence[Mapping[str, Any]] = ()
@@ -220,22 +217,13 @@ class Conversations:
         offsets: list[TextSpan] = []
         for start, end in pairwise(sorted(borders)):
             if start in placeholders:
-                part = self._as_text(stand_ins[text[start]], inside=start > 0)
+                part = self._piece(stand_ins[text[start]], inside=start > 0, as_text=True)[0]
                 within = [TextSpan(0, 1)] * len(part)
             else:
                 part, within = self._piece(text[start:end], inside=start > 0)
             ids += part
             offsets += [TextSpan(start + first, start + after) for first, after in within]
         return ids, offsets
-
-    def _as_text(self, text: str, *, inside: bool) -> list[int]:
-        """Return token ids of a special token's text, none of which is the special token."""
-        if (text, inside) not in self._texts:
-            ids = self._piece(text, inside=inside, as_text=True)[0]
-            if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
-                ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
-            self._texts[text, inside] = ids
-        return self._texts[text, inside]
 
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is added before a text inside another one."""
@@ -317,17 +305,12 @@ class Conversations:
         begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         unknown = tokenizer.unk_token or getattr(tokenizer.backend_tokenizer.model, "unk_token", None)
         added = [(number, str(t)) for number, t in tokenizer.added_tokens_decoder.items() if str(t) != unknown]
-        marked, controls = (
-            frozenset(number for number, text in added if pattern.fullmatch(text))
-            for pattern in (self._chat.special, self._chat.controls)
-        )
+        marked = frozenset(number for number, text in added if self._chat.special.fullmatch(text))
         after = self._call(f"{BARRIER}a")
         inside = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
         ends = frozenset({tokenizer.eos_token_id, *self.encoder.ends} - {None})
-        return _KnownTokens(
-            front=list(whole[:begin]), ends=ends, marked=marked, special=marked | ends, controls=controls,
-            puts_space=bool(self._call("a")["input_ids"] != inside),
-        )  # fmt: skip
+        puts_space = bool(self._call("a")["input_ids"] != inside)
+        return _KnownTokens(list(whole[:begin]), ends, marked, marked | ends, puts_space)
 
     @cached_property
     def _sample(self) -> Example | None:

@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,7 +35,7 @@ GENERATED = frozenset({"tool_calls", "tool_plan", *REASONING})  # keys of what t
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Unicode's private use plane: its characters are placeholders of special tokens that a turn contains as text."""
 LONGEST_TOKEN = 256  # most characters of a special token
-SAMPLE = "a_sample"  # name or content of a turn that is tried
+SAMPLE = "a_sample"  # name of a function whose call is tried
 BARRIER = "\ue000"  # a character that no tokenizer joins with its neighbours
 TODAY = """\
 {%- macro strftime_now(form) -%}
@@ -149,17 +150,11 @@ class ChatTemplate:
         return partial(self._write, template, list(tools) if tools else None)
 
     def _write(
-        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False,
-        parts: bool | None = None,
-    ) -> tuple[str, _Marks]:  # fmt: skip
-        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
-
-        `parts`: whether contents are given as lists of parts; None: as the template wants them.
-        """
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False
+    ) -> tuple[str, _Marks]:
+        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        if template != PLAIN and (self._wants_parts if parts is None else parts):
-            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         marked = marks and MARKS.search(template) is not None
         named = self.encoder.tokenizer.special_tokens_map  # as bos_token
         special = {name: str(token) for name, token in named.items() if isinstance(token, str)}
@@ -292,24 +287,13 @@ class ChatTemplate:
         return safe, {character: token for token, character in characters.items()}, escaped
 
     @cached_property
-    def _wants_parts(self) -> bool:
-        """Whether the template writes a content only as a list of parts, as some of models of text and images do."""
-        asked: Turns = [{"role": "user", "content": SAMPLE}]
-        return not self._writes(asked, parts=False) and bool(self._writes(asked, parts=True))
-
-    @cached_property
     def _writes_calls(self) -> bool:
         """Whether the template writes tool calls; one that refuses this example may write those of its own rules."""
         call = {"type": "function", "id": "a1b2c3d4e", "function": {"name": SAMPLE, "arguments": {}}}
         turns: Turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-        return self._writes(turns) is not False and "tool_calls" in self.template
-
-    def _writes(self, turns: Turns, parts: bool | None = None) -> bool | None:
-        """Return whether the template writes SAMPLE, which is somewhere in the turns; None where it refuses them."""
-        try:
-            return SAMPLE in self._write(self.template, None, turns, parts=parts)[0]
-        except RefusedError:
-            return None
+        with suppress(RefusedError):
+            return SAMPLE in self._write(self.template, None, turns)[0] and "tool_calls" in self.template
+        return "tool_calls" in self.template
 
     @cached_property
     def special(self) -> re.Pattern[str]:

@@ -29,7 +29,6 @@ SYSTEM_NAMES = ("system", "system_prompt")
 FIELDS = ("tool_calls", "tool_plan", "reasoning_content", "reasoning", "thinking", "name", "tool_call_id")
 """Keys of a turn beside its role and content that templates read, as TRL and transformers document them."""
 READ_KEYS = frozenset({"role", "content", "from", "value", "weight", *FIELDS})  # keys of a turn; others are left unread
-LISTS = frozenset({"List", "LargeList", "Sequence"})  # names of the list type in the versions of `datasets`
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -116,15 +115,16 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:
-    return isinstance(dataset.features[column], list) or type(dataset.features[column]).__name__ in LISTS
+    from datasets import LargeList, List
+
+    return isinstance(dataset.features[column], list | List | LargeList)
 
 
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
     Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
-    row is no conversation, empty where it is one; and LoadedData's `weights`, `fields`, `tools` and `messages` where a
-    row has any. Raises UserError where a column is missing.
+    row is no conversation; and LoadedData's `weights`, `fields`, `tools` and `messages` where a row has any.
     """
     from datasets import Value
 

@@ -70,8 +70,8 @@ def find(
 ) -> FoundColumns:  # fmt: skip
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
-    `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
-    `named` whether the table has column names of its own, and `split` the column that says which split a row is of.
+    `label`: column of the label where the options name none (not of answers); `named`: whether the table has column
+    names of its own; `split`: column that says which split a row is of.
     """
     names = list(train.column_names)
     group = None if options.group is None else column_named(options.group, names, where, "group")
@@ -97,10 +97,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_by(rows: Dataset, where: str, column: str) -> Splits:
-    """Return the splits of a table whose cells in a column name them.
-
-    Raises UserError where a cell names none, or no row is for training.
-    """
+    """Return the splits of a table whose cells in a column name them."""
     splits = [split_of(str(cell)) for cell in rows[column]]
     if None in splits or "train" not in splits:
         number = splits.index(None) if None in splits else 0
@@ -121,9 +118,8 @@ def load(
 ) -> LoadedData:  # fmt: skip
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
-    The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.
-    Raises UserError: a column is missing; or, where `bad_rows` of the task is not `drop`, a cell is missing, a label is
-    not among the training rows' or the given names, a cell is no number, or a row is no conversation.
+    The settings say how many test rows are split off, and whether bad rows are dropped or end it with a UserError.
+    Classes and tags become 0..C-1.
     """
     columns, names, suspect = found.columns, tuple[str, ...](), dict[str, str]()
     if isinstance(columns, Shape):
