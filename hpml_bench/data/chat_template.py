@@ -93,8 +93,8 @@ class ChatTemplate:
     def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
         """Return a conversation that ends with an answer as text, with the spans of its target text.
 
-        `learnt` has the indices of the turns to learn, None for all answers, and `tools` definitions of tools. Raises
-        UserError where the template refuses it, or its answers can't be located in the text.
+        `learnt`: indices of the turns to learn, None for all answers. Raises UserError where the template refuses it,
+        or its answers can't be located in the text.
         """
         lost = ["tools"] * (bool(tools) and "tools" not in self.template)
         if any("tool_calls" in turn for turn in turns) and not self._writes_calls:
@@ -247,8 +247,7 @@ class ChatTemplate:
     def _narrowed(self, span: TextSpan, marks: _Marks, place: int) -> TextSpan:
         """Return an answer's span up to the end of the template's last mark in it; unchanged without marks.
 
-        It begins after the prompt, since the model has to generate the text before the mark too; where the template has
-        no generation prompt, it begins at the mark.
+        It begins at the mark only where the template has no generation prompt: else that text has to be generated too.
         """
         if marks is None:
             return span

@@ -198,13 +198,9 @@ def _conversion(
         feature = train[0].features[columns.label]
         tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         if tag_feature is None:
-            raise UserError(
-                f"{train[1]}: column '{columns.label}' has no lists of tags; give a json, jsonl or parquet file with "
-                "lists"
-            )
-        values: set[Any] = set()
-        for batch in train[0].select_columns([columns.label]).with_format("arrow").iter(BATCH):
-            values.update(batch.column(columns.label).combine_chunks().flatten().unique().to_pylist())
+            what = f"{train[1]}: column '{columns.label}' has no lists of tags"
+            raise UserError(f"{what}; give a json, jsonl or parquet file with lists")
+        values = {tag for tags in train[0][columns.label] for tag in tags or ()}
         names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}

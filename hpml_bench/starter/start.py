@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -81,23 +81,14 @@ class SuiteDraft:
         return time, self.memory.sentence
 
 
-class Starter(NamedTuple):
-    """A suite file, and what its reader should know first."""
-
-    text: str
-    facts: tuple[str, ...]  # what is learnt from which rows, and what it takes
-    warnings: tuple[str, ...]
-
-
 def starter_suite(
     model: str, data: Sequence[str], file: str = "FILE", given: Mapping[str, Any] = MappingProxyType({})
-) -> Starter:
-    """Return a suite that compares methods on this model and these rows, with the reason for each choice.
+) -> tuple[str, list[str]]:
+    """Return a suite that compares methods on this model and these rows, and what its reader should know first.
 
-    Model and rows are prepared as `run-all` prepares them. `model`: a source as suites write it, a folder, a .gguf
-    file, or OWNER/NAME of the hub; `data`: files, or one repository of a data set; `file`: name of the suite file in
-    the commands that its comments give; `given`: settings that are not chosen here, nested. A UserError where model or
-    data can't be read, or nothing can be learnt from the rows by this model.
+    `model`: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub; `data`: files, or one
+    repository of a data set; `file`: name of the suite file in the commands that its comments give; `given`: settings
+    that are not chosen here, nested. Model and rows are prepared as `run-all` prepares them.
     """
     silence()
     looked_model = look_at_model(model)
@@ -113,7 +104,7 @@ def starter_suite(
         raise UserError(str(error).replace(f"data set {rows.dataset}: ", f"{rows.name}: ", 1)) from None
 
 
-def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> Starter:
+def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> tuple[str, list[str]]:
     if (count := len(data.train)) < LEAST_ROWS:
         raise UserError(
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
@@ -154,7 +145,7 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, budget.methods, file)
     found = SuiteDraft(view, options, (*columns, *names), lengths, limit, budget, prepared, task, memory, file, given)
-    return Starter(_page(found), tuple(_facts(found)), prepared.warnings)
+    return _page(found), [*_facts(found), *prepared.warnings]
 
 
 def _merged(content: Any, given: Any) -> Any:

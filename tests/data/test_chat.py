@@ -155,6 +155,7 @@ OTHER = (
     "{% if add_generation_prompt %}Bot:{% endif %}"
 )
 SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
 UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
 
 
@@ -162,6 +163,7 @@ UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.conte
     (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
     (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
     (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+    (gpt2, PARTS, ONE, "leaves out an answer's content; give"),
     (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
 ])  # fmt: skip
 def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
@@ -265,16 +267,6 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     marked = writer.example(roles(*ONE), ONE, tools=special)
     assert "Ends at <|im_end|>." in decoded(writer, marked.ids)
     assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
-
-
-def test_a_template_of_parts_gets_parts() -> None:
-    """As those of models of text and images want them: the same tokens as of a template of texts."""
-    parts = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part.text }}{% endfor %}"
-        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    found, expected = (example(one, *SYSTEM, first="system") for one in (conversations(chatml(), parts), of("chatml")))
-    assert found == expected
 
 
 CALLS = (

@@ -127,16 +127,15 @@ def test_a_special_token_of_two_turns_stays_text() -> None:
 
 
 def test_a_text_that_becomes_a_special_token_is_refused() -> None:
-    """As where a tokenizer looks for its special tokens in lower case, or a Unigram vocabulary knows them as pieces."""
+    """As where a tokenizer looks for its special tokens in lower case."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "<end>": 2}, unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens([AddedToken("<end>", special=True, normalized=True)])
     writer = conversations(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>"), PLAIN)
-    assert skeleton(writer, example(writer, "a", " a")) == [2]
-    for of_end, text in ((writer, "a <END>"), (writer, "a <end>"), (conversations(unigram(), PLAIN), "ab</s>cd")):
-        with pytest.raises(UserError, match=r"^path:model: the tokenizer makes a special token of a turn's text"):
-            example(of_end, text, " a")
+    assert skeleton(writer, example(writer, "a <end>", " a")) == [2]
+    with pytest.raises(UserError, match=r"^path:model: the tokenizer makes a special token of a turn's text"):
+        example(writer, "a <END>", " a")
 
 
 def test_added_tokens_of_the_template_are_no_control_tokens_in_a_question() -> None:
@@ -147,6 +146,15 @@ def test_added_tokens_of_the_template_are_no_control_tokens_in_a_question() -> N
     assert [found.ids.count(token) for token in ids] == [1, 1]
     assert "<think>what</think>" in decoded(writer, found.ids)
     assert writer.counts[KEPT] == 2
+
+
+def test_a_vocabulary_that_holds_its_special_tokens_keeps_them_as_text() -> None:
+    """Unigram vocabularies know `</s>` as a piece: it is read letter by letter."""
+    writer = conversations(unigram(), PLAIN)
+    found = example(writer, "ab</s>cd", "ef</s></s>")
+    assert decoded(writer, found.ids) == "ab</s>cdef</s></s></s>"
+    assert skeleton(writer, found) == [unigram().eos_token_id]
+    assert writer.counts[KEPT] == 3
 
 
 def test_a_padding_token_of_one_letter_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
