@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -331,9 +332,9 @@ def _pieces(
     ids: list[int], targets: list[bool], tokenizer: transformers.PreTrainedTokenizerFast
 ) -> Iterator[tuple[str, bool]]:
     """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
-    start, before = 0, ""
-    for place in range(1, len(ids) + 1):
-        if place == len(ids) or targets[place] != targets[start]:
-            text = str(tokenizer.decode(ids[:place], clean_up_tokenization_spaces=False))
-            yield text[len(before) :], targets[start]
-            start, before = place, text
+    end, before = 0, ""
+    for learnt, stretch in groupby(targets):
+        end += len(list(stretch))
+        text = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
+        yield text[len(before) :], learnt
+        before = text

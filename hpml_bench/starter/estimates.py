@@ -130,16 +130,8 @@ def language_recipe(parameters: int) -> Recipe:
     )
 
 
-class Budget(NamedTuple):
-    """Rows, batch and epochs, with the methods that are compared."""
-
-    entries: tuple[Entry, ...]
-    methods: tuple[Published, ...]  # all that are offered
-    micro_batch: int  # rows of a rank's share of the batch
-
-
-def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
-    """Return the recipe's budget, less where rows are few, or are more than a comparison needs; or what is given."""
+def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Return rows, epochs and batch: the recipe's, less where rows are few, or more than needed; or what is given."""
     answers = task.decoding is not None
     rows, tests, own = len(view.loaded.train), len(view.loaded.test), view.loaded.validation
     ranks = default_ranks()
@@ -170,8 +162,7 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
         Entry("global_batch", batch, (batch_why,)),
     )
     known = {"steps", "epochs", *(entry.key for entry in entries)}
-    chosen = overridden(entries, {key: value for key, value in given.items() if key in known})
-    return Budget(chosen, recipe.methods, max(1, int(given.get("global_batch", batch)) // ranks))
+    return overridden(entries, {key: value for key, value in given.items() if key in known})
 
 
 def _samples(key: str, rows: int, most: int, reason: str) -> Entry:

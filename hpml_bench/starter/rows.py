@@ -112,13 +112,10 @@ def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         raise UserError(f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file once")
     if len(sources) == 1:
         return {"train": sources[0]}, ()
-    named: dict[str, str] = {}
-    for uri in sources:
-        split = split_of(Path(uri.partition("#")[0]).stem)
-        if split is None or split in named:
-            why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
-            return dict(zip(SPLITS, sources, strict=False)), (why,)
-        named[split] = uri
+    named = {split_of(Path(uri.partition("#")[0]).stem): uri for uri in sources}
+    if None in named or len(named) < len(sources):
+        why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
+        return dict(zip(SPLITS, sources, strict=False)), (why,)
     if "train" not in named:
         raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
     return {split: named[split] for split in SPLITS if split in named}, ("by the file's name",)
@@ -227,22 +224,21 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
     if table.data.read.label is not None:
         return None
     shape, names = _shape(table), [*table.cells]
-    if shape is None or shape.text:
+    if shape is None or shape.kind == "text":
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        shape = Shape(turns=turns[0]) if turns else None
-    if model.reads_both_ways and shape and shape.turns:
+        shape = Shape(kind="turns", text=turns[:1]) if turns else None
+    if model.reads_both_ways and shape and shape.kind == "turns":
         raise _cannot_answer(table, model)
     if model.reads_both_ways or shape is None:
         return None
-    answer = f"the answers in column '{short(shape.completion)}'" if shape.completion else "the assistant's turns"
+    answer = f"the answers in column '{short(shape.label)}'" if shape.label else "the assistant's turns"
     label = first_named(names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
         f"Column '{short(label)}' could be learnt instead, by sequence_classification or regression."
         if label and label not in shape.read
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
-    text = (shape.turns,) if shape.turns else shape.prompt
-    found = table.find("answer", text=table.data.read.text or text, label=shape.completion)
+    found = table.find("answer", text=table.data.read.text or shape.text, label=shape.label)
     return Learnt("answer", found, (f"The columns are those of conversations: {answer} are learnt.", other))
 
 
@@ -266,7 +262,7 @@ def _label(table: _Table) -> Learnt | None:
 
 def _texts(table: _Table, model: Model) -> Learnt | None:
     shape = _shape(table)
-    if shape is None or not shape.text or model.reads_both_ways:
+    if shape is None or shape.kind != "text" or model.reads_both_ways:
         return None
     why = (
         f"Column '{short(shape.text[0])}' is text without a prompt, and no other column is a label: every token is "

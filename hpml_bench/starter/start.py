@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from hpml_bench import statistics
-from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
@@ -22,6 +21,7 @@ from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
+from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.registry import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
@@ -44,7 +44,8 @@ class SuiteDraft:
     data_options: tuple[Entry, ...]  # the data set's options on columns and names
     lengths: kinds.Lengths
     limit: int  # `max_length`
-    budget: estimates.Budget
+    budget: tuple[Entry, ...]
+    methods: tuple[estimates.Published, ...]  # all that are offered
     prepared: Prepared
     task: Task
     memory: estimates.Memory
@@ -57,7 +58,7 @@ class SuiteDraft:
 
     @cached_property
     def compared(self) -> tuple[estimates.Published, ...]:
-        return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
+        return tuple(m for m in self.methods if m.compared and m.name not in self.memory.dropped)
 
     @cached_property
     def rows(self) -> str:
@@ -67,7 +68,7 @@ class SuiteDraft:
     @cached_property
     def cost(self) -> tuple[str, str]:
         """Sentences on time, which is measured, and memory."""
-        rows, chosen = self.prepared.rows, kinds.as_values(self.budget.entries)
+        rows, chosen = self.prepared.rows, kinds.as_values(self.budget)
         mean = float(self.lengths.tokens.clip(max=self.limit).mean())
         new = kinds.as_values(self.options).get("max_new_tokens", 0) if self.task.decoding is not None else 0
         epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
@@ -76,7 +77,7 @@ class SuiteDraft:
             eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
             new_tokens=(rows["test"] + rows["validation"]) * new,
         )
-        batch_tokens = int(self.budget.micro_batch * mean)
+        batch_tokens = int(max(1, chosen["global_batch"] // default_ranks()) * mean)
         time = estimates.time_in_words(self.view.model, self.compared, work, batch_tokens, estimates.SEEDS)
         return time, self.memory.sentence
 
@@ -138,13 +139,16 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
     lengths = kinds.measure(loaded.train, task, encoder)
     limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, task)
-    recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
-    budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
-    chosen = {**kinds.as_values(budget.entries), "max_length": limit}
+    defaults = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
+    recipe = defaults(model.parameters)
+    budget = estimates.choose_budget(view, task, recipe, given)
+    chosen = {**kinds.as_values(budget), "max_length": limit}
     settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
     prepared = prepare(settings)
-    memory = estimates.predict_memory(settings, budget.methods, file)
-    found = SuiteDraft(view, options, (*columns, *names), lengths, limit, budget, prepared, task, memory, file, given)
+    memory = estimates.predict_memory(settings, recipe.methods, file)
+    found = SuiteDraft(
+        view, options, (*columns, *names), lengths, limit, budget, recipe.methods, prepared, task, memory, file, given
+    )
     return _page(found), [*_facts(found), *prepared.warnings]
 
 
@@ -157,11 +161,8 @@ def _merged(content: Any, given: Any) -> Any:
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
-    names, columns, pair = list(data.train.column_names), learnt.found.columns, None
-    if isinstance(columns, Shape):
-        text, label = (columns.turns,) if columns.turns else columns.prompt or columns.text, columns.completion
-    else:
-        text, label, pair = columns.text, columns.label, columns.pair
+    names, columns = list(data.train.column_names), learnt.found.columns
+    text, label, pair = columns.text, columns.label, getattr(columns, "pair", None)
 
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
@@ -210,7 +211,7 @@ def _page(found: SuiteDraft) -> str:
         *found.cost,
     ]
     methods = []
-    for method in found.budget.methods:
+    for method in found.methods:
         value: dict[str, Any] = {"method": method.method} if method.method else {}
         value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
         value |= {"options": dict(method.options)} if method.options else {}
@@ -237,7 +238,7 @@ def _settings(found: SuiteDraft) -> Iterator[Entry]:
     files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
     rows = (Entry("name", view.data.dataset), Entry("options", (*files, *found.data_options, GROUP)))
     yield Entry("dataset", rows, tuple(_on_rows(found)))
-    yield from found.budget.entries
+    yield from found.budget
     yield _limit(found)
     why = "on a GPU the largest that fits for all methods; on a CPU a rank's whole share"
     yield Entry("micro_batch", "auto", (why,))

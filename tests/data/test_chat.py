@@ -141,11 +141,9 @@ def test_marks_may_leave_the_end_of_the_turn_out() -> None:
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
     writer = conversations(mistral(), T.DEEPSEEK_R1)
-    for answer, learnt in {
-        "It is 4.": "\n</think>\n\nIt is 4.</s>",
-        "<think>\n2 and 2\n</think>\n\nIt is 4.": "2 and 2\n</think>\n\nIt is 4.</s>",
-    }.items():
-        found = example(writer, "What is 2+2?", answer)
+    for thought, kept in (("", "\n"), ("<think>\n2 and 2\n</think>\n\n", "2 and 2\n")):
+        found = example(writer, "What is 2+2?", f"{thought}It is 4.")
+        learnt = f"{kept}</think>\n\nIt is 4.</s>"
         assert runs(writer, found) == [("<s><User>What is 2+2?<Assistant><think>\n", False), (learnt, True)]
         assert found.expected == "It is 4."
 
@@ -312,23 +310,21 @@ def test_what_a_template_does_not_write_is_told() -> None:
 
 def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) -> None:
     """Empty: its own, of several the default, or `plain` where it has none; else a file's text, or the one given."""
-    tokenizer = byte_level("<|endoftext|>", eos_token="<|endoftext|>")
+    tokenizer, file = byte_level("<|endoftext|>", eos_token="<|endoftext|>"), tmp_path / "own.jinja"
     encoder = Encoder(tokenizer, 100, None, "path:model")
-    assert chat_template(encoder, None) == PLAIN
-    tokenizer.chat_template = {"default": T.CHATML, "tool_use": T.ZEPHYR}
-    assert chat_template(encoder, None) == T.CHATML
-    tokenizer.chat_template = T.CHATML
-    assert chat_template(encoder, None) == T.CHATML
-    assert chat_template(encoder, "plain") == PLAIN
-    assert chat_template(encoder, T.ALPACA) == T.ALPACA
-    (tmp_path / "own.jinja").write_text("{{ 'é' }}\n", encoding="utf-8")
-    assert chat_template(encoder, f"path:{tmp_path / 'own.jinja'}") == "{{ 'é' }}\n"
-    for given_, says in {
+    several = {"default": T.CHATML, "tool_use": T.ZEPHYR}
+    for own, template in ((None, PLAIN), (several, T.CHATML), (T.CHATML, T.CHATML)):
+        tokenizer.chat_template = own
+        assert chat_template(encoder, None) == template
+    file.write_text("{{ 'é' }}\n", encoding="utf-8")
+    for asked, template in (("plain", PLAIN), (T.ALPACA, T.ALPACA), (f"path:{file}", "{{ 'é' }}\n")):
+        assert chat_template(encoder, asked) == template
+    for asked, says in {
         f"path:{tmp_path / 'none'}": "task.options.template: path:.* can't be read: .*No such file",
         "chatml": "task.options.template is 'chatml': give plain, path:FILE or a jinja template",
     }.items():
         with pytest.raises(UserError, match=says):
-            chat_template(encoder, given_)
+            chat_template(encoder, asked)
 
 
 def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
@@ -341,12 +337,6 @@ def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
     assert "Be short." not in own
     with pytest.raises(UserError, match="refuses a conversation: System role not supported"):
         example(of("gemma", system="Be short."), *ONE)
-
-
-def test_the_date_is_the_same_every_day() -> None:
-    """A template that asks for today's is given the one that Llama's fall back on."""
-    dated = conversations(gpt2(), "\n  {{ strftime_now('%Y-%m-%d, %B') }}" + PLAIN)
-    assert decoded(dated, example(dated, "a", "b").ids) == "\n  2024-07-26, Julyab<|endoftext|>"
 
 
 # Bytes
