@@ -260,10 +260,7 @@ class ChatTemplate:
         return TextSpan(start, inside[-1].end)
 
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, Any]], dict[str, str], int]:
-        """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
-
-        Where two turns form a special token together, the placeholder replaces the later turn's first character.
-        """
+        """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number."""
         escaped, tail, used = 0, "", set(json.dumps(list(turns), ensure_ascii=False))
         free = (chr(code) for code in STAND_INS if chr(code) not in used)
         characters: defaultdict[str, str] = defaultdict(free.__next__)
@@ -277,7 +274,7 @@ class ChatTemplate:
         for turn in turns:
             special = self.special if turn["role"] == "assistant" else self.controls
             content = special.sub(replaced, turn["content"])
-            if any(match.end() > len(tail) for match in special.finditer(tail + content)):
+            if any(match.end() > len(tail) for match in special.finditer(tail + content)):  # of two turns together
                 content = re.sub(r"(?s)\A.", replaced, content)
             tail = (tail + content)[-LONGEST_TOKEN:]
             more = {key: value for key, value in turn.items() if key not in {"role", "content"}}

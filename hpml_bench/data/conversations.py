@@ -153,8 +153,7 @@ def rows_of(conversations: list[list[str]]) -> Dataset:
 def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
     """Return texts with classes as conversations: `{text}` of the question is the text, the class's name the answer.
 
-    A pair's second text follows the first in a line of its own. All names are choices of each row. Spaces at the end of
-    the question begin the names, as lm-evaluation-harness moves them.
+    All names are choices of each row. Spaces at the question's end begin the names, as lm-evaluation-harness has them.
     """
     asks = question.rstrip(" ")
     names = [question[len(asks) :] + name for name in loaded.label_names]
@@ -175,10 +174,7 @@ def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
 def _convert(
     *cells: Any, shape: Shape, separator: str, mixed: frozenset[str], exact: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Return a row's contents, roles, choices, unread keys, weights, fields, tools, and whether it is of turns.
-
-    A ValueError of this function and of those below continues `FILE: row 3`.
-    """
+    """Return the values of a row's columns; a ValueError of this function and those below continues `FILE: row 3`."""
     row = {name: cell if name in exact else _without_nulls(cell) for name, cell in zip(shape.read, cells, strict=True)}
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):

@@ -97,10 +97,7 @@ class Copies(Frozen):
 
 
 def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
-    """Return the copies among the loaded rows of train, validation and test; labels and answers don't count.
-
-    Case and white space don't count either. For answers the question is compared, its choices included.
-    """
+    """Return the copies among the loaded rows of train, validation and test; labels, answers and case don't count."""
     texts = Texts()
     equal: dict[str, Numbers] = {}  # split -> number of the text of each row
     for split in ("test", "validation", "train"):

@@ -39,10 +39,7 @@ def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
 
 
 def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a mask [n] of the rows of randomly drawn groups, which together have at least `count` rows.
-
-    Groups are drawn with equal probability, whatever their size; drawing rows would prefer the large ones.
-    """
+    """Return a mask [n] of the rows of groups, drawn whatever their size, which together have `count` rows or more."""
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = random.permutation(len(sizes))
     before = np.cumsum(sizes[order]) - sizes[order]

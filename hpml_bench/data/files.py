@@ -202,8 +202,7 @@ def _torn_line(file: Path) -> str:
 def read_tagged(file: Path, encoding: str) -> Dataset | None:
     """Return the sentences of a file with a word a line as lists `words` and `tags`; None for a .txt of plain text.
 
-    A line has the word first and its tag last; an empty line ends a sentence. Comments (# before a sentence) and lines
-    between documents are left out. Raises UserError where a line has no tag.
+    An empty line ends a sentence. Comments (# before a sentence) and lines between documents are left out.
     """
     lines = [line.split() for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")]
     first = [cells for cells in lines if cells][:LOOKED_AT]
@@ -223,10 +222,7 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
 
 
 def sentences_of(rows: Dataset) -> Dataset:
-    """Return a table with a word a row as one with lists, a sentence a row; any other as it is.
-
-    It has columns of the sentence (whose cells may be empty from its second word on), the word and the tag by name.
-    """
+    """Return a table with a word a row, and its sentence at least beside the first, as lists; any other as it is."""
     names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
     if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
         return rows
@@ -252,8 +248,7 @@ def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int
 def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Dataset], str | None]:
     """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
 
-    The header of its README.md, its card, assigns the files to splits; code of its own is not run. Raises UserError
-    where it can't be reached or read, or holds no files with rows.
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
     """
     from datasets import load_dataset
 

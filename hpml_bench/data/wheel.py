@@ -136,17 +136,15 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
 
 
 def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:
-    """Copy members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
+    """Unzip members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
     size, free = sum(member.file_size for member in members), shutil.disk_usage(target.parent).free
     if size > free:
         raise UserError(f"{uri}: would unzip to {size} bytes, and {target.parent} has {free}; set HPML_BENCH_CACHE")
     try:
+        content = target.parent / f"{target.name}.content"
         with zipfile.ZipFile(wheel) as archive:
-            for member in members:
-                path = target / PurePosixPath(member.filename).relative_to(inner)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, path.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 2**20)
+            archive.extractall(content, members)
+        (content / inner).rename(target)
     except _UNREADABLE as error:
         reason = UserError(f"{uri}: the wheel can't be unzipped: {error or type(error).__name__}")
         raise disk_error(error) or reason from None

@@ -71,10 +71,7 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
 
 
 def choose_limit(lengths: Lengths, positions: int | None, task: Task) -> int:
-    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the maximum.
-
-    At most MOST_TOKENS, and what the model's positions leave.
-    """
+    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the maximum, both capped."""
     wanted = float(np.percentile(lengths.tokens, 99 if task.cuts_texts else 100))
     limit = min(STEP * math.ceil(max(wanted, 2) / STEP), MOST_TOKENS[task.model_kind])
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))

@@ -36,11 +36,7 @@ DECAY = 0.01
 
 
 def suite_of(folder: Path) -> tuple[str, list[str]]:
-    """Return the suite of a folder of experiments, or of a folder that holds `experiments/`, and lines on it.
-
-    The lines say how many experiments it has, which can't be said and why, and what differs. Raises UserError: there
-    are none, or none that can be said.
-    """
+    """Return the suite of a folder of experiments, or of one that holds `experiments/`, and lines on the others."""
     folder = folder / "experiments" if (folder / "experiments").is_dir() else folder
     places = sorted({path.parent for name in (ADAPTER, TRAINING) for path in folder.glob(f"*/*/{name}")})
     if not places:

@@ -61,10 +61,7 @@ class Data:
 
 
 def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
-    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given.
-
-    Raises UserError: one can't be read, or it can't be seen which file is which split.
-    """
+    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given."""
     sources = [source_of(name) for name in given]
     folders = [uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()]
     if not folders:
@@ -173,10 +170,7 @@ class _Table:
 
 
 def find_target(data: Data, model: Model) -> Learnt:
-    """Return what can be learnt: as given, else tags, conversations, a label by name, then what cells look like.
-
-    Raises UserError: nothing can, or not by this model.
-    """
+    """Return what this model can learn: as given, else tags, conversations, a label by name, then by the cells."""
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
             raise UserError(f"{data.where}: has column names and no row; give a file with rows")

@@ -26,7 +26,8 @@ from hpml_bench.training import products
 
 MODEL = Model(
     source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
-    parameters=150_000_000, dtypes=("F32",), reads_both_ways=True, pools_by=None,
+    parameters=150_000_000, positions=None, width=1000, layers=10, vocabulary=30_000, dtypes=("F32",),
+    reads_both_ways=True, pools_by=None,
 )  # fmt: skip
 FULL = Published("full", "all", lr=1e-5, work=6)
 
