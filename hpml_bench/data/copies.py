@@ -105,17 +105,21 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
         equal[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
     alike = texts.near_copies()
     near = {split: alike[numbers] for split, numbers in equal.items()}
-    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
+    of_groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
+    groups = {split: numbers for split, numbers in of_groups.items() if numbers is not None}
 
-    def in_train(numbers: Mapping[str, Numbers | None], split: str) -> int:
+    def in_train(numbers: Mapping[str, Numbers], split: str) -> int:
         return int(np.isin(numbers[split], numbers["train"]).sum())
 
     return Copies(
         rows={split: len(rows[split]) for split in equal},
         looked_at={split: len(numbers) for split, numbers in equal.items()},
-        within={s: CopyCount(near=_within(near[s], groups[s]), equal=_within(equal[s], groups[s])) for s in equal},
+        within={
+            s: CopyCount(near=_within(near[s], of_groups[s]), equal=_within(of, of_groups[s]))
+            for s, of in equal.items()
+        },
         in_train={s: CopyCount(near=in_train(near, s), equal=in_train(equal, s)) for s in ("test", "validation")},
-        groups=None if groups["test"] is None else in_train(groups, "test"),
+        groups=in_train(groups, "test") if groups else None,
     )
 
 

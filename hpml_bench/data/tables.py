@@ -32,7 +32,6 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BATCH = 1000
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
@@ -179,9 +178,8 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
     """Return the number of each row's group; `numbers` has the groups of earlier tables, and gets the new ones."""
     check_columns(dataset, file, (column,))
-    cells = (cell for batch in dataset.select_columns([column]).iter(BATCH) for cell in batch[column])
     found = []
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(dataset[column], 1):
         if (value := as_text(cell)) is None:
             raise UserError(f"{file}: row {number} {_empty('group', column)}")
         found.append(numbers.setdefault(value, len(numbers)))

@@ -35,9 +35,7 @@ class Published:
     name: str
     trains: str  # what it trains, in words
     source: str = ""  # where its rate comes from; empty where it has none
-    lr: float | None = None  # None where the method has no rate of its own
-    method: str | None = None  # the method's file, where it isn't the name
-    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its entry in a suite
     work: float = 4  # floating point operations per parameter and token of a training step; 0 for none
     compared: bool = True  # False: offered as a comment
 
@@ -55,12 +53,12 @@ PROMPT_TUNING = Published(
     "prompt_tuning", "embeddings before the text",
     "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester et al. 2021, "
     "arXiv:2104.08691)",
-    3e-2, options={"tokens": 20}, compared=False,
+    {"lr": 3e-2, "options": {"tokens": 20}}, compared=False,
 )  # fmt: skip
 IA3 = Published(
     "ia3", "factors of keys, values and feed-forward layers",
     "Liu et al. 2022, arXiv:2205.05638, who took it with Adafactor",
-    3e-3, method="peft", options={"type": "IA3"}, compared=False,
+    {"method": "peft", "lr": 3e-3, "options": {"type": "IA3"}}, compared=False,
 )  # fmt: skip
 RANK = {"r": 8, "alpha": 16}
 
@@ -74,18 +72,18 @@ def encoder_recipe(parameters: int) -> Recipe:
             "lora", "low-rank updates of all linear layers",
             "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and values alone (Hu et "
             "al. 2021, arXiv:2106.09685; microsoft/LoRA, roberta_base_mnli.sh)",
-            5e-4, options=RANK,
+            {"lr": 5e-4, "options": RANK},
         ),
         Published(
             "full", "every weight",
             f"the {lowest} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as the model has {size} than "
             f"{LARGE_MODEL / 1e6:g}M parameters",
-            lr, work=6,
+            {"lr": lr}, work=6,
         ),
         Published(
             "adapter", "bottlenecks in frozen blocks",
             "the middle of 3e-5, 3e-4 and 3e-3 (Houlsby et al. 2019, arXiv:1902.00751)",
-            3e-4, options={"placement": "houlsby"}, compared=False,
+            {"lr": 3e-4, "options": {"placement": "houlsby"}}, compared=False,
         ),
         PROMPT_TUNING, IA3,
     )  # fmt: skip
@@ -99,26 +97,26 @@ def encoder_recipe(parameters: int) -> Recipe:
 
 def language_recipe(parameters: int) -> Recipe:
     """Return the defaults for a language model that learns to answer."""
-    lora = 1e-4 if parameters > 13e9 else 2e-4
+    lora = {"lr": 1e-4 if parameters > 13e9 else 2e-4, "options": RANK}
     source = (
         "QLoRA, 2e-4 up to 13B parameters and 1e-4 above (Dettmers et al. 2023, arXiv:2305.14314; qlora.py); r and "
         "alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no difference between r 8 and 256"
     )
     methods = (
         Published("none", "nothing: the base model as it is, for comparison", work=0),
-        Published("lora", "low-rank updates of all linear layers", source, lora, options=RANK),
+        Published("lora", "low-rank updates of all linear layers", source, lora),
         Published(
             "full", "every weight",
             "Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1), and Stanford Alpaca",
-            2e-5, work=6,
+            {"lr": 2e-5}, work=6,
         ),
         Published(
             "qlora", "as lora does, on weights in 4 bits: less memory. Needs the package bitsandbytes",
-            source, lora, options=RANK, compared=False,
+            source, lora, compared=False,
         ),
         Published(
             "few_shot", "nothing: four training rows before each prompt, for which max_length must have room",
-            work=0, options={"k": 4}, compared=False,
+            settings={"options": {"k": 4}}, work=0, compared=False,
         ),
         PROMPT_TUNING, IA3,
     )  # fmt: skip
@@ -222,7 +220,7 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
     """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
     from hpml_bench.fit.predict import gigabytes, predict  # some seconds, which mistakes need not wait for
 
-    entries = {m.name: MethodEntry(method=m.method, lr=m.lr, options=dict(m.options)) for m in methods if m.compared}
+    entries = {method.name: MethodEntry(**method.settings) for method in methods if method.compared}
     settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
     try:
         found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)

@@ -220,7 +220,7 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
     shape, names = _shape(table), [*table.cells]
     if shape is None or shape.kind == "text":
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        shape = Shape(kind="turns", text=turns[:1]) if turns else None
+        shape = Shape(kind="turns", text=(turns[0],)) if turns else None
     if model.reads_both_ways and shape and shape.kind == "turns":
         raise _cannot_answer(table, model)
     if model.reads_both_ways or shape is None:

@@ -212,9 +212,7 @@ def _page(found: SuiteDraft) -> str:
     ]
     methods = []
     for method in found.methods:
-        value: dict[str, Any] = {"method": method.method} if method.method else {}
-        value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
-        value |= {"options": dict(method.options)} if method.options else {}
+        value = {key: Rate(of) if key == "lr" else of for key, of in method.settings.items()}
         why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
         methods.append(Entry(method.name, value, (why,), method in found.compared))
     seeds = Entry("seeds", estimates.SEEDS, (

@@ -233,8 +233,16 @@ def solved(question: str) -> int:
 
 @pytest.mark.parametrize("steps", [(1, 1), (2, 3)])
 def test_answers_are_those_of_the_questions(steps: tuple[int, int]) -> None:
-    """Read from the text, and equal to what every calculation and the end of the answer say."""
-    for question, answer in problems(steps=steps).test["contents"]:
+    """Read from the text, and equal to what every calculation and the end of the answer say.
+
+    No question comes twice in any splits, and the rows are the same each time.
+    """
+    data = problems(steps=steps)
+    splits = [data.train, data.validation, data.test]
+    questions = [contents[0] for split in splits if split is not None for contents in split["contents"]]
+    assert len(set(questions)) == len(questions) == 516
+    assert problems(steps=steps).test["contents"][:] == data.test["contents"][:]
+    for question, answer in data.test["contents"]:
         calculated = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)\.", answer)
         assert steps[0] <= len(calculated) <= steps[1]
         for left, sign, right, result in calculated:
@@ -242,12 +250,3 @@ def test_answers_are_those_of_the_questions(steps: tuple[int, int]) -> None:
             assert amounts[sign] == int(result)
             assert 0 < int(result) < 100
         assert calculated[-1][3] == answer.rpartition("#### ")[2] == str(number_of(answer)) == str(solved(question))
-
-
-def test_no_question_comes_twice() -> None:
-    """Over all splits; and the rows are the same each time."""
-    data = problems()
-    splits = [data.train, data.validation, data.test]
-    questions = [contents[0] for split in splits if split is not None for contents in split["contents"]]
-    assert len(set(questions)) == len(questions) == 516
-    assert problems().test["contents"][:] == data.test["contents"][:]

@@ -29,7 +29,7 @@ MODEL = Model(
     parameters=150_000_000, positions=None, width=1000, layers=10, vocabulary=30_000, dtypes=("F32",),
     reads_both_ways=True, pools_by=None,
 )  # fmt: skip
-FULL = Published("full", "all", lr=1e-5, work=6)
+FULL = Published("full", "all", settings={"lr": 1e-5}, work=6)
 
 
 def init(bert: Path, folder: Path, *words: str) -> str:
@@ -128,7 +128,7 @@ def test_a_method_that_does_not_fit_is_left_out(bert: Path, tmp_path: Path, monk
 ])  # fmt: skip
 def test_rates_follow_the_size_as_published(recipe: Callable[..., Any], parameters: float, rates: Any) -> None:
     """BERT's lowest for large encoders; QLoRA's two rates on both sides of 13B."""
-    assert rates.items() <= {method.name: method.lr for method in recipe(parameters).methods}.items()
+    assert rates.items() <= {method.name: method.settings.get("lr") for method in recipe(parameters).methods}.items()
 
 
 def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:

@@ -67,10 +67,6 @@ CASES = {
         "sequence_classification", {"text": "v2", "label": "v1", "encoding": "latin-1"}, ("--encoding", "latin-1"),
         said=r"columns: text: v2; label: v1; columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
     ),
-    "quotes that are part of texts": Case(
-        csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"), "sequence_classification",
-        {"text": "text", "label": "label", "quote": ""}, ("--set", "dataset.options.quote=''"), ".tsv",
-    ),
     "a separator and columns by position": Case(
         csv("1~2", [f"the match {text}" for text in TEXTS], LABELS, sep="~"), "sequence_classification",
         {"header": False, "text": ["1"], "label": "2", "sep": "~"}, ("--sep", "~", "--text", "1", "--label", "2"),
@@ -112,10 +108,6 @@ CASES = {
          "max_length=16", "--set", "task.options.pooling=first", "--set", "dataset.options.separator=' | '", "--set",
          "data_seed=3"),
         settings={"epochs": 2, "max_length": 16, "data_seed": 3}, of_task={"pooling": "first"},
-    ),
-    "names of a scale": Case(
-        csv("text,stars", TEXTS, [1 + row % 3 for row in range(60)]), "sequence_classification",
-        {"text": "text", "label": "stars", "label_names": ["bad", "fair", "good"]}, ("--label-names", "bad,fair,good"),
     ),
     "lists of words and tags by other names": Case(
         lines(id=range(60), said=WORDS, marks=TAGS), "token_classification", {"text": ["said"], "label": "marks"},
