@@ -1,5 +1,6 @@
 """Conversations as token ids: what the model reads is what transformers renders, and only answers are learnt."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,16 +129,6 @@ def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
 # What is learnt
 
 
-def test_marks_may_leave_the_end_of_the_turn_out() -> None:
-    """It is learnt all the same, and no end token is put in its place."""
-    template = T.CHATML_MARKED.replace(
-        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
-        "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
-    )
-    found = example(conversations(chatml(), template), *ONE)
-    assert found == example(of("chatml marked"), *ONE)
-
-
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
     writer = conversations(mistral(), T.DEEPSEEK_R1)
@@ -187,37 +178,41 @@ HEADER_INSIDE = (
 )
 
 
-@pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize(("template", "behind", "last"), [(END_APART, "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "")])
-def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str, behind: str, last: str) -> None:
-    """With the header in them, or a final token of their own; they say which text behind the end is learnt."""
-    writer, plain = conversations(chatml(), template), of("chatml")
-    found, expected = example(writer, *contents), example(plain, *contents)
-    assert found.prompt == expected.prompt
-    learnt = [f"{said}<|im_end|>{behind}" for said in contents[1::2]]
-    assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
-    assert decoded(writer, writer.answer_of(found)) == contents[-1]
-    assert writer.stop_ids == plain.stop_ids
+LEFT_OUT = T.CHATML_MARKED.replace(
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
+    "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
+)
+BEGUN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
+    "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 
 
 @pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize("begun", ["\n<think>\n\n</think>\n\n", "\n", " "])
-def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tuple[str, ...]) -> None:
-    """A model is given the generation prompt and writes the rest itself: tokens and prompt are those without marks."""
-    template = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
-        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
-    ).replace("BEGUN", repr(begun))
-    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
-    found = example(writer, *contents)
-    assert found == example(plain, *contents)
+@pytest.mark.parametrize(("template", "begun", "behind", "last"), [
+    (END_APART, "", "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "", ""), (LEFT_OUT, "", "", ""),
+    *((BEGUN.replace("BEGUN", repr(text)), text, "", "") for text in ("\n<think>\n\n</think>\n\n", "\n", " ")),
+])  # fmt: skip
+def test_marks_say_where_an_answer_ends_and_not_where_it_begins(
+    contents: tuple[str, ...], template: str, begun: str, behind: str, last: str
+) -> None:
+    """A model is given the generation prompt and writes the rest itself: what stands before a mark is learnt too.
+
+    Ids and prompt are those without marks, with the header in them, or a final token of their own. They say which text
+    behind the end is learnt; an end of the turn that they leave out is learnt all the same.
+    """
+    writer = conversations(chatml(), template)
+    bare = conversations(chatml(), re.sub(r"\{% (end)?generation %\}", "", template))
+    found, unmarked = example(writer, *contents), example(bare, *contents)
     turns = messages(*contents)[:-1]
     asked = chatml().apply_chat_template(turns, chat_template=template, add_generation_prompt=True)
     assert list(found.ids[: found.prompt]) == asked["input_ids"]
-    assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
-    assert writer.scaffold == plain.scaffold
+    assert (found.ids, found.prompt) == (unmarked.ids, unmarked.prompt)
+    learnt = [f"{begun}{said}<|im_end|>{behind}" for said in contents[1::2]]
+    assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
+    assert decoded(writer, writer.answer_of(found)).strip() == contents[-1]
+    assert writer.stop_ids == of("chatml").stop_ids
     assert writer.scaffold.before == begun
 
 
