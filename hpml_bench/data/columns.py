@@ -80,7 +80,7 @@ def choose(
     dataset: Dataset, where: str, target: Target, options: TableOptions, label: Column | None, *,
     kept_out: Collection[str], named: bool,
 ) -> Columns:  # fmt: skip
-    """Return the columns of text and label: as given, else by name, else by content, where none is one kept out."""
+    """Return the columns of text and label: as given, else by name, else by content but for those kept out."""
     names = list(dataset.column_names)
     text = options.text if isinstance(options.text, tuple) else (options.text,)
     with column_errors_as_user_errors(where):

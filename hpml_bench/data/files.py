@@ -222,7 +222,7 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
 
 
 def sentences_of(rows: Dataset) -> Dataset:
-    """Return a table with a word a row, and its sentence at least beside the first, as lists; any other as it is."""
+    """Return a table of a word a row as lists, a sentence (named beside its first word) a row; others as they are."""
     names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
     if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
         return rows
