@@ -51,8 +51,6 @@ class Conversations:
     loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)  # numbers of rows and tokens, by what happened to them
-    _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Special token's text, and whether it is inside another -> its token ids as text."""
 
     def turns(
         self, roles: Sequence[str], contents: Sequence[str], fields: Sequence[Mapping[str, Any]] = ()
@@ -71,10 +69,8 @@ class Conversations:
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
         Of each turn are `roles`, `contents`, `weights` (0 for one that is not learnt, else 1; empty for all 1) and
-        `fields` (further keys that templates read, such as `tool_calls`; empty for none). `least`: least tokens that
-        the row needs room for, where choices are longer than the right answer; `tools`: definitions that the template
-        writes. Raises UserError as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong
-        together.
+        `fields` (further keys that templates read; empty for none). `least`: least tokens that the row needs room for,
+        where choices are longer than the right answer; `tools`: definitions that the template writes.
         """
         turns = self.turns(roles, contents, fields)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
@@ -138,31 +134,29 @@ class Conversations:
     def _tokenised(
         self, rendered: Rendered, turns: Turns
     ) -> tuple[list[int], list[bool], list[int], int, int, dict[str, int]]:
-        """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front.
+        """Return token ids, whether they are targets, and their UTF-8 bytes, all [tokens], with each answer's end.
 
-        That is token ids, whether they are targets, and their UTF-8 bytes, all [tokens]; `prompt` and `content` as of
-        `Example`; and the counts that the row adds where it is kept.
+        Beside them `prompt` and `content` as of `Example`, and the counts that the row adds where it is kept.
         """
         ids, offsets, prompt = self._encoded(rendered)
         if sum(token in self._known.marked for token in ids) > len(self._chat.special.findall(rendered.text)):
             raise UserError(
                 f"{self.encoder.backbone}: the tokenizer makes a special token of a turn's text; remove that text"
             )
-        counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
         text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        if any(turn["content"] not in text for turn in turns):
-            counts["rows whose text the template or the tokenizer changes"] = 1
-        if any(turns[-1][key].strip() not in text for key in REASONING if key in turns[-1]):
-            counts["rows whose reasoning the template leaves out"] = 1
+        counts = {
+            "special tokens in turns, kept as text": rendered.escaped,
+            "rows whose text the template or the tokenizer changes": any(t["content"] not in text for t in turns),
+            "rows whose reasoning the template leaves out": any(
+                turns[-1][key].strip() not in text for key in REASONING if key in turns[-1]
+            ),
+        }
         targets = [any(start <= offset.start < end for start, end in rendered.answers) for offset in offsets]
         opening = rendered.text[rendered.prompt : rendered.content]
         # a space is part of the content's first token
         content = _first_of(offsets, rendered.content) if opening.strip() else prompt
         ids, targets, unended = self._ended(ids, targets, prompt, marked=rendered.marked)
-        if unended:
-            counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
-                unended
-            )
+        counts["answers before the last whose end is not learnt, as the template writes no end token there"] = unended
         front = [] if rendered.chat else self._known.front
         added, reached = len(front), 0
         sizes = [0] * added
@@ -172,6 +166,7 @@ class Conversations:
                 own = "".join(rendered.stand_ins.get(character, character) for character in own)
             sizes.append(len(own.encode()))
             reached = max(reached, end)
+        counts = {what: int(count) for what, count in counts.items() if count}
         return [*front, *ids], [False] * added + targets, [*sizes, 0], prompt + added, content + added, counts
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
@@ -230,12 +225,10 @@ class Conversations:
 
     def _as_text(self, text: str, *, inside: bool) -> list[int]:
         """Return token ids of a special token's text, none of which is the special token."""
-        if (text, inside) not in self._texts:
-            ids = self._piece(text, inside=inside, as_text=True)[0]
-            if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
-                ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
-            self._texts[text, inside] = ids
-        return self._texts[text, inside]
+        ids = self._piece(text, inside=inside, as_text=True)[0]
+        if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
+            ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
+        return ids
 
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is added before a text inside another one."""
@@ -261,8 +254,8 @@ class Conversations:
     ) -> tuple[list[int], list[bool], int]:
         """Return token ids, target flags up to each answer's end token, and how many earlier answers learn none.
 
-        Tokens of a turn after the end token are no targets, except those that the template's own marks include. Where
-        the template ends the last answer without a special token, the tokenizer's end token is appended.
+        Tokens behind an end token are targets where the template's own marks include them. Where the template ends the
+        last answer without a special token, the tokenizer's end token is appended.
         """
         targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known.ends)
         unended = []
@@ -324,10 +317,8 @@ class Conversations:
         after = self._call(f"{BARRIER}a")
         inside = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
         ends = frozenset({tokenizer.eos_token_id, *self.encoder.ends} - {None})
-        return _KnownTokens(
-            front=list(whole[:begin]), ends=ends, marked=marked, special=marked | ends, controls=controls,
-            puts_space=bool(self._call("a")["input_ids"] != inside),
-        )  # fmt: skip
+        puts_space = bool(self._call("a")["input_ids"] != inside)
+        return _KnownTokens(list(whole[:begin]), ends, marked, marked | ends, controls, puts_space)
 
     @cached_property
     def _sample(self) -> Example | None:

@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,7 +35,7 @@ GENERATED = frozenset({"tool_calls", "tool_plan", *REASONING})  # keys of what t
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Unicode's private use plane: its characters are placeholders of special tokens that a turn contains as text."""
 LONGEST_TOKEN = 256  # most characters of a special token
-SAMPLE = "a_sample"  # name or content of a turn that is tried
+SAMPLE = "a_sample"  # name of a function whose call is tried
 BARRIER = "\ue000"  # a character that no tokenizer joins with its neighbours
 TODAY = """\
 {%- macro strftime_now(form) -%}
@@ -92,8 +93,8 @@ class ChatTemplate:
     def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
         """Return a conversation that ends with an answer as text, with the spans of its target text.
 
-        `learnt` has the indices of the turns to learn, None for all answers, and `tools` definitions of tools. Raises
-        UserError where the template refuses it, or its answers can't be located in the text.
+        `learnt`: indices of the turns to learn, None for all answers. Raises UserError where the template refuses it,
+        or its answers can't be located in the text.
         """
         lost = ["tools"] * (bool(tools) and "tools" not in self.template)
         if any("tool_calls" in turn for turn in turns) and not self._writes_calls:
@@ -149,17 +150,11 @@ class ChatTemplate:
         return partial(self._write, template, list(tools) if tools else None)
 
     def _write(
-        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False,
-        parts: bool | None = None,
-    ) -> tuple[str, _Marks]:  # fmt: skip
-        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
-
-        `parts`: whether contents are given as lists of parts; None: as the template wants them.
-        """
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False
+    ) -> tuple[str, _Marks]:
+        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        if template != PLAIN and (self._wants_parts if parts is None else parts):
-            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         marked = marks and MARKS.search(template) is not None
         named = self.encoder.tokenizer.special_tokens_map  # as bos_token
         special = {name: str(token) for name, token in named.items() if isinstance(token, str)}
@@ -252,8 +247,7 @@ class ChatTemplate:
     def _narrowed(self, span: TextSpan, marks: _Marks, place: int) -> TextSpan:
         """Return an answer's span up to the end of the template's last mark in it; unchanged without marks.
 
-        It begins after the prompt, since the model has to generate the text before the mark too; where the template has
-        no generation prompt, it begins at the mark.
+        It begins at the mark only where the template has no generation prompt: else that text has to be generated too.
         """
         if marks is None:
             return span
@@ -266,10 +260,7 @@ class ChatTemplate:
         return TextSpan(start, inside[-1].end)
 
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, Any]], dict[str, str], int]:
-        """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
-
-        Where two turns form a special token together, the placeholder replaces the later turn's first character.
-        """
+        """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number."""
         escaped, tail, used = 0, "", set(json.dumps(list(turns), ensure_ascii=False))
         free = (chr(code) for code in STAND_INS if chr(code) not in used)
         characters: defaultdict[str, str] = defaultdict(free.__next__)
@@ -283,7 +274,7 @@ class ChatTemplate:
         for turn in turns:
             special = self.special if turn["role"] == "assistant" else self.controls
             content = special.sub(replaced, turn["content"])
-            if any(match.end() > len(tail) for match in special.finditer(tail + content)):
+            if any(match.end() > len(tail) for match in special.finditer(tail + content)):  # of two turns together
                 content = re.sub(r"(?s)\A.", replaced, content)
             tail = (tail + content)[-LONGEST_TOKEN:]
             more = {key: value for key, value in turn.items() if key not in {"role", "content"}}
@@ -292,24 +283,13 @@ class ChatTemplate:
         return safe, {character: token for token, character in characters.items()}, escaped
 
     @cached_property
-    def _wants_parts(self) -> bool:
-        """Whether the template writes a content only as a list of parts, as some of models of text and images do."""
-        asked: Turns = [{"role": "user", "content": SAMPLE}]
-        return not self._writes(asked, parts=False) and bool(self._writes(asked, parts=True))
-
-    @cached_property
     def _writes_calls(self) -> bool:
         """Whether the template writes tool calls; one that refuses this example may write those of its own rules."""
         call = {"type": "function", "id": "a1b2c3d4e", "function": {"name": SAMPLE, "arguments": {}}}
         turns: Turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-        return self._writes(turns) is not False and "tool_calls" in self.template
-
-    def _writes(self, turns: Turns, parts: bool | None = None) -> bool | None:
-        """Return whether the template writes SAMPLE, which is somewhere in the turns; None where it refuses them."""
-        try:
-            return SAMPLE in self._write(self.template, None, turns, parts=parts)[0]
-        except RefusedError:
-            return None
+        with suppress(RefusedError):
+            return SAMPLE in self._write(self.template, None, turns)[0] and "tool_calls" in self.template
+        return "tool_calls" in self.template
 
     @cached_property
     def special(self) -> re.Pattern[str]:

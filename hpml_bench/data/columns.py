@@ -80,13 +80,7 @@ def choose(
     dataset: Dataset, where: str, target: Target, options: TableOptions, label: Column | None, *,
     kept_out: Collection[str], named: bool,
 ) -> Columns:  # fmt: skip
-    """Return the columns of text and label: as given, else by name (the constants above), else by content.
-
-    By content a class is the column with the fewest different values among the first rows, a number the only one of
-    numbers, the text a pair (PAIR_NAMES, PAIRED), else all columns with a name of a text or the one with the longest
-    texts, and other columns of long texts; in a table without column names, all that don't hold numbers. A column that
-    is kept out, such as that of groups, is no label, and no text unless its name is one of a text.
-    """
+    """Return the columns of text and label: as given, else by name, else by content but for those kept out."""
     names = list(dataset.column_names)
     text = options.text if isinstance(options.text, tuple) else (options.text,)
     with column_errors_as_user_errors(where):
@@ -154,7 +148,6 @@ def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types:
     """Return a table converted row by row: a function of the cells of `read` returns values of these types.
 
     A column `bad` has the reason where a row can't be converted, else an empty text, and `place` the row's number.
-    Raises UserError where a column is missing, or can't be read.
     """
     from datasets import Features, Value
 
@@ -216,7 +209,11 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
 def _find_text(
     names: list[str], sample: Mapping[str, list[Any]], where: str, kept_out: Collection[str], *, named: bool
 ) -> tuple[tuple[str, ...], str | None]:
-    """Return the columns of the text, and that of the second texts of pairs."""
+    """Return the columns of the text, and that of the second texts of pairs.
+
+    In a table without column names, all that don't hold numbers; else a pair by name; else all with a name of a text or
+    the one with the longest texts, and other columns of long texts.
+    """
     called = [name for name in names if name.strip().lower() in TEXT_NAMES]
     texts = {
         name: values

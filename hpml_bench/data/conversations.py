@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hpml_bench.data.columns import Column, column_named, converted, first_named, listed, short
 from hpml_bench.plugins.dataset import PAIR, LoadedData
@@ -29,7 +29,6 @@ SYSTEM_NAMES = ("system", "system_prompt")
 FIELDS = ("tool_calls", "tool_plan", "reasoning_content", "reasoning", "thinking", "name", "tool_call_id")
 """Keys of a turn beside its role and content that templates read, as TRL and transformers document them."""
 READ_KEYS = frozenset({"role", "content", "from", "value", "weight", *FIELDS})  # keys of a turn; others are left unread
-LISTS = frozenset({"List", "LargeList", "Sequence"})  # names of the list type in the versions of `datasets`
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -50,27 +49,25 @@ class Turn(NamedTuple):
 
 
 class Shape(Frozen):
-    """Columns of conversations by content; exactly one of turns, prompt and text is set."""
+    """Columns of conversations by content."""
 
-    turns: str | None = None  # column of lists of turns: `role` and `content`, or ShareGPT's `from` and `value`
-    prompt: tuple[str, ...] = ()  # columns of the prompt, joined; those empty in a row are left out
-    text: tuple[str, ...] = ()  # columns of texts without a prompt
-    completion: str | None = None
+    kind: Literal["turns", "prompt", "text"]
+    text: tuple[str, ...]
+    """One column of lists of turns (`role` and `content`, or ShareGPT's `from` and `value`); or those of the prompt or
+    of texts without one, which are joined: those empty in a row are left out."""
+    label: str | None = None  # column of the completion
     choices: str | None = None
     system: str | None = None  # column of a system prompt, which may be empty
     tools: str | None = None  # column of tools' definitions, lists or JSON, which may be empty
 
     def __str__(self) -> str:
-        if self.text:
-            return f"text: {', '.join(self.text)}"
-        parts = {"turns": self.turns, "prompt": ", ".join(self.prompt), "completion": self.completion}
-        parts |= {"choices": self.choices, "system prompt": self.system, "tools": self.tools}
-        return "; ".join(f"{what}: {columns}" for what, columns in parts.items() if columns)
+        others = {"completion": self.label, "choices": self.choices, "system prompt": self.system, "tools": self.tools}
+        found = {self.kind: ", ".join(self.text), **others}
+        return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
 
     @property
     def read(self) -> tuple[str, ...]:
-        others = (self.completion, self.choices, self.system, self.tools)
-        return tuple(name for name in (self.turns, *self.prompt, *self.text, *others) if name)
+        return (*self.text, *filter(None, (self.label, self.choices, self.system, self.tools)))
 
 
 def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
@@ -89,20 +86,20 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     if given and answer is None:
         answer = first_named([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
-            return Shape(turns=given[0], system=system, tools=tools)
+            return Shape(kind="turns", text=given, system=system, tools=tools)
         if answer is None:
-            return Shape(text=given)
+            return Shape(kind="text", text=given)
     if not (given or answer) and (turns := first_named(names, TURN_NAMES)):
-        return Shape(turns=turns, system=system, tools=tools)
+        return Shape(kind="turns", text=(turns,), system=system, tools=tools)
     answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
         named = (first_named(names, PROMPT_NAMES), first_named(names, EXTRA_NAMES))
         given = tuple(name for name in named if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
-        return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
+        return Shape(kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools)
     if plain := first_named(names, TEXT_NAMES):
-        return Shape(text=(plain,))
+        return Shape(kind="text", text=(plain,))
     if first_named(names, ("chosen",)) and first_named(names, ("rejected",)):
         raise UserError(
             f"{where}: holds preferences, which are not compared; to learn the chosen answers, set "
@@ -116,15 +113,16 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:
-    return isinstance(dataset.features[column], list) or type(dataset.features[column]).__name__ in LISTS
+    from datasets import LargeList, List
+
+    return isinstance(dataset.features[column], list | List | LargeList)
 
 
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
     Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
-    row is no conversation, empty where it is one; and LoadedData's `weights`, `fields`, `tools` and `messages` where a
-    row has any. Raises UserError where a column is missing.
+    row is no conversation; and LoadedData's `weights`, `fields`, `tools` and `messages` where a row has any.
     """
     from datasets import Value
 
@@ -155,8 +153,7 @@ def rows_of(conversations: list[list[str]]) -> Dataset:
 def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
     """Return texts with classes as conversations: `{text}` of the question is the text, the class's name the answer.
 
-    A pair's second text follows the first in a line of its own. All names are choices of each row. Spaces at the end of
-    the question begin the names, as lm-evaluation-harness moves them.
+    All names are choices of each row. Spaces at the question's end begin the names, as lm-evaluation-harness has them.
     """
     asks = question.rstrip(" ")
     names = [question[len(asks) :] + name for name in loaded.label_names]
@@ -177,10 +174,7 @@ def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
 def _convert(
     *cells: Any, shape: Shape, separator: str, mixed: frozenset[str], exact: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Return a row's contents, roles, choices, unread keys, weights, fields, tools, and whether it is of turns.
-
-    A ValueError of this function and of those below continues `FILE: row 3`.
-    """
+    """Return the values of a row's columns; a ValueError of this function and those below continues `FILE: row 3`."""
     row = {name: cell if name in exact else _without_nulls(cell) for name, cell in zip(shape.read, cells, strict=True)}
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
@@ -201,31 +195,31 @@ def _convert(
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
-    given = [turn for turn in row[shape.turns] if isinstance(turn, dict)] if shape.turns else []
+    of_turns = shape.kind == "turns"
+    given = [turn for turn in row[shape.text[0]] if isinstance(turn, dict)] if of_turns else []
     unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
     weights = [turn.weight for turn in turns]
     fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
     contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
     definitions = json.dumps(tools) if tools else ""
-    more = ([] if all(weights) else weights, fields if any(fields) else [], definitions, bool(shape.turns))
+    more = ([] if all(weights) else weights, fields if any(fields) else [], definitions, of_turns)
     return contents, roles, choices, sorted(unread), *more
 
 
 def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
-    if shape.turns:
-        return _turns(row[shape.turns], shape.turns), []
-    if shape.text:
+    first, completion = shape.text[0], shape.label or ""
+    if shape.kind == "turns":
+        return _turns(row[first], first), []
+    if shape.kind == "text":
         return [Turn("assistant", _joined(row, shape.text, separator))], []
-    completion = shape.completion or ""
     answer = row[completion]
-    first = shape.prompt[0]
     if isinstance(row[first], list):  # TRL's: both are lists of turns, of which the completion's are learnt
         before = [turn._replace(weight=float(turn.role != "assistant")) for turn in _turns(row[first], first)]
         return [*before, *_turns(answer, completion)], []
     column = shape.choices or ""
     choices = [_joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])]
     chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
-    return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", chosen)], choices
+    return [Turn("user", _joined(row, shape.text, separator)), Turn("assistant", chosen)], choices
 
 
 def _without_nulls(value: Any) -> Any:

@@ -8,14 +8,13 @@ number of words compared, at most `MOST_ROWS` x `MOST_WORDS`.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -98,40 +97,38 @@ class Copies(Frozen):
 
 
 def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
-    """Return the copies among the loaded rows of train, validation and test; labels and answers don't count.
-
-    Case and white space don't count either. For answers the question is compared, its choices included.
-    """
+    """Return the copies among the loaded rows of train, validation and test; labels, answers and case don't count."""
     texts = Texts()
-    kinds: dict[str, Numbers] = {}  # split -> number of the text of each row
+    equal: dict[str, Numbers] = {}  # split -> number of the text of each row
     for split in ("test", "validation", "train"):
-        left = MOST_ROWS - sum(map(len, kinds.values()))
-        kinds[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
+        left = MOST_ROWS - sum(map(len, equal.values()))
+        equal[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
     alike = texts.near_copies()
-    sorts = {"near": {split: alike[numbers] for split, numbers in kinds.items()}, "equal": kinds}
-    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in kinds.items()}
+    near = {split: alike[numbers] for split, numbers in equal.items()}
+    of_groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
+    groups = {split: numbers for split, numbers in of_groups.items() if numbers is not None}
+
+    def in_train(numbers: Mapping[str, Numbers], split: str) -> int:
+        return int(np.isin(numbers[split], numbers["train"]).sum())
+
     return Copies(
-        rows={split: len(rows[split]) for split in kinds},
-        looked_at={split: len(numbers) for split, numbers in kinds.items()},
-        within={s: CopyCount(**{how: _repeated(of[s], groups[s]) for how, of in sorts.items()}) for s in kinds},
-        in_train={
-            split: CopyCount(**{how: _among(of[split], of["train"]) for how, of in sorts.items()})
-            for split in ("test", "validation")
+        rows={split: len(rows[split]) for split in equal},
+        looked_at={split: len(numbers) for split, numbers in equal.items()},
+        within={
+            s: CopyCount(near=_within(near[s], of_groups[s]), equal=_within(of, of_groups[s]))
+            for s, of in equal.items()
         },
-        groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),
+        in_train={s: CopyCount(near=in_train(near, s), equal=in_train(equal, s)) for s in ("test", "validation")},
+        groups=in_train(groups, "test") if groups else None,
     )
 
 
-def _repeated(kinds: Numbers, groups: Numbers | None) -> int:
+def _within(kinds: Numbers, groups: Numbers | None) -> int:
     """Return how many rows share their kind with another row; with `groups`, with a row of another group."""
     members = np.arange(len(kinds)) if groups is None else groups
     pairs = np.unique(np.stack([kinds, members], axis=1), axis=0)
     several, counts = np.unique(pairs[:, 0], return_counts=True)
     return int(np.isin(kinds, several[counts > 1]).sum())
-
-
-def _among(kinds: Numbers, others: Numbers | None) -> int:
-    return 0 if others is None else int(np.isin(kinds, others).sum())
 
 
 def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
@@ -152,24 +149,20 @@ class Texts:
     def __init__(self) -> None:
         self._known: dict[bytes, int] = {}
         self._vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
-        self._words: array[int] = array("i")
-        self._ends = [0]
-
-    def __len__(self) -> int:
-        return len(self._known)
+        self._sequences: list[Words] = []  # of each text its different sequences of `LENGTH` words, as numbers
 
     def add(self, text: str) -> int:
         """Return the number of a text, the same for texts that differ in case and white space alone."""
         words = text.casefold().split()
         key = hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
-        number = self._known.setdefault(key, len(self))
-        if number == len(self._ends) - 1:
+        number = self._known.setdefault(key, len(self._known))
+        if number == len(self._sequences):
             # A script without spaces, such as Chinese: each letter counts as a word.
             long = sum(map(len, words)) > 20 * len(words)
             words = (list("".join(words)) if long else words)[:MOST_WORDS]
             words += [""] * (LENGTH - len(words))
-            self._words.extend(map(self._vocabulary.__getitem__, words))
-            self._ends.append(len(self._words))
+            numbers = _mixed(np.array([self._vocabulary[word] for word in words], dtype=np.uint64))
+            self._sequences.append(np.unique(_mixed((sliding_window_view(numbers, LENGTH) * ODD).sum(axis=1))))
         return number
 
     def near_copies(self) -> Numbers:
@@ -178,43 +171,23 @@ class Texts:
         from scipy.sparse.csgraph import connected_components
 
         # sequences that many texts share, judged by a sample of texts
-        chosen, none = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int), np.zeros(0, dtype=np.uint64)
-        sampled = [np.unique(self._sequences(text, text + 1, none)[0]) for text in chosen.tolist()]
-        numbers, counts = np.unique(np.concatenate([none, *sampled]), return_counts=True)
+        every, none = self._sequences, np.zeros(0, dtype=np.uint64)
+        chosen = np.linspace(0, len(every) - 1, min(len(every), SAMPLE)).astype(int).tolist()
+        numbers, counts = np.unique(np.concatenate([none, *(every[text] for text in chosen)]), return_counts=True)
         frame = numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))]
-        every = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
-        parts = [part for part in every if len(part[2])]
-        least = [np.stack([np.minimum.reduceat(of * turn, at) for turn in TURNS], axis=1) for of, at, _ in parts]
-        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *least])  # [texts, orders]
-        texts = np.concatenate([np.zeros(0, dtype=np.int64), *(numbers for *_, numbers in parts)])
-        sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame)[0]))
+        kept = [np.setdiff1d(of, frame, assume_unique=True) if len(frame) else of for of in every]
+        texts = np.array([text for text, of in enumerate(kept) if len(of)], dtype=np.int64)
+        minima = np.array([(kept[text] * TURNS[:, None]).min(axis=1) for text in texts], dtype=np.uint64)
 
         def jaccard(one: int, other: int) -> float:
-            shared = len(np.intersect1d(sequences_of(one), sequences_of(other), assume_unique=True))
-            return shared / (len(sequences_of(one)) + len(sequences_of(other)) - shared)
+            shared = len(np.intersect1d(kept[one], kept[other], assume_unique=True))
+            return shared / (len(kept[one]) + len(kept[other]) - shared)
 
-        pairs = [(a, b) for a, b in texts[_candidates(minima)].tolist() if jaccard(a, b) >= SHARE]
+        likely = texts[_candidates(minima.reshape(-1, len(TURNS)))]
+        pairs = [(a, b) for a, b in likely.tolist() if jaccard(a, b) >= SHARE]
         a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self), len(self)))
+        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(every), len(every)))
         return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
-
-    def _sequences(self, first: int, last: int, frame: Words) -> tuple[Words, Numbers, Numbers]:
-        """Return the sequences of `LENGTH` words of some texts as numbers [total], without those of the frame.
-
-        Beside them the start of each text's sequences, and the numbers of the texts that have some, both [texts].
-        """
-        ends = np.array(self._ends[first : last + 1], dtype=np.int64)
-        words = _mixed(np.array(self._words[ends[0] : ends[-1]], dtype=np.uint64))
-        total = len(words) - LENGTH + 1
-        numbers = np.zeros(total, dtype=np.uint64)
-        for place in range(LENGTH):
-            numbers += words[place : place + total] * ODD[place]
-        numbers, text = _mixed(numbers), np.repeat(np.arange(last - first), np.diff(ends))
-        kept = text[:total] == text[LENGTH - 1 :]  # else it would go on into the next text
-        if len(frame):
-            kept &= ~np.isin(numbers, frame)
-        texts, starts = np.unique(text[:total][kept], return_index=True)
-        return numbers[kept], starts, texts + first
 
 
 ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -243,7 +216,7 @@ def _candidates(minima: Words) -> Numbers:
             one, other = order[same], order[same + distance]
             codes.append(np.minimum(one, other) * len(minima) + np.maximum(one, other))
     pairs = np.stack(np.divmod(np.unique(np.concatenate(codes)), len(minima)), axis=1)
-    parts = np.array_split(pairs, 1 + len(pairs) // BATCH)
+    parts = np.array_split(pairs, 1 + len(pairs) // BATCH)  # less memory
     likely = np.concatenate([(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts])
     first = np.argsort(-likely, kind="stable")[:MOST_PAIRS]
     return np.asarray(pairs[first][likely[first] >= LIKELY])

@@ -39,10 +39,7 @@ def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
 
 
 def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a mask [n] of the rows of randomly drawn groups, which together have at least `count` rows.
-
-    Groups are drawn with equal probability, whatever their size; drawing rows would prefer the large ones.
-    """
+    """Return a mask [n] of the rows of groups, drawn whatever their size, which together have `count` rows or more."""
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = random.permutation(len(sizes))
     before = np.cumsum(sizes[order]) - sizes[order]
@@ -56,15 +53,12 @@ def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Data
     count = settings.test_samples or max(1, len(train) // SHARE)
     if count >= len(train):
         raise UserError(f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower test_samples")
-    random = np.random.default_rng([settings.data_seed, TEST_ROWS])
     groups = groups_of(train)
-    if groups is None:
-        order = random.permutation(len(train))
-        return train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
-    chosen = whole_groups(groups, count, random)
+    each = np.arange(len(train)) if groups is None else groups
+    chosen = whole_groups(each, count, np.random.default_rng([settings.data_seed, TEST_ROWS]))
     if chosen.all():
         raise UserError(
-            f"{where}: its {len(np.unique(groups))} groups are too large to split off {count} test rows; lower "
+            f"{where}: its {len(np.unique(each))} groups are too large to split off {count} test rows; lower "
             "test_samples, or name another column with dataset.options.group"
         )
     return train.select(np.flatnonzero(~chosen)), train.select(np.flatnonzero(chosen))
@@ -74,11 +68,8 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
     """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split off
-    them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
-    rows are training rows, of which each seed draws its own (`training_rows`): one preparation, and one digest, for all
-    seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or all of the data
-    set's own, and `most` at most. Raises UserError where less than a global batch is left to train on, or with
-    `vary_data` less than twice `train_samples`.
+    them come first in it and are never trained on (a tenth, `most` at most, if not set), and no group is in both. With
+    `vary_data` all remaining rows are training rows, of which each seed draws its own: one digest for all seeds.
     """
     where = f"data set {settings.dataset.name}"
     order, validation, test = (

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.data.columns import SAMPLE_ROWS, TAG_NAMES, WORD_NAMES, first_named, is_number, short, some
 from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.cache import cache_folder, disk_error, locked
+from hpml_bench.system.cache import cache_folder, disk_error
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import digest, first_line
+from hpml_bench.system.text import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 NAME_WORDS, LONGEST_HEADER = 3, 10_000
 """Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
-MAGIC = frozenset("*?[]{}:")
+MAGIC = frozenset("*?[]{}:")  # characters of a path that `datasets` would take for patterns and addresses
 TEXT = {".txt": "text"}  # plain text, whose lines are rows with the one column `text`
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")  # suffixes of files that may have a word a line
@@ -71,13 +71,22 @@ def file_of(uri: str) -> Path:
     known = [*SEPARATED, *OTHER, *TAGGED]
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
+    if MAGIC & set(str(path)):
+        raise UserError(f"{path}: is not read, since its path has one of {' '.join(sorted(MAGIC))}; rename it")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty")
     return path
 
 
 def _layout(file: Path, form: Format) -> Layout:
-    first, sep = _first_rows(file, form)
+    import pandas as pd
+
+    sep = form.sep.replace("\\t", "\t") if form.sep else _separator(file, form)
+    try:
+        table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise _unreadable(file, error, form) from None
+    first: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
     if header is None:
@@ -97,30 +106,16 @@ def _layout(file: Path, form: Format) -> Layout:
     return Layout(names=names, named=header, skip=skip + header, sep=sep, label=label)
 
 
-def _first_rows(file: Path, form: Format) -> tuple[list[list[str]], str]:
-    """Return the first rows, and the separator of their cells: as given, else by the names, else the suffix's."""
-    import pandas as pd
-
-    own = (form.sep or SEPARATED[file.suffix.lower()]).replace("\\t", "\t")
-    tried = [own]
-    if not form.sep:
-        with file.open(encoding=form.encoding, errors="replace") as lines:
-            header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
-        for sep in "" if own in header else ",;\t|":
-            names = header.split(sep)
-            # a name is a few words without space around them
-            if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
-                tried.insert(0, sep)
-                break
-    for sep in tried:
-        try:
-            table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
-        except (ValueError, OSError, pd.errors.ParserError) as error:
-            failed: BaseException = error
-            continue
-        if sep == own or table.iloc[:, -1].notna().all():  # as many cells in each row as there are names
-            return table.fillna("").astype(str).to_numpy().tolist(), sep
-    raise _unreadable(file, failed, form) from None
+def _separator(file: Path, form: Format) -> str:
+    """Return the separator of the first line's cells, where they look like names: a few words, no space around."""
+    own = SEPARATED[file.suffix.lower()]
+    with file.open(encoding=form.encoding, errors="replace") as lines:
+        header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
+    for sep in "" if own in header else ",;\t|":
+        names = header.split(sep)
+        if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
+            return sep
+    return own
 
 
 def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:
@@ -165,7 +160,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
             arguments["encoding"] = form.encoding
         elif suffix == ".json" and (field := form.field or _field_of(file)):
             arguments["field"] = field
-        rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
+        rows = load_dataset(builder, data_files=str(file), split="train", cache_dir=cache, **arguments)
     except UserError:
         raise
     except Exception as error:
@@ -201,30 +196,13 @@ def _torn_line(file: Path) -> str:
     return ""
 
 
-def _literal(file: Path) -> Path:
-    """Return a path without `*`, `[` or `::`, which `datasets` would expand: the file's own, or a link to it.
-
-    The link's name changes with the file, since `datasets` decides by the link's own time stamp whether to read anew.
-    """
-    if not MAGIC & set(str(file)):
-        return file
-    facts = file.stat()
-    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns])
-    link = cache_folder() / "links" / f"{name}{file.suffix.lower()}"
-    with locked(link):
-        if not link.is_symlink():
-            link.symlink_to(file.resolve())
-    return link
-
-
 # Sentences with a tag per word
 
 
 def read_tagged(file: Path, encoding: str) -> Dataset | None:
     """Return the sentences of a file with a word a line as lists `words` and `tags`; None for a .txt of plain text.
 
-    A line has the word first and its tag last; an empty line ends a sentence. Comments (# before a sentence) and lines
-    between documents are left out. Raises UserError where a line has no tag.
+    An empty line ends a sentence. Comments (# before a sentence) and lines between documents are left out.
     """
     lines = [line.split() for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")]
     first = [cells for cells in lines if cells][:LOOKED_AT]
@@ -244,10 +222,7 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
 
 
 def sentences_of(rows: Dataset) -> Dataset:
-    """Return a table with a word a row as one with lists, a sentence a row; any other as it is.
-
-    It has columns of the sentence (whose cells may be empty from its second word on), the word and the tag by name.
-    """
+    """Return a table of a word a row as lists, a sentence (named beside its first word) a row; others as they are."""
     names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
     if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
         return rows
@@ -273,8 +248,7 @@ def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int
 def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Dataset], str | None]:
     """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
 
-    The header of its README.md, its card, assigns the files to splits; code of its own is not run. Raises UserError
-    where it can't be reached or read, or holds no files with rows.
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
     """
     from datasets import load_dataset
 
@@ -289,10 +263,8 @@ def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Data
     try:
         splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
-        cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        unreadable = UserError(f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}")
-        raise disk_error(error) or unreadable from None
+        reason = f"can't be loaded (dataset.options.config is {config}): {first_line(error.__cause__ or error)}"
+        raise disk_error(error) or UserError(f"{uri}: {reason}") from None
     return dict(splits), source.revision
 
 

@@ -53,13 +53,11 @@ class WorldOptions(Frozen):
 
 @dataclass(frozen=True)
 class Documents:
-    """N documents: a headline frame and a sentence frame each, and the words in their slots."""
+    """N documents: a headline frame and a sentence frame each, and the words in their slots (-1: no slot)."""
 
     frames: NDArray[np.int64]  # shape [N, 2]: index into HEADLINES and SENTENCES
-    words: NDArray[np.int64]
-    """Shape [N, slots]: index into the words of the slot's kind; -1 where a document has fewer slots."""
-    kinds: NDArray[np.int64]
-    """Shape [N, slots]: index of the slot's kind in the world's `words`; -1 where there is no slot."""
+    words: NDArray[np.int64]  # shape [N, slots]: index into the words of the slot's kind
+    kinds: NDArray[np.int64]  # shape [N, slots]: index of the slot's kind in the world's `words`
     topic: NDArray[np.int64]  # shape [N]: the label
 
 
@@ -113,8 +111,7 @@ def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
 def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
     """Return P(beat | document), exact, shape [N, beats].
 
-    Frames don't depend on the beat and slots are independent given it, so with all beats equally likely it is
-    proportional to the product of P(word | beat).
+    Beats are equally likely, frames don't depend on them, and slots are independent: a product of P(word | beat).
     """
     log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
     for k, name in enumerate(world.words):
@@ -157,25 +154,18 @@ def second_words(
 
 def tagged(world: World, documents: Documents, second: NDArray[np.int64]) -> tuple[list[list[str]], list[list[int]]]:
     """Return each document's words, punctuation left on them, and their tags, indices into TAGS."""
-    words, tags = [], []
-    chosen = zip(documents.kinds.tolist(), documents.words.tolist(), second.tolist(), strict=True)
-    for (headline, sentence), (kinds, first, then) in zip(documents.frames.tolist(), chosen, strict=True):
-        filled = _tagged_slots(world, kinds, first, then)
-        row = [*_part(HEADLINES[headline], filled, "."), *_part(SENTENCES[sentence], filled, "")]
-        words.append([word for word, _ in row])
-        tags.append([TAGS.index(tag) for _, tag in row])
-    return words, tags
+    rows, names = [], list(world.words)
 
-
-def _tagged_slots(world: World, kinds: list[int], first: list[int], then: list[int]) -> Iterator[list[Tagged]]:
-    """Yield the words of each slot of a document with their tags."""
-    names = list(world.words)
-    for kind, *chosen in zip(kinds, first, then, strict=True):
-        if kind < 0:
-            continue
+    def filled(kind: int, *chosen: int) -> list[Tagged]:
         entity = TAG_OF_KIND.get(names[kind])
         words = " ".join(world.words[names[kind]][index] for index in chosen if index >= 0).split()  # two of `time`
-        yield [(word, f"{'I' if place else 'B'}-{entity}" if entity else "O") for place, word in enumerate(words)]
+        return [(word, f"{'I' if place else 'B'}-{entity}" if entity else "O") for place, word in enumerate(words)]
+
+    chosen = zip(documents.kinds.tolist(), documents.words.tolist(), second.tolist(), strict=True)
+    for (headline, sentence), of_slots in zip(documents.frames.tolist(), chosen, strict=True):
+        words = (filled(*slot) for slot in zip(*of_slots, strict=True) if slot[0] >= 0)
+        rows.append([*_part(HEADLINES[headline], words, "."), *_part(SENTENCES[sentence], words, "")])
+    return [[word for word, _ in row] for row in rows], [[TAGS.index(tag) for _, tag in row] for row in rows]
 
 
 def _part(frame: str, filled: Iterator[list[Tagged]], end: str) -> list[Tagged]:
@@ -214,10 +204,9 @@ def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float =
 def best_rmse(
     world: World, documents: Documents, numbers: NDArray[np.float64], noise: float = NOISE
 ) -> tuple[float, float]:
-    """Return the RMSE of the best possible guess: on these rows, and expected over all documents.
+    """Return the RMSE of the best possible guess, the posterior mean: on these rows, and expected over all documents.
 
-    The best guess is the posterior mean of the level; its expected squared error is the posterior variance plus
-    the noise's.
+    Its expected squared error is the posterior variance plus the noise's.
     """
     belief = beat_posterior(world, documents)
     mean = belief @ LEVELS
@@ -240,16 +229,15 @@ def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1,
     own = beats[is_background]  # of a line in the background, which has names of that beat only
     which = (rng.random(len(own)) * len(frames)).astype(np.int64)
     uniform = rng.random((len(own), max(len(kinds) for kinds, _ in frames)))
+
+    def filled(kind: str, beat: int, draw: float) -> str:
+        if kind in ENTITIES:
+            return world.name(kind, beat, draw)
+        return BEAT_NAMES[beat] if kind == "beat" else ROLES[int(draw * len(ROLES))]
+
     texts = []
-    for beat, frame, draws in zip(own.tolist(), which.tolist(), uniform, strict=True):
-        kinds, text = frames[frame]
-        filled = []
-        for kind, u in zip(kinds, draws.tolist(), strict=False):
-            if kind in ENTITIES:
-                filled.append(world.name(kind, beat, u))
-            else:
-                filled.append(BEAT_NAMES[beat] if kind == "beat" else ROLES[int(u * len(ROLES))])
-        line = text % tuple(filled)
+    for beat, (kinds, text), draws in zip(own.tolist(), (frames[at] for at in which), uniform.tolist(), strict=True):
+        line = text % tuple(filled(kind, beat, draw) for kind, draw in zip(kinds, draws, strict=False))
         texts.append(line[0].upper() + line[1:])
     lines = iter(texts)
     documents = iter(render(world, sample(world, beats[~is_background], rng)))

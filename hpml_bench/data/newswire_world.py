@@ -106,14 +106,10 @@ _CODAS = ("k", "lm", "nd", "rn", "sk", "th")
 
 @dataclass(frozen=True)
 class World:
-    """Words by slot kind, and the chance of each.
-
-    `chance[kind]` has shape [words of that kind, beats]; each column sums to 1: P(word | kind of slot, beat). Sampling
-    and the posterior read the same numbers; apart from its words a document has frames alone.
-    """
+    """Words by slot kind, and the chance of each, which sampling and the posterior read."""
 
     words: dict[str, tuple[str, ...]]
-    chance: dict[str, NDArray[np.float64]]
+    chance: dict[str, NDArray[np.float64]]  # kind -> P(word | kind of slot, beat), shape [words of that kind, beats]
     beat_topic: NDArray[np.int64]  # topic of each beat, shape [beats]
 
     def name(self, kind: str, beat: int, draw: float) -> str:
@@ -132,19 +128,13 @@ def mixture(
     of any group. Otherwise it takes a shared word. `group` is the group of each word, -1 for a shared one, `weight` its
     relative frequency within the group, and `groups` the group of each beat.
     """
-    every = np.unique(group[group >= 0])
-    member = group[:, None] == every[None, :]
-    within = member * weight[:, None]
-    within = within / np.maximum(within.sum(0), 1e-300)
-    chance = np.zeros((len(group), len(groups)))
-    if grouped > 0:
-        anywhere = within.mean(1)
-        mine = within[:, np.searchsorted(every, groups)]
-        chance += grouped * (own * mine + (1 - own) * anywhere[:, None])
+    within = (group[:, None] == np.arange(groups.max() + 1)) * weight[:, None]
+    within = within / within.sum(0)
+    chance = grouped * (own * within[:, groups] + (1 - own) * within.mean(1)[:, None])
     if grouped < 1:
         shared = np.where(group < 0, weight, 0.0)
-        chance += (1 - grouped) * (shared / shared.sum())[:, None]
-    return chance
+        chance = chance + (1 - grouped) * (shared / shared.sum())[:, None]
+    return np.asarray(chance)
 
 
 @cache

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,7 @@ END = 40  # characters that a preview shows of a prompt's end
 def prepare(settings: Settings) -> Prepared:
     """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
 
-    Several processes may call at once: one does the work, the others wait for it. Raises UserError where the model or
-    the data can't be fetched or don't fit the settings, or the cache can't be written to.
+    Several processes may call at once: one does the work, the others wait for it.
     """
     silence()
     model = resolve_model(settings.backbone)
@@ -89,7 +89,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     folder, manifest = _cached(rows, task, encoder, settings, digests)
     left = {split: read_rows(folder / split).num_rows for split in rows}
     _check_rows_left(left, settings, where)
-    lengths = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
+    lengths = task.length_notes(manifest["full"], {split: Counter(of) for split, of in manifest["counts"].items()})
     copies = Copies.model_validate(manifest["copies"])
     test, groups = read_rows(folder / "test"), {}
     if GROUP in test.column_names:
@@ -135,7 +135,7 @@ def _cached(
         whole = False
         with suppress(OSError):  # a file that can't be read
             manifest = read_json(folder / MANIFEST) or {}
-            whole = manifest.get("files") == _file_digests(folder) and "full" in manifest
+            whole = manifest.get("files") == _file_digests(folder)
         if not whole:
             with new_entry(folder, replace=True) as fresh:
                 _tokenise(rows, task, encoder, fresh)
@@ -233,12 +233,10 @@ def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
 
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
     """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is detected."""
-    full, counts = 0, {split: Counter[str]() for split in rows}
+    counts = {split: Counter[str]() for split in rows}
 
     def counted(split: str, done: Iterable[_Encoded]) -> Iterator[dict[str, list[Any]]]:
-        nonlocal full
         for columns, count in done:
-            full += sum(len(row) == encoder.max_length for row in columns["input_ids"])
             counts[split].update(count)
             yield columns
 
@@ -250,7 +248,9 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
         processes = min(cores(), len(rows[split]) // BATCH) if task.encodes_in_python else 1
         encoded = in_order(partial(_encode, task, encoder, split), batches, processes)
         write_rows(folder / split, counted(split, encoded), task.label_type(), extra)
-    share, copies = full / sum(len(rows[split]) for split in SPLITS), find_copies(rows, task.target).model_dump()
+    lengths = [pc.list_value_length(read_rows(folder / split).column("input_ids")).to_numpy() for split in rows]
+    share = int((np.concatenate(lengths) == encoder.max_length).sum()) / sum(len(rows[split]) for split in SPLITS)
+    copies = find_copies(rows, task.target).model_dump()
     manifest = {"files": _file_digests(folder), "full": share, "counts": counts, "copies": copies}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
@@ -332,9 +332,9 @@ def _pieces(
     ids: list[int], targets: list[bool], tokenizer: transformers.PreTrainedTokenizerFast
 ) -> Iterator[tuple[str, bool]]:
     """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
-    start, before = 0, ""
-    for place in range(1, len(ids) + 1):
-        if place == len(ids) or targets[place] != targets[start]:
-            text = str(tokenizer.decode(ids[:place], clean_up_tokenization_spaces=False))
-            yield text[len(before) :], targets[start]
-            start, before = place, text
+    end, before = 0, ""
+    for learnt, stretch in groupby(targets):
+        end += len(list(stretch))
+        text = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
+        yield text[len(before) :], learnt
+        before = text

@@ -62,10 +62,7 @@ def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
 
 
 def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iterator[np.ndarray]:
-    """Yield the row indices `order`, [n], in pieces of at most `rows` rows and `most` targets, or of one row with more.
-
-    `targets` has the number of targets of each row, by index.
-    """
+    """Yield row indices in pieces of at most `rows` rows and `most` of the rows' `targets`, or of one row with more."""
     start = 0
     while start < len(order):
         part = order[start : start + rows]

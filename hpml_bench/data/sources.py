@@ -56,12 +56,10 @@ class Resolved(Frozen):
 
 
 def fetch(uri: str, repo_type: RepoType = "model", patterns: Sequence[str] = MODEL_PATTERNS) -> Resolved:
-    """Return the file or folder that `uri` names, fetched into the cache if necessary.
+    """Return the file or folder that `uri` names, fetched into the cache if necessary; a UserError where it can't be.
 
     Of a hub repository of this type come files of these patterns, of a model none in sub-folders. The hub is asked
-    first, within `HUB_SECONDS`, so that an unreachable one is known at once; then its own cache is used (with
-    `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such source or revision, it can't be reached, or
-    differs from the content whose SHA-256 the source gives.
+    first, within `HUB_SECONDS`; where it can't be reached or HF_HUB_OFFLINE=1 is set, its own cache serves.
     """
     kind, _, rest = uri.partition(":")
     if kind == "embedded":
@@ -102,10 +100,7 @@ def resolve_model(uri: str) -> Resolved:
     gguf_files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
     if gguf_files and not (path / "config.json").exists():
         if len(gguf_files) > 1:
-            raise UserError(
-                f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
-            )
-        # a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow
+            raise UserError(f"{uri}: holds several GGUF files; name one of {', '.join(q.name for q in gguf_files)}")
         if find_spec("gguf") is None:
             raise UserError(f"{gguf_files[0]}: GGUF weights need one more package: {install_extras('gguf')}")
         target = cache_folder() / "converted" / f"{gguf_files[0].stem}-{file_sha256(gguf_files[0])[:16]}"
@@ -132,14 +127,10 @@ def describe_model(uri: str) -> Resolved:
 
 
 def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
-    """Return the safetensors files that transformers would read from a model folder, in its order of preference.
-
-    `advice`: what to do about a missing file, in place of saving the model anew.
-    """
+    """Return the safetensors files that transformers would read; `advice`: what to do about a missing one."""
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: config.json is missing; {advice or 'a model folder is what save_pretrained writes'}"
-        )
+        what = advice or "a model folder is what save_pretrained writes"
+        raise UserError(f"{folder}: config.json is missing; {what}")
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     index = folder / "model.safetensors.index.json"
@@ -231,8 +222,8 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], why: str) 
 def _unreachable(uri: str, repo_type: RepoType) -> str:
     """Return why the hub isn't asked or doesn't answer in time; empty where it has `uri`.
 
-    After no answer, this process uses the hub's cache alone. Raises UserError for a repository or revision that the hub
-    denies or doesn't have.
+    After no answer, this process uses the hub's cache alone, since every further source would wait as long. Raises
+    UserError for a repository or revision that the hub denies or doesn't have.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -267,7 +258,6 @@ def _unreachable(uri: str, repo_type: RepoType) -> str:
     if result is None:
         return ""
     log.info("%s: the hub can't be reached: %s", uri, first_line(result))
-    # From here on this process uses the cache alone; otherwise every further source would wait as long.
     constants.HF_HUB_OFFLINE = True
     return "the hub can't be reached"
 
@@ -276,14 +266,10 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source, name = str(file.parent), file.name
+    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, gguf_file=name, local_files_only=True, trust_remote_code=False
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.

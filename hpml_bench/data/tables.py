@@ -32,7 +32,6 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BATCH = 1000
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
@@ -70,8 +69,8 @@ def find(
 ) -> FoundColumns:  # fmt: skip
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
-    `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
-    `named` whether the table has column names of its own, and `split` the column that says which split a row is of.
+    `label`: column of the label where the options name none (not of answers); `named`: whether the table has column
+    names of its own; `split`: column that says which split a row is of.
     """
     names = list(train.column_names)
     group = None if options.group is None else column_named(options.group, names, where, "group")
@@ -97,10 +96,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_by(rows: Dataset, where: str, column: str) -> Splits:
-    """Return the splits of a table whose cells in a column name them.
-
-    Raises UserError where a cell names none, or no row is for training.
-    """
+    """Return the splits of a table whose cells in a column name them."""
     splits = [split_of(str(cell)) for cell in rows[column]]
     if None in splits or "train" not in splits:
         number = splits.index(None) if None in splits else 0
@@ -121,9 +117,8 @@ def load(
 ) -> LoadedData:  # fmt: skip
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
-    The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.
-    Raises UserError: a column is missing; or, where `bad_rows` of the task is not `drop`, a cell is missing, a label is
-    not among the training rows' or the given names, a cell is no number, or a row is no conversation.
+    The settings say how many test rows are split off, and whether bad rows are dropped or end it with a UserError.
+    Classes and tags become 0..C-1.
     """
     columns, names, suspect = found.columns, tuple[str, ...](), dict[str, str]()
     if isinstance(columns, Shape):
@@ -183,9 +178,8 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
     """Return the number of each row's group; `numbers` has the groups of earlier tables, and gets the new ones."""
     check_columns(dataset, file, (column,))
-    cells = (cell for batch in dataset.select_columns([column]).iter(BATCH) for cell in batch[column])
     found = []
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(dataset[column], 1):
         if (value := as_text(cell)) is None:
             raise UserError(f"{file}: row {number} {_empty('group', column)}")
         found.append(numbers.setdefault(value, len(numbers)))
@@ -202,13 +196,9 @@ def _conversion(
         feature = train[0].features[columns.label]
         tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         if tag_feature is None:
-            raise UserError(
-                f"{train[1]}: column '{columns.label}' has no lists of tags; give a json, jsonl or parquet file with "
-                "lists"
-            )
-        values: set[Any] = set()
-        for batch in train[0].select_columns([columns.label]).with_format("arrow").iter(BATCH):
-            values.update(batch.column(columns.label).combine_chunks().flatten().unique().to_pylist())
+            what = f"{train[1]}: column '{columns.label}' has no lists of tags"
+            raise UserError(f"{what}; give a json, jsonl or parquet file with lists")
+        values = {tag for tags in train[0][columns.label] for tag in tags or ()}
         names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}

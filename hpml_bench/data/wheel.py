@@ -34,10 +34,7 @@ _WHEEL = re.compile(
 
 
 def wheel_content(uri: str) -> Path:
-    """Return the file or folder inside a wheel of a known SHA-256, extracted into the cache.
-
-    Extracted files are taken as complete by their sizes. Raises UserError if the source is malformed or can't be had.
-    """
+    """Return the file or folder inside a wheel of a known SHA-256, extracted into the cache; complete by its sizes."""
     match = _WHEEL.fullmatch(uri.removeprefix("wheel:"))
     if match is None:
         raise UserError(f"{uri}: write wheel:NAME==VERSION/INNER/PATH#sha256=HEX (64 lower-case digits)")
@@ -88,18 +85,19 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
 
 
 def _pip_reason(output: str, name: str, version: str) -> str:
-    if "DO NOT MATCH THE HASHES" in output:
-        got = re.search(r"Got\s+([0-9a-f]{64})", output)
-        other = f" ({got[1]})" if got else ""
-        return f"the file has another SHA-256{other} than the pinned one; don't use it unless you know why"
-    if "No module named pip" in output:
-        return f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'"
-    if "from versions: none" in output:
-        if re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE):
-            return "the package index can't be reached; see 'pip config list', or use path: with the unzipped files"
-        return f"the package index has no wheel '{name}' that fits this Python and platform"
-    if "Could not find a version" in output:
-        return f"the package index has {name}, but no wheel of version {version} that fits this Python and platform"
+    none = "from versions: none" in output
+    for found, reason in (
+        ("DO NOT MATCH THE HASHES" in output,
+         "the file has another SHA-256 than the pinned one; don't use it unless you know why"),
+        ("No module named pip" in output, f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'"),
+        (none and re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE),
+         "the package index can't be reached; see 'pip config list', or use path: with the unzipped files"),
+        (none, f"the package index has no wheel '{name}' that fits this Python and platform"),
+        ("Could not find a version" in output,
+         f"the package index has {name}, but no wheel of version {version} that fits this Python and platform"),
+    ):  # fmt: skip
+        if found:
+            return reason
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]
     return f"pip could not download it: {(errors or output.strip().splitlines() or ['no output'])[-1][:300]}"
 
@@ -138,17 +136,15 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
 
 
 def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:
-    """Copy members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
+    """Unzip members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
     size, free = sum(member.file_size for member in members), shutil.disk_usage(target.parent).free
     if size > free:
         raise UserError(f"{uri}: would unzip to {size} bytes, and {target.parent} has {free}; set HPML_BENCH_CACHE")
     try:
+        content = target.parent / f"{target.name}.content"
         with zipfile.ZipFile(wheel) as archive:
-            for member in members:
-                path = target / PurePosixPath(member.filename).relative_to(inner)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, path.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 2**20)
+            archive.extractall(content, members)
+        (content / inner).rename(target)
     except _UNREADABLE as error:
         reason = UserError(f"{uri}: the wheel can't be unzipped: {error or type(error).__name__}")
         raise disk_error(error) or reason from None

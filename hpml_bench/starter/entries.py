@@ -45,18 +45,16 @@ def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entr
     return (*found, *(Entry(key, value, ("as given",)) for key, value in left.items()))
 
 
-def written(entries: Iterable[Entry], indent: int = 0) -> str:
-    margin, lines = " " * indent, list[str]()
+def written(entries: Iterable[Entry], margin: str = "") -> Iterator[str]:
+    """Yield the lines of entries, each below its reason, or before it where that is short."""
     for entry in entries:
         if isinstance(entry.value, tuple) and entry.value and isinstance(entry.value[0], Entry):
-            lines += [*comment(entry.why, margin), f"{margin}{entry.key}:"]
-            lines += written(entry.value, indent + 2).splitlines()
+            yield from (*comment(entry.why, margin), f"{margin}{entry.key}:", *written(entry.value, f"{margin}  "))
             continue
         line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"
         beside = f"{line}  # {sanitize(entry.why[0])}" if len(entry.why) == 1 else ""
         short = beside and len(line) <= BESIDE and len(beside) <= LINE
-        lines += [beside] if short else [*comment(entry.why, margin), line]
-    return "".join(f"{line}\n" for line in lines)
+        yield from [beside] if short else (*comment(entry.why, margin), line)
 
 
 def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:

@@ -28,9 +28,6 @@ LARGE_MODEL = 200e6  # parameters above which the smallest of BERT's three rates
 DROPPED = "full"  # the method that is left out where it doesn't fit: it needs by far the most
 
 
-# Published defaults: batches, epochs and learning rates, each with its source
-
-
 @dataclass(frozen=True)
 class Published:
     """A method with the rate that a publication gives."""
@@ -38,23 +35,17 @@ class Published:
     name: str
     trains: str  # what it trains, in words
     source: str = ""  # where its rate comes from; empty where it has none
-    lr: float | None = None  # None where the method has no rate of its own
-    method: str | None = None  # the method's file, where it isn't the name
-    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its entry in a suite
     work: float = 4  # floating point operations per parameter and token of a training step; 0 for none
     compared: bool = True  # False: offered as a comment
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Published defaults for a kind of model."""
+class Recipe(NamedTuple):
+    """Published defaults for a kind of model, each number with its source."""
 
-    batch: int
-    batch_why: str
-    epochs: int
-    epochs_why: str
-    few_epochs: int  # epochs where there are fewer than `FEW` training rows
-    few_why: str
+    batch: tuple[int, str]
+    epochs: tuple[int, str]
+    few_epochs: tuple[int, str]  # epochs where there are fewer than `FEW` training rows
     methods: tuple[Published, ...]
 
 
@@ -62,12 +53,12 @@ PROMPT_TUNING = Published(
     "prompt_tuning", "embeddings before the text",
     "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester et al. 2021, "
     "arXiv:2104.08691)",
-    3e-2, options={"tokens": 20}, compared=False,
+    {"lr": 3e-2, "options": {"tokens": 20}}, compared=False,
 )  # fmt: skip
 IA3 = Published(
     "ia3", "factors of keys, values and feed-forward layers",
     "Liu et al. 2022, arXiv:2205.05638, who took it with Adafactor",
-    3e-3, method="peft", options={"type": "IA3"}, compared=False,
+    {"method": "peft", "lr": 3e-3, "options": {"type": "IA3"}}, compared=False,
 )  # fmt: skip
 RANK = {"r": 8, "alpha": 16}
 
@@ -81,77 +72,64 @@ def encoder_recipe(parameters: int) -> Recipe:
             "lora", "low-rank updates of all linear layers",
             "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and values alone (Hu et "
             "al. 2021, arXiv:2106.09685; microsoft/LoRA, roberta_base_mnli.sh)",
-            5e-4, options=RANK,
+            {"lr": 5e-4, "options": RANK},
         ),
         Published(
             "full", "every weight",
             f"the {lowest} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as the model has {size} than "
             f"{LARGE_MODEL / 1e6:g}M parameters",
-            lr, work=6,
+            {"lr": lr}, work=6,
         ),
         Published(
             "adapter", "bottlenecks in frozen blocks",
             "the middle of 3e-5, 3e-4 and 3e-3 (Houlsby et al. 2019, arXiv:1902.00751)",
-            3e-4, options={"placement": "houlsby"}, compared=False,
+            {"lr": 3e-4, "options": {"placement": "houlsby"}}, compared=False,
         ),
         PROMPT_TUNING, IA3,
     )  # fmt: skip
-    return Recipe(
-        32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)",
-        3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)",
-        10, "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, "
-        "arXiv:2006.05987; Mosbach et al. 2021, arXiv:2006.04884, who took 20)",
-        methods,
-    )  # fmt: skip
+    few = (
+        "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, arXiv:2006.05987; "
+        "Mosbach et al. 2021, arXiv:2006.04884, who took 20)"
+    )
+    batch = (32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)")
+    return Recipe(batch, (3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)"), (10, few), methods)
 
 
 def language_recipe(parameters: int) -> Recipe:
     """Return the defaults for a language model that learns to answer."""
-    lora = 1e-4 if parameters > 13e9 else 2e-4
+    lora = {"lr": 1e-4 if parameters > 13e9 else 2e-4, "options": RANK}
     source = (
         "QLoRA, 2e-4 up to 13B parameters and 1e-4 above (Dettmers et al. 2023, arXiv:2305.14314; qlora.py); r and "
         "alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no difference between r 8 and 256"
     )
     methods = (
         Published("none", "nothing: the base model as it is, for comparison", work=0),
-        Published("lora", "low-rank updates of all linear layers", source, lora, options=RANK),
+        Published("lora", "low-rank updates of all linear layers", source, lora),
         Published(
             "full", "every weight",
             "Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1), and Stanford Alpaca",
-            2e-5, work=6,
+            {"lr": 2e-5}, work=6,
         ),
         Published(
             "qlora", "as lora does, on weights in 4 bits: less memory. Needs the package bitsandbytes",
-            source, lora, options=RANK, compared=False,
+            source, lora, compared=False,
         ),
         Published(
             "few_shot", "nothing: four training rows before each prompt, for which max_length must have room",
-            work=0, options={"k": 4}, compared=False,
+            settings={"options": {"k": 4}}, work=0, compared=False,
         ),
         PROMPT_TUNING, IA3,
     )  # fmt: skip
     return Recipe(
-        16, "QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)",
-        2, "as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)",
-        3, "3 as Stanford Alpaca (Taori et al. 2023), where Llama 2's fine-tuning took 2",
+        (16, "QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)"),
+        (2, "as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)"),
+        (3, "3 as Stanford Alpaca (Taori et al. 2023), where Llama 2's fine-tuning took 2"),
         methods,
-    )  # fmt: skip
+    )
 
 
-# The size of a comparison
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Rows, batch and epochs, with the methods that are compared."""
-
-    entries: tuple[Entry, ...]
-    methods: tuple[Published, ...]  # all that are offered
-    micro_batch: int  # rows of a rank's share of the batch
-
-
-def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
-    """Return the recipe's budget, less where rows are few, or are more than a comparison needs; or what is given."""
+def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Return rows, epochs and batch: the recipe's, less where rows are few, or more than needed; or what is given."""
     answers = task.decoding is not None
     rows, tests, own = len(view.loaded.train), len(view.loaded.test), view.loaded.validation
     ranks = default_ranks()
@@ -161,25 +139,28 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     if fewer := answers and validation > VALIDATED:
         note = f"of {validation:,}, as each of them is answered for the curves"
     left = rows - validation if own is None else rows
-    batch = recipe.batch
+    batch, batch_why = recipe.batch
     while batch > ranks and left // batch < LEAST_STEPS:
         batch //= 2
     batch = max(ranks, batch - batch % ranks)
-    few = left < FEW
-    epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
-    smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
+    if batch != recipe.batch[0]:
+        batch_why = f"{left:,} rows give few steps of {recipe.batch[0]}, {batch_why}"
+    epochs, why = recipe.epochs
+    if left < FEW:
+        epochs, why = recipe.few_epochs
+        why = f"there are only {left:,} rows: {why}"
+    test = (MOST_ANSWERED, "answering takes most of the time") if answers else (
+        MOST_TEST, "more would hardly narrow the intervals"
+    )  # fmt: skip
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
         Entry("validation_samples", VALIDATED if fewer else None, (note,)),
-        _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST,
-                 "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
-        Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
-        Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
-    )  # fmt: skip
-    kept = [entry for entry in entries if entry.key != "epochs" or "steps" not in given]
-    known = {"steps", *(entry.key for entry in entries)}
-    chosen = overridden(kept, {key: value for key, value in given.items() if key in known})
-    return Budget(chosen, recipe.methods, max(1, int(given.get("global_batch", batch)) // ranks))
+        _samples("test_samples", tests, *test),
+        *([] if "steps" in given else [Entry("epochs", epochs, (why,))]),
+        Entry("global_batch", batch, (batch_why,)),
+    )
+    known = {"steps", "epochs", *(entry.key for entry in entries)}
+    return overridden(entries, {key: value for key, value in given.items() if key in known})
 
 
 def _samples(key: str, rows: int, most: int, reason: str) -> Entry:
@@ -199,9 +180,7 @@ class Work(NamedTuple):
 def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int) -> str:
     """Return an estimate of the time here, as a sentence for a comment."""
     if gpus.visible_gpus():
-        return (
-            "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run, and the report says what it took."
-        )
+        return "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run; the report says what it took."
     cores = environment.cores()
     fp32, bf16 = thread_rates(shape_of(model.config, batch_tokens))
     rate = REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
@@ -217,7 +196,7 @@ def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batc
 def seconds_of(model: Model, method: Published, work: Work, rate: float) -> float:
     """Return the seconds of a run at a rate in operations per second; embeddings are looked up, not multiplied."""
     multiplied = max(model.parameters - model.vocabulary * model.width, model.parameters // 10)
-    operations = method.work * work.train_tokens * bool(method.work) + 2 * work.eval_tokens + 8 * work.new_tokens
+    operations = method.work * work.train_tokens + 2 * work.eval_tokens + 8 * work.new_tokens
     return STARTING + multiplied * operations / rate
 
 
@@ -241,7 +220,7 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
     """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
     from hpml_bench.fit.predict import gigabytes, predict  # some seconds, which mistakes need not wait for
 
-    entries = {m.name: MethodEntry(method=m.method, lr=m.lr, options=dict(m.options)) for m in methods if m.compared}
+    entries = {method.name: MethodEntry(**method.settings) for method in methods if method.compared}
     settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
     try:
         found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)

@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,14 +42,14 @@ NUMBER = re.compile(r"\s*[-+]?[\d.,/]+\s*%?\s*")
 SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
 MANY = 0.1  # share of rows too long from which on their prompts are cut
+LOSS_ON = ("answers", "each")
 MOST_NEW = 256  # most tokens generated for an answer
 FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below which one is rare."""
 MOST_NAMES = 60  # most names that are written out
 
 
-@dataclass(frozen=True)
-class Lengths:
+class Lengths(NamedTuple):
     """Tokens of some rows, [rows], and of their prompts, [rows] or none."""
 
     tokens: NDArray[np.int64]
@@ -58,10 +57,7 @@ class Lengths:
 
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
-    """Return the lengths of rows drawn from the training rows.
-
-    Raises UserError: a row can't be encoded, or none has anything to learn.
-    """
+    """Return the lengths of rows drawn from the training rows; a UserError where none has anything to learn."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:MOST_ROWS])
     tokens: list[int] = []
     prompts: list[int] = []
@@ -74,13 +70,10 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
     return Lengths(np.array(tokens), np.array(prompts))
 
 
-def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bool) -> int:
-    """Return `max_length`: the 99th percentile where longer texts are cut, the maximum where such rows are left out.
-
-    At most `most`, and what the model's positions leave.
-    """
-    wanted = float(np.percentile(lengths.tokens, 99)) if cuts else float(lengths.tokens.max())
-    limit = min(STEP * math.ceil(max(wanted, 2) / STEP), most)
+def choose_limit(lengths: Lengths, positions: int | None, task: Task) -> int:
+    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the maximum, both capped."""
+    wanted = float(np.percentile(lengths.tokens, 99 if task.cuts_texts else 100))
+    limit = min(STEP * math.ceil(max(wanted, 2) / STEP), MOST_TOKENS[task.model_kind])
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
 
 
@@ -88,8 +81,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A model and the rows that it is to learn from."""
 
     model: Model
@@ -97,7 +89,7 @@ class View:
     learnt: Learnt
     loaded: LoadedData  # the rows as the data set gives them
     encoder: Encoder  # the model's tokenizer, which cuts nothing
-    given: Mapping[str, Any] = field(default_factory=dict)  # options of the task that were given
+    given: Mapping[str, Any]  # options of the task that were given
 
 
 class Kind(NamedTuple):
@@ -105,8 +97,7 @@ class Kind(NamedTuple):
 
     task: str
     options: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the task's options
-    names: Callable[[View], tuple[Entry, ...]] = lambda _: ()
-    """Returns the data set's options on names of labels; none where rows have none."""
+    names: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the data set's options on names of labels
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
     cautions: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what makes scores hard to read
 
@@ -121,18 +112,18 @@ def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
 
 def _head_options(view: View) -> tuple[Entry, ...]:
     """Return which hidden state the head reads."""
-    model = view.model
-    if model.pools_by:
-        reason = "how sentence-transformers trained this model (1_Pooling/config.json)"
-        others = ", ".join(way for way in ("last", "first", "mean") if way != model.pools_by)
-        return (Entry("pooling", model.pools_by, (f"{reason}; others: {others}",)),)
-    if model.reads_both_ways:
+    pooling, why = "last", "the only token that has read the whole text; others: first, mean"
+    if view.model.pools_by:
+        pooling = view.model.pools_by
+        others = ", ".join(way for way in ("last", "first", "mean") if way != pooling)
+        why = f"how sentence-transformers trained this model (1_Pooling/config.json); others: {others}"
+    elif view.model.reads_both_ways:
+        pooling = "mean"
         why = (
             "The mean over tokens: without further training it holds more of a text than the first token (Reimers and "
             "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's paper takes `first`."
         )
-        return (Entry("pooling", "mean", (why,)),)
-    return (Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",)),)
+    return (Entry("pooling", pooling, (why,)),)
 
 
 def _names(view: View) -> tuple[Entry, ...]:
@@ -158,17 +149,12 @@ def _rare_classes(view: View) -> tuple[str, ...]:
     names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
     (most, count), total = counts.most_common(1)[0], sum(counts.values())
     rare = [f"{short(names[label])} ({number:,})" for label, number in counts.most_common() if number < FEW_OF_CLASS]
-    found = []
-    if count > FREQUENT * total:
-        found.append(
-            f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
-            "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
-        )
-    if rare:
-        found.append(
-            f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
-        )
-    return tuple(found)
+    frequent = (
+        f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering it "
+        "has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
+    )
+    few = f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
+    return (*[frequent] * (count > FREQUENT * total), *[few] * bool(rare))
 
 
 def _spread(view: View) -> tuple[str, ...]:
@@ -187,16 +173,15 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
             "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
             "end as the model should begin to answer needs a template: path:FILE or jinja."
         )
-    template = Entry("template", None, (f"{why} hpml-bench preview shows where prompts end.",))
-    thinking = _thinking(view)
+    template, thinking = (f"{why} hpml-bench preview shows where prompts end.",), _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
     scorer = _scorer(view)
-    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    limit = choose_limit(lengths, view.model.positions, make_task(TaskSpec(name=TASK)))
     action, why = "drop", "rows above max_length are left out and counted; cut_prompt cuts their prompts"
     if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
         action = "cut_prompt"
         why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
-    entries = (template, *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
+    entries = (Entry("template", None, template), *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
     if scorer.value in {None, "choice"}:
         return entries
     high = float(np.percentile(lengths.tokens - lengths.prompts, 99))  # of the last answers with their end
@@ -219,20 +204,16 @@ def _thinking(view: View) -> tuple[Entry, ...]:
 
 def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     """Return how answers are learnt, together, or each by itself where the template rewrites them; and the lengths."""
-
-    def measured(loss_on: str) -> Lengths:
-        task = make_task(TaskSpec(name=TASK, options={**options, "loss_on": loss_on, **view.given}))
-        return measure(view.loaded.train, task, view.encoder)
-
     several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])
     why = "the answer with its end; `all` would learn the prompts too"
     if several:
         why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
+    tasks = [make_task(TaskSpec(name=TASK, options={**options, "loss_on": how, **view.given})) for how in LOSS_ON]
     try:
-        return Entry("loss_on", "answers", (why,)), measured("answers")
+        return Entry("loss_on", "answers", (why,)), measure(view.loaded.train, tasks[0], view.encoder)
     except UserError as error:
         try:
-            lengths = measured("each")
+            lengths = measure(view.loaded.train, tasks[1], view.encoder)
         except UserError:
             raise error from None
     why = (
@@ -252,18 +233,18 @@ def _scorer(view: View) -> Entry:
         return Entry("scorer", None, ("texts without prompts have no answers to score: the loss is compared",))
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
-    if numbers >= NINE_TENTHS:
-        why = f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one"
-        return Entry("scorer", "number", (why,))
-    if longest <= SHORT_WORDS:
-        why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
-        return Entry("scorer", "exact", (why,))
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
-    if find_spec("rouge_score"):
-        why = f"{what} rouge_l compares their longest common subsequence; f1 their words."
-        return Entry("scorer", "rouge_l", (why,))
-    more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
-    return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
+    if numbers >= NINE_TENTHS:
+        scorer, why = "number", f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one"
+    elif longest <= SHORT_WORDS:
+        scorer = "exact"
+        why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
+    elif find_spec("rouge_score"):
+        scorer, why = "rouge_l", f"{what} rouge_l compares their longest common subsequence; f1 their words."
+    else:
+        more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
+        scorer, why = "f1", f"{what} f1 compares their words; {more}."
+    return Entry("scorer", scorer, (why,))
 
 
 KINDS: Mapping[Target, Kind] = {

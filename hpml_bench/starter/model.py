@@ -28,27 +28,13 @@ class Model:
     folder: Path
     config: Mapping[str, Any]  # config.json, of a multimodal model that of its text model
     parameters: int
+    positions: int | None  # most tokens that it reads; None where nothing limits them
+    width: int
+    layers: int
+    vocabulary: int  # 0 where config.json doesn't say
     dtypes: tuple[str, ...]  # types of the weights in the file, the most frequent first
     reads_both_ways: bool  # whether it is an encoder such as BERT, which can't generate
     pools_by: str | None  # how sentence-transformers pools its states; None where it doesn't say
-
-    @property
-    def positions(self) -> int | None:
-        """Most tokens that it reads; None where nothing limits them."""
-        longest = first_value(self.config, POSITIONS)
-        return longest if isinstance(longest, int) else None
-
-    @property
-    def width(self) -> int:
-        return int(first_value(self.config, WIDTH) or 1)
-
-    @property
-    def layers(self) -> int:
-        return int(first_value(self.config, LAYERS) or 1)
-
-    @property
-    def vocabulary(self) -> int:
-        return int(self.config.get("vocab_size") or 0)
 
     def __str__(self) -> str:
         sizes = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -57,10 +43,7 @@ class Model:
 
 
 def look_at_model(source: str) -> Model:
-    """Return the facts about the model that a source names; a folder, a file or OWNER/NAME is enough.
-
-    Raises UserError: there is none, or it can't be read.
-    """
+    """Return the facts about the model that a source names; a folder, a file or OWNER/NAME is enough."""
     uri = source_of(source)
     folder = resolve_model(uri).folder_or_file
     config = read_config(folder / "config.json")
@@ -68,8 +51,11 @@ def look_at_model(source: str) -> Model:
     family = str(config.get("model_type", ""))
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
     sizes, pooling = weight_types(folder), map(read_config, sorted(folder.glob("*_Pooling/config.json")))
+    longest = first_value(config, POSITIONS)
     return Model(
         source=uri, folder=folder, config=config, parameters=sum(sizes.values()),
+        positions=longest if isinstance(longest, int) else None, width=int(first_value(config, WIDTH) or 1),
+        layers=int(first_value(config, LAYERS) or 1), vocabulary=int(config.get("vocab_size") or 0),
         dtypes=tuple(name for name, _ in sizes.most_common()),
         reads_both_ways=bool(BOTH_WAYS.search(family)) and not generates,
         pools_by=next((way for flags in pooling for key, way in POOLS.items() if flags.get(key)), None),

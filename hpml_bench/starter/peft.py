@@ -26,10 +26,6 @@ PARAMETERS: dict[str, Any] = {
     "optimizer_type": "AdamW", "optimizer_kwargs": {"lr": 1e-4, "weight_decay": 0.1},
 }  # fmt: skip
 """Its training parameters where it has no file of defaults: those of the packaged suite."""
-SETTINGS = {
-    "model_id": "backbone", "max_seq_length": "max_length", "batch_size": "global_batch", "max_steps": "steps",
-    "grad_norm_clip": "clip_norm", "lr_scheduler": "schedule",
-}  # fmt: skip
 HARMLESS = frozenset({"batch_size_eval", "eval_steps", "seed", "use_gc", "compile", "attn_implementation"})
 """Parameters that don't change what is learnt and answered."""
 OWN = ("optimizer_type", "optimizer_kwargs")
@@ -40,11 +36,7 @@ DECAY = 0.01
 
 
 def suite_of(folder: Path) -> tuple[str, list[str]]:
-    """Return the suite of a folder of experiments, or of a folder that holds `experiments/`, and lines on it.
-
-    The lines say how many experiments it has, which can't be said and why, and what differs. Raises UserError: there
-    are none, or none that can be said.
-    """
+    """Return the suite of a folder of experiments, or of one that holds `experiments/`, and lines on the others."""
     folder = folder / "experiments" if (folder / "experiments").is_dir() else folder
     places = sorted({path.parent for name in (ADAPTER, TRAINING) for path in folder.glob(f"*/*/{name}")})
     if not places:
@@ -52,8 +44,8 @@ def suite_of(folder: Path) -> tuple[str, list[str]]:
     defaults = PARAMETERS | (read_json(folder.parent / DEFAULTS) or {})
     methods: dict[str, Any] = {}
     model = defaults["model_id"].rpartition("/")[2]
-    alike = PARAMETERS.keys() - SETTINGS.keys() - {*OWN}
-    otherwise = {f"all ({key})": f"{defaults[key]} there" for key in sorted(alike) if defaults[key] != PARAMETERS[key]}
+    others = [key for key in PARAMETERS if key not in OWN and defaults[key] != PARAMETERS[key]]
+    otherwise = {f"all ({key})": f"{PARAMETERS[key]} here, {defaults[key]} there" for key in others}
     unsaid: dict[str, str] = {}
     for place in places:
         name = sanitize(f"{place.parent.name}/{place.name}")
@@ -71,28 +63,8 @@ def suite_of(folder: Path) -> tuple[str, list[str]]:
     lines += [f"differs: {name}: {remark}" for name, remark in otherwise.items()]
     entries = [f"  {name}: {flow(entry)}" for name, entry in methods.items()]
     about = [f"# {line}" for line in ("Made by hpml-bench init --from-peft.", *lines)]
-    return "\n".join([*about, _head(defaults) + "methods:", *entries, ""]), lines
-
-
-def _head(defaults: Mapping[str, Any]) -> str:
-    """Return the packaged suite's text before its methods, with the settings that follow from the defaults."""
-    text = (suites_folder() / f"{BASE}.yaml").read_text(encoding="utf-8").partition("methods:\n")[0]
-    values = {ours: defaults[theirs] for theirs, ours in SETTINGS.items() if defaults[theirs] != PARAMETERS[theirs]}
-    if "backbone" in values:
-        values["backbone"] = f"hub:{values['backbone']}"
-    if "schedule" in values:
-        values["schedule"] = values["schedule"] or "constant"
-    if (decay := _decay(defaults)) != _decay(PARAMETERS):
-        values["weight_decay"] = decay
-    for key, value in values.items():
-        before, _, after = re.split(rf"(?m)^(  {key}: .*)$", text)
-        text = f"{before}  {key}: {flow(value)}{after}"
-    return text
-
-
-def _decay(parameters: Mapping[str, Any]) -> float:
-    decay: float = parameters["optimizer_kwargs"].get("weight_decay", DECAY)
-    return decay
+    settings = (suites_folder() / f"{BASE}.yaml").read_text(encoding="utf-8").partition("methods:\n")[0]
+    return "\n".join([*about, settings + "methods:", *entries, ""]), lines
 
 
 def _entry(place: Path, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -118,5 +90,5 @@ def _entry(place: Path, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], st
     if OPTIMIZERS[optimizer]:
         options = {ours: arguments[theirs] for theirs, ours in ARGUMENTS.items() if theirs in arguments}
         entry["optimizer"] = {"name": OPTIMIZERS[optimizer], "options": options}
-    theirs, ours = _decay({"optimizer_kwargs": arguments}), _decay(defaults)
+    theirs, ours = arguments.get("weight_decay", DECAY), PARAMETERS["optimizer_kwargs"]["weight_decay"]
     return entry, "" if theirs == ours else f"weight decay is {ours:g} here, {theirs:g} there"

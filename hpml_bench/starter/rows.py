@@ -61,10 +61,7 @@ class Data:
 
 
 def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
-    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given.
-
-    Raises UserError: one can't be read, or it can't be seen which file is which split.
-    """
+    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given."""
     sources = [source_of(name) for name in given]
     folders = [uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()]
     if not folders:
@@ -112,13 +109,10 @@ def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         raise UserError(f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file once")
     if len(sources) == 1:
         return {"train": sources[0]}, ()
-    named: dict[str, str] = {}
-    for uri in sources:
-        split = split_of(Path(uri.partition("#")[0]).stem)
-        if split is None or split in named:
-            why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
-            return dict(zip(SPLITS, sources, strict=False)), (why,)
-        named[split] = uri
+    named = {split_of(Path(uri.partition("#")[0]).stem): uri for uri in sources}
+    if None in named or len(named) < len(sources):
+        why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
+        return dict(zip(SPLITS, sources, strict=False)), (why,)
     if "train" not in named:
         raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
     return {split: named[split] for split in SPLITS if split in named}, ("by the file's name",)
@@ -140,46 +134,34 @@ class _Table:
     data: Data
     cells: Mapping[str, Sequence[Any]]  # column -> cells; that of the splits is left out
 
-    def numbers(self, name: str) -> bool:
-        cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self.has_scalars(name) else []
-        return bool(cells) and all(not isinstance(cell, bool) and is_number(str(cell)) for cell in cells)
-
-    def whole(self, name: str) -> set[float] | None:
-        values = {float(cell) for cell in self.cells[name] if cell not in {None, ""}} if self.numbers(name) else set()
-        return values if values and all(value.is_integer() for value in values) else None
+    def numbers(self, name: str) -> set[float]:
+        """Return the different numbers of a column; none where a cell is something else."""
+        cells = [cell for cell in self.cells[name] if cell not in ("", None)]
+        plain = all(not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells)
+        return set(map(float, cells)) if plain else set()
 
     def is_id(self, name: str) -> bool:
-        whole = self.whole(name) or set()
-        if not len(whole) == len(self.cells[name]) > 1:
+        values = self.numbers(name)
+        if not len(values) == len(self.cells[name]) > 1 or not all(map(float.is_integer, values)):
             return False
-        return name.strip().lower() in ID_NAMES or max(whole) - min(whole) < 2 * len(whole)
+        return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
 
     def doubt(self, name: str) -> str:
         if self.is_id(name):
             return " (which counts the rows)"
         return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
 
-    def has_scalars(self, name: str) -> bool:
-        return not any(isinstance(cell, list | dict) for cell in self.cells[name])
-
-    def different(self, name: str) -> int:
-        return len({*map(str, self.cells[name])})
-
     def lists(self, *kinds: type) -> list[str]:
         """Return the columns of lists that begin with a value of such a kind."""
         firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
         return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
-
-    def lengths(self, name: str) -> list[int]:
-        """Return the lengths of a column's lists; 0 for other cells."""
-        return [len(cell) if isinstance(cell, list) else 0 for cell in self.cells[name]]
 
     def find(self, target: Target, **columns: Any) -> FoundColumns:
         """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
         options = self.data.read.model_copy(update=columns)
         found = find(self.data.train, self.data.where, target, options, named=self.data.named, split=self.data.split)
         for name in found.columns.read if target in {"class", "number"} else ():
-            if not self.has_scalars(name):  # which would be read as the text that Python prints of them
+            if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
                 raise UserError(
                     f"{self.data.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
                     "tag per word the columns 'words' and 'tags'"
@@ -188,10 +170,7 @@ class _Table:
 
 
 def find_target(data: Data, model: Model) -> Learnt:
-    """Return what can be learnt: as given, else tags, conversations, a label by name, then what cells look like.
-
-    Raises UserError: nothing can, or not by this model.
-    """
+    """Return what this model can learn: as given, else tags, conversations, a label by name, then by the cells."""
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
             raise UserError(f"{data.where}: has column names and no row; give a file with rows")
@@ -205,11 +184,13 @@ def find_target(data: Data, model: Model) -> Learnt:
         if found := _tags(table) or _conversation(table, model) or _label(table) or _texts(table, model):
             return found
     columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in [*table.cells][:30])
-    answers = "" if model.reads_both_ways else ", or turns in a column 'messages', or 'prompt' and 'completion'"
+    others = ", or 'words' and 'tags'" if table.lists(str, int) else ""
+    if not model.reads_both_ways:
+        others += ", or turns in a column 'messages', or 'prompt' and 'completion'"
     sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(table.cells) == 1 else ""
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
-        f"'label' with classes or numbers{answers}, or name them with dataset.options.text and "
+        f"'label' with classes or numbers{others}, or name the task, and the columns with dataset.options.text and "
         f"dataset.options.label{sep}"
     )
 
@@ -222,16 +203,10 @@ def _cannot_answer(table: _Table, model: Model) -> UserError:
 
 
 def _tags(table: _Table) -> Learnt | None:
-    """Return lists of words and tags: by name, else two lists of equal lengths, the tags with fewer different ones."""
+    """Return lists of words, found by name, and of tags, given or found so."""
     lists, given = table.lists(str, int), table.data.read.label
-    words, tags = (first_named(lists, names) for names in (WORD_NAMES, TAG_NAMES))
-    if given is not None:
-        tags = next((name for name in lists if name == given), None)
-        words = words if tags else None
-    elif words is None or tags is None:
-        alike = [name for name in lists if table.lengths(name) == table.lengths(lists[0])]
-        by_tags = sorted(alike, key=lambda name: len({str(tag) for cell in table.cells[name] for tag in cell}))
-        tags, words = (by_tags[0], by_tags[-1]) if len(alike) == 2 else (None, None)
+    words = first_named(lists, WORD_NAMES)
+    tags = first_named(lists, TAG_NAMES if given is None else (str(given).lower(),))
     if words is None or tags is None:
         return None
     why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."
@@ -239,31 +214,25 @@ def _tags(table: _Table) -> Learnt | None:
 
 
 def _conversation(table: _Table, model: Model) -> Learnt | None:
-    """Return turns; or a prompt and its completion, by name or as the only two texts, for a model that can answer."""
+    """Return turns, or a prompt and its completion by name, for a model that can answer."""
     if table.data.read.label is not None:
         return None
     shape, names = _shape(table), [*table.cells]
-    if shape is None or shape.text:
+    if shape is None or shape.kind == "text":
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        plain = [name for name in names if table.has_scalars(name) and not table.numbers(name)]
-        texts = [name for name in plain if table.different(name) > len(table.cells[name]) / 2]
-        alone = len(texts) == 2 and all(name in texts or table.is_id(name) for name in names)
-        if not turns and not alone:
-            return None
-        shape = Shape(turns=turns[0]) if turns else Shape(prompt=(texts[0],), completion=texts[1])
-    if model.reads_both_ways and not shape.turns:
-        return None
-    if model.reads_both_ways:
+        shape = Shape(kind="turns", text=(turns[0],)) if turns else None
+    if model.reads_both_ways and shape and shape.kind == "turns":
         raise _cannot_answer(table, model)
-    answer = f"the answers in column '{short(shape.completion)}'" if shape.completion else "the assistant's turns"
+    if model.reads_both_ways or shape is None:
+        return None
+    answer = f"the answers in column '{short(shape.label)}'" if shape.label else "the assistant's turns"
     label = first_named(names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
         f"Column '{short(label)}' could be learnt instead, by sequence_classification or regression."
         if label and label not in shape.read
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
-    text = (shape.turns,) if shape.turns else shape.prompt
-    found = table.find("answer", text=table.data.read.text or text, label=shape.completion)
+    found = table.find("answer", text=table.data.read.text or shape.text, label=shape.label)
     return Learnt("answer", found, (f"The columns are those of conversations: {answer} are learnt.", other))
 
 
@@ -287,7 +256,7 @@ def _label(table: _Table) -> Learnt | None:
 
 def _texts(table: _Table, model: Model) -> Learnt | None:
     shape = _shape(table)
-    if shape is None or not shape.text or model.reads_both_ways:
+    if shape is None or shape.kind != "text" or model.reads_both_ways:
         return None
     why = (
         f"Column '{short(shape.text[0])}' is text without a prompt, and no other column is a label: every token is "
@@ -304,14 +273,12 @@ def _shape(table: _Table) -> Shape | None:
 
 
 def _class_or_number(table: _Table, label: str) -> Learnt:
-    whole, rows, distinct = table.whole(label), len(table.cells[label]), table.different(label)
+    values, rows, distinct = table.numbers(label), len(table.cells[label]), len({*map(str, table.cells[label])})
     what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
-    is_class = (
-        bool(table.data.read.label_names)
-        or not table.numbers(label)
-        or (whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS)
-    )
-    if whole is not None and is_class:
+    whole = bool(values) and all(map(float.is_integer, values))
+    few = whole and len(values) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
+    is_class = bool(table.data.read.label_names) or not values or few
+    if whole and is_class:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",
             "If they are a scale, as stars are, regression learns them as numbers: `task: regression`, without "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from hpml_bench import statistics
-from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
@@ -21,6 +21,7 @@ from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
+from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.registry import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
@@ -39,42 +40,56 @@ class SuiteDraft:
     """All that was found and chosen."""
 
     view: kinds.View
-    kind: kinds.Kind
     options: tuple[Entry, ...]  # the task's options
     data_options: tuple[Entry, ...]  # the data set's options on columns and names
     lengths: kinds.Lengths
     limit: int  # `max_length`
-    most: int  # largest one that is chosen
-    budget: estimates.Budget
+    budget: tuple[Entry, ...]
+    methods: tuple[estimates.Published, ...]  # all that are offered
     prepared: Prepared
     task: Task
     memory: estimates.Memory
     file: str  # name of the suite file
     given: Mapping[str, Any]  # settings that were given
 
-    @property
+    @cached_property
+    def kind(self) -> kinds.Kind:
+        return kinds.KINDS[self.view.learnt.target]
+
+    @cached_property
     def compared(self) -> tuple[estimates.Published, ...]:
-        return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
+        return tuple(m for m in self.methods if m.compared and m.name not in self.memory.dropped)
 
+    @cached_property
+    def rows(self) -> str:
+        of = self.prepared.rows
+        return f"{of['train']:,} to train on, {of['validation']:,} for the curves, {of['test']:,} to test"
 
-@dataclass(frozen=True)
-class Starter:
-    """A suite file, and what its reader should know first."""
-
-    text: str
-    facts: tuple[str, ...]  # what is learnt from which rows, and what it takes
-    warnings: tuple[str, ...]
+    @cached_property
+    def cost(self) -> tuple[str, str]:
+        """Sentences on time, which is measured, and memory."""
+        rows, chosen = self.prepared.rows, kinds.as_values(self.budget)
+        mean = float(self.lengths.tokens.clip(max=self.limit).mean())
+        new = kinds.as_values(self.options).get("max_new_tokens", 0) if self.task.decoding is not None else 0
+        epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
+        work = estimates.Work(
+            train_tokens=rows["train"] * epochs * mean,
+            eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
+            new_tokens=(rows["test"] + rows["validation"]) * new,
+        )
+        batch_tokens = int(max(1, chosen["global_batch"] // default_ranks()) * mean)
+        time = estimates.time_in_words(self.view.model, self.compared, work, batch_tokens, estimates.SEEDS)
+        return time, self.memory.sentence
 
 
 def starter_suite(
     model: str, data: Sequence[str], file: str = "FILE", given: Mapping[str, Any] = MappingProxyType({})
-) -> Starter:
-    """Return a suite that compares methods on this model and these rows, with the reason for each choice.
+) -> tuple[str, list[str]]:
+    """Return a suite that compares methods on this model and these rows, and what its reader should know first.
 
-    Model and rows are prepared as `run-all` prepares them. `model`: a source as suites write it, a folder, a .gguf
-    file, or OWNER/NAME of the hub; `data`: files, or one repository of a data set; `file`: name of the suite file in
-    the commands that its comments give; `given`: settings that are not chosen here, nested. A UserError where model or
-    data can't be read, or nothing can be learnt from the rows by this model.
+    `model`: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub; `data`: files, or one
+    repository of a data set; `file`: name of the suite file in the commands that its comments give; `given`: settings
+    that are not chosen here, nested. Model and rows are prepared as `run-all` prepares them.
     """
     silence()
     looked_model = look_at_model(model)
@@ -90,7 +105,7 @@ def starter_suite(
         raise UserError(str(error).replace(f"data set {rows.dataset}: ", f"{rows.name}: ", 1)) from None
 
 
-def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> Starter:
+def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> tuple[str, list[str]]:
     if (count := len(data.train)) < LEAST_ROWS:
         raise UserError(
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
@@ -123,37 +138,31 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     names = kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
     lengths = kinds.measure(loaded.train, task, encoder)
-    most = kinds.MOST_TOKENS[task.model_kind]
-    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
-    recipe = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
-    budget = estimates.choose_budget(view, task, recipe(model.parameters), given)
-    chosen = {**kinds.as_values(budget.entries), "max_length": limit}
+    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, task)
+    defaults = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
+    recipe = defaults(model.parameters)
+    budget = estimates.choose_budget(view, task, recipe, given)
+    chosen = {**kinds.as_values(budget), "max_length": limit}
     settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
     prepared = prepare(settings)
-    memory = estimates.predict_memory(settings, budget.methods, file)
+    memory = estimates.predict_memory(settings, recipe.methods, file)
     found = SuiteDraft(
-        view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
+        view, options, (*columns, *names), lengths, limit, budget, recipe.methods, prepared, task, memory, file, given
     )
-    cost = tuple(_cost(found))  # once: it is timed
-    return Starter(_page(found, cost), tuple(_facts(found, cost)), prepared.warnings)
+    return _page(found), [*_facts(found), *prepared.warnings]
 
 
-def _merged(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(content: Any, given: Any) -> Any:
     """Return nested mappings with the values that are given in their places."""
-    merged = {**content, **given}
-    for key, value in given.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), Mapping):
-            merged[key] = _merged(content[key], value)
-    return merged
+    if not (isinstance(content, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**content, **{key: _merged(content.get(key), value) for key, value in given.items()}}
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
-    names, columns, pair = list(data.train.column_names), learnt.found.columns, None
-    if isinstance(columns, Shape):
-        text, label = (columns.turns,) if columns.turns else columns.prompt or columns.text, columns.completion
-    else:
-        text, label, pair = columns.text, columns.label, columns.pair
+    names, columns = list(data.train.column_names), learnt.found.columns
+    text, label, pair = columns.text, columns.label, getattr(columns, "pair", None)
 
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
@@ -173,12 +182,11 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
+def _facts(found: SuiteDraft) -> Iterator[str]:
     """Yield what a reader should know before the runs, in sentences for the terminal."""
-    view, rows = found.view, found.prepared.rows
-    columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
-    yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
-    tests, shown = rows["test"], ""
+    columns = [f"{name}: {value}" for name, value in found.prepared.notes.items() if name.startswith("columns")]
+    yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
+    tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
         evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=int(tests * DIFFER / 2))
         points = 100 * statistics.detectable(evidence, tests)
@@ -186,57 +194,34 @@ def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
             f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "
             "points or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
         )
-    yield f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {tests:,} to test.{shown}"
-    yield from cost
-    yield from found.kind.cautions(view)
+    yield f"rows: {found.rows}.{shown}"
+    yield from found.cost
+    yield from found.kind.cautions(found.view)
 
 
-def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
+def _page(found: SuiteDraft) -> str:
     """Return the file's text."""
-    view, rows = found.view, found.prepared.rows
     about = [
-        f"{found.task.title} with {view.model} on {view.data.name}.",
+        f"{found.task.title} with {found.view.model} on {found.view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
         "docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
-        f"Rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
-        *cost,
+        f"Rows: {found.rows}.",
+        *found.cost,
     ]
     methods = []
-    for method in found.budget.methods:
-        value: dict[str, Any] = {"method": method.method} if method.method else {}
-        value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
-        value |= {"options": dict(method.options)} if method.options else {}
+    for method in found.methods:
+        value = {key: Rate(of) if key == "lr" else of for key, of in method.settings.items()}
         why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
         methods.append(Entry(method.name, value, (why,), method in found.compared))
-    parts = [
-        "".join(f"{line}\n" for line in comment(about)),
-        written([Entry("seeds", estimates.SEEDS, (
-            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
-            "--until decided adds seeds in rounds until the best is known",
-        ))]),
-        written([Entry("settings", overridden(_settings(found), found.given))]),
-        "".join(f"{line}\n" for line in comment(_on_methods(found))),
-        written([Entry("methods", tuple(methods))]),
-    ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _cost(found: SuiteDraft) -> Iterator[str]:
-    rows, chosen = found.prepared.rows, kinds.as_values(found.budget.entries)
-    mean = float(found.lengths.tokens.clip(max=found.limit).mean())
-    new = kinds.as_values(found.options).get("max_new_tokens", 0)
-    epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
-    work = estimates.Work(
-        train_tokens=rows["train"] * epochs * mean,
-        eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
-        new_tokens=(rows["test"] + rows["validation"]) * new if found.task.decoding is not None else 0,
-    )
-    yield estimates.time_in_words(
-        found.view.model, found.compared, work, int(found.budget.micro_batch * mean), estimates.SEEDS
-    )
-    yield found.memory.sentence
+    seeds = Entry("seeds", estimates.SEEDS, (
+        "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
+        "--until decided adds seeds in rounds until the best is known",
+    ))  # fmt: skip
+    settings = Entry("settings", overridden(_settings(found), found.given))
+    lines = (*comment(about), "", *written([seeds]), "", *written([settings]), "", *comment(_on_methods(found)), "")
+    return "".join(f"{line}\n" for line in (*lines, *written([Entry("methods", tuple(methods))])))
 
 
 def _settings(found: SuiteDraft) -> Iterator[Entry]:
@@ -246,24 +231,19 @@ def _settings(found: SuiteDraft) -> Iterator[Entry]:
         f"{model}, {model.layers} layers of width {model.width}, stored as {', '.join(model.dtypes)}; "
         f"{f'reads at most {model.positions:,}' if model.positions else 'config.json has no limit of'} tokens",
     ))  # fmt: skip
-    task = (Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view))),)
-    yield Entry("task", (*task, Entry("options", found.options)) if found.options else task)
+    task = Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view)))
+    yield Entry("task", (task, *([Entry("options", found.options)] if found.options else [])))
     files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
-    yield Entry("dataset", (
-        Entry("name", view.data.dataset),
-        Entry("options", (*files, *found.data_options, GROUP)),
-    ), tuple(_on_rows(found)))  # fmt: skip
-    yield from found.budget.entries
+    rows = (Entry("name", view.data.dataset), Entry("options", (*files, *found.data_options, GROUP)))
+    yield Entry("dataset", rows, tuple(_on_rows(found)))
+    yield from found.budget
     yield _limit(found)
-    yield Entry(
-        "micro_batch", "auto", ("on a GPU the largest that fits for all methods; on a CPU a rank's whole share",)
-    )
+    why = "on a GPU the largest that fits for all methods; on a CPU a rank's whole share"
+    yield Entry("micro_batch", "auto", (why,))
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
     if found.task.model_kind != "language_model":
-        yield Entry("head_lr", Rate(1e-3), (
-            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
-            "arXiv:1412.6980).",
-        ))  # fmt: skip
+        why = "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
+        yield Entry("head_lr", Rate(1e-3), (f"{why}arXiv:1412.6980).",))
 
 
 def _on_rows(found: SuiteDraft) -> Iterator[str]:
@@ -271,11 +251,8 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
     notes, data = found.prepared.notes, found.view.data
     if "test" not in data.options or data.options["test"] is None:
         yield "No test rows are given: a tenth of the training rows, drawn with data_seed, is split off for the test."
-    copies = notes.get(COPIES, "none")
-    if copies == "none":
-        yield "Copies and near-copies (half of the word sequences in common), within and between splits: none."
-    else:
-        yield f"Copies and near-copies (half of the word sequences in common): {copies}."
+    where = ", within and between splits" * (notes[COPIES] == "none")
+    yield f"Copies and near-copies (half of the word sequences in common){where}: {notes[COPIES]}."
     for warning in found.prepared.warnings:
         if warning.startswith("copies:"):
             yield "They make scores look better or more certain than they are: remove them, or name a column of groups."
@@ -297,7 +274,7 @@ def _limit(found: SuiteDraft) -> Entry:
         f"longer than {found.limit}{f', and {what}' if count else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
-        + f"more than {found.most:,} are left to you.",
+        + f"more than {kinds.MOST_TOKENS[found.task.model_kind]:,} are left to you.",
     )
     return Entry("max_length", found.limit, why)
 
@@ -305,13 +282,9 @@ def _limit(found: SuiteDraft) -> Entry:
 def _on_methods(found: SuiteDraft) -> Iterator[str]:
     yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
     yield f"  hpml-bench tune {found.file}"
-    memory = found.memory
+    memory, fit = found.memory, f"hpml-bench fit {found.file}"
     for name in memory.dropped:
-        yield (
-            f"{name} is left out for lack of memory: {memory.here}. hpml-bench fit {found.file} --methods {name} says "
-            "what helps."
-        )
+        yield f"{name} is left out for lack of memory: {memory.here}. {fit} --methods {name} says what helps."
     if memory.tight:
-        names = ", ".join(memory.tight)
-        yield f"Memory is not enough for {names}: {memory.here}. hpml-bench fit {found.file} says what helps."
+        yield f"Memory is not enough for {', '.join(memory.tight)}: {memory.here}. {fit} says what helps."
     yield "Further methods stand as comments: take the # before a name away to compare it too."

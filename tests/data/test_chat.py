@@ -1,5 +1,6 @@
 """Conversations as token ids: what the model reads is what transformers renders, and only answers are learnt."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,24 +129,12 @@ def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
 # What is learnt
 
 
-def test_marks_may_leave_the_end_of_the_turn_out() -> None:
-    """It is learnt all the same, and no end token is put in its place."""
-    template = T.CHATML_MARKED.replace(
-        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
-        "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
-    )
-    found = example(conversations(chatml(), template), *ONE)
-    assert found == example(of("chatml marked"), *ONE)
-
-
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
     writer = conversations(mistral(), T.DEEPSEEK_R1)
-    for answer, learnt in {
-        "It is 4.": "\n</think>\n\nIt is 4.</s>",
-        "<think>\n2 and 2\n</think>\n\nIt is 4.": "2 and 2\n</think>\n\nIt is 4.</s>",
-    }.items():
-        found = example(writer, "What is 2+2?", answer)
+    for thought, kept in (("", "\n"), ("<think>\n2 and 2\n</think>\n\n", "2 and 2\n")):
+        found = example(writer, "What is 2+2?", f"{thought}It is 4.")
+        learnt = f"{kept}</think>\n\nIt is 4.</s>"
         assert runs(writer, found) == [("<s><User>What is 2+2?<Assistant><think>\n", False), (learnt, True)]
         assert found.expected == "It is 4."
 
@@ -155,6 +144,7 @@ OTHER = (
     "{% if add_generation_prompt %}Bot:{% endif %}"
 )
 SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
 UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
 
 
@@ -162,6 +152,7 @@ UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.conte
     (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
     (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
     (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+    (gpt2, PARTS, ONE, "leaves out an answer's content; give"),
     (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
 ])  # fmt: skip
 def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
@@ -187,37 +178,41 @@ HEADER_INSIDE = (
 )
 
 
-@pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize(("template", "behind", "last"), [(END_APART, "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "")])
-def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str, behind: str, last: str) -> None:
-    """With the header in them, or a final token of their own; they say which text behind the end is learnt."""
-    writer, plain = conversations(chatml(), template), of("chatml")
-    found, expected = example(writer, *contents), example(plain, *contents)
-    assert found.prompt == expected.prompt
-    learnt = [f"{said}<|im_end|>{behind}" for said in contents[1::2]]
-    assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
-    assert decoded(writer, writer.answer_of(found)) == contents[-1]
-    assert writer.stop_ids == plain.stop_ids
+LEFT_OUT = T.CHATML_MARKED.replace(
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
+    "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
+)
+BEGUN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
+    "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 
 
 @pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize("begun", ["\n<think>\n\n</think>\n\n", "\n", " "])
-def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tuple[str, ...]) -> None:
-    """A model is given the generation prompt and writes the rest itself: tokens and prompt are those without marks."""
-    template = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
-        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
-    ).replace("BEGUN", repr(begun))
-    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
-    found = example(writer, *contents)
-    assert found == example(plain, *contents)
+@pytest.mark.parametrize(("template", "begun", "behind", "last"), [
+    (END_APART, "", "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "", ""), (LEFT_OUT, "", "", ""),
+    *((BEGUN.replace("BEGUN", repr(text)), text, "", "") for text in ("\n<think>\n\n</think>\n\n", "\n", " ")),
+])  # fmt: skip
+def test_marks_say_where_an_answer_ends_and_not_where_it_begins(
+    contents: tuple[str, ...], template: str, begun: str, behind: str, last: str
+) -> None:
+    """A model is given the generation prompt and writes the rest itself: what stands before a mark is learnt too.
+
+    Ids and prompt are those without marks, with the header in them, or a final token of their own. They say which text
+    behind the end is learnt; an end of the turn that they leave out is learnt all the same.
+    """
+    writer = conversations(chatml(), template)
+    bare = conversations(chatml(), re.sub(r"\{% (end)?generation %\}", "", template))
+    found, unmarked = example(writer, *contents), example(bare, *contents)
     turns = messages(*contents)[:-1]
     asked = chatml().apply_chat_template(turns, chat_template=template, add_generation_prompt=True)
     assert list(found.ids[: found.prompt]) == asked["input_ids"]
-    assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
-    assert writer.scaffold == plain.scaffold
+    assert (found.ids, found.prompt) == (unmarked.ids, unmarked.prompt)
+    learnt = [f"{begun}{said}<|im_end|>{behind}" for said in contents[1::2]]
+    assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
+    assert decoded(writer, writer.answer_of(found)).strip() == contents[-1]
+    assert writer.stop_ids == of("chatml").stop_ids
     assert writer.scaffold.before == begun
 
 
@@ -267,16 +262,6 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
 
 
-def test_a_template_of_parts_gets_parts() -> None:
-    """As those of models of text and images want them: the same tokens as of a template of texts."""
-    parts = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part.text }}{% endfor %}"
-        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    found, expected = (example(one, *SYSTEM, first="system") for one in (conversations(chatml(), parts), of("chatml")))
-    assert found == expected
-
-
 CALLS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}"
     "{{ m.content }}"
@@ -320,23 +305,21 @@ def test_what_a_template_does_not_write_is_told() -> None:
 
 def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) -> None:
     """Empty: its own, of several the default, or `plain` where it has none; else a file's text, or the one given."""
-    tokenizer = byte_level("<|endoftext|>", eos_token="<|endoftext|>")
+    tokenizer, file = byte_level("<|endoftext|>", eos_token="<|endoftext|>"), tmp_path / "own.jinja"
     encoder = Encoder(tokenizer, 100, None, "path:model")
-    assert chat_template(encoder, None) == PLAIN
-    tokenizer.chat_template = {"default": T.CHATML, "tool_use": T.ZEPHYR}
-    assert chat_template(encoder, None) == T.CHATML
-    tokenizer.chat_template = T.CHATML
-    assert chat_template(encoder, None) == T.CHATML
-    assert chat_template(encoder, "plain") == PLAIN
-    assert chat_template(encoder, T.ALPACA) == T.ALPACA
-    (tmp_path / "own.jinja").write_text("{{ 'é' }}\n", encoding="utf-8")
-    assert chat_template(encoder, f"path:{tmp_path / 'own.jinja'}") == "{{ 'é' }}\n"
-    for given_, says in {
+    several = {"default": T.CHATML, "tool_use": T.ZEPHYR}
+    for own, template in ((None, PLAIN), (several, T.CHATML), (T.CHATML, T.CHATML)):
+        tokenizer.chat_template = own
+        assert chat_template(encoder, None) == template
+    file.write_text("{{ 'é' }}\n", encoding="utf-8")
+    for asked, template in (("plain", PLAIN), (T.ALPACA, T.ALPACA), (f"path:{file}", "{{ 'é' }}\n")):
+        assert chat_template(encoder, asked) == template
+    for asked, says in {
         f"path:{tmp_path / 'none'}": "task.options.template: path:.* can't be read: .*No such file",
         "chatml": "task.options.template is 'chatml': give plain, path:FILE or a jinja template",
     }.items():
         with pytest.raises(UserError, match=says):
-            chat_template(encoder, given_)
+            chat_template(encoder, asked)
 
 
 def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
@@ -349,12 +332,6 @@ def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
     assert "Be short." not in own
     with pytest.raises(UserError, match="refuses a conversation: System role not supported"):
         example(of("gemma", system="Be short."), *ONE)
-
-
-def test_the_date_is_the_same_every_day() -> None:
-    """A template that asks for today's is given the one that Llama's fall back on."""
-    dated = conversations(gpt2(), "\n  {{ strftime_now('%Y-%m-%d, %B') }}" + PLAIN)
-    assert decoded(dated, example(dated, "a", "b").ids) == "\n  2024-07-26, Julyab<|endoftext|>"
 
 
 # Bytes

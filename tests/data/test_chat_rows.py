@@ -16,25 +16,14 @@ from hpml_bench.system.errors import UserError
 # Length
 
 
-def test_a_row_that_is_too_long_is_dropped_and_counted() -> None:
-    """As many tokens as fit are kept, not one more; nothing of it is cut."""
-    full = example(of("chatml"), *TWO)
-    writer = of("chatml", max_length=len(full.ids))
-    assert example(writer, *TWO) == full
-    short = of("chatml", max_length=len(full.ids) - 1)
-    assert short.example(roles(*TWO), TWO) is None
-    assert short.counts == {"rows": 1, "dropped rows": 1, "dropped tokens": len(full.ids)}
-    for too_long in ("drop", "cut_prompt"):  # a text is an answer from its first token on, which is never cut
-        writer = of("llama 3", max_length=4, too_long=too_long)
-        assert writer.example(["assistant"], ["Paris is the capital of France."]) is None
-        assert writer.counts["dropped rows"] == 1
-
-
 @pytest.mark.parametrize("name", ["chatml", "llama 3", "gemma", "zephyr", "alpaca", "plain"])
 @pytest.mark.parametrize("loss_on", ["answers", "all"])
 @pytest.mark.parametrize("contents", [ONE, TWO])
 def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: str, contents: tuple[str, ...]) -> None:
-    """BOS stays, a token of the prompt too, and all that is learnt; where that is too long the row is dropped."""
+    """BOS stays, a token of the prompt too, and all that is learnt; where that is too long the row is dropped.
+
+    Unless prompts may be cut, any that is too long is dropped. A text is an answer from its first token on.
+    """
     full = example(of(name), *contents)
     bos = FAMILIES[name].tokenizer().bos_token_id
     front = int(full.ids[0] == bos)
@@ -42,7 +31,9 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
     for length in range(1, len(full.ids) + 1):
         writer = of(name, max_length=length, too_long="cut_prompt", loss_on=loss_on)
         found = writer.example(roles(*contents), contents)
-        cut = len(full.ids) - length
+        cut, dropping = len(full.ids) - length, of(name, max_length=length)
+        assert dropping.example(roles(*contents), contents) == (None if cut else full)
+        assert dropping.counts["dropped tokens"] == (len(full.ids) if cut else 0)
         if cut and cut >= first - front:
             assert found is None
             assert writer.counts["dropped rows"] == 1
@@ -55,6 +46,9 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
         answers = [label for label in full.labels if label != IGNORE_INDEX]
         assert learnt == (answers if loss_on == "answers" else list(found.ids[1:]))
         assert found.ids.count(bos) == front
+    writer = of(name, max_length=4, too_long="cut_prompt", loss_on=loss_on)
+    assert writer.example(["assistant"], ["Paris is the capital of France."]) is None
+    assert writer.counts["dropped rows"] == 1
 
 
 # The task
@@ -69,13 +63,19 @@ def encode(
 
 
 def test_rows_become_ids_labels_and_what_scoring_needs() -> None:
-    """One entry a row that is kept, in every column."""
+    """One entry a row that is kept, in every column; weights and tools are heeded as the data set loads them."""
     rows = {"roles": [roles(*ONE), roles(*TWO), ["assistant"]], "contents": [[*ONE], [*TWO], ["Paris is"]]}
     found, counts = encode(chatml(), rows, template=T.CHATML, max_length=40)
     assert {len(column) for column in found.values()} == {2}
     assert found["input_ids"][0] == list(example(of("chatml"), *ONE).ids)
     assert (found["question"], found["expected"]) == ([ONE[0], ""], [ONE[1], "Paris is"])
     assert (counts["rows"], counts["dropped rows"]) == (3, 1)
+    rows = {"roles": [roles(*TWO)] * 2, "contents": [[*TWO]] * 2, "weights": [[1.0, 0.0, 1.0, 1.0], []],
+            "tools": ['[{"name": "add"}]', ""]}  # fmt: skip
+    found, _ = encode(chatml(), rows, template="{% if tools %}{{ tools | tojson }}{% endif %}" + T.CHATML)
+    learnt = [chatml().decode([label for label in labels if label != IGNORE_INDEX]) for labels in found["label"]]
+    assert [TWO[1] in text for text in learnt] == [False, True]
+    assert ["add" in chatml().decode(ids) for ids in found["input_ids"]] == [True, False]
 
 
 @pytest.mark.parametrize("template", [T.QWEN_3, T.DEEPSEEK_R1, T.CHATML])
@@ -160,17 +160,6 @@ def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
         task = make_task(TaskSpec(name="causal_lm", options={"template": template, **options}))
         encoder = Encoder(tokenizer, 200, None, "path:model", ends=ends)
         assert task.sources(encoder) == {"template": template, **more}
-
-
-def test_weights_and_tools_of_a_row_are_heeded() -> None:
-    """As the data set loads them."""
-    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + T.CHATML
-    rows = {"roles": [roles(*TWO)] * 2, "contents": [[*TWO]] * 2, "weights": [[1.0, 0.0, 1.0, 1.0], []],
-            "tools": ['[{"name": "add"}]', ""]}  # fmt: skip
-    found, _ = encode(chatml(), rows, template=template)
-    learnt = [chatml().decode([label for label in labels if label != IGNORE_INDEX]) for labels in found["label"]]
-    assert [TWO[1] in text for text in learnt] == [False, True]
-    assert ["add" in chatml().decode(ids) for ids in found["input_ids"]] == [True, False]
 
 
 def test_rows_that_a_template_refuses_are_named_or_dropped_and_counted_where_the_suite_says_so() -> None:

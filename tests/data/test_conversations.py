@@ -200,14 +200,6 @@ def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
     assert converted(whole)[0]["contents"] == ["2", "12345678901"]
 
 
-def test_dates_of_json_are_not_silently_rewritten(tmp_path: Path) -> None:
-    """The reader takes a column of texts that look like dates for dates; the row is named."""
-    rows = [{"prompt": "When?", "completion": "2024-01-01"}, {"prompt": "And?", "completion": "2024-01-02"}]
-    says = refused(tmp_path / "rows.jsonl", lines(*rows))
-    assert "rows.jsonl: row 1 holds '2024-01-01 00:00:00' as a datetime in column 'completion'" in says
-    assert [row["contents"][1] for row in loaded(tmp_path / "rows.csv", rows)] == ["2024-01-01", "2024-01-02"]
-
-
 # Choices
 
 
@@ -229,8 +221,7 @@ def test_an_answer_names_its_choice(answer: Any, expected: str | None) -> None:
 def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
     """A column of that name that holds text or mappings, or nothing in a row, changes no answer."""
     table = Dataset.from_list([{"question": "Q?", "answer": "A", "options": options}])
-    row = converted(table)[0]
-    assert row == said("user: Q?", "assistant: A")
+    assert converted(table)[0] == said("user: Q?", "assistant: A")
 
 
 # Rows that are no conversations
@@ -289,6 +280,8 @@ WRONG = [
     ("rows.jsonl", lines(*[ASKED] * 2500, ASKED | {"prompt": ""}), "row 2501 has no text in column 'prompt'"),
     # where one row holds a number, the reader makes numbers of other rows' texts, 01 and 4.50 among them
     ("rows.jsonl", lines(FOUR, FOUR | {"completion": "4.50"}, FOUR | {"completion": 4}), "row 2 holds '4.5', which is"),
+    # the reader takes a column of texts that look like dates for dates
+    ("rows.jsonl", lines(FOUR | {"completion": "2024-01-01"}), "holds '2024-01-01 00:00:00' as a datetime in column"),
     ("rows.csv", 'messages,id\n"[{""role"": ""user""}]",1\n', "row 1 holds text in column 'messages', not a list of"),
     ("rows.jsonl", lines({"first": "a", "second": "b"}), "none is called messages or conversations, or prompt or"),
     ("rows.jsonl", lines({"first": "a"}), "with dataset.options.text and dataset.options.label (1 'first')"),
@@ -334,7 +327,6 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     assert general(tmp_path / "a.csv", "text,n\nNA,1\n01,2\n1.50,3\n") == [["01"], ["1.50"], ["NA"]]
     assert general(tmp_path / "a.jsonl", lines({"text": "one"}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "a.tsv", "text\tn\nNA\t1\n01\t2\n") == [["01"], ["NA"]]
-    assert general(tmp_path / "a*[b].jsonl", lines({"text": "three"})) == [["three"]]
     assert general(tmp_path / "c.jsonl", lines({"text": "one"}, {"text": " "}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "b.jsonl", lines(ASKED)) == [["What is 2+2?", "4"]]
     assert len(general(tmp_path / "b.txt", "".join(f"line {n}\n" for n in range(50)), most=7)) == 7

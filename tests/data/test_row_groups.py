@@ -88,28 +88,16 @@ def test_rows_of_a_group_are_in_one_split(tmp_path: Path, seed: int, test_sample
     assert splits["train"][:24] == fewer["train"]
 
 
-def test_without_groups_nothing_changes(tmp_path: Path) -> None:
-    """A column that isn't named as one of groups has no part in draws, digests, ids and files."""
-    train = write(tmp_path / "rows.jsonl", "class")
-    plain = settings(tmp_path, "sequence_classification", {"train": train, "group": None})
-    assert drawn(plain) == {}
-    done = prepare(plain)
-    assert read_rows(Path(done.data) / "test").column_names == ["input_ids", "label"]
-    assert "groups" not in done.notes
-    dataset = {"name": "text_files", "options": {"train": train}}
-    old = tiny.task_settings(tmp_path, "sequence_classification", dataset=dataset)
-    specs = [tiny.spec().model_copy(update={"settings": one}) for one in (plain, old)]
-    assert specs[0].run_id == specs[1].run_id
-    assert prepare(old).digests == done.digests
-
-
 def test_other_groups_are_other_data(tmp_path: Path) -> None:
-    """The digest of the data has the groups, so that runs with other ones are not compared."""
+    """The digest of the data has the groups, so that runs with other ones are not compared; none without a column."""
     train, digests = write(tmp_path / "rows.jsonl", "class"), set()
     for of in (documents(30), [*documents(29), "another"]):
         given = {"train": train, "test": write(tmp_path / "test.jsonl", "class", 30, of)}
         digests.add(prepare(settings(tmp_path, "sequence_classification", given)).digests.data)
-    assert len(digests) == 2
+    plain = prepare(settings(tmp_path, "sequence_classification", {"train": train, "group": None}))
+    assert "groups" not in plain.notes
+    assert read_rows(Path(plain.data) / "test").column_names == ["input_ids", "label"]
+    assert len({*digests, plain.digests.data}) == 3
 
 
 @pytest.mark.parametrize("task", ["sequence_classification", "regression", "token_classification", "causal_lm"])

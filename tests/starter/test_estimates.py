@@ -26,9 +26,10 @@ from hpml_bench.training import products
 
 MODEL = Model(
     source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
-    parameters=150_000_000, dtypes=("F32",), reads_both_ways=True, pools_by=None,
+    parameters=150_000_000, positions=None, width=1000, layers=10, vocabulary=30_000, dtypes=("F32",),
+    reads_both_ways=True, pools_by=None,
 )  # fmt: skip
-FULL = Published("full", "all", lr=1e-5, work=6)
+FULL = Published("full", "all", settings={"lr": 1e-5}, work=6)
 
 
 def init(bert: Path, folder: Path, *words: str) -> str:
@@ -50,7 +51,7 @@ def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
 def test_memory_of_cards_is_for_one_sample_at_a_time(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The least that `auto` takes."""
+    """The least that `auto` takes; where it can't be predicted, the reason stands in its place."""
     asked: list[Suite] = []
     monkeypatch.setattr(predict, "predict", predicting(True, asked))
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * 2)
@@ -59,32 +60,21 @@ def test_memory_of_cards_is_for_one_sample_at_a_time(
     assert "predicted for one sample at a time: " in said
     assert "full 1 GB" in said
     assert "Here: 80 GB for each rank" in said
-
-
-def test_memory_that_cannot_be_predicted_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite is written, with the reason where the prediction would stand."""
     monkeypatch.setattr(predict, "predict", Mock(side_effect=UserError("config.json is strange")))
-    settings = load_suite("quickstart").settings
-    assert (
-        estimates.predict_memory(settings, (FULL,), "FILE").sentence == "Memory: not predicted: config.json is strange."
-    )
+    memory = estimates.predict_memory(load_suite("quickstart").settings, (FULL,), "FILE")
+    assert memory.sentence == "Memory: not predicted: config.json is strange."
 
 
 def test_seconds_are_operations_over_the_rate() -> None:
-    """6 per parameter and token of full training, 2 of evaluation; embeddings are looked up."""
+    """6 per parameter and token of full training, 2 of evaluation; embeddings are looked up.
+
+    A time is said in its largest unit, with two digits.
+    """
     work = Work(train_tokens=6000, eval_tokens=2000, new_tokens=0)
-    multiplied = 150e6 - 30_000 * 1000
-    assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(
-        estimates.STARTING + multiplied * (6 * 6000 + 2 * 2000) / 1e10
-    )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(20, "20 s"), (89, "89 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2.3 days")]
-)
-def test_times_are_said_in_their_largest_unit(seconds: float, said: str) -> None:
-    """With two digits."""
-    assert in_words(seconds) == said
+    operations = (150e6 - 30_000 * 1000) * (6 * 6000 + 2 * 2000)
+    assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(estimates.STARTING + operations / 1e10)
+    said = {20: "20 s", 89: "89 s", 120: "2 min", 7200: "2 h", 200_000: "2.3 days"}
+    assert [*map(in_words, said)] == [*said.values()]
 
 
 def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,16 +122,13 @@ def test_a_method_that_does_not_fit_is_left_out(bert: Path, tmp_path: Path, monk
     assert "hpml-bench fit FILE says what helps" in said
 
 
-def test_rates_follow_the_size_as_published() -> None:
+@pytest.mark.parametrize(("recipe", "parameters", "rates"), [
+    (encoder_recipe, 110e6, {"full": 5e-5}), (encoder_recipe, 340e6, {"full": 2e-5}),
+    (language_recipe, 7e9, {"lora": 2e-4, "qlora": 2e-4}), (language_recipe, 33e9, {"lora": 1e-4}),
+])  # fmt: skip
+def test_rates_follow_the_size_as_published(recipe: Callable[..., Any], parameters: float, rates: Any) -> None:
     """BERT's lowest for large encoders; QLoRA's two rates on both sides of 13B."""
-
-    def rates(recipe: object) -> dict[str, float | None]:
-        return {method.name: method.lr for method in recipe.methods}
-
-    assert rates(encoder_recipe(110e6))["full"] == 5e-5
-    assert rates(encoder_recipe(340e6))["full"] == 2e-5
-    assert rates(language_recipe(7e9))["lora"] == rates(language_recipe(7e9))["qlora"] == 2e-4
-    assert rates(language_recipe(33e9))["lora"] == 1e-4
+    assert rates.items() <= {method.name: method.settings.get("lr") for method in recipe(parameters).methods}.items()
 
 
 def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
@@ -187,18 +174,12 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
     st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3),
 )
 def test_a_value_is_read_back_as_it_was(value: Any, mapping: dict[str, str]) -> None:
-    """Whatever text it holds; of a mapping keys too."""
+    """Whatever text it holds; of a mapping keys too. A rate is written as people write it."""
     assert parse(f"key: {flow(value)}", "") == {"key": value}
     assert parse(flow(mapping), "") == mapping
-
-
-@pytest.mark.parametrize(
-    ("rate", "shown"), [(5e-4, "5e-4"), (1e-3, "1e-3"), (3e-2, "3e-2"), (1.5e-5, "1.5e-5"), (2.0, "2e0")]
-)
-def test_a_rate_is_a_number(rate: float, shown: str) -> None:
-    """As people write it."""
-    assert flow(Rate(rate)) == shown
-    assert parse(shown, "") == rate
+    rates = {5e-4: "5e-4", 1e-3: "1e-3", 3e-2: "3e-2", 1.5e-5: "1.5e-5", 2.0: "2e0"}
+    assert [flow(Rate(rate)) for rate in rates] == [*rates.values()]
+    assert [parse(shown, "") for shown in rates.values()] == [*rates]
 
 
 @given(TEXTS, TEXTS)
@@ -206,14 +187,13 @@ def test_no_reason_becomes_part_of_the_suite(first: str, second: str) -> None:
     """Texts of the user's data in comments stay comments, whatever line breaks they hold."""
     entries = [Entry("a", 1, (first,)), Entry("b", (Entry("c", "x", (first, second)), Entry("d", 2, (second,), False))),
                Entry("e", 3, (f"  {first}", second))]  # fmt: skip
-    assert parse(written(entries), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
+    assert parse("\n".join(written(entries)), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
 
 
 def test_a_short_reason_stands_beside_a_long_one_above() -> None:
     """Within the width; a command stays on its line, and alternatives are comments."""
-    text = written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
-                    Entry("d", 4, ("other",), chosen=False)])  # fmt: skip
-    lines = text.splitlines()
+    lines = [*written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
+                       Entry("d", 4, ("other",), chosen=False)])]  # fmt: skip
     assert lines[0] == "a: 1  # short"
     assert lines[1].startswith("# long long")
     assert lines[-1] == "# d: 4  # other"

@@ -75,12 +75,12 @@ def init(
         given.setdefault("dataset", {}).setdefault("options", {}).update(named)
     click.echo("looking at the model and the rows ...", err=True)
     try:
-        suite = starter_suite(model, (*data, *files), "FILE" if out is None else str(out), given)
+        text, lines = starter_suite(model, (*data, *files), "FILE" if out is None else str(out), given)
     except UserError as error:
         raise UserError(OPTION.sub(_as_option, str(error))) from None
-    for line in (*suite.facts, *suite.warnings):
+    for line in lines:
         click.echo(for_terminal(line), err=True)
-    _write(out, suite.text)
+    _write(out, text)
 
 
 def _write(out: Path | None, text: str) -> None:
