@@ -24,6 +24,14 @@ exit "${FAKE_STATUS:-0}"
 """
 
 
+def script(path: Path, text: str = FAKE) -> Path:
+    """Write a script that runs; that of `hpml-bench` writes down its arguments, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 def bash(step: str, folder: Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "RUNNER_TEMP": str(folder), "GITHUB_OUTPUT": str(folder / "output")}
     command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", STEPS[step]["run"]]
@@ -35,20 +43,17 @@ def bash(step: str, folder: Path, cwd: Path | None = None, **variables: str) -> 
 @pytest.fixture
 def runner(tmp_path: Path) -> Path:
     """Return a runner's folder in which hpml-bench writes down its arguments."""
-    binary = tmp_path / "hpml-bench" / "bin" / "hpml-bench"
-    binary.parent.mkdir(parents=True)
-    binary.write_text(FAKE)
-    binary.chmod(0o755)
+    script(tmp_path / "hpml-bench" / "bin" / "hpml-bench")
     return tmp_path
+
+
+INPUTS = {"AGAINST": "main", "SUITE": "quickstart", "METHODS": "", "MAX_MINUTES": "10", "STRICT": "false",
+          "COUNTS_ONLY": "false", "OUT": "out"}  # fmt: skip
 
 
 def checked(runner: Path, **changes: str) -> list[str]:
     """Run the check's step with default inputs and these changes; return the arguments that hpml-bench got."""
-    defaults = {
-        "AGAINST": "main", "SUITE": "quickstart", "METHODS": "", "MAX_MINUTES": "10", "STRICT": "false",
-        "COUNTS_ONLY": "false", "OUT": "out",
-    }  # fmt: skip
-    bash("Check", runner, **defaults | changes)
+    bash("Check", runner, **INPUTS | changes)
     return (runner / "arguments").read_text().splitlines()
 
 
@@ -72,12 +77,10 @@ def test_inputs_become_options_of_the_command(runner: Path) -> None:
     assert {"--strict", "--counts-only"} <= {*found}
 
 
-@pytest.mark.parametrize("status", ["0", "1", "2", "3"])
-def test_the_status_is_handed_on(runner: Path, status: str) -> None:
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_status_is_handed_on(runner: Path, status: int) -> None:
     """As the step's own, and as output for later steps."""
-    done = bash("Check", runner, AGAINST="main", SUITE="s", METHODS="", MAX_MINUTES="1", STRICT="", COUNTS_ONLY="",
-                OUT="out", FAKE_STATUS=status)  # fmt: skip
-    assert done.returncode == int(status)
+    assert bash("Check", runner, **INPUTS, FAKE_STATUS=str(status)).returncode == status
     assert (runner / "output").read_text() == f"status={status}\n"
     handed = "${{ steps.check.outputs.status || steps.reference.outputs.status }}"  # without a commit it never ran
     assert ACTION["outputs"]["status"]["value"] == handed
@@ -101,6 +104,9 @@ def compared_with(clone: Path, folder: Path, base: str, **variables: str) -> str
     return (folder / "output").read_text().removeprefix("against=").strip()
 
 
+EMPTY, MERGE = "commit -q --allow-empty -m {}", "merge -q --no-ff -m {}"
+
+
 @pytest.fixture
 def pull_request(tmp_path: Path) -> dict[str, str]:
     """Return the commits of a pull request in the repository `origin`."""
@@ -108,31 +114,20 @@ def pull_request(tmp_path: Path) -> dict[str, str]:
     # `base`; `merge` is GitHub's own merge of both, and `pulled` that of the branch with main by hand.
     origin = tmp_path / "origin"
     origin.mkdir()
-    git(origin, "init", "-q", "-b", "main")
     commits = {}
-
-    def commit(name: str) -> None:
-        git(origin, "commit", "-q", "--allow-empty", "-m", name)
+    for name, *commands in (
+        ("root", "init -q -b main", EMPTY),
+        ("left", EMPTY),
+        ("feature", "switch -q -c feature", EMPTY),
+        ("first", "switch -q -c branch main", EMPTY),
+        ("head", f"{MERGE} feature"),
+        ("base", "switch -q main", EMPTY),
+        ("merge", "switch -q --detach main", f"{MERGE} branch", "update-ref refs/pull/7/merge HEAD"),
+        ("pulled", "switch -q -c pulled branch", f"{MERGE} main"),
+    ):
+        for command in commands:
+            git(origin, *command.format(name).split())
         commits[name] = git(origin, "rev-parse", "HEAD")
-
-    def merge(name: str, other: str) -> None:
-        git(origin, "merge", "-q", "--no-ff", "-m", name, other)
-        commits[name] = git(origin, "rev-parse", "HEAD")
-
-    commit("root")
-    commit("left")
-    git(origin, "switch", "-q", "-c", "feature")
-    commit("feature")
-    git(origin, "switch", "-q", "-c", "branch", "main")
-    commit("first")
-    merge("head", "feature")
-    git(origin, "switch", "-q", "main")
-    commit("base")
-    git(origin, "switch", "-q", "--detach", "main")
-    merge("merge", "branch")
-    git(origin, "update-ref", "refs/pull/7/merge", "HEAD")
-    git(origin, "switch", "-q", "-c", "pulled", "branch")
-    merge("pulled", "main")
     return commits
 
 
@@ -195,9 +190,7 @@ def test_what_is_no_ref_or_cannot_be_fetched_is_told(
 def test_requirements_are_installed_with_it(runner: Path, given: str, lines: list[str]) -> None:
     """A file's or the input's own lines are pip's to read, and no shell's; without any nothing more is installed."""
     (runner / "list.txt").write_text("from-a-file\n")
-    python = runner / "python"
-    python.write_text('#!/usr/bin/env bash\ncp "$3/bin/hpml-bench" "$3/bin/pip"\n')
-    python.chmod(0o755)
+    python = script(runner / "python", '#!/usr/bin/env bash\ncp "$3/bin/hpml-bench" "$3/bin/pip"\n')
     done = bash("Install hpml-bench", runner, PYTHON=str(python), REQUIREMENTS=given, GITHUB_ACTION_PATH="/action")
     assert done.returncode == 0, done.stderr
     install, _, file = (runner / "arguments").read_text().strip().partition("\n-r\n")
@@ -220,12 +213,6 @@ def test_rights_are_read_only_and_actions_pinned() -> None:
 # This project's own gate: what it compares with, and that only a check says 1
 
 
-FAKE_GATE = """#!/usr/bin/env bash
-echo "$@"
-exit "${FAKE_STATUS:-0}"
-"""
-
-
 def commit(folder: Path, name: str) -> str:
     """Commit an empty change; return its name."""
     git(folder, "commit", "-q", "--allow-empty", "-m", name)
@@ -234,10 +221,7 @@ def commit(folder: Path, name: str) -> str:
 
 def gate(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the gate of a project where `hpml-bench` only says how it was called."""
-    binary = project.parent / "bin" / "hpml-bench"
-    binary.parent.mkdir(exist_ok=True)
-    binary.write_text(FAKE_GATE)
-    binary.chmod(0o755)
+    binary = script(project.parent / "bin" / "hpml-bench", '#!/bin/sh\necho "$@"\nexit "${FAKE_STATUS:-0}"\n')
     # Nothing above the test's folder is a repository of it, wherever that folder lies.
     fixed = {"PATH": f"{binary.parent}:{os.environ['PATH']}", "GIT_CEILING_DIRECTORIES": str(project.parent)}
     command = [project / ".ci" / "gate"]

@@ -52,14 +52,14 @@ def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
         with pytest.raises(UserError, match=r"installed: .*Settings"):
             resident.call("prepare", settings={"nonsense": 1})
         prepared = resident.call("prepare", settings=settings)
-        resident.call("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
+        resident.call("load", settings=settings, prepared=prepared, methods=methods)
         assert resident.call("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
         assert len(psutil.Process(resident.pid).cpu_affinity()) == 1
         assert set(resident.call("calibrate")) == {"matrix_product", "memory_copy", "all_reduce"}
-        turns = {name: turns for name, (turns, _) in resident.call("delay", share=0.5, turns=None).items()}
+        delay = resident.call("delay", share=0.5, seconds={})
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for slowed in (False, True, True, False) * 6:
-            resident.call("delay", share=0.5, turns=turns if slowed else {"lora": 0})
+            resident.call("delay", share=0.5, seconds=delay if slowed else {"lora": 0})
             wall, waited = resident.call("run", method="lora", steps=1)
             assert wall > waited >= 0
             seconds[slowed].append(wall - waited)

@@ -67,8 +67,6 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     (project / "tiny_module.py").write_text("value = 2\n")
     (project / "new.py").touch()
     (project / "ignored.py").touch()
-    for link, to in (("away", "/etc"), ("out", "../elsewhere"), ("own", "new.py")):
-        (project / link).symlink_to(to)
     found = against_revision("HEAD", project, TINY)
     reference, candidate = found.reference.path, found.candidate.path
     assert reference is not None
@@ -77,7 +75,6 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     assert (candidate / "tiny_module.py").read_text() == "value = 2\n"
     assert (candidate / "new.py").exists()
     assert not (candidate / "ignored.py").exists()
-    assert [link for link in ("away", "out", "own") if (candidate / link).exists()] == ["own"]
     assert len(str(reference)) == len(str(candidate))
     assert [side.dirty for side in (found.reference, found.candidate)] == [False, True]
     assert found.reference.revision == git(project, "rev-parse", "HEAD")
@@ -103,7 +100,7 @@ def test_a_missing_commit_is_told_with_what_to_do(project: Path, tmp_path: Path)
     for name, folder, sentence in (
         ("nowhere", project, r"--against nowhere: there is no such commit .*git log"),
         ("--help", project, r"--against --help: there is no such commit"),
-        ("HEAD~1", tmp_path / "shallow", r"shallow: .*--unshallow"),
+        ("HEAD~1", tmp_path / "shallow", r"HEAD~1: there is no such commit .*shallow clone .*--unshallow"),
     ):
         with pytest.raises(UserError, match=sentence):
             against_revision(name, folder, TINY)

@@ -10,10 +10,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -39,8 +38,6 @@ FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard
 GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
            "record": "passage", "squadv2": "title"}  # fmt: skip
 """Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
-LONGEST = 60  # characters of a group's name; of a longer one, such as a passage, the digest is taken
-HEAD = 2_000_000  # bytes of a file that show whether it has samples: its first line, which holds a whole document
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
 """Metrics of rows between 0 and 1."""
 HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
@@ -49,10 +46,7 @@ HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelih
 
 def claims(path: Path) -> bool:
     """Return whether a path is a file of samples, or of results, which `read` refuses, or a folder with some."""
-    if path.is_file():
-        return (path.suffix == ".jsonl" and _has_samples(path)) or _is_results(path)
-    samples = (file for file in path.rglob("*.jsonl") if SAMPLES.fullmatch(file.name))
-    return any(map(_has_samples, islice(samples, 20))) or any(map(_is_results, islice(path.rglob("results*.json"), 20)))
+    return any(SAMPLES.fullmatch(file.name) or _is_results(file) for file in _files(path))
 
 
 def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
@@ -67,12 +61,11 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     has the metric, or its direction is unknown or differs between models.
     """
     logs, content = list[Log](), cache(inputs.json_mapping)
-    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
-        if (named := SAMPLES.fullmatch(file.name)) or path.is_file():
-            task, date = named.groups() if named else (file.stem, "")
-            beside = sorted(file.parent.glob(f"*_{date}.json")) if named else []
-            logs.append(Log(file, task, date, content(beside[0]) if beside else {}, group))
-    if not logs or _is_results(path):
+    for file in sorted(_files(path)):
+        if named := SAMPLES.fullmatch(file.name):
+            beside = sorted(file.parent.glob(f"*_{named[2]}.json"))
+            logs.append(Log(file, named[1], named[2], content(beside[0]) if beside else {}, group))
+    if not logs:
         what = "has means without rows" if path.is_file() else "has no samples_TASK_DATE.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
     by_task = sorted(grouped(logs, lambda log: log.task).items())
@@ -86,11 +79,9 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
 
 
 def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> Iterator[InputScores]:
-    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for.
-
-    Filters read the same answers, so a task counts once: through the first filter that has the metric, of those that
-    most models have.
-    """
+    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for."""
+    # Filters read the same answers, so a task counts once: through the first that has the metric, of those that most
+    # models have.
     import pandas as pd
 
     used, remarks = _newest(task, logs)
@@ -105,7 +96,7 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
     if lacking := sanitize(", ".join(log.system for log in used if chosen not in log.rows), 300):
         remarks.append(f"Without samples of {task} through filter {sanitize(chosen)}: {lacking}.")
     label = sanitize(_label(name, chosen))
-    also = sanitize(", ".join(other for one in there if (other := _label(*one)) != _label(name, chosen)), 300)
+    also = sanitize(", ".join(_label(*one) for one in there if one != (name, chosen)), 300)
     remarks.append(f"{task} is compared by {label}{f'; its samples also have {also} (--metric)' if also else ''}.")
     logs = [log for log in used if chosen in log.rows]
     better = {log.better(name): log for log in logs}
@@ -277,11 +268,9 @@ class Log:
             if not isinstance(content, str):  # some versions log none
                 content = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
             group = _value_at(document, self.field.split("."))
-            if group is not None:
-                group = str(group) if isinstance(group, str | int) else json.dumps(group, sort_keys=True)
-                group = group if len(group) <= LONGEST else hashlib.sha256(group.encode()).hexdigest()[:16]
+            group = json.dumps(group, sort_keys=True) if isinstance(group, dict | list) else group
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
-            row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
+            row = Row(kept, where, sanitize(fields["doc_id"]), content, None if group is None else str(group))
             found.setdefault(str(fields.get("filter", "")), []).append(row)
         every = [row for rows in found.values() for row in rows]
         lacking = next((row for row in every if row.group is None), None)
@@ -316,10 +305,9 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, bool | int | float)
 
 
+def _files(path: Path) -> Iterable[Path]:
+    return [path] if path.is_file() else path.rglob("*.json*")
+
+
 def _is_results(path: Path) -> bool:
     return path.suffix == ".json" and path.name.startswith("results") and b'"results"' in inputs.head_of(path, 100)
-
-
-def _has_samples(path: Path) -> bool:
-    first = inputs.head_of(path, HEAD).split(b"\n", 1)[0]
-    return b'"doc_id"' in first and b'"resps"' in first
