@@ -39,9 +39,9 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text("".join(f"{json.dumps(one)}\n" for one in objects))
 
 
-def cloze(out: Path, metric: str | None = None) -> InputScores:
-    """Return the task of choices."""
-    return next(one for one in lm_eval.read(out, metric) if one.lines["dataset"].iat[0].startswith("news_cloze"))
+def cloze(out: Path, metric: str | None = None, task: str = "news_cloze") -> InputScores:
+    """Return the task of choices, or another one."""
+    return next(one for one in lm_eval.read(out, metric) if one.lines["dataset"].iat[0] == task)
 
 
 def test_a_folder_gives_a_data_set_for_each_task() -> None:
@@ -61,12 +61,17 @@ def test_a_folder_gives_a_data_set_for_each_task() -> None:
     assert one.remarks == ("news_cloze is compared by acc; its samples also have acc_norm (--metric).",)
 
 
-@pytest.mark.parametrize("name", [{"path": "gpt2"}, 7, ""], ids=str)
-def test_a_model_without_a_name_is_its_folder(name: object, out: Path) -> None:
-    """A name that is no text would make one system of two."""
-    for path in out.rglob("results_*.json"):
-        edit(path, lambda one: one.update(model_name=name))
-    assert set(cloze(out).lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+def test_a_model_without_a_name_is_its_folder(out: Path) -> None:
+    """A name that is no text would make one system of two; also without a results file, of which a remark tells."""
+    for name in ({"path": "gpt2"}, ""):
+        for path in out.rglob("results_*.json"):
+            edit(path, lambda one, name=name: one.update(model_name=name))
+        assert set(cloze(out).lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+    for path in out.glob("*/results_*"):
+        path.unlink()
+    one = cloze(out)  # whose direction is known of accuracy
+    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+    assert any("no results file beside it" in remark for remark in one.remarks)
 
 
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
@@ -89,11 +94,10 @@ def test_filters_of_a_task_are_no_data_sets_of_their_own(out: Path) -> None:
         said = f"news_words is compared by exact_match,{chosen}; its samples also have exact_match,{other} (--metric)."
         assert one.remarks == (said,)
     path = file(out, "samples_news_words_*")
-    whole = [line for line in path.read_text().splitlines() if json.loads(line)["filter"] == "whole"]
-    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if line not in whole))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["filter"] != "whole"))
     one = lm_eval.read(out)[-1]
-    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
-    assert one.score.name == "exact_match,word"
+    assert (set(one.lines["system"]), one.score.name) == ({MODEL, f"{MODEL}-noisy"}, "exact_match,word")
     one = lm_eval.read(out, "exact_match,whole")[-1]
     assert set(one.lines["system"]) == {f"{MODEL}-noisy"}
     assert f"Without samples of news_words through filter whole: {MODEL}." in one.remarks
@@ -224,15 +228,6 @@ def test_samples_of_older_versions_are_refused(out: Path) -> None:
         read([out])
 
 
-def test_samples_without_a_results_file_are_read_with_a_remark(out: Path) -> None:
-    """The folder names the model; the direction is known of accuracy."""
-    for path in out.glob("*/results_*"):
-        path.unlink()
-    one = cloze(out)
-    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
-    assert any("no results file beside it" in remark for remark in one.remarks)
-
-
 def as_task(out: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
     """Rename the task of choices, and change its documents."""
     for path in list(out.glob("*/samples_news_cloze_*")):
@@ -243,40 +238,33 @@ def as_task(out: Path, task: str, change: Callable[[dict[str, Any]], None]) -> N
 
 
 def test_known_tasks_group_their_rows(out: Path) -> None:
-    """Questions on one paragraph of MultiRC depend on each other: verdicts are over paragraphs, as the page says."""
-    places = iter(list(range(12)) * 2)
-    as_task(out, "multirc", lambda doc: doc.update(idx={"paragraph": next(places) // 4}))
-    one = next(one for one in lm_eval.read(out) if one.lines["dataset"].iat[0] == "multirc")
+    """Questions on one paragraph of MultiRC depend on each other: verdicts are over paragraphs, as the page says.
+
+    Documents of another making lack the field: without --group nothing is presumed of them.
+    """
+    as_task(out, "drop", lambda doc: None)
+    assert "group" not in cloze(out, task="drop").lines
+    for path in out.glob("*/samples_drop_*"):
+        edit(path, lambda one: one["doc"].update(idx={"paragraph": one["doc_id"] // 4}))
+        path.rename(path.with_name(path.name.replace("drop", "multirc")))
+    one = cloze(out, task="multirc")
     assert one.lines.groupby("system")["group"].apply(list).tolist() == [["0"] * 4 + ["1"] * 4 + ["2"] * 4] * 2
     assert "Rows of multirc are grouped by idx.paragraph of their documents." in one.remarks
     assert assemble([one])[0].group_count == 3
 
 
-def test_a_task_that_only_has_a_known_name_has_no_groups(out: Path) -> None:
-    """Documents of another making lack the field; without --group nothing is presumed of them."""
-    as_task(out, "drop", lambda doc: None)
-    one = next(one for one in lm_eval.read(out) if one.lines["dataset"].iat[0] == "drop")
-    assert "group" not in one.lines
-
-
 def test_group_names_a_field_that_each_document_must_have(out: Path) -> None:
-    """A row without the field ends the command with its line."""
+    """A row without the field ends the command with its line; a table has a column for it, as a sentence says."""
     for path in out.glob("*/samples_*"):
         edit(path, lambda one: one["doc"].update(of={"page": "p" * 100 + str(one["doc_id"] % 2)}))
-    found = lm_eval.read(out, group="of.page")
-    assert [one.lines["group"].nunique() for one in found] == [2, 2]
+    assert [one.lines["group"].nunique() for one in read([out], None, "of.page")] == [2, 2]
     edit(file(out, "samples_news_cloze_*"), lambda one: one["doc"].pop("of") if one["doc_id"] == 3 else None)
     with pytest.raises(UserError, match=r"line 4: the document has no of\.page, by which rows are grouped; give files"):
         lm_eval.read(out, group="of.page")
-
-
-def test_group_is_for_samples_of_lm_eval(tmp_path: Path) -> None:
-    """A table has a column for it, and the sentence says so."""
-    table = tmp_path / "scores.csv"
+    table = out / "scores.csv"
     table.write_text("system,row,score\na,1,1\nb,1,0\n")
     with pytest.raises(UserError, match="--group is for samples of lm_eval; a table has its groups in a column group"):
         read([table], None, "title")
-    assert read([KEPT], None, "text")[0].lines["group"].notna().all()
 
 
 @pytest.mark.parametrize(("groups", "scored", "block"), [
@@ -320,15 +308,13 @@ def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> N
     assert "Rows of mmlu_3 are grouped by text of their documents." in third
 
 
-@pytest.mark.parametrize("given", ["file", "folder"])
-def test_results_without_samples_are_refused(given: str, out: Path) -> None:
+def test_results_without_samples_are_refused(out: Path) -> None:
     """Their means have no rows: the sentence says what to give, also where samples lie beside the file."""
-    results = file(out, "results_*")
-    if given == "folder":
+    for given in (file(out, "results_*"), out):
+        with pytest.raises(UserError, match=r"; give the samples that lm_eval writes with --log_samples"):
+            read([given])
         for samples in out.rglob("*.jsonl"):
             samples.unlink()
-    with pytest.raises(UserError, match=r"; give the samples that lm_eval writes with --log_samples"):
-        read([results if given == "file" else out])
     other = out.parent / "samples_x_2026-01-01T00-00-00.jsonl"
     other.write_text('{"a": 1}\n')
     with pytest.raises(UserError, match="line 1: there is no doc_id"):

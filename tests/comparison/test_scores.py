@@ -124,7 +124,7 @@ def test_a_file_that_can_t_be_read_is_named(name: str, content: bytes, said: str
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    """A path without a file, and no path at all."""
+    """A path without a file, no path at all, and a range without a score."""
     with pytest.raises(UserError, match="there is no such file or folder"):
         read([tmp_path / "none.csv"])
     with pytest.raises(UserError, match="nothing to compare"):
@@ -140,16 +140,14 @@ def test_every_format_gives_the_same(suffix: str, tmp_path: Path) -> None:
     frame = pd.DataFrame([*lines[:4], *reversed(lines[4:])])
     frame["score"] = frame["score"].astype(bool)
     path = tmp_path / f"t.{suffix}"
-    match suffix:
-        case "csv" | "tsv":
-            frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
-        case "parquet":
-            frame.to_parquet(path)
-        case _:
-            frame.to_json(path, orient="records", lines=suffix == "jsonl")
+    if suffix in {"csv", "tsv"}:
+        frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=suffix == "jsonl")
     (found,) = scores(path)
-    assert found.rows["a"][0].tolist() == [1, 0, 1, 1]
-    assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
+    assert {name: of[0].tolist() for name, of in found.rows.items()} == {"a": [1, 0, 1, 1], "b": [0, 0, 1, 0]}
     assert found.binary
     assert [(cost.title, dict(of)) for cost, of in found.costs.items()] == [("dollars", {"a": {0: 1.5}})]
 

@@ -1,12 +1,13 @@
 """A check from request to report, what disturbs it, its process pairs, and the command; residents answer at once."""
 
 import os
-from collections import Counter
+from collections import Counter, namedtuple
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
 
+import psutil
 import pytest
 from residents import QUIET, asked, compared, fake
 
@@ -17,7 +18,7 @@ from hpml_bench.gate import check as checks
 from hpml_bench.gate.check import BLOCKS, REPEATS, Measurement, Prepared, Request, check, settings_message
 from hpml_bench.gate.machine import Snapshot, disturbance
 from hpml_bench.gate.records import CheckReport, Rules
-from hpml_bench.gate.sides import OutOfTime, ResidentProcess
+from hpml_bench.gate.sides import OutOfTime
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment
@@ -56,47 +57,12 @@ def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path
         assert verdicts.log_ratio(block) == pytest.approx(0.04879, abs=1e-4)
 
 
-@pytest.mark.parametrize(("quiet_from", "rounds"), [(1, 2), (99, 1 + REPEATS)])
-def test_a_disturbed_round_is_repeated_a_few_times(
-    quiet_from: int, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every try is kept with its reason and doesn't count; the first quiet one does."""
-    found = iter([STOLEN] * quiet_from)
-    monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, QUIET))
-    made = measurement(tmp_path)
-    with made.pair() as pair:
-        made.load(pair)
-        made.warm_up(pair)
-        blocks = list(made.measure(pair, 0))
-    disturbed = min(quiet_from, rounds)
-    reasons = [STOLEN["disturbed"]] * BLOCKS * disturbed + [None] * BLOCKS * (rounds - disturbed)
-    assert [block.disturbed for block in blocks] == reasons
-    assert len(verdicts.pair_effects(blocks)["lora"]) == rounds - disturbed
-
-
-def test_defaults_are_left_to_each_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent."""
-    sent: list[dict[str, Any]] = []
-    send = ResidentProcess.send
-
-    def listen(side: ResidentProcess, what: str, **arguments: Any) -> None:
-        sent.extend([arguments] if what == "load" else [])
-        send(side, what, **arguments)
-
-    monkeypatch.setattr(ResidentProcess, "send", listen)
-    made = measurement(tmp_path, "lora", "head")
-    with made.pair() as pair:
-        made.load(pair)
-    assert len(sent) == 2
-    for arguments in sent:
-        assert arguments["settings"]["train_samples"] == 64
-        assert "clip_norm" not in arguments["settings"]
-        assert ["options" in method for method in arguments["methods"]] == [True, False]
-
-
 @pytest.mark.parametrize("suite", ["quickstart", "minilm", "document", "reuters"])
 def test_settings_that_are_sent_are_read_as_they_were(suite: str) -> None:
-    """Nothing is lost on the way; the length of a language model's texts, whose default has changed, is always sent."""
+    """Nothing is lost on the way; the length of a language model's texts, whose default has changed, is always sent.
+
+    A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent.
+    """
     chosen = load_suite(suite).settings
     assert Settings.model_validate(settings_message(chosen)) == chosen
     chat = {"backbone": "embedded:newswire-gpt2", "steps": 3, "dataset": "newswire_chat", "task": "causal_lm"}
@@ -104,6 +70,9 @@ def test_settings_that_are_sent_are_read_as_they_were(suite: str) -> None:
         sent = settings_message(chosen := Settings.model_validate(chat | {"max_length": length}))
         assert sent["max_length"] == length
         assert Settings.model_validate(sent) == chosen
+    sent = asked("lora", "head").load_message({})
+    assert (sent["settings"]["train_samples"], "clip_norm" in sent["settings"]) == (64, False)
+    assert ["options" in method for method in sent["methods"]] == [True, False]
 
 
 def test_equals_pass_at_the_first_look_and_what_is_slower_fails(tmp_path: Path) -> None:
@@ -171,16 +140,17 @@ def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
 
 
 def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look waits until every method has its number of pairs; what was disturbed is noted.
+    """A look waits until every method has its number of pairs; what was disturbed is noted, and repeated a few times.
 
     On a machine that is never quiet the number of pairs is bounded, and nothing that was disturbed is counted.
     """
-    found = iter([STOLEN] * 6)
+    found = iter([STOLEN] * (2 * (1 + REPEATS) + 1))  # two pairs, and a round of a third that is quiet when repeated
     monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, QUIET))
     report = run(tmp_path / "quiet", asked())
     assert report.pairs == 14
     assert report.verdicts[0].pairs == 12
-    assert "48 of 144 blocks were disturbed" in report.notes[0]
+    assert [block.pair for block in report.blocks].count(2) == 2 * BLOCKS
+    assert "56 of 152 blocks were disturbed" in report.notes[0]
     monkeypatch.setattr(checks, "disturbance", lambda *_: STOLEN)
     report = run(tmp_path / "never", asked(rules=Rules(looks=(6, 8), alpha=0.05)))
     assert report.pairs == 12
@@ -206,18 +176,16 @@ def test_disturbance_is_judged_from_what_others_did(
     assert (reason or "") in (found or "")
 
 
-def test_only_the_cores_allowed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed.
-
-    Core 1 is offline, so that the kernel doesn't list it. Where the list can't be read, all is 0.
-    """
-    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "stat")
-    assert machine.snapshot([]).total == 0
-    cores = [f"cpu{core} {core * machine.TICKS} 0 0 {machine.TICKS} 0 0 0 0 0 0" for core in (0, *range(2, 8))]
-    (tmp_path / "stat").write_text("\n".join([f"cpu {27 * machine.TICKS} 0 0 0 0 0 0 0 0 0", *cores, "intr 5"]))
-    for allowed, busy in (({2, 5}, 7), ({99}, 27)):
+def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed."""
+    times = namedtuple("times", "user nice system idle iowait irq softirq steal guest guest_nice")
+    cores = [times(core, 0, 0, 1, 1, 0, 0, 2, 9, 9) for core in range(8)]
+    monkeypatch.setattr(psutil, "cpu_times", lambda *, percpu: cores)
+    for allowed, busy in (({2, 5}, 7), ({99}, 28)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
-        assert machine.snapshot([]).busy == busy
+        found = machine.snapshot([])
+        cores_read = len(allowed) if busy == 7 else 8
+        assert (found.busy, found.stolen, found.total) == (busy, 2 * cores_read, busy + 4 * cores_read)
 
 
 def test_a_snapshot_counts_this_process_as_its_own() -> None:
@@ -255,11 +223,12 @@ def test_status_and_files(extra: int, status: int, tmp_path: Path, monkeypatch: 
     """0 where nothing grew, 1 where something did; every file asked for is written."""
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=extra, label="b"))
     monkeypatch.setattr(command, "_comparison", lambda *_: sides)
-    files = {kind: tmp_path / f"check.{kind}" for kind in ("json", "junit", "markdown", "html")}
+    files = {kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "markdown", "html")}
     options = [part for kind, path in files.items() for part in (f"--{kind}", path)]
     done = called("check", "--against", "main", "--counts-only", "--methods", "lora", *options, status=status)
     assert done.output.splitlines()[0] == "suite quickstart, lora"
     assert all(path.stat().st_size for path in files.values())
+    assert bool(CheckReport.model_validate_json(files["json"].read_text()).counts[0].grew) == bool(extra)
 
 
 @pytest.mark.parametrize("kind", ["json", "junit", "markdown", "html"])
