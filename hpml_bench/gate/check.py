@@ -245,7 +245,7 @@ def check(
     """
     started, began, seed = utc_now(), monotonic(), secrets.randbits(32)
     made = Measurement(request, compared, {} if prepared is None else prepared, delay,
-                       random.Random(seed), request.deadline(), notes=list(compared.notes))  # fmt: skip # noqa: S311
+                       random.Random(seed), request.deadline())  # fmt: skip # noqa: S311
     timed, counted = tuple[Verdict, ...](), list[Verdict]()
     try:
         if request.count:

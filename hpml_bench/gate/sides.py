@@ -68,7 +68,6 @@ class ComparedSides:
     mode: Mode
     reference: Installation
     candidate: Installation
-    notes: tuple[str, ...] = ()
 
     @property
     def both(self) -> tuple[Installation, Installation]:
@@ -206,12 +205,10 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
         _git(top, "read-tree", "HEAD", **variables)
         _git(top, "add", "--all", **variables)
         now = _git(top, "write-tree", **variables)
-        dirty = now != before
-        note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
         reference = _installation(revision, top, then, plugins, variables)
         candidate = _installation("working tree", top, now, plugins, variables)
-    reference, candidate = replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty)
-    return ComparedSides("revision", reference, candidate, note)
+    candidate = replace(candidate, revision=head, dirty=now != before)
+    return ComparedSides("revision", replace(reference, revision=commit), candidate)
 
 
 def _git(folder: Path, *arguments: str, **variables: str) -> str:

@@ -62,16 +62,15 @@ def test_a_folder_gives_a_data_set_for_each_task() -> None:
 
 
 def test_a_model_without_a_name_is_its_folder(out: Path) -> None:
-    """A name that is no text would make one system of two; also without a results file, of which a remark tells."""
+    """A name that is no text would make one system of two; samples without a results file are refused."""
     for name in ({"path": "gpt2"}, ""):
         for path in out.rglob("results_*.json"):
             edit(path, lambda one, name=name: one.update(model_name=name))
         assert set(cloze(out).lines["system"]) == {MODEL, f"{MODEL}-noisy"}
     for path in out.glob("*/results_*"):
         path.unlink()
-    one = cloze(out)  # whose direction is known of accuracy
-    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
-    assert any("no results file beside it" in remark for remark in one.remarks)
+    with pytest.raises(UserError, match=r"there is no results_2026-.*json beside it, which lm_eval writes; give both"):
+        lm_eval.read(out)
 
 
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
@@ -179,26 +178,6 @@ def test_the_newest_of_several_runs_counts_and_the_others_are_named(out: Path) -
     assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]
     assert all("_2027" in where for where in one.lines[one.lines["system"] == MODEL]["where"])
     assert any(said.startswith(remark) and said.endswith(" is left out.") for said in one.remarks)
-    later(out, lambda one: one["n-shot"].update(news_cloze=2))
-    one = cloze(out)
-    assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]  # another number of examples is no seed
-
-
-def test_seeds_of_examples_are_seeds(out: Path) -> None:
-    """Two runs that differ in the examples before each row are two seeds of one system."""
-
-    def shots(seed: int) -> Callable[[dict[str, Any]], None]:
-        def change(one: dict[str, Any]) -> None:
-            one["n-shot"]["news_cloze"], one["config"]["fewshot_seed"] = 5, seed
-
-        return change
-
-    for path in out.glob("*/results_*"):
-        edit(path, shots(1))
-    later(out, shots(2))
-    one = cloze(out)
-    assert sorted(one.lines[one.lines["system"] == MODEL]["seed"].unique()) == ["1", "2"]
-    assert any("examples before each row" in remark for remark in one.remarks)
 
 
 def test_a_direction_comes_from_the_results_file(out: Path) -> None:
@@ -228,13 +207,13 @@ def test_samples_of_older_versions_are_refused(out: Path) -> None:
         read([out])
 
 
-def as_task(out: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Rename the task of choices, and change its documents."""
-    for path in list(out.glob("*/samples_news_cloze_*")):
-        edit(path, lambda one: change(one["doc"]))
-        path.rename(path.with_name(path.name.replace("news_cloze", task)))
+def as_task(out: Path, task: str, change: Callable[[dict[str, Any]], object], old: str = "news_cloze") -> None:
+    """Rename a task, and change its samples."""
+    for path in list(out.glob(f"*/samples_{old}_*")):
+        edit(path, change)
+        path.rename(path.with_name(path.name.replace(old, task)))
     for path in out.glob("*/results_*"):
-        path.write_text(path.read_text().replace("news_cloze", task))
+        path.write_text(path.read_text().replace(old, task))
 
 
 def test_known_tasks_group_their_rows(out: Path) -> None:
@@ -242,11 +221,9 @@ def test_known_tasks_group_their_rows(out: Path) -> None:
 
     Documents of another making lack the field: without --group nothing is presumed of them.
     """
-    as_task(out, "drop", lambda doc: None)
+    as_task(out, "drop", lambda one: None)
     assert "group" not in cloze(out, task="drop").lines
-    for path in out.glob("*/samples_drop_*"):
-        edit(path, lambda one: one["doc"].update(idx={"paragraph": one["doc_id"] // 4}))
-        path.rename(path.with_name(path.name.replace("drop", "multirc")))
+    as_task(out, "multirc", lambda one: one["doc"].update(idx={"paragraph": one["doc_id"] // 4}), "drop")
     one = cloze(out, task="multirc")
     assert one.lines.groupby("system")["group"].apply(list).tolist() == [["0"] * 4 + ["1"] * 4 + ["2"] * 4] * 2
     assert "Rows of multirc are grouped by idx.paragraph of their documents." in one.remarks
@@ -284,13 +261,10 @@ def test_tasks_of_a_group_are_a_block(groups: Any, scored: list[str], block: str
 
 
 def test_parts_of_a_known_benchmark_are_a_block_without_its_group(out: Path) -> None:
-    """Where single subjects were asked for, and where there is no results file."""
-    as_task(out, "mmlu_anatomy", lambda doc: None)
+    """Where single subjects were asked for."""
+    as_task(out, "mmlu_anatomy", lambda one: None)
     blocks = {one.lines["dataset"].iat[0]: one.block for one in lm_eval.read(out)}
     assert blocks == {"mmlu_anatomy": "mmlu", "news_words": ""}
-    for path in out.glob("*/results_*"):
-        path.unlink()
-    assert lm_eval.read(out)[0].block == "mmlu"
 
 
 def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> None:
@@ -299,6 +273,8 @@ def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> N
         for n in range(8):
             shutil.copy(path, path.with_name(path.name.replace("news_cloze", f"mmlu_{n}")))
         path.unlink()
+    for path in out.glob("*/results_*"):
+        edit(path, lambda one: one["higher_is_better"].update({f"mmlu_{n}": {"acc": True} for n in range(8)}))
     called("compare", out, "--out", tmp_path / "page", "--group", "text", "--format", "md")
     page = (tmp_path / "page" / "report.md").read_text()
     assert "8 tasks of mmlu count as one: systems are ranked by their mean rank over these." in page
@@ -317,5 +293,6 @@ def test_results_without_samples_are_refused(out: Path) -> None:
             samples.unlink()
     other = out.parent / "samples_x_2026-01-01T00-00-00.jsonl"
     other.write_text('{"a": 1}\n')
+    (out.parent / "results_2026-01-01T00-00-00.json").write_text("{}")
     with pytest.raises(UserError, match="line 1: there is no doc_id"):
         read([other])

@@ -31,7 +31,7 @@ STOLEN = {"steal": 0.5, "load": 0.0, "disturbed": "the host took it"}
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
-    sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, extra, label="candidate"))
+    sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, "candidate", extra=extra))
     return check(request, sides, lambda _: None)
 
 

@@ -105,14 +105,9 @@ def test_a_blocks_ratio_and_a_drift(order: str) -> None:
 def test_effects_of_pairs() -> None:
     """In the order of pairs; the interquartile mean of a pair's blocks; what was disturbed doesn't count."""
     ratios = [0.7, 0.98, 1.00, 1.01, 1.02, 1.03, 1.2, 2.5]
-    found = verdicts.pair_effects(
-        [
-            made_checks.block(1.3, 2),
-            *(made_checks.block(ratio, 0) for ratio in ratios),
-            made_checks.block(2.0, 1, disturbed="load 3"),
-            made_checks.block(2.0, 2, disturbed="steal 9 %"),
-        ]
-    )
+    of = made_checks.block
+    disturbed = [of(2.0, pair, disturbed="steal 9 %") for pair in (1, 2)]
+    found = verdicts.pair_effects([of(1.3, 2), *(of(ratio, 0) for ratio in ratios), *disturbed])
     assert found == {"lora": [pytest.approx(sum(map(math.log, ratios[2:6])) / 4), pytest.approx(math.log(1.3))]}
 
 
@@ -175,10 +170,9 @@ def test_the_end_of_time_uses_the_unspent_error() -> None:
 
 def test_few_pairs_and_none() -> None:
     """Four pairs can find nothing, however slow; a method without a pair is undecided, the others keep theirs."""
-    found = verdicts_at(effects(0.5, 4), RULES)
-    assert statuses(found) == ["INCONCLUSIVE"] * 3
-    assert all(verdict.mde is None and verdict.lower is None for verdict in found)
-    assert "too few" in found[0].detail
+    for verdict in verdicts_at(effects(0.5, 4), RULES):
+        assert (verdict.status, verdict.mde, verdict.lower) == ("INCONCLUSIVE", None, None)
+        assert "too few" in verdict.detail
     found = verdicts_at({"lora": [], **effects(0.0, 12, methods=1)}, RULES)
     assert [(verdict.status, verdict.pairs) for verdict in found] == [("INCONCLUSIVE", 0), ("PASS", 12)]
 

@@ -5,7 +5,6 @@ Written by versions since 0.4.6 as MODEL/samples_TASK_DATE.jsonl beside MODEL/re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from hpml_bench.comparison import inputs
-from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SYSTEM, WHERE, InputScores
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -40,8 +39,6 @@ GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "mu
 """Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
 """Metrics of rows between 0 and 1."""
-HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
-"""Metrics of which more is better also where there is no results file beside the samples."""
 
 
 def claims(path: Path) -> bool:
@@ -63,8 +60,9 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     logs, content = list[Log](), cache(inputs.json_mapping)
     for file in sorted(_files(path)):
         if named := SAMPLES.fullmatch(file.name):
-            beside = sorted(file.parent.glob(f"*_{named[2]}.json"))
-            logs.append(Log(file, named[1], named[2], content(beside[0]) if beside else {}, group))
+            if not (results := file.with_name(f"results_{named[2]}.json")).exists():
+                raise UserError(f"{file}: there is no {results.name} beside it, which lm_eval writes; give both")
+            logs.append(Log(file, named[1], named[2], content(results), group))
     if not logs:
         what = "has means without rows" if path.is_file() else "has no samples_TASK_DATE.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
@@ -104,8 +102,8 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
         what = f"disagree on whether more {name} is better; compare models by one version of the task"
         raise UserError(f"{' and '.join(str(log.file) for log in better.values())} {what}")
     lines = [
-        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), SEED: log.seed, DATASET: task,
-         CONTENT: row.content, WHERE: row.where, GROUP: row.group}
+        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), DATASET: task, CONTENT: row.content,
+         WHERE: row.where, GROUP: row.group}
         for log in logs for row in log.rows[chosen]
     ]  # fmt: skip
     frame = pd.DataFrame(lines).astype({SCORE: float})
@@ -139,34 +137,23 @@ def _label(metric: str, chosen: str) -> str:
 
 
 def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
-    """Return each model's newest samples, by seed of the examples, and remarks on the others and on settings.
-
-    Runs of a model in the same way but for that seed are its seeds.
-    """
-    used, remarks = list[Log](), list[str]()
+    """Return each model's newest samples, and remarks on the others and on settings."""
     by_model = grouped(sorted(logs, key=lambda log: log.date), lambda log: log.system)
-    for system, of in by_model.items():
-        kept = {log.seed: log for log in of if log.settings == of[-1].settings}
-        used += kept.values()
-        remarks += [
-            f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
-            for old in of if kept.get(old.seed) is not old
-        ]  # fmt: skip
+    used = [of[-1] for of in by_model.values()]
+    remarks = [
+        f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
+        for system, of in by_model.items() for old in of[:-1]
+    ]  # fmt: skip
     for name in dict.fromkeys(key for log in used for key in log.settings):
         if len({log.settings.get(name) for log in used}) > 1:
             each = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
             remarks.append(f"Models were evaluated on {task} with another {name}: {sanitize(each, 600)}.")
-    if len(used) > len(by_model):
-        remarks.append("Seeds are those of the examples before each row; the models themselves are the same in all.")
     return used, remarks
 
 
 def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
     """Yield what rows and results file disagree on."""
     rows = log.rows[chosen]
-    if not log.results:
-        yield f"{log.file.name} has no results file beside it, so that its figures can't be checked."
-        return
     mean = sum(_value(row, metric) for row in rows) / len(rows)
     figures = [log.get("results", log.task, key) for key in (f"{metric},{chosen}", metric)]
     reported = next(filter(_is_number, figures), None)
@@ -188,7 +175,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any]  # all but its texts
     where: str
     row: str  # the row's number in its split
-    content: str  # hash of the document
+    content: str | None  # hash of the document
     group: str | None  # group of rows that it is of; None where its document names none
 
 
@@ -207,7 +194,7 @@ class Log:
     file: Path
     task: str
     date: str
-    results: Mapping[str, Any]  # the results file beside it; empty if there is none
+    results: Mapping[str, Any]  # the results file beside it
     group: str | None = None  # field of its documents that names a row's group; None where the task has its own
 
     def get(self, *keys: str) -> Any:
@@ -218,12 +205,6 @@ class Log:
         """The model's name, else that of its folder."""
         name = self.get("model_name")
         return (sanitize(name) if isinstance(name, str) else "") or sanitize(self.file.parent.name)
-
-    @property
-    def seed(self) -> str:
-        """The seed of the examples before each row; empty where there are none or it is unknown."""
-        seed = self.get("config", "fewshot_seed")
-        return str(seed) if self.get("n-shot", self.task) and isinstance(seed, int) else ""
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -264,13 +245,11 @@ class Log:
         for where, fields in inputs.json_records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            document, content = fields.get("doc"), fields.get("doc_hash")
-            if not isinstance(content, str):  # some versions log none
-                content = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-            group = _value_at(document, self.field.split("."))
+            group = _value_at(fields.get("doc"), self.field.split("."))
             group = json.dumps(group, sort_keys=True) if isinstance(group, dict | list) else group
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
-            row = Row(kept, where, sanitize(fields["doc_id"]), content, None if group is None else str(group))
+            content, group = fields.get("doc_hash"), None if group is None else str(group)
+            row = Row(kept, where, sanitize(fields["doc_id"]), None if content is None else str(content), group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
         every = [row for rows in found.values() for row in rows]
         lacking = next((row for row in every if row.group is None), None)
@@ -282,12 +261,12 @@ class Log:
     def better(self, metric: str) -> Literal["higher", "lower"]:
         """Return a metric's direction; a UserError where it isn't known."""
         stated = self.get("higher_is_better", self.task, metric)
-        if not isinstance(stated, bool) and metric not in HIGHER:
+        if not isinstance(stated, bool):
             raise UserError(
                 f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
                 f"metric of {self.task} with --metric"
             )
-        return "lower" if stated is False else "higher"
+        return "higher" if stated else "lower"
 
 
 def _value_at(value: Any, keys: Sequence[str]) -> Any:
