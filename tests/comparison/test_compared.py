@@ -302,24 +302,6 @@ def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
     assert {str(link).partition("/")[0] for link in linked} == folders
 
 
-@pytest.mark.parametrize(("inputs", "scores"), [
-    (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match,whole"}),
-    (["reports/reference/quickstart", "reports/reference/regression"],
-     {"quickstart, accuracy", "regression, RMSE"}),
-])  # fmt: skip
-def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scores: set[str], tmp_path: Path) -> None:
-    """Each is compared by its own score, without --metric; the page over them ranks within each."""
-    root = Path(__file__).parents[2]
-    called("compare", *(root / one for one in inputs), "--out", tmp_path)
-    answers = [PageSummary.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
-    assert {f"{one.suite.partition(',')[0]}, {one.score.title}" for one in answers} == scores
-    text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
-    assert all(re.search(rf"{one} \(\d+ files\)", text) for one in inputs)
-    over = PageSummary.model_validate_json((tmp_path / "report.json").read_bytes())
-    assert over.over == "data set"
-    assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))
-
-
 @pytest.mark.parametrize(("options", "said"), [
     (("--format", "doc"), "choose from html, md, csv, tex"),
     (("--range", "0"), "give the least and the largest score"),

@@ -205,15 +205,6 @@ def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
         scores(write_csv(tmp_path / "u.csv", apart), shared=True)
 
 
-def test_a_row_means_the_same_in_all_inputs(tmp_path: Path) -> None:
-    """Where inputs say what a row holds, an id that stands for two rows is refused, with both places."""
-    a, b = (replace(one, lines=one.lines.assign(content=["p", "q", "r", "s"])) for one in halves(tmp_path))
-    assert len(assemble([a, b])) == 1
-    other = replace(b, lines=b.lines.assign(content=["p", "q", "x", "s"]))
-    with pytest.raises(UserError, match=r"b.csv, line 4: row '2' is another one than in .*a.csv, line 4"):
-        assemble([a, other])
-
-
 @pytest.mark.parametrize(("other", "said"), [
     ({"name": "f1"}, "b.csv has the score f1 and table .*a.csv score, of one data set; choose"),
     ({"better": "lower"}, "b.csv has the direction lower and table .*a.csv higher, of one data set; add --lower"),

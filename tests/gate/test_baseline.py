@@ -136,16 +136,6 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     assert "were disturbed" in page.html(none)
 
 
-def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And whoever saves it is told."""
-    monkeypatch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.5, "load": 0.0, "disturbed": "stolen"})
-    installed(monkeypatch, tmp_path / "then")
-    said: list[str] = []
-    baseline.save(asked(), tmp_path / "base.json", 2, said.append)
-    assert [run.disturbed for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
-    assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
-
-
 @pytest.mark.parametrize("content", [None, "", '{"name": "package.json"}', '{"kind": "hpml-bench baseline", "su'])
 def test_a_damaged_or_foreign_file_is_one_sentence(content: str | None, tmp_path: Path) -> None:
     """No traceback; what to do."""
@@ -155,12 +145,17 @@ def test_a_damaged_or_foreign_file_is_one_sentence(content: str | None, tmp_path
         baseline.check(asked(), tmp_path / "base.json", lambda _: None)
 
 
-def test_a_baseline_cut_short_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer runs than requested would promise what they can't keep."""
+def test_what_is_saved_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer runs would promise what they can't keep; a run has what disturbed it, and whoever saves it is told."""
+    monkeypatch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.5, "load": 0.0, "disturbed": "stolen"})
     installed(monkeypatch, tmp_path / "then")
+    said: list[str] = []
     with pytest.raises(UserError, match=r"nothing was saved|did not answer before the time was up"):
-        baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, lambda _: None)
+        baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, said.append)
     assert not (tmp_path / "base.json").exists()
+    baseline.save(asked(), tmp_path / "base.json", 2, said.append)
+    assert [run.disturbed for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
+    assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
 
 
 def test_the_machine_s_speed_is_taken_out() -> None:

@@ -245,28 +245,27 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
         assert len(done.output.splitlines()) == 1
 
 
-@pytest.mark.parametrize("broken", ["files", "summary"])
-def test_annotations_and_files_do_not_cost_each_other(
-    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that filled up meanwhile leaves the annotations, a summary that can't be written leaves the files."""
-    sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=1, label="b"))
+def full(*_: object) -> None:
+    raise OSError(28, "No space left")
+
+
+def test_annotations_and_files_do_not_cost_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A summary that can't be written leaves the files, and a file that can't any more leaves the annotations."""
+    sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", label="b", extra=1))
     monkeypatch.setattr(command, "_comparison", lambda *_: sides)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    summary = tmp_path / ("none/summary" if broken == "summary" else "summary")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    if broken == "files":
-        monkeypatch.setattr(outputs, "write_atomically", full)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary"))
     report = tmp_path / "check.json"
-    done = called("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", report, status=2)
-    assert "::error title=FAIL lora%3A operators" in done.output
-    said = f"GITHUB_STEP_SUMMARY: {summary} can't" if broken == "summary" else f"--json {report}: can't"
-    assert f"{said} be written (" in done.output
-    assert (summary.exists(), report.exists()) == ((True, False) if broken == "files" else (False, True))
+    words = ("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", report)
+    output = called(*words, status=2).output
+    assert "none/summary can't be written (" in output
+    assert report.exists()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.setattr(outputs, "write_atomically", full)
+    output = called(*words, status=2).output
+    assert f"--json {report}: can't be written (No space left)" in output
+    assert "::error title=FAIL lora%3A operators" in output
+    assert (tmp_path / "summary").exists()
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

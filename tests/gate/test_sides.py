@@ -103,7 +103,7 @@ def test_a_missing_commit_is_told_with_what_to_do(project: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("unpacked", "told"), [
-    ("[console_scripts]\nhpml_bench.x = tiny_module\n", "nothing of it would be run"),
+    ("[console_scripts]\nhpml_bench.x = tiny_module\n", "of the project (no plug-in for it)"),
     ("[hpml_bench.methods]\nmine = tiny_module\nlora = tiny_module\n", "of the project (method lora, method mine)"),
     ("[hpml_bench.probes]\ntiny = tiny_module\n", "runs nothing of the project (probe tiny)"),
 ], indirect=["unpacked"])  # fmt: skip
