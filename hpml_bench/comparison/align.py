@@ -167,7 +167,7 @@ def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -
 def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
     """Return the sentence on the first run that lacks rows of another one; `table` has runs by rows."""
     lacks = table.isna()
-    system, run = lacks.any(axis=1).idxmax()
+    system, run = lacks.index[lacks.any(axis=1)][0]
     missing = lacks.columns[lacks.loc[system, run]][0]
     other = part[part[ROW] == missing].iloc[0]
     seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -209,14 +209,11 @@ def verdicts_of(
         if given is not None and not 0 < _number(given) < math.inf:
             raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
     if bounds is not None:
-        try:
-            low, high = map(_number, bounds)
-        except (TypeError, ValueError):  # no pair
-            low = high = math.nan
-        if math.isnan(low) or math.isnan(high):
+        ends = tuple(map(_number, bounds)) if isinstance(bounds, Iterable) else ()
+        if len(ends) != 2 or any(map(math.isnan, ends)):
             advice = "give two numbers, the least and the largest score, as (0, 1)"
             raise UserError(f"bounds are {sanitize(repr(bounds), 60)}; {advice}")
-        bounds = low, high
+        bounds = ends[0], ends[1]
     found = assemble(
         [of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared, independent=independent,
         largest=None if largest_difference is None else float(largest_difference),

@@ -125,16 +125,6 @@ def test_a_value_that_is_no_number_is_named(value: object, said: str, out: Path)
         lm_eval.read(out)
 
 
-@pytest.mark.parametrize("cut", ["samples_news_cloze_*", "results_*"])
-def test_a_file_that_is_cut_off_is_named(cut: str, out: Path) -> None:
-    """Samples with the line; a results file as a whole."""
-    path = file(out, cut)
-    path.write_text(path.read_text()[:-40])
-    assert lm_eval.claims(out)
-    with pytest.raises(UserError, match=f"{path.name}.*isn't JSON"):
-        lm_eval.read(out)
-
-
 REMARKED: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "figures that are no means of the rows": (
         "samples_news_cloze_*", lambda one: one.update(acc=1.0 - one["acc"]) if one["doc_id"] == 0 else None,

@@ -5,7 +5,6 @@ Written by versions since 0.4.6 as MODEL/samples_TASK_DATE.jsonl beside MODEL/re
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -245,11 +244,10 @@ class Log:
         for where, fields in inputs.json_records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            group = _value_at(fields.get("doc"), self.field.split("."))
-            group = json.dumps(group, sort_keys=True) if isinstance(group, dict | list) else group
+            known = fields.get("doc_hash"), _value_at(fields.get("doc"), self.field.split("."))
+            content, group = (None if value is None else str(value) for value in known)
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
-            content, group = fields.get("doc_hash"), None if group is None else str(group)
-            row = Row(kept, where, sanitize(fields["doc_id"]), None if content is None else str(content), group)
+            row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
         every = [row for rows in found.values() for row in rows]
         lacking = next((row for row in every if row.group is None), None)
