@@ -48,6 +48,10 @@ def both(*changes: Change) -> Change:
     return lambda data: [change(data) for change in changes]
 
 
+def accuracy(value: Any) -> Change:
+    return put("train_info", "metrics", -1, "test accuracy", value)
+
+
 def images(data: dict[str, Any]) -> None:
     """Make it a result of the task image-gen, with its metrics and without those of MetaMathQA."""
     data["run_info"]["train_config"]["dataset_id"] = "example/cats"
@@ -63,6 +67,10 @@ def written(folder: Path, change: Change = lambda _: None, name: str = "lora--ma
     path = folder / name
     path.write_text(json.dumps(data))
     return path
+
+
+def ended(status: str) -> Change:
+    return both(put("train_info", "status", status), put("train_info", "metrics", []))
 
 
 def named(name: str) -> Change:
@@ -114,9 +122,7 @@ def test_forgetting_is_compared_where_asked_for_and_never_made_up(tmp_path: Path
 def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
     """PEFT's own folder is read, results, temporary and cancelled ones; other files of it are not."""
     written(tmp_path / "MetaMathQA/results")
-    canceled = both(put("train_info", "status", "canceled"), put("train_info", "metrics", []),
-                    put("run_info", "error_msg", "out of\nmemory"),
-                    named("big"))  # fmt: skip
+    canceled = both(ended("canceled"), put("run_info", "error_msg", "out of\nmemory"), named("big"))
     written(tmp_path / "MetaMathQA/cancelled_results", canceled, "big--2026.json")
     (tmp_path / "MetaMathQA/experiments").mkdir()
     (tmp_path / "MetaMathQA/experiments/adapter_config.json").write_text('{"r": 2}')
@@ -131,13 +137,12 @@ def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
 
 def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: Path) -> None:
     """Tasks without a system in common, one of failures alone, an accuracy that is no share of the rows: status 0."""
-    for name, accuracy in (("a", 330 / 1319), ("b", 400 / 1319), ("c", 0.4321)):
-        own = both(put("train_info", "metrics", -1, "test accuracy", accuracy), named(name))
+    for name, share in (("a", 330 / 1319), ("b", 400 / 1319), ("c", 0.4321)):
+        own = both(accuracy(share), named(name))
         written(tmp_path / "MetaMathQA/results", own, name + ".json")
         image = both(images, named(f"image-{name}"))
         written(tmp_path / "image-gen/results", image, name + ".json")
-    failed = both(put("train_info", "status", "cancelled"), put("train_info", "metrics", []))
-    failed = both(failed, put("run_info", "train_config", "model_id", "other/model"))
+    failed = both(ended("cancelled"), put("run_info", "train_config", "model_id", "other/model"))
     written(tmp_path / "RLMath/cancelled_results", failed, "lora.json")
     done = called("compare", tmp_path, "--out", tmp_path / "pages", "--independent")
     assert len(list((tmp_path / "pages").glob("*/report.html"))) == 2
@@ -151,11 +156,8 @@ def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: P
 
 
 IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
-    "older memory": (renamed("accelerator_memory", "cuda_memory"),
-                     {"reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0}),
-    "no memory": (both(drop("train_info", "accelerator_memory_max"),
-                       drop("train_info", "accelerator_memory_reserved_avg")),
-                  {"reserved_max_mb": None, "reserved_avg_mb": None}),
+    "older memory": (renamed("accelerator_memory", "cuda_memory"), {"reserved_max_mb": 2500, "reserved_avg_mb": 1500}),
+    "no memory": (renamed("accelerator_memory", "no_memory"), {"reserved_max_mb": None, "reserved_avg_mb": None}),
     "no train_time": (drop("train_info", "train_time"), {"train_time": None, "seconds_per_1000_samples": 40.0}),
     "null train_time": (put("train_info", "train_time", None), {"train_time": None}),
     "checkpoint not saved": (put("train_info", "file_size", 99999999), {"file_size_mb": None}),
@@ -171,11 +173,10 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
     "no meta_info": (drop("meta_info"), {"dataset": "unnamed data, example/model-3B", "rows": None}),
     "no data named": (put("meta_info", "dataset_info", None),
                       {"dataset": "unnamed data, example/model-3B", "rows": None}),
-    "not a share of 1,319": (put("train_info", "metrics", -1, "test accuracy", 0.25), {"score": 0.25, "rows": None}),
+    "not a share of 1,319": (accuracy(0.25), {"score": 0.25, "rows": None}),
     "hostile name": (put("run_info", "experiment_name", "<script>alert(1)</script>\x1b[31m\n\u202e../../etc/passwd"),
                      {"system": "<script>alert(1)</script> ../../etc/passwd"}),
-    "accuracy of 1 as a whole number": (put("train_info", "metrics", -1, "test accuracy", 1),
-                                        {"score": 1.0, "rows": 1319.0}),
+    "accuracy of 1 as a whole number": (accuracy(1), {"score": 1.0, "rows": 1319.0}),
 }  # fmt: skip
 
 
@@ -194,8 +195,7 @@ def test_a_variant_imports_and_what_it_lacks_is_missing(name: str, tmp_path: Pat
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "NaN accuracy": (put("train_info", "metrics", -1, "test accuracy", math.nan),
-                     r"the last of train_info.metrics.test accuracy is nan"),
+    "NaN accuracy": (accuracy(math.nan), r"the last of train_info.metrics.test accuracy is nan"),
     "more than a float holds": (put("train_info", "train_time", 10**400), "train_info.train_time is 1000"),
     "text for a number": (put("train_info", "file_size", "4 kB"),
                           "train_info.file_size is '4 kB', and must be a valid number"),
@@ -203,8 +203,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "true for a number": (put("run_info", "total_time", True), "run_info.total_time is True"),
     "negative memory": (put("train_info", "accelerator_memory_max", -1),
                         "accelerator_memory_max is -1, and must be greater than or equal to 0"),
-    "percent for a share": (put("train_info", "metrics", -1, "test accuracy", 25.0),
-                            "test accuracy is 25.0, and must be less than or equal to 1"),
+    "percent for a share": (accuracy(25.0), "test accuracy is 25.0, and must be less than or equal to 1"),
     "no status": (drop("train_info", "status"), "has no train_info.status"),
     "metrics of no objects": (put("train_info", "metrics", [1, 2]), "train_info.metrics.0 is 1"),
     "seed as a text": (put("run_info", "train_config", "seed", "0"), "train_config.seed is '0'"),
@@ -242,9 +241,7 @@ def test_a_file_that_is_none_of_these_is_named(text: str, said: str, tmp_path: P
 def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path) -> None:
     """A failed or cancelled run, or one that was successful and has no accuracy, is no line; its costs aren't read."""
     written(tmp_path)
-    ended = both(put("train_info", "status", status), put("train_info", "metrics", []))
-    end = both(ended, put("train_info", "train_time", None), named("other"))
-    path = written(tmp_path, end, "other.json")
+    path = written(tmp_path, both(ended(status), put("train_info", "train_time", None), named("other")), "other.json")
     one = only(peft.read(tmp_path, None))
     assert one.lines["system"].tolist() == ["lora/made-up-rank2"]
     ((system, seed, said, where),) = [(run.system, run.seed, run.status, run.where) for run in one.failed]
