@@ -118,7 +118,8 @@ def _refuse_unlike(part: pd.DataFrame, column: str, said: str) -> None:
     first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
     wrong = first[column] != known[column]
     for _, there in first[wrong].iterrows():
-        refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there.map(lambda cell: sanitize(cell, 300)))
+        there[column] = sanitize(there[column], 40)
+        refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there)
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:

@@ -117,8 +117,10 @@ class Workload:
         """Prepare model and data with this side's own code; return a `Prepared`."""
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 
-    def load(self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]]) -> None:
-        """Build the methods."""
+    def load(
+        self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]], **_: object
+    ) -> None:
+        """Build the methods; earlier versions of this protocol also send `delayable`."""
         chosen = Settings.model_validate(settings)
         torch.set_num_threads(chosen.threads or 1)
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
