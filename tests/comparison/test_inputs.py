@@ -107,18 +107,6 @@ def test_what_may_be_meant_is_taken(name: str) -> None:
     assert set(found.systems) == {"a", "b"}
 
 
-def test_a_throughput_is_no_cost() -> None:
-    """More is better of these, so that the slowest would win: they are named, and rank nothing."""
-    more = {"tokens_per_second": 5, "samples/s": 6, "Accuracy": 0.5, "throughput (GB)": 1}
-    lines = [
-        one | {name: value * (1 + (one["system"] == "a")) for name, value in more.items()} for one in real(3, noisy)
-    ]
-    (found,) = assemble([of_frame(pd.DataFrame(lines))])
-    assert [cost.title for cost in found.costs] == ["seconds"]
-    said = "More of these is better, so that they are no costs and weren't read: tokens_per_second, samples/s, Accuracy"
-    assert found.remarks[0].startswith(said)
-
-
 @pytest.mark.parametrize(("value", "exact"), [(12, False), (0.25, False), (1200, False), (4_718_592, True)])
 def test_rounded_times_that_agree_in_three_runs_are_no_counts(value: float, exact: bool) -> None:
     """Whole seconds hide noise of half a second; a number of so many digits that is the same three times has none."""

@@ -289,18 +289,23 @@ def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
-    """Values below 0, and one value in all lines: no cost. A value per file is one, with a system in each file."""
-    lines = [line | {"change": -1 if line["system"] == "a" else 2, "year": 2024, "seconds": 3} for line in GOOD]
+    """Values below 0, one value in all lines, and those of which more is better, so that the slowest would win.
+
+    A value per file is a cost, with a system in each file.
+    """
+    more = {"tokens_per_second": 5, "samples/s": 6, "Accuracy": 0.5, "throughput (GB)": 1}
+    lines = [line | {"change": -1 if line["system"] == "a" else 2, "year": 2024, "seconds": 3} | more for line in GOOD]
     files = [write_csv(tmp_path / f"{at}.csv", [*lines[at : at + 4]]) for at in (0, 4)]
     slow = [line | {"seconds": 5} for line in lines[4:]]
     (alike,), (differing,) = (
         assemble(read([files[0], other])) for other in (files[1], write_csv(tmp_path / "slow.csv", slow))
     )
     (one,) = scores(write_csv(tmp_path / "one.csv", lines))
-    said = ("With values below 0, and so no cost: change.",
+    said = (f"More of these is better, so that they are no costs and weren't read: {', '.join(more)}.",
+            "With values below 0, and so no cost: change.",
             "Equal in all lines, and so no cost that compares: year (2024), seconds (3).")  # fmt: skip
     assert (one.remarks, dict(one.costs)) == (said, {})
-    assert (alike.remarks, dict(alike.costs)) == (said, {})
+    assert (set(alike.remarks), dict(alike.costs)) == (set(said), {})
     assert {cost.title: of for cost, of in differing.costs.items()} == {"seconds": {"a": {0: 3.0}, "b": {0: 5.0}}}
 
 
