@@ -3,7 +3,6 @@
 A folder has a file for each trial, and a line for each that was started, so that one that is missing shows.
 """
 
-import itertools
 import math
 import secrets
 import statistics
@@ -21,7 +20,6 @@ from hpml_bench.gate.check import Prepared, Request, Say, check, gate_digest
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.records.folder import locked, make_folder
-from hpml_bench.report.comparability import grouped
 from hpml_bench.statistics import ALPHA, clopper_pearson
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
@@ -39,7 +37,7 @@ def slowed(number: int) -> bool:
 
 def total(same: int) -> int:
     """Return the number of all trials with this many A/A trials, and at least one slowed."""
-    return next(number for number in itertools.count(3) if number - (number + 3) // (PER_SLOWED + 1) >= same)
+    return max(3, same + (same + 2) // PER_SLOWED)
 
 
 def run(
@@ -87,15 +85,14 @@ def run(
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:
-    """Return for each method the slowdown really injected, the median over pairs; empty for an A/A trial."""
-    # It is the delay over the middle step of a pair's reference.
-    shares: dict[str, list[float]] = {}
+    """Return for each method the slowdown really injected: the delay over the middle step of the reference."""
+    shares = {}
     for method, delay in report.environment.get("delay_seconds", {}).items():
         own = [block for block in report.blocks if block.method == method and block.disturbed is None]
-        for of in grouped(own, lambda block: block.pair).values():
-            steps = [time / b.steps for b in of for time, side in zip(b.seconds, b.order, strict=True) if side == "A"]
-            shares.setdefault(method, []).append(delay / statistics.median(steps))
-    return {method: statistics.median(of) for method, of in shares.items()}
+        steps = [time / b.steps for b in own for time, side in zip(b.seconds, b.order, strict=True) if side == "A"]
+        if steps:
+            shares[method] = delay / statistics.median(steps)
+    return shares
 
 
 def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[str]]:
