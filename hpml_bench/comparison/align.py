@@ -117,8 +117,9 @@ def _refuse_unlike(part: pd.DataFrame, column: str, said: str) -> None:
     known = part[part[column].notna()]
     first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
     wrong = first[column] != known[column]
-    there = next((dict(one) | {column: sanitize(one[column], 40)} for _, one in first[wrong].iterrows()), None)
-    refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there)
+    for _, there in first[wrong].iterrows():
+        there[column] = sanitize(there[column], 40)
+        refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there)
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
@@ -167,8 +168,7 @@ def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -
 def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
     """Return the sentence on the first run that lacks rows of another one; `table` has runs by rows."""
     lacks = table.isna()
-    runs = part[[SYSTEM, "run"]].drop_duplicates().itertuples(index=False, name=None)
-    system, run = next(key for key in runs if lacks.loc[key].any())
+    system, run = lacks.index[lacks.any(axis=1)][0]
     missing = lacks.columns[lacks.loc[system, run]][0]
     other = part[part[ROW] == missing].iloc[0]
     seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""

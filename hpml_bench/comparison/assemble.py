@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,16 +32,12 @@ def assemble(
     measured: Sequence[InputScores], *, lower: bool = False, bounds: tuple[float, float] | None = None,
     shared: bool = False, independent: bool = False, largest: float | None = None, title: str = "scores",
 ) -> tuple[AlignedScores, ...]:  # fmt: skip
-    """Return the scores of each data set, those that compare two systems or more.
+    """Return the scores of each data set, those that compare two systems or more; a UserError for what can't be meant.
 
     `measured`: what readers found; `lower`: a lower score is better, of inputs that don't say it; `bounds`: least and
     largest score, and `largest`: largest difference of a row between two systems, whatever the inputs say; `shared`:
     compare the rows that all systems have, else different rows are an error; `independent`: the systems' errors are
     independent, so that means without rows may be tested; `title`: name of a data set that the inputs don't name.
-
-    A UserError where a value is missing, no number, twice there or out of its range; an input says that higher is
-    better and `lower` the contrary; inputs of a data set hold different scores or margins; rows differ between systems;
-    a row is in two groups; a cost differs within a run; or there is one system alone.
     """
     import pandas as pd
 
@@ -82,10 +78,7 @@ def assemble(
 def _described(
     name: str, score: ScoreDefinition, inputs: Sequence[InputScores], about: Sequence[InputScores]
 ) -> AlignedScores:
-    """Return what is said of a data set: by the inputs that have rows of it, and by those `about` it; without scores.
-
-    A UserError where one of several inputs is of a race, whose methods have other seeds.
-    """
+    """Return what is said of a data set: by inputs that have rows of it, and by those `about` it; without scores."""
     first = inputs[0]
     if len(inputs) > 1 and (raced := [one for one in inputs if one.race]):
         raise UserError(
@@ -145,17 +138,15 @@ AGREED = (
 
 def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
     """Return the score that all inputs of a data set hold."""
-
-    def shown(value: object) -> str:
-        return "none" if value is None else sanitize(value if isinstance(value, str) else f"{value:g}", 40)
-
     first = inputs[0]
     for of in inputs:
         for field, what, advice in AGREED:
-            own, other = getattr(of.score, field), getattr(first.score, field)
+            own, other = (getattr(one.score, field) for one in (of, first))
             if own != other:
-                both = f"{_named(of)} has the {what} {shown(own)} and {_named(first)} {shown(other)}"
-                raise UserError(f"{both}, of one data set; {advice}")
+                a, b = (
+                    sanitize(f"{one:g}" if isinstance(one, float | int) else one or "none", 40) for one in (own, other)
+                )
+                raise UserError(f"{_named(of)} has the {what} {a} and {_named(first)} {b}, of one data set; {advice}")
     return first.score
 
 
@@ -218,14 +209,11 @@ def verdicts_of(
         if given is not None and not 0 < _number(given) < math.inf:
             raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
     if bounds is not None:
-        try:
-            low, high = map(_number, bounds)
-        except (TypeError, ValueError):  # no pair
-            low = high = math.nan
-        if math.isnan(low) or math.isnan(high):
+        ends = tuple(map(_number, bounds)) if isinstance(bounds, Iterable) else ()
+        if len(ends) != 2 or any(map(math.isnan, ends)):
             advice = "give two numbers, the least and the largest score, as (0, 1)"
             raise UserError(f"bounds are {sanitize(repr(bounds), 60)}; {advice}")
-        bounds = low, high
+        bounds = ends[0], ends[1]
     found = assemble(
         [of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared, independent=independent,
         largest=None if largest_difference is None else float(largest_difference),

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from hpml_bench.gate import verdicts
-from hpml_bench.gate.check import BLOCKS, Request, Say, steps_of_piece
+from hpml_bench.gate.check import BLOCKS, Request, Say, settings_message, steps_of_piece
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
-from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
+from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, versions
 from hpml_bench.report.comparability import settings_of
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
@@ -133,22 +133,18 @@ def _refuse_other_work(request: Request, before: Baseline, file: Path) -> None:
 def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tuple[Counts, list[TimedRun]]:
     installed = Installation("installed", sys.executable)
     made: list[TimedRun] = []
-    longest = 0.0
     with ResidentProcess(installed, deadline) as resident:
         work = request.load_message(resident.call("prepare", settings=settings_message(request.settings)))
         resident.call("load", **work)
         counts = {name: resident.call("counts", method=name) for name in request.names}
     for _ in range(number):
         began = monotonic()
-        if deadline is not None and began + longest > deadline:
-            break
         try:
             with ResidentProcess(installed, deadline) as resident:
                 resident.call("load", **work)
                 made.append(_run(resident, request.names))
         except OutOfTime:
             break
-        longest = max(longest, monotonic() - began)
         say(f"run {len(made)} of {number}, {monotonic() - began:.0f} s")
     return counts, made
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Verdict
-from hpml_bench.gate.sides import ComparedSides, Incomparable, Key, OutOfTime, ResidentProcess, settings_message
+from hpml_bench.gate.sides import ComparedSides, Incomparable, Installation, OutOfTime, ResidentProcess
 from hpml_bench.plugins.method import check_methods, commands_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
@@ -69,11 +69,10 @@ class Request:
         """Return the end of the time limit, of `time.monotonic`, for a check that begins now."""
         return None if self.minutes is None else monotonic() + self.minutes * 60
 
-    def load_message(self, prepared: dict[str, Any], delayable: bool = False) -> dict[str, Any]:
+    def load_message(self, prepared: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of `load` for a resident, with the model and data that its own code prepared."""
         methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
-        settings = settings_message(self.settings)
-        return {"settings": settings, "methods": methods, "prepared": prepared, "delayable": delayable}
+        return {"settings": settings_message(self.settings), "methods": methods, "prepared": prepared}
 
 
 def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: float | None) -> Request:
@@ -88,6 +87,13 @@ def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: 
     if commands := commands_of(specs):
         raise UserError(f"check times steps of the loop, and {', '.join(commands)} runs a command; leave it out")
     return Request(suite.name, settings, specs, rules, minutes)
+
+
+def settings_message(settings: Settings) -> dict[str, Any]:
+    """Return settings in the form that both sides read."""
+    # Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but
+    # `max_length`, whose default follows the task in some versions.
+    return settings.model_dump(mode="json", exclude_defaults=True) | {"max_length": settings.max_length}
 
 
 def steps_of_piece(seconds: float) -> int:
@@ -111,27 +117,20 @@ Pair = tuple[ResidentProcess, ResidentProcess]
 
 @dataclass
 class Measurement:
-    """A check's measurements so far, and the verdicts on them."""
+    """A check's process pairs, and what they have measured so far."""
 
     request: Request
     compared: ComparedSides
-    say: Say = lambda _: None
-    prepared: dict[Key, Prepared] = field(default_factory=dict)
-    delay: float | None = None
-    """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
+    prepared: dict[Installation, Prepared] = field(default_factory=dict)
+    delay: float = 0.0  # share of a step that the candidate is slowed down by, in trials of the gate itself
     rng: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
     deadline: float | None = None  # of `time.monotonic`: every request to a resident ends with `OutOfTime` then
     steps: dict[str, int] = field(default_factory=dict)  # method -> steps of a piece
-    turns: dict[str, int] | None = None  # method -> turns of busy work that make the delay
-    delays: list[dict[str, float]] = field(default_factory=list)
-    """For each pair: method -> seconds of the delay per step, timed in the candidate's process."""
+    delays: dict[str, float] = field(default_factory=dict)  # method -> seconds of the delay in each step
     notes: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     counts: list[MethodCount] = field(default_factory=list)
-    counted: list[Verdict] = field(default_factory=list)  # on counts
-    verdicts: tuple[Verdict, ...] = ()  # on step times
     pairs: int = 0
-    late: str = ""  # reason why the time was up within a pair
 
     @contextmanager
     def pair(self) -> Iterator[Pair]:
@@ -145,36 +144,30 @@ class Measurement:
         """Let each installation's own code prepare model and data, unless it has."""
         # Not in a pair that is timed: the side that prepared would have done more work than the other.
         for side in pair:
-            if (key := side.installation.key) not in self.prepared:
+            if side.installation not in self.prepared:
                 described = side.call("describe")
                 data = side.call("prepare", settings=settings_message(self.request.settings))
-                self.prepared[key] = Prepared(described, data)
+                self.prepared[side.installation] = Prepared(described, data)
 
     def load(self, pair: Pair) -> None:
         """Let both, once prepared, build the methods at once; which gets the request, so memory, first is random."""
         for side in self.rng.sample(pair, 2):
-            data = self.prepared[side.installation.key].data
-            side.send("load", **self.request.load_message(data, self.delay is not None))
+            side.send("load", **self.request.load_message(self.prepared[side.installation].data))
         for side in pair:
             side.receive()
 
     def warm_up(self, pair: Pair) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""
-        seconds: dict[str, float] = {}
         for side in self.rng.sample(pair, 2):
             seconds = side.call("warm_up", core=shared_core())
-        self.steps = self.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
+            self.steps = self.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
         if self.delay:
-            made = pair[1].call("delay", share=self.delay, turns=self.turns)
-            self.turns = {name: turns for name, (turns, _) in made.items()}
-            self.delays.append({name: seconds for name, (_, seconds) in made.items()})
+            self.delays = pair[1].call("delay", share=self.delay, seconds=self.delays)
 
     def measure(self, pair: Pair, number: int) -> Iterator[Block]:
         """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition."""
         for method in self.rng.sample(self.request.names, len(self.request.names)):
             for _ in range(1 + REPEATS):
-                if self.deadline is not None and monotonic() > self.deadline:
-                    raise OutOfTime("the time was up within a process pair")
                 blocks = self._round(pair, number, method)
                 yield from blocks
                 if blocks[0].disturbed is None:
@@ -198,8 +191,9 @@ class Measurement:
             for order, pieces in timed
         ]  # fmt: skip
 
-    def count(self) -> None:
+    def count(self) -> list[Verdict]:
         """Count on both sides in processes of their own, so that nothing of it is left in timed ones."""
+        judged_all: list[Verdict] = []
         with self.pair() as pair:
             self.prepare(pair)
             self.load(pair)
@@ -208,79 +202,71 @@ class Measurement:
                     side.send("counts", method=method)
                 reference, candidate = (side.receive() for side in pair)
                 counts, judged = verdicts.compare_counts(method, reference, candidate)
-                self.counts, self.counted = self.counts + counts, self.counted + judged
+                self.counts += counts
+                judged_all += judged
+        return judged_all
 
-    def time(self) -> None:
-        """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
-        longest, looked, rules = 0.0, 0, self.request.rules
+    def time(self, say: Say) -> tuple[Verdict, ...]:
+        """Add pairs until a look decides, the last look was taken, or the time is up; return the verdicts then."""
+        looked, rules = 0, self.request.rules
         for number in range(math.ceil(1.5 * rules.looks[-1])):  # more than the last look's, as some may be disturbed
-            began = monotonic()
-            if self.deadline is not None and began + longest > self.deadline:
-                break
             try:
-                if not {side.key for side in self.compared.both} <= self.prepared.keys():
-                    with self.pair() as pair:  # whose processes are not timed
-                        self.prepare(pair)
-                    began = monotonic()
                 with self.pair() as pair:
                     self.load(pair)
                     self.warm_up(pair)
                     self.blocks += list(self.measure(pair, number))  # all or none: one that is cut short doesn't count
             except OutOfTime as late:
-                self.late = str(late)
-                self.notes.append(self.late)
+                if not (self.pairs or self.counts):
+                    raise
+                self.notes.append(str(late))
                 break
-            longest = max(longest, monotonic() - began)
             self.pairs += 1
-            effects = verdicts.pair_effects(self.blocks)
-            done = verdicts.looks_done(rules, min(map(len, effects.values())))
+            done = verdicts.looks_done(rules, min(map(len, self.effects().values())))
             if done > looked:
-                looked = done
-                self.verdicts = verdicts.verdicts_at(effects, rules, done)
-                found = ", ".join(f"{verdict.method} {verdict.status}" for verdict in self.verdicts)
-                self.say(f"{self.pairs} pairs: {found}")
-                if verdicts.settled(self.verdicts) or done == len(rules.looks):
+                looked, found = done, verdicts.verdicts_at(self.effects(), rules, done)
+                say(f"{self.pairs} pairs: {', '.join(f'{verdict.method} {verdict.status}' for verdict in found)}")
+                if verdicts.settled(found):
+                    return found
+                if done == len(rules.looks):
                     break
-        if self.pairs and not (self.verdicts and verdicts.settled(self.verdicts)):
-            self.verdicts = verdicts.verdicts_at(verdicts.pair_effects(self.blocks), rules)
-        disturbed = sum(block.disturbed is not None for block in self.blocks)
-        if disturbed:
-            self.notes.append(f"{disturbed} of {len(self.blocks)} blocks were disturbed and don't count")
+        return verdicts.verdicts_at(self.effects(), rules)
+
+    def effects(self) -> dict[str, list[float]]:
+        return {name: list[float]() for name in self.request.names} | verdicts.pair_effects(self.blocks)
 
 
 def check(
-    request: Request, compared: ComparedSides, say: Say, prepared: dict[Key, Prepared] | None = None,
-    delay: float | None = None,
+    request: Request, compared: ComparedSides, say: Say, prepared: dict[Installation, Prepared] | None = None,
+    delay: float = 0.0,
 ) -> CheckReport:  # fmt: skip
     """Measure, judge, and return the report; `OutOfTime` where nothing could be measured in the time given.
 
     `prepared` keeps what installations prepared for a next check; `delay`: of a trial of the gate itself.
     """
     started, began, seed = utc_now(), monotonic(), secrets.randbits(32)
-    made = Measurement(request, compared, say, {} if prepared is None else prepared, delay,
-                       random.Random(seed), request.deadline(), notes=list(compared.notes))  # fmt: skip # noqa: S311
+    made = Measurement(request, compared, {} if prepared is None else prepared, delay,
+                       random.Random(seed), request.deadline())  # fmt: skip # noqa: S311
+    timed, counted = tuple[Verdict, ...](), list[Verdict]()
     try:
         if request.count:
-            made.count()
+            counted = made.count()
+        else:
+            with made.pair() as pair:
+                made.prepare(pair)
         if request.time:
-            made.time()
+            timed = made.time(say)
     except Incomparable as reason:
-        made.verdicts = tuple(verdicts.untimed(name, str(reason)) for name in request.names)
-    if request.time and not made.verdicts:
-        if not made.counts:
-            why = made.late or "give --max-minutes more"
-            raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
-        made.verdicts = tuple(
-            verdicts.untimed(name, "no pairs were measured", "INCONCLUSIVE") for name in request.names
-        )
-    own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": made.turns, "delay_seconds": made.delays}
+        timed = tuple(verdicts.untimed(name, str(reason)) for name in request.names)
+    disturbed = sum(block.disturbed is not None for block in made.blocks)
+    if disturbed:
+        made.notes.append(f"{disturbed} of {len(made.blocks)} blocks were disturbed and don't count")
+    own = {"gate": gate_digest(), "order_seed": seed, "delay_seconds": made.delays}
     own["settings"] = request.settings.model_dump(mode="json")
-    described = {key: ready.described for key, ready in made.prepared.items()}
-    reference, candidate = (side.side(described.get(side.key, {})) for side in compared.both)
+    described = {side: ready.described for side, ready in made.prepared.items()}
+    reference, candidate = (side.side(described.get(side, {})) for side in compared.both)
     return CheckReport(
         mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
         reference=reference, candidate=candidate, environment=environment.describe() | own,
-        blocks=tuple(made.blocks), counts=tuple(made.counts), pairs=made.pairs,
-        verdicts=(*made.verdicts, *made.counted),
+        blocks=tuple(made.blocks), counts=tuple(made.counts), pairs=made.pairs, verdicts=(*timed, *counted),
         notes=tuple(made.notes), started=started, seconds=round(monotonic() - began, 1),
     )  # fmt: skip

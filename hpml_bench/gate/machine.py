@@ -15,7 +15,6 @@ from hpml_bench.system import cgroups, environment
 STEAL = 0.02  # share of the machine's time that the host may take away from a block that counts
 CROWD = 1.5
 """Other processes per core, on average, that may run beside a block that counts; their share of the time is known."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Stopwatch:
@@ -70,27 +69,20 @@ class Snapshot:
 
 
 def snapshot(processes: Iterable[int]) -> Snapshot:
-    """Read the counters; zeros where the kernel doesn't give them."""
-    user, nice, system, idle, iowait, irq, softirq, steal = _cpu_times()
-    busy, own = user + nice + system + irq + softirq, 0.0
+    """Read the counters, of the cores allowed; zeros where the kernel doesn't give them."""
+    # Others on a large host's other cores disturb nobody; a quota says nothing about other processes there. All are
+    # summed where the kernel lists fewer cores than the numbers of those allowed.
+    every, own = psutil.cpu_times(percpu=True), 0.0
+    chosen = [every[core] for core in environment.affinity() if core < len(every)] or every
+    total = sum(sum(core[:8]) for core in chosen)  # the rest, of guests, is in the first
+    idle, stolen = (
+        sum(getattr(core, name, 0.0) for core in chosen for name in names) for names in (("idle", "iowait"), ("steal",))
+    )
     for pid in (os.getpid(), *processes):
         with suppress(psutil.Error):  # it has ended
             times = psutil.Process(pid).cpu_times()
             own += times.user + times.system
-    return Snapshot(time.monotonic(), busy + idle + iowait + steal, busy, steal, own, cgroups.throttled())
-
-
-def _cpu_times() -> list[float]:
-    """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds."""
-    # Others on a large host's other cores disturb nobody; a quota says nothing about other processes there. Where the
-    # kernel doesn't list the cores allowed, all are summed. psutil has no core's number: it leaves out offline ones.
-    try:
-        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
-    except OSError:
-        return [0.0] * 8
-    names = {f"cpu{core}" for core in environment.affinity()}
-    chosen = [line for line in lines if line[0] in names] or lines[:1]
-    return [sum(int(line[index]) for line in chosen if index < len(line)) / TICKS for index in range(1, 9)]
+    return Snapshot(time.monotonic(), total, total - idle - stolen, stolen, own, cgroups.throttled())
 
 
 def disturbance(before: Snapshot, after: Snapshot) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Outputs of a check: JSON, JUnit XML, Markdown and a page as files, and annotations on GitHub."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 
 MARK = "<!-- hpml-bench check -->"  # beginning of the Markdown, by which a bot finds and updates its own comment
-MOST = 10  # most annotations of one kind that GitHub shows for a step
 
 
 def check_writable(**files: Path | None) -> None:
@@ -130,16 +128,12 @@ def annotate_error(sentence: str) -> None:
 
 def commands(report: CheckReport) -> Iterator[str]:
     """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
-    counts: Counter[str] = Counter()
-    for verdict in report.verdicts:
-        if verdict.status == "PASS":
-            continue
+    wrong = [verdict for verdict in report.verdicts if verdict.status != "PASS"]
+    for verdict in wrong:
         kind = "error" if verdict.status == "FAIL" else "warning"
-        counts[kind] += 1
-        if counts[kind] <= MOST:
-            title = f"{verdict.status} {sanitize(verdict.method, 60)}: {page.metric(report, verdict)}"
-            yield _command(kind, title, sanitize(verdict.detail, 600))
-    if not counts:
+        title = f"{verdict.status} {sanitize(verdict.method, 60)}: {page.metric(report, verdict)}"
+        yield _command(kind, title, sanitize(verdict.detail, 600))
+    if not wrong:
         yield _command("notice", "hpml-bench check", page.headline(report))
 
 

@@ -9,7 +9,7 @@ from hpml_bench.gate import verdicts
 from hpml_bench.gate.records import CheckReport, Side, Status, Verdict
 from hpml_bench.plugins.blocks import Fold, Table, Text
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
-from hpml_bench.report.comparability import flat
+from hpml_bench.report.comparability import flat, grouped
 from hpml_bench.report.numbers import Cell, p_value, sentence_list
 from hpml_bench.report.pictures.charts import MARGINS, ROW, axis, rows
 from hpml_bench.report.render import plain_page
@@ -156,15 +156,10 @@ def remarks(report: CheckReport) -> list[str]:
 
 
 def measured(report: CheckReport) -> tuple[str, ...]:
-    """Return sentences on the measurement: blocks, times, disturbances."""
+    """Return sentences on the measurement: blocks, times, disturbances; of runs the facts say it."""
     blocks = report.blocks
-    if report.runs:
-        return (
-            f"{len(report.runs)} runs now and {len(report.reference_runs)} stored ones, each a newly started "
-            "interpreter, and each corrected by work that is none of ours before and after it.",
-        )
     if not blocks:
-        return ("No step was timed.",)
+        return () if report.runs else ("No step was timed.",)
     disturbed = sum(block.disturbed is not None for block in blocks)
     pieces = sorted(second for block in blocks for second in block.seconds)
     return (
@@ -237,22 +232,23 @@ def draw_blocks(report: CheckReport) -> tuple[Picture, ...]:
     for index, verdict in enumerate(verdicts.of_step_time(report)[:_MOST_METHODS]):
         if verdict.method not in effects:
             continue
-        points: dict[str, list[tuple[float, float]]] = {"block ABBA": [], "block BAAB": [], "disturbed": []}
         own = [block for block in report.blocks if block.method == verdict.method]
-        for block in own:
-            label = "disturbed" if block.disturbed is not None else f"block {block.order}"
-            points[label].append((block.pair + 1, _percent(verdicts.log_ratio(block))))
-        whole = sorted({block.pair + 1 for block in own if block.disturbed is None})
-        tone, disturbed = TONES[verdict.status], len(points["disturbed"])
-        values = [(float(pair), _percent(of)) for pair, of in zip(whole, effects[verdict.method], strict=True)]
+        by_label = grouped(own, lambda b: f"block {b.order}" if b.disturbed is None else "disturbed")
+        points = {
+            label: tuple((block.pair + 1.0, _percent(verdicts.log_ratio(block))) for block in of)
+            for label, of in by_label.items()
+        }
+        whole = sorted({block.pair + 1.0 for block in own if block.disturbed is None})
+        tone, disturbed = TONES[verdict.status], len(points.get("disturbed", ()))
         series = [
-            Series(tuple(points["block ABBA"]), BLUE, "block ABBA", marker="o", opacity=0.6),
-            Series(tuple(points["block BAAB"]), BLUE, "block BAAB", marker="D", opacity=0.6),
-            Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
-            Series(tuple(values), tone, "pair's value", marker="_", size=11),
-        ]
+            Series(points.get("block ABBA", ()), BLUE, "block ABBA", marker="o", opacity=0.6),
+            Series(points.get("block BAAB", ()), BLUE, "block BAAB", marker="D", opacity=0.6),
+            Series(points.get("disturbed", ()), GREY, "disturbed", marker="x", size=6),
+            Series(tuple(zip(whole, map(_percent, effects[verdict.method]), strict=True)), tone, "pair's value",
+                   marker="_", size=11),
+        ]  # fmt: skip
         level = () if verdict.estimate is None else (_limit(verdict.estimate, tone, width=1.4, label="estimate"),)
-        pairs = [x for of in points.values() for x, _ in of]
+        pairs = [block.pair + 1.0 for block in own]
         change = _change_axis(report, [y for of in series for _, y in of.points])
         numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
         method = sanitize(verdict.method, 40)

@@ -142,7 +142,7 @@ class CheckTrial(Frozen):
     slowdown: float  # slowdown to inject into the candidate's steps, as a share of their time; 0: an A/A trial
     planned: int = 0  # A/A trials requested by the call that made it; 0: not recorded
     injected: dict[str, float] = Field(default_factory=dict, validation_alias=AliasChoices("injected", "put_in"))
-    """Method -> slowdown really injected: the delay's seconds over a step of the other side, the median over pairs."""
+    """Method -> slowdown really injected: the delay's seconds over a step of the other side."""
     report: CheckReport = Field(validation_alias=AliasChoices("report", "receipt"))
 
 

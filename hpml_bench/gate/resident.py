@@ -4,22 +4,16 @@ It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never 
 line each. Output of libraries goes to standard error. It ends with its parent.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import sys
 import traceback
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system.child import die_with_parent
 from hpml_bench.system.errors import Unsupported, UserError
-
-if TYPE_CHECKING:
-    from hpml_bench.gate.workload import Workload
 
 
 def main() -> None:
@@ -30,21 +24,17 @@ def main() -> None:
     os.dup2(2, 1)
     with answers:
         print(json.dumps({"protocol": PROTOCOL}), file=answers, flush=True)
+        from hpml_bench.gate.workload import Workload  # heavy: not before the greeting
+
+        workload = Workload()
         for line in sys.stdin:
-            print(json.dumps(_answer(**json.loads(line))), file=answers, flush=True)
+            print(json.dumps(_answer(workload, **json.loads(line))), file=answers, flush=True)
 
 
-@cache
-def _workload() -> Workload:
-    from hpml_bench.gate.workload import Workload  # heavy: not before the greeting
-
-    return Workload()
-
-
-def _answer(do: str, **arguments: Any) -> dict[str, Any]:
+def _answer(workload: object, do: str, **arguments: Any) -> dict[str, Any]:
     """Return the result of a request `{"do": NAME, ...arguments}`, or the error in words."""
     try:
-        return {"result": getattr(_workload(), do)(**arguments)}
+        return {"result": getattr(workload, do)(**arguments)}
     except (UserError, Unsupported) as error:
         return {"error": str(error)}
     except Exception as error:

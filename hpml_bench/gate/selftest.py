@@ -3,7 +3,6 @@
 A folder has a file for each trial, and a line for each that was started, so that one that is missing shows.
 """
 
-import itertools
 import math
 import secrets
 import statistics
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import Prepared, Request, Say, check, gate_digest
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
-from hpml_bench.gate.sides import ComparedSides, Installation, Key
+from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.records.folder import locked, make_folder
 from hpml_bench.statistics import ALPHA, clopper_pearson
 from hpml_bench.system import environment
@@ -38,7 +37,7 @@ def slowed(number: int) -> bool:
 
 def total(same: int) -> int:
     """Return the number of all trials with this many A/A trials, and at least one slowed."""
-    return next(number for number in itertools.count(3) if number - (number + 3) // (PER_SLOWED + 1) >= same)
+    return max(3, same + (same + 2) // PER_SLOWED)
 
 
 def run(
@@ -62,7 +61,7 @@ def run(
         installed = Installation("installed", sys.executable)
         compared = ComparedSides("self-test", installed, installed)
         request = replace(request, count=False, minutes=None)
-        ready: dict[Key, Prepared] = {}  # for all trials: model and data are made ready once
+        ready: dict[Installation, Prepared] = {}  # for all trials: model and data are made ready once
         last = total(trials)
         for number in range(1, last + 1):
             if number in done:
@@ -86,16 +85,14 @@ def run(
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:
-    """Return for each method the slowdown really injected, the median over pairs; empty for an A/A trial."""
-    # It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
-    by_method: dict[str, list[float]] = {}
-    for pair, delays in enumerate(report.environment.get("delay_seconds") or ()):
-        for method, delay in delays.items():
-            own = (b for b in report.blocks if (b.pair, b.method, b.disturbed) == (pair, method, None))
-            steps = [time / b.steps for b in own for time, side in zip(b.seconds, b.order, strict=True) if side == "A"]
-            if steps:
-                by_method.setdefault(method, []).append(delay / statistics.median(steps))
-    return {method: statistics.median(shares) for method, shares in by_method.items()}
+    """Return for each method the slowdown really injected: the delay over the middle step of the reference."""
+    shares = {}
+    for method, delay in report.environment.get("delay_seconds", {}).items():
+        own = [block for block in report.blocks if block.method == method and block.disturbed is None]
+        steps = [time / b.steps for b in own for time, side in zip(b.seconds, b.order, strict=True) if side == "A"]
+        if steps:
+            shares[method] = delay / statistics.median(steps)
+    return shares
 
 
 def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[str]]:

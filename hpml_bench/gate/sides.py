@@ -3,24 +3,22 @@
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
+from threading import Timer
 from time import monotonic
 from typing import Any, Self
 
 from hpml_bench.gate.records import PROTOCOL, Mode, Side
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import Settings
 from hpml_bench.system import child, environment
 from hpml_bench.system.cache import cache_folder, locked, new_entry
 from hpml_bench.system.errors import UserError
@@ -30,7 +28,6 @@ MODULE = "hpml_bench.gate.resident"
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 INSTALL_SECONDS = 600
 
-Key = tuple[str, str]
 Plugins = Collection[tuple[registry.Kind, str]]  # kind and name of each plug-in
 
 
@@ -52,11 +49,6 @@ class Installation:
     revision: str | None = None
     dirty: bool = False  # see `Side`
 
-    @property
-    def key(self) -> Key:
-        """Identity of the installation, whatever its label."""
-        return self.python, str(self.path)
-
     def side(self, described: Mapping[str, Any]) -> Side:
         return Side(
             label=self.label, revision=self.revision, dirty=self.dirty, python=self.python, versions=versions(described)
@@ -76,7 +68,6 @@ class ComparedSides:
     mode: Mode
     reference: Installation
     candidate: Installation
-    notes: tuple[str, ...] = ()
 
     @property
     def both(self) -> tuple[Installation, Installation]:
@@ -87,18 +78,11 @@ def versions(described: Mapping[str, Any]) -> dict[str, str]:
     return {name: version for name, version in described.get("packages", {}).items() if version}
 
 
-def settings_message(settings: Settings) -> dict[str, Any]:
-    """Return settings in the form that both sides read."""
-    # Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but
-    # `max_length`, whose default follows the task in some versions.
-    return settings.model_dump(mode="json", exclude_defaults=True) | {"max_length": settings.max_length}
-
-
 class ResidentProcess:
-    """A resident of an installation, alive between `with` and its end."""
+    """A resident of an installation, alive between `with` and its end, and killed at the deadline."""
 
     def __init__(self, installation: Installation, deadline: float | None = None) -> None:
-        """`deadline`: of `time.monotonic`; an answer is not waited for any longer."""
+        """`deadline`: of `time.monotonic`."""
         self.installation, self._deadline = installation, deadline
 
     def __enter__(self) -> Self:
@@ -116,14 +100,17 @@ class ResidentProcess:
         except OSError as error:
             self._stack.close()
             raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
-        self.pid, self._greeted, self._unread = self._process.pid, False, b""
+        self.pid, self._greeted = self._process.pid, False
+        if self._deadline is not None:
+            timer = Timer(max(0.0, self._deadline - monotonic()), self._kill)
+            timer.daemon = True
+            timer.start()
+            self._stack.callback(timer.cancel)
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
+            self._kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe:
@@ -131,6 +118,11 @@ class ResidentProcess:
                         pipe.close()
         finally:
             self._stack.close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     def call(self, what: str, **arguments: Any) -> Any:
         self.send(what, **arguments)
@@ -151,13 +143,7 @@ class ResidentProcess:
         """
         label = self.installation.label
         if not self._greeted:
-            try:
-                protocol = self._line()["protocol"]
-            except UserError:
-                if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
-                    why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
-                    raise Incomparable(f"{label} has no {MODULE}: {why}") from None
-                raise
+            protocol = self._line()["protocol"]
             if protocol != PROTOCOL:
                 raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
             self._greeted = True
@@ -169,18 +155,17 @@ class ResidentProcess:
 
     def _line(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101
-        label, poll = self.installation.label, select.poll()  # without a file's buffer, whose content poll doesn't see
-        poll.register(self._process.stdout, select.POLLIN)
-        while b"\n" not in self._unread:
-            if not poll.poll(None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000):
-                raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
-            if not (output := os.read(self._process.stdout.fileno(), 65536)):
-                status, words = self._process.wait(), self._last_words() or "it printed nothing"
-                raise UserError(f"{label}: its process ended with status {status}: {words}")
-            self._unread += output
-        line, _, self._unread = self._unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        label, line = self.installation.label, self._process.stdout.readline()
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        if self._deadline is not None and monotonic() >= self._deadline:
+            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
+        status, words = self._process.wait(), self._last_words() or "it printed nothing"
+        if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", words):
+            why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
+            raise Incomparable(f"{label} has no {MODULE}: {why}")
+        raise UserError(f"{label}: its process ended with status {status}: {words}")
 
     def _last_words(self) -> str:
         self._log.seek(0)
@@ -202,17 +187,16 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
 
     A `UserError` where that can't be, or the check, which runs these plug-ins, would run none of it.
     """
-    top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
+    top = Path(_git(folder, "rev-parse", "--show-toplevel"))
     try:
-        commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+        commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UserError:
-        advice = "name a branch, tag or commit that git log knows"
-        if _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true":
-            fetch = "git fetch --unshallow, or fetch-depth: 0 in the checkout action"
-            advice = f"the clone is shallow: fetch it with {fetch}"
-        raise UserError(f"--against {revision}: there is no such commit in {top}; {advice}") from None
+        raise UserError(
+            f"--against {revision}: there is no such commit in {top}; name a branch, tag or commit that git log knows, "
+            "and in a shallow clone fetch it first: git fetch --unshallow, or fetch-depth: 0 in the checkout action"
+        ) from None
     names = _git(top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects")
-    head, before, then, objects = names.decode().split("\n")[:4]
+    head, before, then, objects = names.split("\n")
     with tempfile.TemporaryDirectory(prefix="hpml-bench-tree-") as aside:
         # the working tree as a tree of git's, without what it ignores; its index and new objects are put aside
         variables = {"GIT_INDEX_FILE": f"{aside}/index", "GIT_OBJECT_DIRECTORY": aside}
@@ -220,27 +204,25 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
         variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted
         _git(top, "read-tree", "HEAD", **variables)
         _git(top, "add", "--all", **variables)
-        now = _git(top, "write-tree", **variables).decode().strip()
-        dirty = now != before
-        note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
+        now = _git(top, "write-tree", **variables)
         reference = _installation(revision, top, then, plugins, variables)
         candidate = _installation("working tree", top, now, plugins, variables)
-    reference, candidate = replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty)
-    return ComparedSides("revision", reference, candidate, note)
+    candidate = replace(candidate, revision=head, dirty=now != before)
+    return ComparedSides("revision", replace(reference, revision=commit), candidate)
 
 
-def _git(folder: Path, *arguments: str, **variables: str) -> bytes:
-    command = ["git", "-C", str(folder), *arguments]
+def _git(folder: Path, *arguments: str, **variables: str) -> str:
+    command, given = ["git", "-C", str(folder), *arguments], os.environ | variables
     try:
-        done = subprocess.run(command, capture_output=True, check=False, env=os.environ | variables)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, check=False, env=given, errors="surrogateescape")  # noqa: S603
     except FileNotFoundError:
         raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"git {arguments[0]} ended with {done.returncode}"
+        said = done.stderr.strip() or f"git {arguments[0]} ended with {done.returncode}"
         named = re.search(r"^(?:error|fatal): (.*)", said, re.MULTILINE)
         reason = named[1] if named else said.splitlines()[-1]
         raise UserError(f"--against: {folder}: {reason}")
-    return done.stdout
+    return done.stdout.strip()
 
 
 def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables: Mapping[str, str]) -> Installation:
@@ -250,10 +232,9 @@ def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables:
     target = cache_folder() / "revisions" / digest([tree, sys.executable, sys.version], 24)
     with locked(target), tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
         if not target.is_dir():
-            packed, source = Path(name) / "tree.tar", Path(name) / "source"
-            _git(top, "archive", "--format=tar", f"--output={packed}", tree, **variables)
-            with tarfile.open(packed) as archive:
-                archive.extractall(source, filter=_inside)  # noqa: S202
+            source = Path(name)
+            _git(top, "read-tree", tree, **variables)
+            _git(top, "checkout-index", "--all", f"--prefix={source}/", **variables)
             if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
                 raise UserError(
                     f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
@@ -264,14 +245,6 @@ def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables:
     return Installation(label, sys.executable, target)
 
 
-def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """Return a member as `tarfile.data_filter` does; None for a link out of the tree, which is left out."""
-    try:
-        return tarfile.data_filter(member, path)
-    except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError):
-        return None
-
-
 def _check_part(label: str, path: Path, plugins: Plugins) -> None:
     """Refuse an installed project of which every check would pass: no harness, and no plug-in that the check runs."""
     if (path / "hpml_bench").is_dir():
@@ -279,17 +252,11 @@ def _check_part(label: str, path: Path, plugins: Plugins) -> None:
     points = [point for package in distributions(path=[str(path)]) for point in package.entry_points]
     groups = {f"hpml_bench.{kind}": kind for kind in registry.ONE}
     own = {(groups[point.group], point.name) for point in points if point.group in groups}
-    if not own:
-        raise UserError(
-            f"{label}: what pip installs of it has no package hpml_bench and no entry point in a group of "
-            "hpml_bench, so that nothing of it would be run and every check would pass; check hpml-bench itself or a "
-            "plugin of it"
-        )
     if not any(plugin in plugins and not registry.is_built_in(*plugin) for plugin in own):
-        named = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
+        named = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own)) or "no plug-in for it"
         raise UserError(
-            f"{label}: this check runs nothing of the project ({named}), so that it would pass whatever changed; "
-            "name its methods with --methods, or a suite that uses what it has"
+            f"{label}: this check runs nothing of the project ({named}), so that it would pass whatever changed; check "
+            "hpml-bench itself, or a plug-in for it with its methods as --methods or a suite that uses what it has"
         )
 
 

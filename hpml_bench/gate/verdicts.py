@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from hpml_bench.gate.rank_tests import RankTest, rank_sum, signed_rank
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Status, TimedRun, Verdict
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MINUS, MISSING, number
 from hpml_bench.statistics import holm
 from hpml_bench.statistics.intervals import t_quantile
@@ -21,28 +23,21 @@ Effects = Mapping[str, Sequence[float]]
 """method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
 
 
-def levels(total: float, looks: Sequence[int], hypotheses: int = 1) -> tuple[float, ...]:
+def levels(total: float, looks: Sequence[int]) -> tuple[float, ...]:
     """Return the level of each look; together they are `total`, so that by Boole no correlation can exceed it."""
     # Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at half of the pairs.
-    # O'Brien and Fleming's function would leave the first look too little for a rank test: the least p of n pairs is
-    # 2^-n, and Holm's first step requires level / hypotheses. A look that can't reach that is passed over (its level is
-    # 0), and its share goes to the next.
-    spent, result = 0.0, []
-    for look in looks:
-        level = total * look / looks[-1] - spent
-        reached = level / hypotheses >= 2.0**-look
-        result.append(level if reached else 0.0)
-        spent += result[-1]
-    return tuple(result)
+    # O'Brien and Fleming's function would leave the first look too little for a rank test.
+    return tuple(total * (look - before) / looks[-1] for before, look in pairwise((0, *looks)))
 
 
 def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
     """Return each look's family-wise level for FAIL; a `UserError` where so few pairs can't judge so many methods."""
-    per_look = levels(rules.alpha, rules.looks, methods)
-    if not any(per_look):
+    per_look = levels(rules.alpha, rules.looks)
+    # the least p of n pairs is 2^-n, and Holm's first step requires level / methods
+    if any(level / methods < 2.0**-look for level, look in zip(per_look, rules.looks, strict=True)):
         raise UserError(
-            f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with {rules.looks[-1]} "
-            "pairs: ask for fewer methods, a higher rate or more pairs"
+            f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with {rules.looks[0]} "
+            "pairs at the first look: ask for fewer methods"
         )
     return per_look
 
@@ -74,15 +69,12 @@ def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
     # For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the
     # block cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a
     # method has no value there.
-    ratios: dict[str, dict[int, list[float]]] = {}
-    for block in blocks:
-        of_pair = ratios.setdefault(block.method, {}).setdefault(block.pair, [])
-        if block.disturbed is None:
-            of_pair.append(log_ratio(block))
-    return {
-        method: [middle(values) for _, values in sorted(by_pair.items()) if values]
-        for method, by_pair in ratios.items()
-    }
+    found: dict[str, list[float]] = {}
+    by_pair = grouped(blocks, lambda block: (block.pair, block.method))
+    for (_, method), of in sorted(by_pair.items(), key=lambda item: item[0][0]):
+        ratios = [log_ratio(block) for block in of if block.disturbed is None]
+        found.setdefault(method, []).extend([middle(ratios)] if ratios else [])
+    return found
 
 
 def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, list[float]]:
@@ -101,10 +93,9 @@ def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, l
 def verdicts_at(effects: Effects, rules: Rules, looks: int | None = None) -> tuple[Verdict, ...]:
     """Return a verdict per method after so many scheduled looks; INCONCLUSIVE while undecided.
 
-    Replays every look on the pairs available then: a method's first decision stands, and the result depends only on the
-    values and their order. Without `looks`, time ran out: the looks done are those that the method with the most values
-    allows, and a last one, of all values, has the levels not yet spent. Measured values don't decide when time runs
-    out, so that it may. A `UserError` where so many methods can't be judged with so few pairs.
+    Replays every look on the pairs available then: a method's first decision stands. Without `looks`, time ran out: the
+    looks done are those that the method with the most values allows, and a last one, of all values, has the levels not
+    yet spent; it may, since measured values don't decide when time runs out. A `UserError` as of `alphas`.
     """
     alpha, beta = alphas(rules, max(1, len(effects))), betas(rules)
     done = looks_done(rules, max(map(len, effects.values()), default=0)) if looks is None else looks
@@ -121,8 +112,7 @@ def verdicts_at(effects: Effects, rules: Rules, looks: int | None = None) -> tup
 
 def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdict, ...]:
     """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now."""
-    # The values are those of `run_effects`. The looks of the rules don't count. `Verdict.pairs` is the number of the
-    # candidate's runs.
+    # The values are those of `run_effects`; `Verdict.pairs` is the number of the candidate's runs.
     tests = {
         method: rank_sum(values, candidate[method]) if values and candidate.get(method) else None
         for method, values in reference.items()

@@ -7,6 +7,7 @@ import itertools
 import os
 import statistics
 import sys
+import time
 import warnings
 import weakref
 from collections import Counter
@@ -35,8 +36,7 @@ from hpml_bench.training.trainer import Trainer
 BATCHES = 8  # number of batches, which are used again and again
 WARM_UP = 3  # steps before those that count: the optimizer makes its state, DDP its buckets, the allocator its pools
 SEED = 0
-DELAY_REPEATS = 3  # passes over the batches to time a step, or the busy work beside it
-DELAY_TURNS = 50_000  # turns of busy work that are timed beside each of those steps: about a millisecond
+DELAY_REPEATS = 3  # passes over the batches to time the step of which a delay is a share
 SYNCS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero")
 """Operators in which the host waits for a value; so it does in copies to it (`waits`)."""
 CALIBRATIONS = 15  # repetitions of each kind of reference work, of which the median counts
@@ -50,20 +50,11 @@ os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # 0: any free one
 class TimedMethod:
     """One method, ready to be trained."""
 
-    def __init__(self, spec: MethodSpec, settings: Settings, prepared: Prepared, group: Group, delayable: bool) -> None:
+    def __init__(self, spec: MethodSpec, settings: Settings, prepared: Prepared, group: Group) -> None:
         run = RunSpec(suite="check", settings=settings, method=spec, seed=SEED)
         assembly = assemble(run, prepared, group)
         rows, size = assembly.train_rows, settings.global_batch
         self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
-        self._turns = 0
-        if delayable:
-            after = assembly.method.after_step
-
-            def after_step(encoder: Any, index: int) -> None:
-                after(encoder, index)
-                spin(self._turns)
-
-            assembly.method.after_step = after_step  # type: ignore[method-assign, assignment]
         self.trainer = Trainer(assembly, wrap=ddp)  # one rank stands for several, whose gradients are exchanged
         self.trainer.model.train()
         self._index = 0
@@ -97,18 +88,23 @@ class TimedMethod:
         self.run(WARM_UP)
         return min(map(self.seconds, range(WARM_UP)))
 
-    def delay(self, share: float, turns: int | None) -> tuple[int, float]:
-        """Follow each step by these turns of busy work, or those that take a share of it; return turns and seconds."""
+    def usual(self) -> float:
+        """Return the seconds that a step takes, on average over the batches; the median of several passes."""
         batches = range(len(self.batches))
-        if turns is None:
-            self._turns, ratios = 0, []
-            for _ in range(DELAY_REPEATS):
-                # alternately, so that both see the machine alike
-                timed = [(self.seconds(batch), seconds_of(lambda: spin(DELAY_TURNS))) for batch in batches]
-                ratios.append(sum(step for step, _ in timed) / sum(spun for _, spun in timed))
-            turns = round(share * statistics.median(ratios) * DELAY_TURNS)
-        self._turns = taken = turns
-        return taken, statistics.median(seconds_of(lambda: spin(taken)) for _ in range(DELAY_REPEATS * len(batches)))
+        return statistics.median(statistics.fmean(map(self.seconds, batches)) for _ in range(DELAY_REPEATS))
+
+    def delay(self, seconds: float) -> None:
+        """Follow each step by busy work of the processor that takes so long."""
+        method = self.trainer.method
+        after = type(method).after_step
+
+        def after_step(encoder: Any, index: int) -> None:
+            after(method, encoder, index)
+            end = time.thread_time() + seconds
+            while time.thread_time() < end:
+                pass
+
+        method.after_step = after_step  # type: ignore[method-assign, assignment]
 
 
 class Workload:
@@ -122,9 +118,9 @@ class Workload:
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 
     def load(
-        self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]], delayable: bool = False
+        self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]], **_: object
     ) -> None:
-        """Build the methods; where they are `delayable`, busy work can be injected into their steps (`selftest`)."""
+        """Build the methods; earlier versions of this protocol also send `delayable`."""
         chosen = Settings.model_validate(settings)
         torch.set_num_threads(chosen.threads or 1)
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
@@ -132,7 +128,7 @@ class Workload:
         group = self._stay.enter_context(process_group(chosen))
         specs = [MethodSpec.model_validate(method) for method in methods]
         ready = Prepared.model_validate(prepared)
-        self._jobs = {spec.name: TimedMethod(spec, chosen, ready, group, delayable) for spec in specs}
+        self._jobs = {spec.name: TimedMethod(spec, chosen, ready, group) for spec in specs}
 
     def warm_up(self, core: int | None = None) -> dict[str, float]:
         """Stay on a core, where one is given, and take first steps; return each method's seconds per step."""
@@ -142,9 +138,15 @@ class Workload:
                     os.sched_setaffinity(int(thread), {core})
         return {name: job.warm_up() for name, job in self._jobs.items()}
 
-    def delay(self, share: float, turns: dict[str, int] | None) -> dict[str, tuple[int, float]]:
-        """Inject busy work into each method's steps: these turns, or a share of a step; return turns and seconds."""
-        return {name: job.delay(share, turns[name] if turns else None) for name, job in self._jobs.items()}
+    def delay(self, share: float, seconds: dict[str, float]) -> dict[str, float]:
+        """Inject busy work into each method's steps (`selftest`): of these seconds, or a share of a step; return them.
+
+        The reference takes no such request, so that it is left as it is.
+        """
+        taken = seconds or {name: share * job.usual() for name, job in self._jobs.items()}
+        for name, job in self._jobs.items():
+            job.delay(taken[name])
+        return taken
 
     def run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
         return self._jobs[method].run(steps, first)
@@ -207,12 +209,6 @@ class Workload:
             "memory_copy": median(lambda: target.copy_(memory)),
             "all_reduce": median(lambda: dist.all_reduce(gradients)),
         }
-
-
-def spin(turns: int) -> None:
-    """Keep the processor busy with work that no library can make faster."""
-    for _ in range(turns):
-        pass
 
 
 def _quantity(

@@ -208,35 +208,34 @@ def test_no_case_makes_pages_false(name: str) -> None:
     assert cases.rate(cases.CASES[name], FEW) <= most(FEW)
 
 
+def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0, step: float = 1.0) -> Any:
+    return compare(scores, margin, 0.0, step)
+
+
+WITHOUT: list[tuple[Any, str, Any, list[tuple[str, int, float]]]] = [
+    (OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n),
+     [("right and wrong, the margin carried by rare rows, 500 rows, 5 methods", 300, 0.045)]),
+    (OverSeedsAndRows, "p_rare", lambda _: 0.0,
+     [("real scores of 0.97, rare failures of one method, 360 rows, 2 methods", 300, 0.06)]),
+    (statistics, "compare_scores", partial(_spanless, statistics.compare_scores),
+     [("real scores, the margin carried by rare rows, 100 rows, 5 methods", 40, 0.2),
+      ("real scores of 0.7, rare failures of one method, 100 rows, 5 methods", 40, 0.1)]),
+    (verdicts, "ROW_SKEW", math.inf, [("RMSE, outliers, 500 rows, 5 methods", 80, 0.06)]),
+    (verdicts, "spent_at", lambda *_: 1.0, [("looks at 5, 7, 10, 14, 20, 30 seeds", 80, 0.06)]),
+]  # fmt: skip
+"""What mends a kind of page, without it, and cases that are false then: how many pages, and least share."""
+
+
 @pytest.mark.calibration
 def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its mend each kind of page is often false: of rare rows, rare failures, outliers, and added seeds."""
-
-    def wrong(name: str, count: int = 40) -> float:
-        return cases.rate(cases.CASES[name], count)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n))
-        assert wrong("right and wrong, the margin carried by rare rows, 500 rows, 5 methods", 300) > 0.045
-    with monkeypatch.context() as patch:
-        patch.setattr(OverSeedsAndRows, "p_rare", lambda _: 0.0)
-        assert wrong("real scores of 0.97, rare failures of one method, 360 rows, 2 methods", 300) > 0.06
+    for owner, name, careless, wrong in WITHOUT:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, careless)
+            for case, count, least in wrong:
+                assert cases.rate(cases.CASES[case], count) > least, case
     groups = partial(cases.score_page, replace(cases.LARGE_GROUPS, span=1.0), 2, len(cases.LARGE))
     assert cases.rate(groups, 300) > 0.045
-    with monkeypatch.context() as patch:
-        patch.setattr(statistics, "compare_scores", partial(_spanless, statistics.compare_scores))
-        assert wrong("real scores, the margin carried by rare rows, 100 rows, 5 methods") > 0.2
-        assert wrong("real scores of 0.7, rare failures of one method, 100 rows, 5 methods") > 0.1
-    with monkeypatch.context() as patch:
-        patch.setattr(verdicts, "ROW_SKEW", math.inf)
-        assert wrong("RMSE, outliers, 500 rows, 5 methods", 80) > 0.06
-    with monkeypatch.context() as patch:
-        patch.setattr(verdicts, "spent_at", lambda *_: 1.0)
-        assert wrong("looks at 5, 7, 10, 14, 20, 30 seeds", 80) > 0.06
-
-
-def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0, step: float = 1.0) -> Any:
-    return compare(scores, margin, 0.0, step)
 
 
 @pytest.mark.calibration

@@ -121,13 +121,9 @@ def test_a_forged_missing_repeated_or_unannounced_trial_is_told() -> None:
     assert study.wrong(recorded(*MADE[:2], forged)) == ["trial 3 of session  has blocks that give another outcome"]
 
 
-@pytest.mark.parametrize("other", [
-    pytest.param({"slowdown": 0.05}, id="slowdowns"),
-    pytest.param({"methods": ("lora",)}, id="methods"),
-    pytest.param({"environment": {"gate": "another"}}, id="code"),
-])  # fmt: skip
+@pytest.mark.parametrize("other", [{"slowdown": 0.05}, {"methods": ("lora",)}, {"environment": {"gate": "another"}}])
 def test_trials_of_different_kinds_are_not_taken_together(other: dict[str, Any]) -> None:
-    """Refused, with the reason."""
+    """Of other slowdowns, methods or code: refused, with the reason."""
     assert study.mixed(MADE) is None
     assert "differ" in str(study.mixed([*MADE[:3], trial(4, **other)]))
 

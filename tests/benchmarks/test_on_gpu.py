@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,37 +68,28 @@ def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPa
 
 
 def test_cases_are_done_while_time_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped."""
-    now = [0.0]
+    """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped.
+
+    Each is written before the next begins; an error is a case's result, and what is known is left as it is.
+    """
+    now, written = [0.0], list[dict[str, Any]]()
     monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
 
     def slow() -> dict[str, Any]:
         now[0] += 0.2
         return {"passed": True}
 
-    found = gpu.gathered(iter([("first", slow), ("second", slow), ("third", slow)]), 0.5)
-    assert found["passed"]
-    assert [of["passed"] for of in found["cases"].values()] == [True, True, None]
+    def fails() -> dict[str, Any]:
+        raise ValueError("why")
+
+    cases = [("known", fails), ("fails", fails), ("first", slow), ("second", slow), ("third", slow)]
+    found = gpu.gathered(iter(cases), 0.5, {"known": {"passed": True}}, written.append)
+    assert [of["passed"] for of in found["cases"].values()] == [True, False, True, True, None]
+    assert (found["passed"], found["cases"]["fails"]["error"]) == (False, "ValueError: why")
     assert found["cases"]["third"]["skipped"].startswith("less than")
-    assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
-
-
-def test_each_case_is_written_before_the_next_begins() -> None:
-    """An error is a case's result, and what is known is left as it is."""
-    written: list[dict[str, Any]] = []
-    cases = {"known": {"passed": False}, "fails": None, "fine": {"passed": True}}
-
-    def call(name: str) -> dict[str, Any]:
-        if cases[name] is None:
-            raise ValueError("why")
-        return cases[name]
-
-    names = ((name, partial(call, name)) for name in cases)
-    found = gpu.gathered(names, 9, {"known": {"passed": None}}, written.append)
-    assert [[*each["cases"]] for each in written] == [["known", "fails"]] * 2 + [["known", "fails", "fine"]] * 2
+    assert [[*each["cases"]] for each in written[:3]] == [["known", "fails"]] * 2 + [["known", "fails", "first"]]
     assert written[0]["cases"]["fails"] == gpu.RUNNING
-    assert found["cases"]["fails"]["error"] == "ValueError: why"
-    assert (found["cases"]["known"], found["passed"]) == ({"passed": None}, False)
+    assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
 
 
 def test_a_process_that_ends_in_a_case_is_followed_by_another(
@@ -121,12 +111,6 @@ def test_a_process_that_ends_in_a_case_is_followed_by_another(
     script.write_text("raise SystemExit(3)")
     on_gpu.in_child("attention", 60, options)
     assert on_gpu.read(options)["attention"] == {"passed": False, "cases": {}, "error": "it ends with status 3"}
-
-
-def test_work_side_by_side_counts_once() -> None:
-    """The busy share is of the time that any kernel covers."""
-    assert steps.covered([(0, 2), (1, 3), (5, 6)]) == 4
-    assert steps.covered([]) == 0
 
 
 def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +136,8 @@ def test_methods_are_compared_by_their_losses(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phase within a tenth of what is predicted, beside what a step does."""
+    """Each phase within a tenth of what is predicted, beside what a step does; work side by side counts once."""
+    assert (steps.covered([(0, 2), (1, 3), (5, 6)]), steps.covered([])) == (4, 0)
     for check, name in (("METHODS", "lora checkpointing"), ("LEVERS", "quantization nf4")):
         monkeypatch.setattr(steps, check, {name: getattr(steps, check)[name]})
     for check in (steps.fit, steps.levers):

@@ -99,27 +99,25 @@ def test_a_cost_of_one_piece_counts_by_its_share() -> None:
 
 
 class Noting(Probe):
-    """Notes the steps and validations it is told of, and whether the probes were on at each."""
+    """Notes the steps and validations it is told of; the probes are on at each."""
 
     def __init__(self, switched: probes.Switched) -> None:
         self.switched = switched
         self.seen: list[tuple[str, int]] = []
 
-    def _note(self, verb: str, index: int) -> None:
+    def _note(self, verb: str, *indices: int) -> list:
         assert self.switched.on
-        self.seen.append((verb, index))
+        self.seen += [(verb, index) for index in indices]
+        return []
 
     def before_step(self, index: int) -> None:
         self._note("before_step", index)
 
     def after_steps(self, window: list[Step]) -> list:
-        for step in window:
-            self._note("after_steps", step.index)
-        return []
+        return self._note("after_steps", *(step.index for step in window))
 
     def after_eval(self, evaluation: Evaluation) -> list:
-        self._note("after_eval", evaluation.step)
-        return []
+        return self._note("after_eval", evaluation.step)
 
 
 def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:

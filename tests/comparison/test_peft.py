@@ -26,13 +26,7 @@ from hpml_bench.system.errors import UserError
 
 FILE = Path(__file__).parents[1] / "files/peft_result.json"
 GIVEN: dict[str, Any] = json.loads(FILE.read_text())
-Change = Callable[[dict[str, Any]], None]
-
-
-def changed(change: Change) -> dict[str, Any]:
-    data = copy.deepcopy(GIVEN)
-    change(data)
-    return data
+Change = Callable[[dict[str, Any]], object]
 
 
 def put(*path: Any) -> Change:
@@ -51,11 +45,11 @@ def renamed(old: str, new: str) -> Change:
 
 
 def both(*changes: Change) -> Change:
-    def change(data: dict[str, Any]) -> None:
-        for one in changes:
-            one(data)
+    return lambda data: [change(data) for change in changes]
 
-    return change
+
+def accuracy(value: Any) -> Change:
+    return put("train_info", "metrics", -1, "test accuracy", value)
 
 
 def images(data: dict[str, Any]) -> None:
@@ -65,11 +59,22 @@ def images(data: dict[str, Any]) -> None:
     data["train_info"]["metrics"][-1] = {"step": 30, "test dino_similarity": 0.5, "drift": 0.25, "train loss": 1.0}
 
 
-def written(folder: Path, data: object, name: str = "lora--made-up-rank2.json") -> Path:
+def written(folder: Path, change: Change = lambda _: None, name: str = "lora--made-up-rank2.json") -> Path:
+    """Write the result, changed, and return its file."""
+    data = copy.deepcopy(GIVEN)
+    change(data)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(json.dumps(data))
     return path
+
+
+def ended(status: str) -> Change:
+    return both(put("train_info", "status", status), put("train_info", "metrics", []))
+
+
+def named(name: str) -> Change:
+    return put("run_info", "experiment_name", name)
 
 
 def only(found: tuple[InputScores, ...]) -> InputScores:
@@ -79,7 +84,7 @@ def only(found: tuple[InputScores, ...]) -> InputScores:
 
 def test_a_result_gives_score_rows_seed_and_costs(tmp_path: Path) -> None:
     """Throughput is the median window's; memory is bytes / 10^6; rows are GSM8K's test split."""
-    path = written(tmp_path, GIVEN)
+    path = written(tmp_path)
     assert peft.claims(path)
     assert peft.claims(tmp_path)
     one = only(peft.read(path, None))
@@ -101,9 +106,9 @@ def test_a_result_gives_score_rows_seed_and_costs(tmp_path: Path) -> None:
 
 def test_forgetting_is_compared_where_asked_for_and_never_made_up(tmp_path: Path) -> None:
     """Lower is better, runs without it are named, it has no number of rows, and all lacking it is an error."""
-    written(tmp_path, GIVEN)
-    old = both(put("run_info", "experiment_name", "old"), drop("train_info", "metrics", -1, "forgetting"))
-    written(tmp_path, changed(old), "old.json")
+    written(tmp_path)
+    old = both(named("old"), drop("train_info", "metrics", -1, "forgetting"))
+    written(tmp_path, old, "old.json")
     one = only(peft.read(tmp_path, "forgetting"))
     assert (one.score.better, one.lines["score"].tolist()) == ("lower", [0.0625])
     assert one.lines["rows"].isna().all()
@@ -116,13 +121,12 @@ def test_forgetting_is_compared_where_asked_for_and_never_made_up(tmp_path: Path
 
 def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
     """PEFT's own folder is read, results, temporary and cancelled ones; other files of it are not."""
-    written(tmp_path / "MetaMathQA/results", GIVEN)
-    canceled = both(put("train_info", "status", "canceled"), put("train_info", "metrics", []),
-                    put("run_info", "error_msg", "out of\nmemory"),
-                    put("run_info", "experiment_name", "big"))  # fmt: skip
-    written(tmp_path / "MetaMathQA/cancelled_results", changed(canceled), "big--2026.json")
-    written(tmp_path / "MetaMathQA/experiments/lora/a", {"r": 2}, "adapter_config.json")
-    written(tmp_path / "image-gen/results", changed(images))
+    written(tmp_path / "MetaMathQA/results")
+    canceled = both(ended("canceled"), put("run_info", "error_msg", "out of\nmemory"), named("big"))
+    written(tmp_path / "MetaMathQA/cancelled_results", canceled, "big--2026.json")
+    (tmp_path / "MetaMathQA/experiments").mkdir()
+    (tmp_path / "MetaMathQA/experiments/adapter_config.json").write_text('{"r": 2}')
+    written(tmp_path / "image-gen/results", images)
     math_task, image_task = peft.read(tmp_path, None)
     assert math_task.lines["dataset"].tolist() == ["MetaMathQA, example/model-3B"]
     assert [(run.system, run.status) for run in math_task.failed] == [("big", "canceled: out of memory")]
@@ -133,16 +137,13 @@ def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
 
 def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: Path) -> None:
     """Tasks without a system in common, one of failures alone, an accuracy that is no share of the rows: status 0."""
-    for name, accuracy in (("a", 330 / 1319), ("b", 400 / 1319), ("c", 0.4321)):
-        own = both(
-            put("train_info", "metrics", -1, "test accuracy", accuracy), put("run_info", "experiment_name", name)
-        )
-        written(tmp_path / "MetaMathQA/results", changed(own), name + ".json")
-        image = both(images, put("run_info", "experiment_name", f"image-{name}"))
-        written(tmp_path / "image-gen/results", changed(image), name + ".json")
-    failed = both(put("train_info", "status", "cancelled"), put("train_info", "metrics", []))
-    failed = both(failed, put("run_info", "train_config", "model_id", "other/model"))
-    written(tmp_path / "RLMath/cancelled_results", changed(failed), "lora.json")
+    for name, share in (("a", 330 / 1319), ("b", 400 / 1319), ("c", 0.4321)):
+        own = both(accuracy(share), named(name))
+        written(tmp_path / "MetaMathQA/results", own, name + ".json")
+        image = both(images, named(f"image-{name}"))
+        written(tmp_path / "image-gen/results", image, name + ".json")
+    failed = both(ended("cancelled"), put("run_info", "train_config", "model_id", "other/model"))
+    written(tmp_path / "RLMath/cancelled_results", failed, "lora.json")
     done = called("compare", tmp_path, "--out", tmp_path / "pages", "--independent")
     assert len(list((tmp_path / "pages").glob("*/report.html"))) == 2
     said = " ".join(done.output.split())
@@ -155,11 +156,8 @@ def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: P
 
 
 IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
-    "older memory": (renamed("accelerator_memory", "cuda_memory"),
-                     {"reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0}),
-    "no memory": (both(drop("train_info", "accelerator_memory_max"),
-                       drop("train_info", "accelerator_memory_reserved_avg")),
-                  {"reserved_max_mb": None, "reserved_avg_mb": None}),
+    "older memory": (renamed("accelerator_memory", "cuda_memory"), {"reserved_max_mb": 2500, "reserved_avg_mb": 1500}),
+    "no memory": (renamed("accelerator_memory", "no_memory"), {"reserved_max_mb": None, "reserved_avg_mb": None}),
     "no train_time": (drop("train_info", "train_time"), {"train_time": None, "seconds_per_1000_samples": 40.0}),
     "null train_time": (put("train_info", "train_time", None), {"train_time": None}),
     "checkpoint not saved": (put("train_info", "file_size", 99999999), {"file_size_mb": None}),
@@ -175,11 +173,10 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
     "no meta_info": (drop("meta_info"), {"dataset": "unnamed data, example/model-3B", "rows": None}),
     "no data named": (put("meta_info", "dataset_info", None),
                       {"dataset": "unnamed data, example/model-3B", "rows": None}),
-    "not a share of 1,319": (put("train_info", "metrics", -1, "test accuracy", 0.25), {"score": 0.25, "rows": None}),
+    "not a share of 1,319": (accuracy(0.25), {"score": 0.25, "rows": None}),
     "hostile name": (put("run_info", "experiment_name", "<script>alert(1)</script>\x1b[31m\n\u202e../../etc/passwd"),
                      {"system": "<script>alert(1)</script> ../../etc/passwd"}),
-    "accuracy of 1 as a whole number": (put("train_info", "metrics", -1, "test accuracy", 1),
-                                        {"score": 1.0, "rows": 1319.0}),
+    "accuracy of 1 as a whole number": (accuracy(1), {"score": 1.0, "rows": 1319.0}),
 }  # fmt: skip
 
 
@@ -187,7 +184,7 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
 def test_a_variant_imports_and_what_it_lacks_is_missing(name: str, tmp_path: Path) -> None:
     """No missing value is replaced by another."""
     change, expected = IMPORTED[name]
-    path = written(tmp_path, changed(change))
+    path = written(tmp_path, change)
     one = only(peft.read(path, None))
     (line,) = one.lines.to_dict("records")
     for column, value in expected.items():
@@ -198,8 +195,7 @@ def test_a_variant_imports_and_what_it_lacks_is_missing(name: str, tmp_path: Pat
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "NaN accuracy": (put("train_info", "metrics", -1, "test accuracy", math.nan),
-                     r"the last of train_info.metrics.test accuracy is nan"),
+    "NaN accuracy": (accuracy(math.nan), r"the last of train_info.metrics.test accuracy is nan"),
     "more than a float holds": (put("train_info", "train_time", 10**400), "train_info.train_time is 1000"),
     "text for a number": (put("train_info", "file_size", "4 kB"),
                           "train_info.file_size is '4 kB', and must be a valid number"),
@@ -207,8 +203,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "true for a number": (put("run_info", "total_time", True), "run_info.total_time is True"),
     "negative memory": (put("train_info", "accelerator_memory_max", -1),
                         "accelerator_memory_max is -1, and must be greater than or equal to 0"),
-    "percent for a share": (put("train_info", "metrics", -1, "test accuracy", 25.0),
-                            "test accuracy is 25.0, and must be less than or equal to 1"),
+    "percent for a share": (accuracy(25.0), "test accuracy is 25.0, and must be less than or equal to 1"),
     "no status": (drop("train_info", "status"), "has no train_info.status"),
     "metrics of no objects": (put("train_info", "metrics", [1, 2]), "train_info.metrics.0 is 1"),
     "seed as a text": (put("run_info", "train_config", "seed", "0"), "train_config.seed is '0'"),
@@ -223,7 +218,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 def test_a_variant_that_cannot_be_right_is_named(name: str, tmp_path: Path) -> None:
     """The sentence has the file and the key."""
     change, said = REFUSED[name]
-    path = written(tmp_path, changed(change))
+    path = written(tmp_path, change)
     with pytest.raises(UserError, match=said) as error:
         peft.read(path, None)
     assert str(path) in str(error.value)
@@ -235,7 +230,7 @@ def test_a_variant_that_cannot_be_right_is_named(name: str, tmp_path: Path) -> N
 )
 def test_a_file_that_is_none_of_these_is_named(text: str, said: str, tmp_path: Path) -> None:
     """Beside a good file too, which isn't read alone then."""
-    written(tmp_path, GIVEN)
+    written(tmp_path)
     bad = tmp_path / "bad.json"
     bad.write_text(text)
     with pytest.raises(UserError, match=f"{re.escape(str(bad))}.*{said}"):
@@ -245,10 +240,8 @@ def test_a_file_that_is_none_of_these_is_named(text: str, said: str, tmp_path: P
 @pytest.mark.parametrize("status", ["failed", "success"])
 def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path) -> None:
     """A failed or cancelled run, or one that was successful and has no accuracy, is no line; its costs aren't read."""
-    written(tmp_path, GIVEN)
-    ended = both(put("train_info", "status", status), put("train_info", "metrics", []))
-    end = both(ended, put("train_info", "train_time", None), put("run_info", "experiment_name", "other"))
-    path = written(tmp_path, changed(end), "other.json")
+    written(tmp_path)
+    path = written(tmp_path, both(ended(status), put("train_info", "train_time", None), named("other")), "other.json")
     one = only(peft.read(tmp_path, None))
     assert one.lines["system"].tolist() == ["lora/made-up-rank2"]
     ((system, seed, said, where),) = [(run.system, run.seed, run.status, run.where) for run in one.failed]
@@ -260,29 +253,29 @@ def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path
 
 def test_two_files_of_one_run_are_an_error_and_two_seeds_are_two_runs(tmp_path: Path) -> None:
     """Which of two runs counts is not guessed."""
-    first, second = written(tmp_path, GIVEN), written(tmp_path, GIVEN, "again.json")
+    first, second = written(tmp_path), written(tmp_path, name="again.json")
     with pytest.raises(UserError, match="both runs of lora/made-up-rank2 with seed 0") as error:
         peft.read(tmp_path, None)
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
-    written(tmp_path, changed(put("run_info", "train_config", "seed", 1)), "again.json")
+    written(tmp_path, put("run_info", "train_config", "seed", 1), "again.json")
     one = only(peft.read(tmp_path, None))
     assert sorted(one.lines["seed"]) == ["0", "1"]
 
 
 def test_runs_of_other_models_and_budgets_are_told_apart(tmp_path: Path) -> None:
     """Another model is another data set; another budget and another GPU are remarks."""
-    written(tmp_path, changed(put("meta_info", "dataset_info", "gsm8k", "sha", "a" * 40)))
-    other = both(put("run_info", "experiment_name", "short"), put("run_info", "train_config", "max_steps", 10),
+    written(tmp_path, put("meta_info", "dataset_info", "gsm8k", "sha", "a" * 40))
+    other = both(named("short"), put("run_info", "train_config", "max_steps", 10),
                  put("meta_info", "system_info", "accelerator", "Another GPU"),
                  put("meta_info", "dataset_info", "gsm8k", "sha", "b" * 40))  # fmt: skip
-    written(tmp_path, changed(other), "short.json")
+    written(tmp_path, other, "short.json")
     one = only(peft.read(tmp_path, None))
     (said,) = [remark for remark in one.remarks if remark.startswith("Runs differ beside their methods")]
     for what in ("accelerator (", "max_steps (", "revision of gsm8k (", "Another GPU", "30", "a" * 40):
         assert what in said
     larger = both(other, put("run_info", "train_config", "model_id", "example/model-8B"))
-    written(tmp_path, changed(larger), "short.json")
+    written(tmp_path, larger, "short.json")
     assert len(peft.read(tmp_path, None)) == 2
 
 

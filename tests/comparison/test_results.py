@@ -92,13 +92,17 @@ def test_report_and_compare_give_one_answer(folder: str) -> None:
 
 
 def test_looks_and_neighbours_are_in_both(tmp_path: Path) -> None:
-    """Seeds that were added later are another look, and runs that shared a host rank no costs."""
+    """Seeds that were added later are another look, and runs that shared a host rank no costs, in PEFT's shape too."""
     runs = [
         run.model_copy(update={"declared": Declared(seeds=3 if run.spec.seed < 3 else 5, margin=Margin())})
         for run in made_records.sweep(("lora", "full"), 5, neighbours=("other",))
     ]
-    answer = one_answer(made_records.write(tmp_path, runs))
+    folder = made_records.write(tmp_path / "runs", runs)
+    answer = one_answer(folder)
     assert (answer.look, answer.unranked) == (2, "runs had neighbours on their host")
+    write_report(folder, tmp_path, ("peft",))
+    (scores,) = assemble(read([tmp_path / "peft"]))
+    assert set(judge(scores).unranked.values()) == {"runs had neighbours on their host"}
 
 
 @pytest.mark.parametrize(("shape", "hosts"), [
@@ -117,14 +121,6 @@ def test_costs_of_folders_are_ranked_on_one_host_alone(shape: str, hosts: tuple[
     found = judge(scores)
     assert bool(found.costs) is (hosts[0] == hosts[1])
     assert set(found.unranked.values()) == (set() if found.costs else {"seeds were spread over hosts"})
-
-
-def test_runs_beside_others_rank_no_costs_in_the_shape_of_peft(tmp_path: Path) -> None:
-    """The files carry the reason for which the report ranks none."""
-    runs = made_records.sweep(("lora", "full"), 3, neighbours=("other",))
-    write_report(made_records.write(tmp_path / "runs", runs), tmp_path, ("peft",))
-    (scores,) = assemble(read([tmp_path / "peft"]))
-    assert set(judge(scores).unranked.values()) == {"runs had neighbours on their host"}
 
 
 def test_a_peak_is_ranked_by_the_same_memory_in_both(tmp_path: Path) -> None:

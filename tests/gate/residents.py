@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -44,27 +42,19 @@ for line in sys.stdin:
 """
 
 
-def fake(
-    folder: Path,
-    seconds: str = "0.04",
-    extra: int = 0,
-    protocol: int = 1,
-    pause: float = 0,
-    label: str = "fake",
-    slack: float = 0,
-) -> Installation:
+def fake(folder: Path, seconds: str = "0.04", label: str = "fake", **changes: float) -> Installation:
     """Write a package whose resident takes so long for a step, and return its installation.
 
-    `seconds` is a Python expression, which may use START: 1 in the side's first process, then 2, 3, ...
+    `seconds` is a Python expression, which may use START: 1 in the side's first process, then 2, 3, ... `changes`:
+    `extra` operators, another `protocol`, a `pause` of seconds when it loads, the `slack` of its count.
     """
     package = folder / "hpml_bench" / "gate"
     package.mkdir(parents=True)
     for init in (package, package.parent):
         (init / "__init__.py").touch()
-    values = {"SECONDS": seconds, "EXTRA": extra, "PROTOCOL": protocol, "PAUSE": pause, "SLACK": slack}
-    text = FAKE
-    for name, value in values.items():
-        text = text.replace(name, str(value))
+    text = FAKE.replace("SECONDS", seconds)
+    for name, value in ({"extra": 0, "protocol": 1, "pause": 0, "slack": 0} | changes).items():
+        text = text.replace(name.upper(), str(value))
     (package / "resident.py").write_text(text)
     return Installation(label, sys.executable, folder)
 
@@ -104,10 +94,3 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)

@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from residents import asked, fake, gone, wait_for
+from residents import asked, fake, gone
 
+from helpers.waiting import until
 from hpml_bench.gate.machine import Stopwatch
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime, ResidentProcess
@@ -52,14 +53,14 @@ def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
         with pytest.raises(UserError, match=r"installed: .*Settings"):
             resident.call("prepare", settings={"nonsense": 1})
         prepared = resident.call("prepare", settings=settings)
-        resident.call("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
+        resident.call("load", settings=settings, prepared=prepared, methods=methods)
         assert resident.call("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
         assert len(psutil.Process(resident.pid).cpu_affinity()) == 1
         assert set(resident.call("calibrate")) == {"matrix_product", "memory_copy", "all_reduce"}
-        turns = {name: turns for name, (turns, _) in resident.call("delay", share=0.5, turns=None).items()}
+        delay = resident.call("delay", share=0.5, seconds={})
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for slowed in (False, True, True, False) * 6:
-            resident.call("delay", share=0.5, turns=turns if slowed else {"lora": 0})
+            resident.call("delay", share=0.5, seconds=delay if slowed else {"lora": 0})
             wall, waited = resident.call("run", method="lora", steps=1)
             assert wall > waited >= 0
             seconds[slowed].append(wall - waited)
@@ -85,7 +86,7 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
     command = [sys.executable, "-m", "hpml_bench", "check", "--self-test", "--out", str(tmp_path)]
     check = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(lambda: len(residents_below(check.pid)) == 2)
+        assert until(lambda: len(residents_below(check.pid)) == 2)
         left = residents_below(check.pid)
         check.send_signal(number)
         _, said = check.communicate(timeout=30)
@@ -93,7 +94,7 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
         check.kill()
     assert check.returncode == 130
     assert said.strip() == "hpml-bench: interrupted"
-    wait_for(lambda: all(gone(side.pid) for side in left))
+    assert until(lambda: all(gone(side.pid) for side in left))
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"begun.jsonl"}
 
 
@@ -110,7 +111,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     child.suspend()  # so that it can't see the end of its input
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    wait_for(lambda: gone(child.pid))
+    assert until(lambda: gone(child.pid))
 
 
 def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sen
     with ResidentProcess(broken) as resident:
         process = psutil.Process(resident.pid)
         if wait:
-            wait_for(lambda: gone(process.pid))
+            assert until(lambda: gone(process.pid))
         with pytest.raises(UserError, match=sentence):
             resident.call("describe")
 
@@ -170,7 +171,7 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
         process.call("describe")
         child = psutil.Process(int(note.read_text()))
         assert not gone(child.pid)
-    wait_for(lambda: gone(child.pid))
+    assert until(lambda: gone(child.pid))
 
 
 # The clock of timed work

@@ -5,20 +5,17 @@ Written by versions since 0.4.6 as MODEL/samples_TASK_DATE.jsonl beside MODEL/re
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from hpml_bench.comparison import inputs
-from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SYSTEM, WHERE, InputScores
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -39,20 +36,13 @@ FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard
 GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
            "record": "passage", "squadv2": "title"}  # fmt: skip
 """Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
-LONGEST = 60  # characters of a group's name; of a longer one, such as a passage, the digest is taken
-HEAD = 2_000_000  # bytes of a file that show whether it has samples: its first line, which holds a whole document
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
 """Metrics of rows between 0 and 1."""
-HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
-"""Metrics of which more is better also where there is no results file beside the samples."""
 
 
 def claims(path: Path) -> bool:
     """Return whether a path is a file of samples, or of results, which `read` refuses, or a folder with some."""
-    if path.is_file():
-        return (path.suffix == ".jsonl" and _has_samples(path)) or _is_results(path)
-    samples = (file for file in path.rglob("*.jsonl") if SAMPLES.fullmatch(file.name))
-    return any(map(_has_samples, islice(samples, 20))) or any(map(_is_results, islice(path.rglob("results*.json"), 20)))
+    return any(SAMPLES.fullmatch(file.name) or _is_results(file) for file in _files(path))
 
 
 def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
@@ -67,12 +57,12 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     has the metric, or its direction is unknown or differs between models.
     """
     logs, content = list[Log](), cache(inputs.json_mapping)
-    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
-        if (named := SAMPLES.fullmatch(file.name)) or path.is_file():
-            task, date = named.groups() if named else (file.stem, "")
-            beside = sorted(file.parent.glob(f"*_{date}.json")) if named else []
-            logs.append(Log(file, task, date, content(beside[0]) if beside else {}, group))
-    if not logs or _is_results(path):
+    for file in sorted(_files(path)):
+        if named := SAMPLES.fullmatch(file.name):
+            if not (results := file.with_name(f"results_{named[2]}.json")).exists():
+                raise UserError(f"{file}: there is no {results.name} beside it, which lm_eval writes; give both")
+            logs.append(Log(file, named[1], named[2], content(results), group))
+    if not logs:
         what = "has means without rows" if path.is_file() else "has no samples_TASK_DATE.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
     by_task = sorted(grouped(logs, lambda log: log.task).items())
@@ -86,11 +76,9 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
 
 
 def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> Iterator[InputScores]:
-    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for.
-
-    Filters read the same answers, so a task counts once: through the first filter that has the metric, of those that
-    most models have.
-    """
+    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for."""
+    # Filters read the same answers, so a task counts once: through the first that has the metric, of those that most
+    # models have.
     import pandas as pd
 
     used, remarks = _newest(task, logs)
@@ -105,7 +93,7 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
     if lacking := sanitize(", ".join(log.system for log in used if chosen not in log.rows), 300):
         remarks.append(f"Without samples of {task} through filter {sanitize(chosen)}: {lacking}.")
     label = sanitize(_label(name, chosen))
-    also = sanitize(", ".join(other for one in there if (other := _label(*one)) != _label(name, chosen)), 300)
+    also = sanitize(", ".join(_label(*one) for one in there if one != (name, chosen)), 300)
     remarks.append(f"{task} is compared by {label}{f'; its samples also have {also} (--metric)' if also else ''}.")
     logs = [log for log in used if chosen in log.rows]
     better = {log.better(name): log for log in logs}
@@ -113,8 +101,8 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
         what = f"disagree on whether more {name} is better; compare models by one version of the task"
         raise UserError(f"{' and '.join(str(log.file) for log in better.values())} {what}")
     lines = [
-        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), SEED: log.seed, DATASET: task,
-         CONTENT: row.content, WHERE: row.where, GROUP: row.group}
+        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), DATASET: task, CONTENT: row.content,
+         WHERE: row.where, GROUP: row.group}
         for log in logs for row in log.rows[chosen]
     ]  # fmt: skip
     frame = pd.DataFrame(lines).astype({SCORE: float})
@@ -148,34 +136,23 @@ def _label(metric: str, chosen: str) -> str:
 
 
 def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
-    """Return each model's newest samples, by seed of the examples, and remarks on the others and on settings.
-
-    Runs of a model in the same way but for that seed are its seeds.
-    """
-    used, remarks = list[Log](), list[str]()
+    """Return each model's newest samples, and remarks on the others and on settings."""
     by_model = grouped(sorted(logs, key=lambda log: log.date), lambda log: log.system)
-    for system, of in by_model.items():
-        kept = {log.seed: log for log in of if log.settings == of[-1].settings}
-        used += kept.values()
-        remarks += [
-            f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
-            for old in of if kept.get(old.seed) is not old
-        ]  # fmt: skip
+    used = [of[-1] for of in by_model.values()]
+    remarks = [
+        f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
+        for system, of in by_model.items() for old in of[:-1]
+    ]  # fmt: skip
     for name in dict.fromkeys(key for log in used for key in log.settings):
         if len({log.settings.get(name) for log in used}) > 1:
             each = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
             remarks.append(f"Models were evaluated on {task} with another {name}: {sanitize(each, 600)}.")
-    if len(used) > len(by_model):
-        remarks.append("Seeds are those of the examples before each row; the models themselves are the same in all.")
     return used, remarks
 
 
 def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
     """Yield what rows and results file disagree on."""
     rows = log.rows[chosen]
-    if not log.results:
-        yield f"{log.file.name} has no results file beside it, so that its figures can't be checked."
-        return
     mean = sum(_value(row, metric) for row in rows) / len(rows)
     figures = [log.get("results", log.task, key) for key in (f"{metric},{chosen}", metric)]
     reported = next(filter(_is_number, figures), None)
@@ -197,7 +174,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any]  # all but its texts
     where: str
     row: str  # the row's number in its split
-    content: str  # hash of the document
+    content: str | None  # hash of the document
     group: str | None  # group of rows that it is of; None where its document names none
 
 
@@ -216,7 +193,7 @@ class Log:
     file: Path
     task: str
     date: str
-    results: Mapping[str, Any]  # the results file beside it; empty if there is none
+    results: Mapping[str, Any]  # the results file beside it
     group: str | None = None  # field of its documents that names a row's group; None where the task has its own
 
     def get(self, *keys: str) -> Any:
@@ -227,12 +204,6 @@ class Log:
         """The model's name, else that of its folder."""
         name = self.get("model_name")
         return (sanitize(name) if isinstance(name, str) else "") or sanitize(self.file.parent.name)
-
-    @property
-    def seed(self) -> str:
-        """The seed of the examples before each row; empty where there are none or it is unknown."""
-        seed = self.get("config", "fewshot_seed")
-        return str(seed) if self.get("n-shot", self.task) and isinstance(seed, int) else ""
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -273,13 +244,8 @@ class Log:
         for where, fields in inputs.json_records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            document, content = fields.get("doc"), fields.get("doc_hash")
-            if not isinstance(content, str):  # some versions log none
-                content = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-            group = _value_at(document, self.field.split("."))
-            if group is not None:
-                group = str(group) if isinstance(group, str | int) else json.dumps(group, sort_keys=True)
-                group = group if len(group) <= LONGEST else hashlib.sha256(group.encode()).hexdigest()[:16]
+            known = fields.get("doc_hash"), _value_at(fields.get("doc"), self.field.split("."))
+            content, group = (None if value is None else str(value) for value in known)
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
             row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
@@ -293,12 +259,12 @@ class Log:
     def better(self, metric: str) -> Literal["higher", "lower"]:
         """Return a metric's direction; a UserError where it isn't known."""
         stated = self.get("higher_is_better", self.task, metric)
-        if not isinstance(stated, bool) and metric not in HIGHER:
+        if not isinstance(stated, bool):
             raise UserError(
                 f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
                 f"metric of {self.task} with --metric"
             )
-        return "lower" if stated is False else "higher"
+        return "higher" if stated else "lower"
 
 
 def _value_at(value: Any, keys: Sequence[str]) -> Any:
@@ -316,10 +282,9 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, bool | int | float)
 
 
+def _files(path: Path) -> Iterable[Path]:
+    return [path] if path.is_file() else path.rglob("*.json*")
+
+
 def _is_results(path: Path) -> bool:
     return path.suffix == ".json" and path.name.startswith("results") and b'"results"' in inputs.head_of(path, 100)
-
-
-def _has_samples(path: Path) -> bool:
-    first = inputs.head_of(path, HEAD).split(b"\n", 1)[0]
-    return b'"doc_id"' in first and b'"resps"' in first

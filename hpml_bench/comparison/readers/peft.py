@@ -88,14 +88,14 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
             raise _wrong(file, error) from None
     if not runs:
         raise UserError(f"{path} has no result files of {SOURCE}; give the folder of its *.json")
-    sets = grouped(runs, lambda run: (run.dataset, run.has(wanted)))
-    scored = [(name, score) for name, score in sets if score is not None]
-    if not scored and (metric is not None or all(run.status == "success" for run in runs)):
+    if not any(run.has(wanted) for run in runs) and (metric or all(run.status == "success" for run in runs)):
         raise UserError(f"{path}: no run has {' or '.join(repr(s.name) for s in wanted)} in the last of its metrics")
-    found = [_measured(name, score, sets[name, score], sets.get((name, None), [])) for name, score in scored]
-    alone = {name for name, _ in sets} - {name for name, _ in scored} if metric is None else set()
-    found += [_measured(name, wanted[0], [], sets[name, None]) for name in sorted(alone)]
-    return tuple(replace(one, source=inputs.source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
+    found = []
+    for name, of in grouped(runs, lambda run: run.dataset).items():
+        score = next(filter(None, (run.has(wanted) for run in of)), None)
+        if score or metric is None:  # else nothing of the data set was asked for
+            found.append(_measured(name, score or wanted[0], of, path))
+    return tuple(found)
 
 
 def _files(path: Path) -> list[Path]:
@@ -237,16 +237,16 @@ def _wrong(file: Path, error: ValidationError, *place: str) -> UserError:
     )
 
 
-def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others: Sequence[_Run]) -> InputScores:
-    """Return what runs of one data set give; `others` have no such score."""
+def _measured(dataset: str, score: ScoreDefinition, every: Sequence[_Run], path: Path) -> InputScores:
+    """Return what the runs of one data set give; those without such a score are failed ones, or left out."""
     import pandas as pd
 
-    seen: dict[tuple[str, str], _Run] = {}
-    for run in runs:
-        other = seen.setdefault((run.system, run.run), run)
-        if other is not run:
-            seed = f" with seed {run.run}" if run.run else ""
-            raise UserError(f"{other.file} and {run.file} are both runs of {run.system}{seed}; keep one of them")
+    runs = [run for run in every if run.has([score])]
+    others = [run for run in every if not run.has([score])]
+    for (system, seed), same in grouped(runs, lambda run: (run.system, run.run)).items():
+        if len(same) > 1:
+            which = f"{system} with seed {seed}" if seed else system
+            raise UserError(f"{same[0].file} and {same[1].file} are both runs of {which}; keep one of them")
     costs = [cost.column for cost in COSTS]
     lines = [
         {SYSTEM: r.system, SCORE: r.score(score), SEED: r.run, DATASET: dataset, COUNT: r.rows(score),
@@ -258,13 +258,15 @@ def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others
     frame = frame.drop(columns=[name for name in (HOST, *costs) if frame[name].isna().all()])
     holds = "; ".join(sorted({sanitize(run.holds, 200) for run in runs if run.holds}))
     by_itself = score in SCORES[:BY_ITSELF]
+    failed = tuple(run.failure(f"'{score.name}'") for run in others if run.status != "success" or by_itself)
     return InputScores(
         frame,
         score,
         tuple(replace(cost, about=f"Train time: {holds or INCLUDED}.") if cost.column == "train_time" else cost
               for cost in COSTS if cost.column in frame),
-        tuple(run.failure(f"'{score.name}'") for run in others if run.status != "success" or by_itself),
+        failed,
         tuple(_remarks(runs, score, () if by_itself else [run.system for run in others if run.status == "success"])),
+        inputs.source_of(SOURCE, path, len(runs) + len(failed)),
         unranked=next((run.unranked for run in runs if run.unranked), ""),
     )  # fmt: skip
 
