@@ -155,7 +155,7 @@ class JobWork(Queue[RunSpec]):
                 )
             self._prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self._position = places(whole.runs, suite)
-            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.states(specs))
+            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.records(specs))
             self.left.extend(left)
             self._progress.skip(len(specs) - len(left))
             ending = self._execution.execute(self)

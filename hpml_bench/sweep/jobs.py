@@ -14,7 +14,7 @@ from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import JobPlan
-from hpml_bench.records.plan import RunState
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
@@ -184,7 +184,7 @@ class JobSweep:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
 
-    def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
+    def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
 
         A unit whose jobs bring no new run is given up after some submissions in a row. `found` is called with each
@@ -194,10 +194,10 @@ class JobSweep:
         shown, reasons, began = set[tuple[str, str]](), set[str](), time.monotonic()
         while True:
             live = self.watch.jobs()  # before the records: a job that ends in between has written its own
-            for state in self.watch.states():
-                if (key := (state.run_id, state.started)) not in shown:
+            for record in self.watch.records():
+                if (key := (record.run_id, record.started)) not in shown:
                     shown.add(key)
-                    found(state)
+                    found(record)
             # why jobs wait, while none runs
             new = set() if any(job.running for job in live) else {job.reason for job in live if job.reason} - reasons
             if new:

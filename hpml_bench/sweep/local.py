@@ -18,7 +18,7 @@ from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
@@ -140,7 +140,7 @@ def _run_missing(
         progress.say(warning)
     plan = Plan((runs,), prepared.digests)
     results.set_aside_unusable(plan, progress.say)
-    (left,) = plan.remaining(results.states(runs))
+    (left,) = plan.remaining(results.records(runs))
     progress.skip(len(runs) - len(left))
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
@@ -180,7 +180,7 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
     refuse_if_worked_on(results.path)
     earlier = results.run_folder(spec)
     there = None if request.fresh or (save is not None and not earlier.keeps) else earlier.record()
-    if there is not None and Plan(()).settles(RunState.of(there)):
+    if there is not None and Plan(()).settles(there):
         if save is not None and rank == 0:
             earlier.give(save)
             write_card(there, save)

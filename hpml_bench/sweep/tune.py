@@ -19,7 +19,7 @@ from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
@@ -168,7 +168,7 @@ class TrialQueue(Queue[tuple[int, str]]):
     def earlier_record(self, request: RunRequest) -> RunRecord | None:
         """Return the record of a trial that a kill kept out of trials.json."""
         record = self._results.run_folder(request.spec).record()
-        if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
+        if record is None or not Plan((), self._prepared.digests, since=0).settles(record):
             return None
         self._progress.skip(1)
         return record

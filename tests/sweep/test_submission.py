@@ -20,7 +20,7 @@ from helpers.fake_slurm import asked, line, on_slurm, opened, record_of, resolve
 from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import RunRecord, Status
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import load_suite
@@ -68,12 +68,11 @@ def test_a_failed_run_is_done_again_once_a_call(
     assert planned.call == 2
     made = record(status, call)
     plan = Plan(((made.spec,),), made.digests, since=None if again else planned.call)
-    state = RunState.of(made)
-    assert plan.settles(state) is settled
-    assert plan.remaining([state]) == ((() if settled else (made.spec,)),)
-    assert not replace(plan, digests=OTHER).settles(state)
+    assert plan.settles(made) is settled
+    assert plan.remaining([made]) == ((() if settled else (made.spec,)),)
+    assert not replace(plan, digests=OTHER).settles(made)
     stale = made.model_copy(update={"protocol_id": "of other settings"})
-    assert not plan.settles(RunState.of(stale))
+    assert not plan.settles(stale)
 
 
 def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
@@ -317,14 +316,14 @@ def test_who_waits_reads_a_record_once(one_run: tuple[JobSweep, RunSpec], monkey
     read = RunFolder.record
     monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
     for _ in range(3):
-        assert [state.status for state in sweep.watch.states()] == ["ok"]
+        assert [made.status for made in sweep.watch.records()] == ["ok"]
         sweep.watch.left(again=True)
     assert len(looked) == 1
     replaced = folder.rename(folder.with_name("elsewhere"))
     folder.mkdir()
     (folder / "run.json").write_text("{")
     looked.clear()
-    assert sweep.watch.states() == ()
+    assert sweep.watch.records() == ()
     sweep.watch.left(again=True)
     assert len(looked) == 2, "what couldn't be read is looked at again"
     assert replaced.exists()
