@@ -4,11 +4,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -23,13 +23,13 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import FINAL, Point, RunRecord
+from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 from hpml_bench.training.request import RunRequest
 
-Item = TypeVar("Item")
 POLL_SECONDS = 0.5
 STEP = "training step"  # prefix of a heartbeat that the bar of steps shows already
 
@@ -43,11 +43,11 @@ class Ending:
     why: str | None = None  # the reason: of `limit` its option, else a sentence
 
 
-class Queue(ABC, Generic[Item]):
+class Queue(ABC):
     """Runs that one process does, one after another."""
 
-    def __init__(self, left: Iterable[Item]) -> None:
-        self.left = deque(left)  # what is left, from which `next` makes runs
+    left: deque[Any]
+    """What is left, from which `next` makes runs."""
 
     @abstractmethod
     def next(self) -> RunRequest:
@@ -183,7 +183,7 @@ class Execution:
     began: float = field(default_factory=time.monotonic)  # time.monotonic() from which the hours of the limits count
     run_ranks: RunRanks = launcher.here
 
-    def execute(self, queue: Queue[Any]) -> Ending:
+    def execute(self, queue: Queue) -> Ending:
         """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
         failed = False
         while queue.left:
@@ -204,7 +204,7 @@ class Execution:
             failed = failed or record.status not in FINAL
         return Ending()
 
-    def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
+    def _attempts(self, queue: Queue, request: RunRequest) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
         fruitless, folder = 0, RunFolder(request.folder)
         while True:
@@ -227,7 +227,5 @@ class Execution:
 
 def steps_of(spec: RunSpec) -> int | None:
     """Return the optimizer steps of a run if its settings alone determine them, else None."""
-    settings = spec.settings
-    if settings.steps or not settings.train_samples:
-        return settings.steps
-    return (settings.epochs or 1) * (settings.train_samples // settings.global_batch)
+    rows = spec.settings.train_samples
+    return total_steps(spec.settings, rows or 0) if rows or spec.settings.steps else None

@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hpml_bench.launch import fork_server, launcher, preparation
@@ -121,11 +121,11 @@ def _await_kill(stop: Stop, warned: float) -> None:
             time.sleep(KILL_WAIT)
 
 
-class JobWork(Queue[RunSpec]):
+class JobWork(Queue):
     """The work of one job: remaining runs of its unit, within its time and while it holds the unit."""
 
     def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
-        super().__init__(())
+        self.left = deque[RunSpec]()
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
         self.hosts, self.results = engine.hosts(), SharedResults(folder, job)
         self._progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
@@ -266,7 +266,7 @@ class Neighbours:
                 file.write(f"{self._run}\n")
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if _arrivals(self._file).exists():
             self._others |= set(_arrivals(self._file).read_text(encoding="utf-8").split())
         _remove(self._file)

@@ -2,8 +2,9 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,34 +45,35 @@ class SweepResult:
     ending: Ending
 
 
-class SweepQueue(Queue[RunSpec]):
+@dataclass
+class SweepQueue(Queue):
     """Remaining runs of a sweep."""
 
-    def __init__(
-        self, runs: Sequence[RunSpec], places: Mapping[str, Place], request: SweepRequest, prepared: Prepared,
-        results: ResultsFolder, progress: SweepProgress, trackers: Sequence[Tracker] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(runs)
-        self._places, self._request = places, request
-        self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
+    left: deque[RunSpec]
+    places: Mapping[str, Place]
+    request: SweepRequest
+    prepared: Prepared
+    results: ResultsFolder
+    progress: SweepProgress
+    trackers: Sequence[Tracker]
 
     def next(self) -> RunRequest:
         spec = self.left.popleft()
-        folder = self._results.begin(spec).path
+        folder = self.results.begin(spec).path
         return RunRequest(
-            spec=spec, prepared=self._prepared, folder=folder, limits=self._request.limits,
-            place=self._places[spec.run_id], save_to=self._request.save_to(folder),
+            spec=spec, prepared=self.prepared, folder=folder, limits=self.request.limits,
+            place=self.places[spec.run_id], save_to=self.request.save_to(folder),
         )  # fmt: skip
 
     @contextmanager
     def around(self, request: RunRequest) -> Iterator[None]:
         with ExitStack() as followed:
-            for tracker in self._trackers:
-                followed.enter_context(tracker.follow(request.spec, request.folder, self._results.path))
+            for tracker in self.trackers:
+                followed.enter_context(tracker.follow(request.spec, request.folder, self.results.path))
             yield
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        self._progress.finished(record)
+        self.progress.finished(record)
 
 
 def run_sweep(
@@ -108,10 +110,10 @@ def run_sweep(
 
 def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
     """Return a sentence on methods of these runs that won't fit; None where all do, or that isn't known."""
-    try:
-        if not in_doubt(suite.settings, backbone):
-            return None
-    except Exception:  # a strange config.json must not end a sweep that may run
+    doubtful = False
+    with suppress(Exception):  # a strange config.json must not end a sweep that may run
+        doubtful = in_doubt(suite.settings, backbone)
+    if not doubtful:
         return None
     methods = list(dict.fromkeys(run.method.name for run in runs))
     predict = partial(_predict, suite.model_dump_json(), methods, machine(suite.settings))
@@ -144,8 +146,8 @@ def _run_missing(
     progress.skip(len(runs) - len(left))
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
-    of_sweep = places(runs, resolved.suite)
-    return execution.execute(SweepQueue(left, of_sweep, request, prepared, results, progress, trackers))
+    where = places(runs, resolved.suite)
+    return execution.execute(SweepQueue(deque(left), where, request, prepared, results, progress, trackers))
 
 
 def run_as_rank(request: SweepRequest) -> bool:

@@ -4,6 +4,7 @@ import math
 import random
 import re
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
 
 
-class TrialQueue(Queue[tuple[int, str]]):
+class TrialQueue(Queue):
     """Remaining trials, in turns over the methods; those that trials.json holds of these conditions count."""
 
     def __init__(
@@ -149,8 +150,8 @@ class TrialQueue(Queue[tuple[int, str]]):
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
         made = {tuned.name: tuned.trials for tuned in earlier if tuned.spec == self._specs.get(tuned.name)}
         self._trials = {name: list(made.get(name, ())) for name in self._specs}
-        left = (turn for turn in turns(list(self._trials), request.trials) if turn[0] >= len(self._trials[turn[1]]))
-        super().__init__(left)
+        every = turns(list(self._trials), request.trials)
+        self.left = deque((number, name) for number, name in every if number >= len(self._trials[name]))
         progress.skip(sum(min(request.trials, len(trials)) for trials in self._trials.values()))
 
     def next(self) -> RunRequest:
