@@ -214,6 +214,8 @@ class Report(Frozen):
         kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
         if self.status == "interrupted":
             return CausePriority.ASKED
+        if kind == "NoReport":
+            return CausePriority.LOST
         if self.status == "killed" or kind in {"SIGKILL", "ForkServer"}:
             return CausePriority.KILLED
         if self.status == "timeout":
@@ -229,17 +231,15 @@ def merged(
     `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
     """
     bad = [report for report in reports if not report.well]
-    ordered = [(report.priority, report) for report in bad]
     for number in sorted(set(range(count)) - {report.node for report in reports}):
         name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
         message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
         error = RunError(kind="NoReport", message=message)
-        lost = Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
-        ordered.append((CausePriority.LOST, lost))
-    if not ordered:
+        bad.append(Report(node=number, host=hosts.get(number, ""), status="killed", error=error))
+    first = min(bad, key=lambda report: (report.priority, report.node), default=None)
+    if first is None or first.status is None or first.error is None:
         return None
-    priority, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
-    assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
+    priority = first.priority
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)

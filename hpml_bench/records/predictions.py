@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,7 +98,8 @@ def read_predictions(folder: Path) -> Predictions | None:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             said = [name for name in file.schema_arrow.names if name.startswith("said_")]
             table = file.read(columns=[*COLUMNS, *said], use_threads=False)
-        table = table.take(np.argsort(table.column("index").to_numpy(), kind="stable")).combine_chunks()
+        order = np.argsort(table.column("index").to_numpy(), kind="stable")
+        table = (table if np.all(order[:-1] < order[1:]) else table.take(order)).combine_chunks()
         columns = {name: table.column(name) for name in table.column_names}
         whole = [column for name, column in columns.items() if name in {"group", "probabilities", *said}]
         if not len(table) or any(column.null_count for column in whole):
@@ -134,7 +136,8 @@ def _answers(column: Any) -> Answers:
         single: NDArray[Any] = column.to_numpy()
         return single
     rows = column.chunk(0)
-    return tuple(np.split(rows.flatten().to_numpy(), rows.offsets.to_numpy()[1:-1]))
+    values, offsets = rows.values.to_numpy(), rows.offsets.to_numpy()
+    return tuple(values[begin:end] for begin, end in pairwise(offsets))
 
 
 def same_answers(a: Answers, b: Answers) -> bool:

@@ -12,7 +12,7 @@ from hpml_bench.records.files import MEASURED_SETTINGS
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import FINAL
-from hpml_bench.suite.devices import BY_NODE, measures_precision, resolve_devices
+from hpml_bench.suite.devices import BY_NODE, default_ranks, measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, temporary
@@ -119,8 +119,7 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
     """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, nodes = plan.suite, plan.profile.nodes
     if nodes > 1 and suite.settings.world_size is None:
-        cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
-        suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
+        suite = _with(suite, world_size=nodes * default_ranks(suite.settings.device))
     here = plan.profile.ranks_per_node(suite.settings.world_size)
     kept = read_resolved(folder, plan)
     if kept is None:

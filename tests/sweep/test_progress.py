@@ -63,7 +63,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
 
 
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other runs are taken to go on at the pace of this call; after the last one nothing is left."""
+    """The other runs are taken to go on at the pace of this call, as rough as it is known; at the end nothing is."""
     now = iter([0.0, 60.0, 120.0])
     monkeypatch.setattr("hpml_bench.sweep.execute.time.monotonic", lambda: next(now))
     console = Console(file=io.StringIO(), width=200)
@@ -77,10 +77,6 @@ def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first, last = console.file.getvalue().splitlines()[1:]
     assert first.endswith("; about 60 s left")
     assert "left" not in last
-
-
-def test_durations_in_words() -> None:
-    """Seconds, minutes and hours, as rough as they are known."""
     assert [in_words(s) for s in (0.2, 40, 720, 12_600)] == ["1 s", "40 s", "12 min", "3.5 h"]
 
 
