@@ -70,10 +70,6 @@ class Reply:
     cut: bool | None = None  # whether it ended at the limit of tokens; None where the server doesn't say
 
 
-class Refused(UserError):  # noqa: N818 - a sentence
-    """Request that a server can't answer at all, so that another try is of no use."""
-
-
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to another host."""
 
@@ -121,7 +117,7 @@ class Client:
             tokens = (content.get("usage") or {}).get("completion_tokens")
             ended = choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise Refused(f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}") from None
+            raise UserError(f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}") from None
         cut = None if ended is None else ended == "length"
         return Reply(str(said or ""), tokens if isinstance(tokens, int) else None, cut)
 
@@ -136,11 +132,11 @@ class Client:
                     found = json.loads(reply.read(LONGEST_REPLY))
                 if isinstance(found, dict):
                     return found
-                raise Refused(f"{self.url}/{path}: replies with no object of JSON")
+                raise UserError(f"{self.url}/{path}: replies with no object of JSON")
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code} {error.reason}: {_short(error.read(2000).decode(errors='replace'))}"
                 if error.code not in PASSING:
-                    raise Refused(f"{self.url}/{path}: {problem}") from None
+                    raise UserError(f"{self.url}/{path}: {problem}") from None
             except (OSError, HTTPException, ValueError) as error:  # no connection, none any more, or half a reply
                 problem = str(getattr(error, "reason", None) or error) or type(error).__name__
             if pause is None or content is None:
@@ -187,10 +183,12 @@ def _asked(request: RunRequest, stop: Stop, access: Access) -> Outcome:
     spec, prepared = request.spec, request.prepared
     task = make_task(spec.settings.task, prepared.label_names, prepared.facts, spec.settings.rank_by)
     if task.decoding is None:
-        raise Refused("a server is scored by its answers, and the suite's task has none: it takes a scorer of answers")
+        raise UserError("a server is scored by its answers, and the task has none: it takes a scorer of answers")
     rows = questions(spec.settings, prepared)
     if spec.method.options["api"] == "chat" and (cut := sum(row.cut > 0 for row, _ in rows)):
-        raise Refused(f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to the system")
+        raise UserError(
+            f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to the system"
+        )
     client = client_of(spec, access)
     heartbeat.begin(request.folder, 0)
     file = request.folder.with_name(f"{request.folder.name}.{ANSWERS}")

@@ -136,8 +136,7 @@ class JobWork(Queue):
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
-        ended = headlines(folder) if self.until is not None else ()
-        self._longest = max((run.seconds for run in ended if run.status == "ok"), default=0.0)
+        self._longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
         self._begun = False
 
     def run(self) -> JobResult:

@@ -328,8 +328,8 @@ def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | 
     """
     try:
         owned = engine or make_engine(plan.profile)
-        owners = holders(folder, owned, release=True)
-        living = sorted({owner.job for owner in owners} | set(Watcher(folder, plan, owned, say).names()))
+        owners, watch = holders(folder, owned, release=True), Watcher(folder, plan, owned, say)
+        living = sorted({owner.job for owner in owners} | {job.name for job in watch.live()} | {*watch.recent()})
     except (UserError, OSError):
         if engine is not None:
             raise

@@ -65,10 +65,6 @@ class Watcher:
         self._gone = {s.name for s in self._submissions() if s.name not in listed and not self._is_new(s)}
         return jobs
 
-    def names(self) -> list[str]:
-        """Return the names of the jobs that live or may."""
-        return [*(job.name for job in self.live()), *self.recent()]
-
     def jobs(self) -> tuple[EngineJob, ...]:
         """Return the jobs that wait or run; asks for minutes, and cancels what the engine will never begin."""
         deadline = time.monotonic() + UNANSWERED_SECONDS

@@ -45,16 +45,6 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
     return tiny.run(tiny.spec(), tiny.NOTHING, folder / "run", place=Place(in_sweep=4))
 
 
-def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rank 0 wrote, with specification, protocol, order and time added; committed and returned."""
-    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
-    record = ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json())
-    assert (record.status, record.metrics, record.order) == ("ok", {"test_accuracy": 0.5}, 4)
-    assert record.spec == tiny.spec()
-    assert record.seconds >= 0
-    assert read_record(tmp_path / "run") == record
-
-
 def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that contradict each other are not `ok`; a status that is worse stands."""
     check = Check(name="budget", passed=False, detail="7 samples in 2 steps of 4")

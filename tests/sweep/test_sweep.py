@@ -75,16 +75,11 @@ def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
     assert None not in {first, third}
 
 
-def test_a_second_call_runs_nothing(finished_sweep: Finished, copy: Path) -> None:
-    """What is recorded stays as it is, to the byte's time stamp; a moved results folder counts as well."""
-    before = stamps(copy / "colours")
-    result = run_all(finished_sweep[0], copy)
-    assert "4 of 4 runs are recorded already" in result.output
-    assert stamps(copy / "colours") == before
-
-
 def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
-    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits."""
+    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits.
+
+    What is recorded stays as it is, to the byte's time stamp, also in a results folder that was moved.
+    """
     folder = copy / "colours"
     before = stamps(folder)
     gone, torn, cut, whole = sorted(before)
@@ -236,15 +231,6 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, monkeypatch: py
     assert sorted(ran) == ["a-0", "a-1"]
     assert (tmp_path / "quick/notes/mine.txt").exists()
     assert len(stamps(tmp_path / "quick")) == 2
-
-
-def test_an_interruption_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing more is started; what was done is in the result."""
-    ran = arrange(monkeypatch, {"a": "interrupt"})
-    result = go(suite_of("a", "b", seeds=3), tmp_path)
-    assert result.ending.how == "interrupted"
-    assert ran[-1].startswith("a")
-    assert len(result.records) == len(ran) - 1
 
 
 def test_each_method_follows_each_other_as_often() -> None:

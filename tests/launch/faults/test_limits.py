@@ -62,7 +62,10 @@ def test_an_attempt_that_saved_a_later_state_is_no_retry(tmp_path: Path, monkeyp
 
 
 def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
+    """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on.
+
+    A tuning whose last trial fails is done; one with trials left says by what it was ended.
+    """
     ran = arrange(monkeypatch, {name: ["failed"] for name in "abc"})
     result = go(tmp_path / "fast", *"abc", fail_fast=True)
     assert (len(ran), result.ending.why) == (1, "--fail-fast")
@@ -70,16 +73,11 @@ def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = go(tmp_path / "on", *"abc")
     assert (len(ran), result.ending.why) == (3, None)
     assert [record.status for record in result.records] == ["failed"] * 3
-
-
-def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
-    suite, limits = suite_of("a", seeds=1), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
         arrange(monkeypatch, {"a": ["failed"]})
-        request = SweepRequest(suite, tmp_path / str(trials), limits=limits)
-        result = run_tuning(TuningRequest(request, trials), Console(quiet=True))
-        assert (result.ending.why, result.suite_file is None) == (ended_by, ended_by is not None)
+        request = SweepRequest(suite_of("a", seeds=1), tmp_path / str(trials), limits=Limits(fail_fast=True))
+        tuned = run_tuning(TuningRequest(request, trials), Console(quiet=True))
+        assert (tuned.ending.why, tuned.suite_file is None) == (ended_by, ended_by is not None)
 
 
 def test_no_run_begins_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
