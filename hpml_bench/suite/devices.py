@@ -24,8 +24,8 @@ def decided_as(requested: Settings, found: Settings) -> Settings:
     return requested.model_copy(update={name: getattr(found, name) for name in left_open})
 
 
-def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
-    return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
+def resolve_suite(suite: Suite) -> Suite:
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
 
 
 def default_ranks(device: str | None = None) -> int:
