@@ -17,7 +17,7 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
-from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
+from hpml_bench.records.folder import ResultsFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunRecord
@@ -180,22 +180,18 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
 
     rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
     refuse_if_worked_on(results.path)
-    earlier = results.run_folder(spec)
-    there = None if request.fresh or (save is not None and not earlier.keeps) else earlier.record()
-    if there is not None and Plan(()).settles(there):
-        if save is not None and rank == 0:
-            earlier.give(save)
-            write_card(there, save)
+    earlier = None if request.fresh or save is not None else results.run_folder(spec).record()
+    if earlier is not None and Plan(()).settles(earlier):
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
-    main = rank == 0
-    if main and save is not None:
-        results.set_aside([spec], print)
-    own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
+    main, own = rank == 0, results.run_folder(spec)
     work = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path))
     if main:
+        if save is not None:
+            results.set_aside([spec], print)
+        results.begin(spec)
         if request.fresh:
             remove(own.path)
         own.begin()

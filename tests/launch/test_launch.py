@@ -15,13 +15,10 @@ import pytest
 
 import hpml_bench
 from helpers import tiny
-from helpers.waiting import until
-from hpml_bench.launch import fork_server, launcher, watchdog
+from hpml_bench.launch import fork_server, launcher
 from hpml_bench.records.load import read_record
-from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Check, Outcome, RunError, RunRecord
 from hpml_bench.system import gpus
-from hpml_bench.system.signals import Stop
 from hpml_bench.training.request import Place, RunRequest
 
 
@@ -90,24 +87,6 @@ def test_an_interrupted_run_is_recorded_and_told(status: str, tmp_path: Path, mo
         ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
     assert caught.value.record.status == status
     assert read_record(tmp_path / "run") == caught.value.record
-
-
-def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
-    monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
-    program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
-        (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
-        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
-            until(lambda: 0 in watching.peak_mb, 30)
-            before = watching.peak_mb[0]
-            child.stdin.write("\n")
-            child.stdin.flush()
-            child.stdout.readline()
-            until(lambda: watching.peak_mb[0] > before + 150, 30)
-            child.kill()
-    assert watching.peak_mb[0] > before + 150
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
