@@ -117,7 +117,7 @@ class JobSweep:
             names.append(batch.kind.upper())
             return names[-1]
 
-        _give(self._batches(units, None), written, None, self.say)
+        self._give(units, None, written)
         if detach and names and not any(job.kind == "report" for job in live):
             texts.append(self.engine.script(self._report(names)))
         return str(redacted(without_assigned("\n".join(texts))))
@@ -143,18 +143,36 @@ class JobSweep:
             units &= units if only is None else set(only)
             prepare = [*(job.group for job in live if job.kind == "prepare"), *self.watch.recent("prepare")]
             preparing = next(iter(prepare), None)
-            return _give(self._batches(sorted(units), preparing), self._submit, preparing, self.say)
+            return self._give(sorted(units), preparing, self._submit)
 
-    def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
-        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
+    def _give(self, units: Sequence[int], preparing: str | None, take: Callable[[JobBatch], str]) -> tuple[int, ...]:
+        """Pass units' jobs in batches to `take`, which returns their names, each after the one before.
+
+        A preparation comes first, unless one is done, or begun as the job `preparing`. Return the units accepted; a
+        UserError for the first batch of units, or before, is raised.
+        """
         if not units:
             return ()
         work = ("work", str(self.folder / PLAN))
-        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
+        batches = [*self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}")))]
         done = not self.anew and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare != "job" or done or preparing is not None:
-            return batches
-        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
+        if self.plan.profile.prepare == "job" and not done and preparing is None:
+            batches.insert(0, JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"))
+        taken, ended = tuple[int, ...](), tuple[str, ...]()
+        for batch in batches:
+            try:
+                name = take(replace(batch, prepared=preparing, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                left = len(units) - len(taken)
+                self.say(f"{error}; the other {left} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                preparing = name
+            else:
+                taken, ended = taken + batch.units, (name,)
+        return taken
 
     def _submit(self, batch: JobBatch) -> str:
         name = self.engine.submit(batch)
@@ -295,30 +313,6 @@ def find(path: Path, say: Say) -> JobSweep:
     if plan is None:  # its jobs, if any live, are those of another sweep
         raise UserError(f"{folders[0]}: its plan was made for another folder; run-all --on PROFILE makes one here")
     return JobSweep(absolute_keeping_links(folders[0]), plan, make_engine(plan.profile), say)
-
-
-def _give(
-    batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None, say: Say
-) -> tuple[int, ...]:
-    """Pass batches to `take`, which returns their names, each after the one before; return the units accepted.
-
-    `prepared` is the name of an earlier preparation. A UserError for the first batch of units, or before, is raised.
-    """
-    taken, ended = tuple[int, ...](), tuple[str, ...]()
-    for batch in batches:
-        try:
-            name = take(replace(batch, prepared=prepared, ended=ended))
-        except UserError as error:
-            if not taken:
-                raise
-            left = sum(len(other.units) for other in batches) - len(taken)
-            say(f"{error}; the other {left} jobs are submitted when those before have ended")
-            break
-        if batch.kind == "prepare":
-            prepared = name
-        else:
-            taken, ended = taken + batch.units, (name,)
-    return taken
 
 
 def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | None = None) -> None:

@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
@@ -24,15 +22,15 @@ from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
-from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite, resolve
+from hpml_bench.sweep.resolve import ResolvedSuite, resolve
 from hpml_bench.system import environment
 from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
-from hpml_bench.training.request import Place, RunRequest
+from hpml_bench.training.request import RunRequest
 
 
 @dataclass(frozen=True)
@@ -43,37 +41,6 @@ class SweepResult:
     runs: int  # number of the requested runs
     records: tuple[RunRecord, ...]  # readable records of the requested runs, made now or before
     ending: Ending
-
-
-@dataclass
-class SweepQueue(Queue):
-    """Remaining runs of a sweep."""
-
-    left: deque[RunSpec]
-    places: Mapping[str, Place]
-    request: SweepRequest
-    prepared: Prepared
-    results: ResultsFolder
-    progress: SweepProgress
-    trackers: Sequence[Tracker]
-
-    def next(self) -> RunRequest:
-        spec = self.left.popleft()
-        folder = self.results.begin(spec).path
-        return RunRequest(
-            spec=spec, prepared=self.prepared, folder=folder, limits=self.request.limits,
-            place=self.places[spec.run_id], save_to=self.request.save_to(folder),
-        )  # fmt: skip
-
-    @contextmanager
-    def around(self, request: RunRequest) -> Iterator[None]:
-        with ExitStack() as followed:
-            for tracker in self.trackers:
-                followed.enter_context(tracker.follow(request.spec, request.folder, self.results.path))
-            yield
-
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
-        self.progress.finished(record)
 
 
 def run_sweep(
@@ -92,7 +59,7 @@ def run_sweep(
             refuse_if_jobs_live(results.path, plan, print)
         if request.fresh and request.whole:
             results.forget_measured()
-        resolved = resolve(request.suite, MeasuredSettings(results.path, request.limits))
+        resolved = resolve(request.suite, results.path, request.limits)
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
@@ -147,7 +114,23 @@ def _run_missing(
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
     where = places(runs, resolved.suite)
-    return execution.execute(SweepQueue(deque(left), where, request, prepared, results, progress, trackers))
+
+    def requests() -> Iterator[RunRequest]:
+        for spec in left:
+            folder, place = results.begin(spec).path, where[spec.run_id]
+            to = request.save_to(folder)
+            yield RunRequest(
+                spec=spec, prepared=prepared, folder=folder, limits=request.limits, place=place, save_to=to
+            )  # fmt: skip
+
+    @contextmanager
+    def followed(run: RunRequest) -> Iterator[None]:
+        with ExitStack() as following:
+            for tracker in trackers:
+                following.enter_context(tracker.follow(run.spec, run.folder, results.path))
+            yield
+
+    return execution.execute(requests(), progress.finished, followed)
 
 
 def run_as_rank(request: SweepRequest) -> bool:
@@ -161,7 +144,7 @@ def run_as_rank(request: SweepRequest) -> bool:
     environment.set_cuda_environment()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     folder = request.folder
-    suite, notes = resolve(request.suite, MeasuredSettings(folder), here)
+    suite, notes = resolve(request.suite, folder, None, here)
     (spec,) = request.runs(suite)
     request.check(spec.settings)
     if spec.settings.device == "cuda":

@@ -263,7 +263,7 @@ def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch,
     assert network.own_address() == "fd00::2"
     assert network.interface_to("fd00::9") == "eth0"
     meeting = Meeting("::1", "key")
-    assert Meeting("::1", "key", meeting.port).hosts(1) == {}
+    assert Meeting("::1", "key", meeting.port).texts("host", 1) == {}
 
 
 # The stores by which a run's processes meet: who can reach them, and what is believed of what stands in them
@@ -295,16 +295,16 @@ def test_what_others_write_is_not_believed() -> None:
     node, other = Meeting("127.0.0.1", "key", parent.port), Meeting("127.0.0.1", "another key", parent.port)
     theirs = TCPStore(parent.host, parent.port, is_master=False, timeout=timedelta(seconds=10))
     parent.give(REQUEST)
-    node.arrive(0, "n1")
-    node.report(0, "ended well")
+    node.put("host", 0, "n1")
+    node.put("report", 0, "ended well")
     good = theirs.get("report/0")
     theirs.set("report/1", good.decode())
     theirs.set("host/1", "n9")
     theirs.set("report/0", "ended well")
-    assert parent.reports(2) == []
-    assert parent.hosts(2) == {0: "n1"}
-    node.report(0, "ended well")
-    assert parent.reports(2) == ["ended well"], "a node's own report still comes"
+    assert parent.texts("report", 2) == {}
+    assert parent.texts("host", 2) == {0: "n1"}
+    node.put("report", 0, "ended well")
+    assert parent.texts("report", 2) == {0: "ended well"}, "a node's own report still comes"
     request = theirs.get("request").decode()
     for text in (request.replace("/results/run", "/results/two"), REQUEST, "", "\u00e4"):
         theirs.set("request", text)

@@ -22,8 +22,8 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
+from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
-from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
 
@@ -149,16 +149,16 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(monkeypatch: pytes
 
 def test_a_record_that_is_lost_meanwhile_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk may cut it after it was written: status 1, and the same command does that run again."""
-    ran, keep = arrange(monkeypatch, {}), sweep.SweepQueue.keep
+    ran, finished = arrange(monkeypatch, {}), SweepProgress.finished
     suite = tmp_path / "quick.yaml"
     suite.write_text(suite_of("x", "y", seeds=1).model_dump_json())
 
-    def cut(queue: sweep.SweepQueue, request: RunRequest, record: RunRecord) -> None:
-        keep(queue, request, record)
+    def cut(progress: SweepProgress, record: RunRecord) -> None:
+        finished(progress, record)
         if record.spec.method.name == "x" and len(ran) <= 2:
-            os.truncate(request.folder / "run.json", 100)
+            os.truncate(tmp_path / "quick" / record.run_id / "run.json", 100)
 
-    monkeypatch.setattr(sweep.SweepQueue, "keep", cut)
+    monkeypatch.setattr(SweepProgress, "finished", cut)
     result = run_all(suite, tmp_path, status=1)
     assert "1 of 2 runs did not end well" in result.stderr
     run_all(suite, tmp_path)
