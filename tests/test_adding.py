@@ -17,7 +17,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.plan import RunState
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.profile import load_profile
@@ -111,7 +111,7 @@ def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pyte
     request = SweepRequest(suite, tmp_path, ("head",))
     sweep = JobSweep.open(request, load_profile("turns"), request.folder, print)
     assert sweep.submit(again=True) == (0,)
-    found: list[RunState] = []
+    found: list[RunRecord] = []
     assert sweep.wait(found.append)
     assert [(state.status, state.spec.seed) for state in found] == [("ok", 0)]
     record = RunFolder(sweep.folder / found[0].run_id).record()

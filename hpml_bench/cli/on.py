@@ -12,8 +12,7 @@ from hpml_bench.cli.reporting import write
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.plan import RunState
-from hpml_bench.records.run import FINAL, Status
+from hpml_bench.records.run import FINAL, RunRecord, Status
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.sweep.execute import Ending, SweepProgress
@@ -57,7 +56,7 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
     shown = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
     complete = None
     try:
-        before = {(state.run_id, state.started): state.status for state in sweep.watch.states()}
+        before = {(made.run_id, made.started): made.status for made in sweep.watch.records()}
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
@@ -73,13 +72,13 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
             return INTERRUPTED
         _say("ending the runs under way ...")
         sweep.stop()
-    states = sweep.watch.states()
-    if states:
+    made = sweep.watch.records()
+    if made:
         write(sweep.folder, None, ["html", "md"], trackers)
     if complete is None:
         return ended(Ending("interrupted"))
-    records = [RunFolder(sweep.folder / state.run_id).record() for state in states]  # one may be lost since
-    status = ended(Ending(), [record.status for record in records if record], len(states))
+    records = [RunFolder(sweep.folder / one.run_id).record() for one in made]  # one may be lost since
+    status = ended(Ending(), [record.status for record in records if record], len(made))
     if complete:
         return status
     for reason in sweep.reasons():
@@ -93,13 +92,13 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
 
 def _wait(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
-        there = {(state.run_id, state.started) for state in sweep.watch.states()}  # damaged ones are set aside since
+        there = {(made.run_id, made.started) for made in sweep.watch.records()}  # damaged ones are set aside since
         progress.skip(sum(status in FINAL for key, status in before.items() if key in there))
         sweep.say = progress.say
 
-        def found(state: RunState) -> None:
-            record = RunFolder(sweep.folder / state.run_id).record()  # none where it has gone meanwhile
-            if (state.run_id, state.started) not in before and record:
+        def found(made: RunRecord) -> None:
+            record = RunFolder(sweep.folder / made.run_id).record()  # none where it has gone meanwhile
+            if (made.run_id, made.started) not in before and record:
                 progress.finished_elsewhere(record)
 
         return sweep.wait(found)

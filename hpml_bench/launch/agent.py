@@ -73,11 +73,13 @@ class OverNodes:
         lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith("hpml-bench:")]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        reports = [Report.model_validate_json(text) for text in meeting.reports(self.count)]
-        cause = merged(reports, meeting.hosts(self.count), self.count, telling[0][:300])
+        cause = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300])
         if written is not None and (cause is None or cause[0] != "timeout"):
             return written
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
+
+    def _reports(self, meeting: Meeting) -> list[Report]:
+        return [Report.model_validate_json(text) for text in meeting.texts("report", self.count).values()]
 
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
         """Run the agents; ask them to end after a signal, a late start, or a failure that leaves some running."""
@@ -93,10 +95,9 @@ class OverNodes:
         try:
             while step.poll() is None:
                 now = time.monotonic()
-                reports = (Report.model_validate_json(text) for text in meeting.reports(self.count))
-                if failed_at > now and not all(report.well for report in reports):
+                if failed_at > now and not all(report.well for report in self._reports(meeting)):
                     failed_at = now
-                late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
+                late = now - began > START_SECONDS and len(meeting.texts("host", self.count)) < self.count
                 if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
                     meeting.end()
                     asked_at = now
@@ -135,13 +136,13 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
     with temporary.as_temporary():
         first.start()
     first.join()
-    meeting.arrive(number, name)
-    _wait(lambda: len(meeting.hosts(count)) == count or stop.requested)
+    meeting.put("host", number, name)
+    _wait(lambda: len(meeting.texts("host", count)) == count or stop.requested)
 
     def late() -> None:
         """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't report where they are."""
-        meeting.late(number)
-        _wait(lambda: meeting.all_late(count), REPORT_SECONDS)
+        meeting.put("late", number)
+        _wait(lambda: len(meeting.texts("late", count)) == count, REPORT_SECONDS)
 
     nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
@@ -151,10 +152,10 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
             ranks = nodes.ranks(request.spec.settings.world_size or 1)
             status, error = evidence.verdict or launcher.cause(request.folder, evidence, ranks)
             report = Report(node=number, host=name, status=status, error=error)
-    meeting.report(number, report.model_dump_json())
+    meeting.put("report", number, report.model_dump_json())
     if not report.well and report.priority not in {CausePriority.KILLED, CausePriority.OWN}:
         # another node's report may show the cause better
-        _wait(lambda: len(meeting.reports(count)) == count, REPORT_SECONDS)
+        _wait(lambda: len(meeting.texts("report", count)) == count, REPORT_SECONDS)
     return report
 
 
@@ -214,6 +215,8 @@ class Report(Frozen):
         kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
         if self.status == "interrupted":
             return CausePriority.ASKED
+        if kind == "NoReport":
+            return CausePriority.LOST
         if self.status == "killed" or kind in {"SIGKILL", "ForkServer"}:
             return CausePriority.KILLED
         if self.status == "timeout":
@@ -229,17 +232,15 @@ def merged(
     `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
     """
     bad = [report for report in reports if not report.well]
-    ordered = [(report.priority, report) for report in bad]
     for number in sorted(set(range(count)) - {report.node for report in reports}):
         name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
         message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
         error = RunError(kind="NoReport", message=message)
-        lost = Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
-        ordered.append((CausePriority.LOST, lost))
-    if not ordered:
+        bad.append(Report(node=number, host=hosts.get(number, ""), status="killed", error=error))
+    first = min(bad, key=lambda report: (report.priority, report.node), default=None)
+    if first is None or first.status is None or first.error is None:
         return None
-    priority, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
-    assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
+    priority = first.priority
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)

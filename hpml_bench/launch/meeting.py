@@ -89,32 +89,17 @@ class Meeting:
             )
         return text
 
-    def arrive(self, number: int, host: str) -> None:
-        self._write(f"host/{number}", host)
-
-    def hosts(self, count: int) -> dict[int, str]:
-        hosts = {number: self._read(f"host/{number}") for number in range(count)}
-        return {number: host for number, host in hosts.items() if host is not None}
-
-    def late(self, number: int) -> None:
+    def put(self, kind: str, number: int, text: str = "") -> None:
+        """Leave a node's text, a `host`, a `report` or that it is `late`; does nothing where the parent has ended."""
         with suppress(DistError):
-            self._store.set(f"late/{number}", "")
+            self._write(f"{kind}/{number}", text)
 
-    def all_late(self, count: int) -> bool:
-        """Return whether the ranks of all nodes have reached a limit; True also where the store is gone."""
-        try:
-            return bool(self._store.check([f"late/{number}" for number in range(count)]))
-        except DistError:
-            return True
-
-    def report(self, number: int, report: str) -> None:
-        """Report how a node's ranks ended; does nothing where the parent has ended."""
+    def texts(self, kind: str, count: int) -> dict[int, str]:
+        """Return the texts of one kind that are there, by the node's number; none where the parent has ended."""
         with suppress(DistError):
-            self._write(f"report/{number}", report)
-
-    def reports(self, count: int) -> list[str]:
-        texts = (self._read(f"report/{number}") for number in range(count))
-        return [text for text in texts if text is not None]
+            found = {number: self._read(f"{kind}/{number}") for number in range(count)}
+            return {number: text for number, text in found.items() if text is not None}
+        return {}
 
     def end(self) -> None:
         self._store.set("end", "")

@@ -36,6 +36,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop
 from hpml_bench.system.text import digest, sanitize
@@ -67,10 +68,6 @@ class Reply:
     text: str
     tokens: int | None = None
     cut: bool | None = None  # whether it ended at the limit of tokens; None where the server doesn't say
-
-
-class Refused(UserError):  # noqa: N818 - a sentence
-    """Request that a server can't answer at all, so that another try is of no use."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -120,7 +117,7 @@ class Client:
             tokens = (content.get("usage") or {}).get("completion_tokens")
             ended = choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise Refused(f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}") from None
+            raise UserError(f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}") from None
         cut = None if ended is None else ended == "length"
         return Reply(str(said or ""), tokens if isinstance(tokens, int) else None, cut)
 
@@ -135,11 +132,11 @@ class Client:
                     found = json.loads(reply.read(LONGEST_REPLY))
                 if isinstance(found, dict):
                     return found
-                raise Refused(f"{self.url}/{path}: replies with no object of JSON")
+                raise UserError(f"{self.url}/{path}: replies with no object of JSON")
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code} {error.reason}: {_short(error.read(2000).decode(errors='replace'))}"
                 if error.code not in PASSING:
-                    raise Refused(f"{self.url}/{path}: {problem}") from None
+                    raise UserError(f"{self.url}/{path}: {problem}") from None
             except (OSError, HTTPException, ValueError) as error:  # no connection, none any more, or half a reply
                 problem = str(getattr(error, "reason", None) or error) or type(error).__name__
             if pause is None or content is None:
@@ -186,17 +183,19 @@ def _asked(request: RunRequest, stop: Stop, access: Access) -> Outcome:
     spec, prepared = request.spec, request.prepared
     task = make_task(spec.settings.task, prepared.label_names, prepared.facts, spec.settings.rank_by)
     if task.decoding is None:
-        raise Refused("a server is scored by its answers, and the suite's task has none: it takes a scorer of answers")
+        raise UserError("a server is scored by its answers, and the task has none: it takes a scorer of answers")
     rows = questions(spec.settings, prepared)
     if spec.method.options["api"] == "chat" and (cut := sum(row.cut > 0 for row, _ in rows)):
-        raise Refused(f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to the system")
+        raise UserError(
+            f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to the system"
+        )
     client = client_of(spec, access)
     heartbeat.begin(request.folder, 0)
     file = request.folder.with_name(f"{request.folder.name}.{ANSWERS}")
-    replies = _Replies.read(file, digest([spec.run_id, prepared.digests.model_dump()]))
+    replies = _kept(file, digest([spec.run_id, prepared.digests.model_dump()]))
     began = time.monotonic()
     try:
-        for done in _ask_missing(client, rows, replies, task.decoding, spec.seed, access.concurrency):
+        for done in _ask_missing(client, rows, replies, file, task.decoding, spec.seed, access.concurrency):
             heartbeat.beat(f"asking {client.url}, {done} of {len(rows)} rows")
             if stop.requested:
                 return ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
@@ -237,46 +236,32 @@ def again(
     return [content_of(one.text, prepared.scaffold, decoding) for one in told]
 
 
-@dataclass
-class _Replies:
-    """The answers so far, in a file to which each is appended as it comes."""
+def _kept(file: Path, of: str) -> dict[int, Reply]:
+    """Return the answers in a file of a run of the same name and data, and leave only them there: no torn line."""
+    head, *lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else [""]
+    found = {}
+    for line in lines if head == of else ():
+        with suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            number = int(row.pop("row"))
+            found[number] = Reply(**row)
+    write_atomically(file, "".join([f"{of}\n", *(_line(number, reply) for number, reply in found.items())]))
+    return found
 
-    file: Path
-    found: dict[int, Reply]
 
-    @classmethod
-    def read(cls, file: Path, of: str) -> _Replies:
-        """Read a file of a run of the same name and data; anything else there is begun anew, a torn line left out."""
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
-        if lines[:1] != [of]:
-            file.write_text(f"{of}\n")
-            lines = []
-        elif lines[-1]:  # torn by a kill
-            with file.open("a") as end:
-                end.write("\n")
-        found = {}
-        for line in lines[1:]:
-            with suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                number = int(row.pop("row"))
-                found[number] = Reply(**row)
-        return cls(file, found)
-
-    def add(self, number: int, reply: Reply) -> None:
-        self.found[number] = reply
-        with self.file.open("a", encoding="utf-8") as end:
-            end.write(json.dumps({"row": number, **asdict(reply)}) + "\n")
+def _line(number: int, reply: Reply) -> str:
+    return json.dumps({"row": number, **asdict(reply)}) + "\n"
 
 
 def _ask_missing(
-    client: Client, rows: Sequence[tuple[Asked, str]], replies: _Replies, decoding: Decoding, seed: int, threads: int
-) -> Iterator[int]:
+    client: Client, rows: Sequence[tuple[Asked, str]], replies: dict[int, Reply], file: Path, decoding: Decoding,
+    seed: int, threads: int,
+) -> Iterator[int]:  # fmt: skip
     """Ask the rows without an answer, several at a time; yield how many have one, every half second or sooner."""
     left: SimpleQueue[int] = SimpleQueue()
     came: SimpleQueue[tuple[int, Reply | Exception]] = SimpleQueue()
-    for number in range(len(rows)):
-        if number not in replies.found:
-            left.put(number)
+    for number in sorted(set(range(len(rows))) - replies.keys()):
+        left.put(number)
     over = threading.Event()
 
     def ask() -> None:
@@ -292,20 +277,22 @@ def _ask_missing(
     for _ in range(min(threads, left.qsize())):
         threading.Thread(target=ask, daemon=True).start()  # none holds up the end of the process
     try:
-        while len(replies.found) < len(rows):
+        while len(replies) < len(rows):
             with suppress(Empty):
                 number, reply = came.get(timeout=0.5)
                 if isinstance(reply, Exception):
                     raise UserError(f"row {number}: {reply}") from reply
-                replies.add(number, reply)
-            yield len(replies.found)
+                replies[number] = reply
+                with file.open("a", encoding="utf-8") as end:
+                    end.write(_line(number, reply))
+            yield len(replies)
     finally:
         over.set()
 
 
-def _scored(request: RunRequest, task: Task, test: Rows, replies: _Replies) -> Outcome:
+def _scored(request: RunRequest, task: Task, test: Rows, replies: Mapping[int, Reply]) -> Outcome:
     """Write the predictions and return the outcome: of answers alone, without any loss."""
-    told = [replies.found[number] for number in range(len(test))]
+    told = [replies[number] for number in range(len(test))]
     limited = cast(Decoding, task.decoding)
     texts = TextAnswers(
         question=tuple(test.column("question")),

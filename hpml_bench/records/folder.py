@@ -16,7 +16,7 @@ from filelock import Timeout
 
 from hpml_bench.records import files, jobs
 from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
-from hpml_bench.records.plan import RETRIED, Plan, RunState
+from hpml_bench.records.plan import RETRIED, Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
@@ -144,7 +144,7 @@ class ResultsFolder:
         for run in map(self.run_folder, plan.runs):
             if why := run.damage():
                 _set_aside(run, say, f": {why}; it")
-            elif (record := run.record()) and record.status in FINAL and not plan.settles(RunState.of(record)):
+            elif (record := run.record()) and record.status in FINAL and not plan.settles(record):
                 _set_aside(run, say, " was made on other rows or weights than the present ones; it")
 
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
@@ -161,9 +161,6 @@ class ResultsFolder:
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of these runs; runs without one are left out."""
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
-
-    def states(self, specs: Iterable[RunSpec]) -> tuple[RunState, ...]:
-        return tuple(map(RunState.of, self.records(specs)))
 
     def forget_measured(self) -> None:
         (self.path / files.MEASURED_SETTINGS).unlink(missing_ok=True)
@@ -226,7 +223,7 @@ class SharedResults(ResultsFolder):
                     return record
                 existing = RunFolder(own)
                 committed = existing.record()
-                settled = committed is not None and plan.settles(RunState.of(committed))
+                settled = committed is not None and plan.settles(committed)
                 if committed is not None and settled and existing.damage() is None:
                     self._aside(attempt)
                     return committed

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
 
 from hpml_bench.records.run import FAILED, FINAL, RunRecord, Status, protocol_id
 from hpml_bench.suite.settings import Digests, RunSpec
@@ -42,27 +41,6 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
-class RunState:
-    """The fields of a run's record that decide whether it has to be done again."""
-
-    spec: RunSpec
-    status: Status
-    started: str  # UTC, ISO 8601: two records of a run differ in it
-    digests: Digests | None
-    protocol_id: str | None
-    call: int  # number of the call of `run-all` whose job made the run; 0 where no job did
-
-    @classmethod
-    def of(cls, record: RunRecord, spec: RunSpec | None = None) -> Self:
-        """Return the state of a record; an equal `spec` that is in memory already saves that of the record."""
-        return cls(spec or record.spec, record.status, record.started, record.digests, record.protocol_id, record.call)
-
-    @property
-    def run_id(self) -> str:
-        return self.spec.run_id
-
-
-@dataclass(frozen=True)
 class Plan:
     """Resolved runs in units, each of which one process or job does in this order."""
 
@@ -77,16 +55,16 @@ class Plan:
     def runs(self) -> tuple[RunSpec, ...]:
         return tuple(spec for unit in self.units for spec in unit)
 
-    def remaining(self, states: Iterable[RunState]) -> tuple[tuple[RunSpec, ...], ...]:
-        settled = {state.run_id for state in states if self.settles(state)}
+    def remaining(self, records: Iterable[RunRecord]) -> tuple[tuple[RunSpec, ...], ...]:
+        settled = {record.spec.run_id for record in records if self.settles(record)}
         return tuple(tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units)
 
-    def settles(self, state: RunState) -> bool:
+    def settles(self, record: RunRecord) -> bool:
         """Whether a run need not be done again: it has ended, under the same protocol."""
-        digests = self.digests or state.digests
+        digests = self.digests or record.digests
         if digests is not None and digests not in self._protocols:
-            self._protocols[digests] = protocol_id(state.spec.settings, digests)
-        if state.protocol_id not in {None, None if digests is None else self._protocols[digests]}:
+            self._protocols[digests] = protocol_id(record.spec.settings, digests)
+        if record.protocol_id not in {None, None if digests is None else self._protocols[digests]}:
             return False
-        failed = self.since is not None and state.status in FAILED and state.call >= self.since
-        return state.status in FINAL or failed
+        failed = self.since is not None and record.status in FAILED and record.call >= self.since
+        return record.status in FINAL or failed

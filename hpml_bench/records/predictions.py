@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,50 +96,48 @@ def read_predictions(folder: Path) -> Predictions | None:
 
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
-            said_columns = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            table = file.read(columns=[*COLUMNS, *said_columns], use_threads=False)
-        index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
-        order = np.argsort(index, kind="stable")
-        if not order.size:
+            said = [name for name in file.schema_arrow.names if name.startswith("said_")]
+            table = file.read(columns=[*COLUMNS, *said], use_threads=False)
+        order = np.argsort(table.column("index").to_numpy(), kind="stable")
+        table = (table if np.all(order[:-1] < order[1:]) else table.take(order)).combine_chunks()
+        columns = {name: table.column(name) for name in table.column_names}
+        whole = [column for name, column in columns.items() if name in {"group", "probabilities", *said}]
+        if not len(table) or any(column.null_count for column in whole):
             return None
-        references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
-        texts = _texts(table, order) if said_columns else None
-        there = table.column_names
-        groups, scores = (table.column(n).to_numpy()[order] if n in there else None for n in ("group", "score"))
-        if groups is not None and groups.dtype.kind != "i":  # a row has none
+        numbers = {name: columns[name].to_numpy() for name in ("index", "loss", "group", "score") if name in columns}
+        if "group" in numbers and numbers["group"].dtype.kind != "i":
             return None
         probabilities = None
-        if "probabilities" in there:
-            column = table.column("probabilities")
-            if not pa.types.is_fixed_size_list(column.type) or column.null_count:  # a row has none
+        if "probabilities" in columns:
+            if not pa.types.is_fixed_size_list(columns["probabilities"].type):
                 return None
-            probabilities = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
+            probabilities = columns["probabilities"].chunk(0).flatten().to_numpy().reshape(len(table), -1)
+        return Predictions(
+            numbers["index"], _answers(columns["reference"]), _answers(columns["prediction"]), numbers["loss"],
+            _texts(columns) if said else None, numbers.get("group"), probabilities, numbers.get("score"),
+        )  # fmt: skip
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], texts, groups, probabilities, scores)
 
 
-def _texts(table: Any, order: NDArray[Any]) -> TextAnswers:
+def _texts(columns: dict[str, Any]) -> TextAnswers:
     fields: dict[str, Any] = {}
     for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
-        if f"said_{name}" in table.column_names:
-            values = table.column(f"said_{name}").to_pylist()
-            if any(value is None for value in values):
-                raise ValueError(f"a row has no {name}")
-            chosen = [values[place] for place in order]
-            fields[name] = tuple(map(str, chosen)) if name in TextAnswers.TEXTS else np.asarray(chosen)
+        if (column := columns.get(f"said_{name}")) is not None:
+            values = column.to_pylist()
+            fields[name] = tuple(map(str, values)) if name in TextAnswers.TEXTS else np.asarray(values)
     return TextAnswers(**fields)
 
 
-def _answers(column: Any, order: NDArray[Any]) -> Answers:
+def _answers(column: Any) -> Answers:
     import pyarrow as pa
 
     if not pa.types.is_list(column.type):
-        single: NDArray[Any] = column.to_numpy()[order]
+        single: NDArray[Any] = column.to_numpy()
         return single
-    rows = column.combine_chunks()
+    rows = column.chunk(0)
     values, offsets = rows.values.to_numpy(), rows.offsets.to_numpy()
-    return tuple(values[offsets[row] : offsets[row + 1]] for row in order)
+    return tuple(values[begin:end] for begin, end in pairwise(offsets))
 
 
 def same_answers(a: Answers, b: Answers) -> bool:

@@ -4,12 +4,15 @@ import logging
 from functools import cache
 from typing import Any
 
+from pydantic import ValidationError
+
+from hpml_bench.suite.registry import explain
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 
-log = logging.getLogger(__name__)
+_warn_once = cache(logging.getLogger(__name__).warning)
 
 BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
@@ -21,8 +24,8 @@ def decided_as(requested: Settings, found: Settings) -> Settings:
     return requested.model_copy(update={name: getattr(found, name) for name in left_open})
 
 
-def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
-    return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
+def resolve_suite(suite: Suite) -> Suite:
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
 
 
 def default_ranks(device: str | None = None) -> int:
@@ -49,8 +52,8 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
         raise UserError(
             f"settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu{other}"
         )
-    if settings.device == "auto" and not cards:
-        _tell_once(gpus.unused_accelerator())
+    if settings.device == "auto" and not cards and (unused := gpus.unused_accelerator()):
+        _warn_once(unused)
     world = settings.world_size or default_ranks(device)
     here = here or world
     if device == "cuda" and here > cards:
@@ -64,19 +67,12 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     return with_decided(settings, resolved)
 
 
-@cache
-def _tell_once(sentence: str) -> None:
-    if sentence:
-        log.warning(sentence)
-
-
 def with_decided(settings: Settings, decided: dict[str, Any]) -> Settings:
     """Return settings with what was left open decided; a UserError where it doesn't go with the others."""
     try:
         return Settings.model_validate({**settings.model_dump(), **decided})
-    except ValueError as error:
-        message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
-        raise UserError(f"settings: {message or error}") from None
+    except ValidationError as error:
+        raise UserError(f"settings: {explain(error, Settings)}") from None
 
 
 def measures_precision(settings: Settings, device: str) -> bool:

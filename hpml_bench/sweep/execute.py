@@ -2,13 +2,11 @@
 
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -23,55 +21,26 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import FINAL, Point, RunRecord
+from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 from hpml_bench.training.request import RunRequest
 
-Item = TypeVar("Item")
+Around = Callable[[RunRequest], AbstractContextManager[object]]  # returns the context of each attempt at a run
 POLL_SECONDS = 0.5
 STEP = "training step"  # prefix of a heartbeat that the bar of steps shows already
 
 
 @dataclass(frozen=True)
 class Ending:
-    """End of a queue's execution."""
+    """End of an execution."""
 
     how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
     """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
     why: str | None = None  # the reason: of `limit` its option, else a sentence
-
-
-class Queue(ABC, Generic[Item]):
-    """Runs that one process does, one after another."""
-
-    def __init__(self, left: Iterable[Item]) -> None:
-        self.left = deque(left)  # what is left, from which `next` makes runs
-
-    @abstractmethod
-    def next(self) -> RunRequest:
-        """Take the next run off the queue and return it."""
-
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Return the ending after a signal during a run; its record, if it has one, settles nothing."""
-        return Ending("interrupted")
-
-    def stop(self) -> Ending | None:
-        """Return the ending if the next run may not begin; None if it may."""
-        return None
-
-    def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        """Return the context in which each attempt at a run is made."""
-        return nullcontext()
-
-    def earlier_record(self, request: RunRequest) -> RunRecord | None:
-        """Return the earlier record of a run that is done already; None to do the run."""
-        return None
-
-    @abstractmethod
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
-        """Keep the record of a run whose attempts are over, and show it."""
+    failed: bool = False  # of a job: whether one of its unit's runs has failed
 
 
 def in_words(seconds: float) -> str:
@@ -176,41 +145,45 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class Execution:
-    """Execution of queues under the limits and progress of one call."""
+    """Execution of runs, one after another, under the limits and progress of one call."""
 
     limits: Limits
     progress: SweepProgress
     began: float = field(default_factory=time.monotonic)  # time.monotonic() from which the hours of the limits count
     run_ranks: RunRanks = launcher.here
 
-    def execute(self, queue: Queue[Any]) -> Ending:
-        """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
+    def execute(
+        self, requests: Iterable[RunRequest], keep: Callable[[RunRecord], None], around: Around = nullcontext,
+        interrupted: Callable[[RunRecord | None], Ending] = lambda _: Ending("interrupted"),
+    ) -> Ending:  # fmt: skip
+        """Do runs until none is left, a limit is reached or a signal arrives; UserError on a full disk.
+
+        `keep` gets the record of each whose attempts are over, and `interrupted` that of one which a signal ended, if
+        it has one. The next run is asked for when the one before is kept.
+        """
         failed = False
-        while queue.left:
+        for request in requests:
             if failed and self.limits.fail_fast:
                 return Ending("limit", "--fail-fast")
             if self.limits.ended(time.monotonic() - self.began):
                 return Ending("limit", f"--max-hours {self.limits.max_hours:g}")
-            if ending := queue.stop():
-                return ending
-            request = queue.next()
             try:
-                record = queue.earlier_record(request) or self._attempts(queue, request)
+                record = self._attempts(request, around)
             except launcher.Interrupted as interruption:
-                return queue.interrupted(request, interruption.record)
+                return interrupted(interruption.record)
             except KeyboardInterrupt:
-                return queue.interrupted(request, None)
-            queue.keep(request, record)
+                return interrupted(None)
+            keep(record)
             failed = failed or record.status not in FINAL
         return Ending()
 
-    def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
+    def _attempts(self, request: RunRequest, around: Around) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
         fruitless, folder = 0, RunFolder(request.folder)
         while True:
             disk.check_space(request.folder.parent)
             before = folder.saved
-            with self.progress.run(request.spec, request.folder, steps_of(request.spec)), queue.around(request):
+            with self.progress.run(request.spec, request.folder, steps_of(request.spec)), around(request):
                 record = launcher.run(request, self.run_ranks)
             earlier = request.earlier_attempts
             fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
@@ -227,7 +200,5 @@ class Execution:
 
 def steps_of(spec: RunSpec) -> int | None:
     """Return the optimizer steps of a run if its settings alone determine them, else None."""
-    settings = spec.settings
-    if settings.steps or not settings.train_samples:
-        return settings.steps
-    return (settings.epochs or 1) * (settings.train_samples // settings.global_batch)
+    rows = spec.settings.train_samples
+    return total_steps(spec.settings, rows or 0) if rows or spec.settings.steps else None

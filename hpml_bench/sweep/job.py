@@ -4,11 +4,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hpml_bench.launch import fork_server, launcher, preparation
@@ -26,7 +24,7 @@ from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.plan import places
 from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.sweep.watch import Claim, claimed
@@ -46,61 +44,49 @@ TRIES = 2  # attempts without progress that a time limit may end before a run co
 KILL_WAIT = 60.0  # seconds that a job asked to end waits for its kill: only then may a preempting engine restart it
 
 
-@dataclass(frozen=True)
-class JobResult:
-    """End of a job, and the records of its unit."""
-
-    ending: Ending
-    records: tuple[RunRecord, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return self.ending.how == "done" and all(record.status in FINAL for record in self.records)
-
-
-def work(path: Path, number: int) -> JobResult:
+def work(path: Path, number: int) -> Ending:
     """Do the remaining runs of a plan's unit; UserError if there is none, it is held, or it can't be run here."""
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
     with stoppable() as stop, claimed(folder, own, engine) as claim:
-        result = _recorded(folder, own, lambda: JobWork(plan, folder, own, claim, engine).run())
-        if result.ending.how == "interrupted":
+        ending = _recorded(folder, own, lambda: JobWork(plan, folder, own, claim, engine).run())
+        if ending.how == "interrupted":
             claim.release()
             _await_kill(stop, plan.profile.warned)
-        return result
+        return ending
 
 
 def prepare(path: Path) -> None:
     """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
 
-    def prepared() -> JobResult:
+    def prepared() -> Ending:
         fork_server.start_fork_server()
         preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
-        return JobResult(Ending())
+        return Ending()
 
-    if _recorded(folder, _this_job(plan, -1), prepared).ending.how == "interrupted":
+    if _recorded(folder, _this_job(plan, -1), prepared).how == "interrupted":
         raise KeyboardInterrupt
 
 
-def _recorded(folder: Path, own: Job, do: Callable[[], JobResult]) -> JobResult:
+def _recorded(folder: Path, own: Job, do: Callable[[], Ending]) -> Ending:
     """Do a job's work, and write down that it has begun and how it ended."""
     write_job(folder, own)
-    result = JobResult(Ending("failed"))
+    ending = Ending("failed")
     try:
-        result = do()
+        ending = do()
     except KeyboardInterrupt:
-        result = JobResult(Ending("interrupted"))
+        ending = Ending("interrupted")
     except Exception as error:
         why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-        result = JobResult(Ending("failed", why))
+        ending = Ending("failed", why)
         raise
     finally:
-        how, why = result.ending.how, None if result.ending.how == "left" else result.ending.why
-        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
-    return result
+        why = None if ending.how == "left" else ending.why
+        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": ending.how, "why": why}))
+    return ending
 
 
 def _this_job(plan: JobPlan, unit: int) -> Job:
@@ -121,11 +107,10 @@ def _await_kill(stop: Stop, warned: float) -> None:
             time.sleep(KILL_WAIT)
 
 
-class JobWork(Queue[RunSpec]):
+class JobWork:
     """The work of one job: remaining runs of its unit, within its time and while it holds the unit."""
 
     def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
-        super().__init__(())
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
         self.hosts, self.results = engine.hosts(), SharedResults(folder, job)
         self._progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
@@ -136,11 +121,11 @@ class JobWork(Queue[RunSpec]):
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
-        ended = headlines(folder) if self.until is not None else ()
-        self._longest = max((run.seconds for run in ended if run.status == "ok"), default=0.0)
+        self._longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
         self._begun = False
+        self._ended: Ending | None = None  # why no further run was begun
 
-    def run(self) -> JobResult:
+    def run(self) -> Ending:
         suite, notes = resolve_for_job(self.plan, self.folder, self.plan.limits)
         whole = self.plan.resolved(suite.settings)
         specs = whole.units[self.job.unit]
@@ -155,13 +140,14 @@ class JobWork(Queue[RunSpec]):
                 )
             self._prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self._position = places(whole.runs, suite)
-            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.states(specs))
-            self.left.extend(left)
+            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.records(specs))
             self._progress.skip(len(specs) - len(left))
-            ending = self._execution.execute(self)
+            requests = self._requests(left)
+            done = self._execution.execute(requests, self.keep, lambda _: self._neighbours, self.interrupted)
+            ending = self._ended or done
             if ending.why:
                 self._progress.say(ending.why)
-        return JobResult(ending, self.results.records(specs))
+        return replace(ending, failed=any(record.status not in FINAL for record in self.results.records(specs)))
 
     def stop(self) -> Ending | None:
         """End if the job was restarted elsewhere, or has no time for another run."""
@@ -176,38 +162,38 @@ class JobWork(Queue[RunSpec]):
         why = f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s"
         return None if fits else Ending("time", why)
 
-    def next(self) -> RunRequest:
-        self._begun = True
-        spec = self.left.popleft()
-        self._neighbours = Neighbours(self.results, spec, self.hosts)
-        folder, place = self.results.begin(spec).path, self._position[spec.run_id]
-        save_to = folder / KEPT if self.plan.keep else None
-        return RunRequest(
-            spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place, save_to=save_to
-        )  # fmt: skip
+    def _requests(self, left: Iterable[RunSpec]) -> Iterator[RunRequest]:
+        for spec in left:
+            self._ended = self.stop()
+            if self._ended is not None:
+                return
+            self._begun = True
+            self._neighbours = Neighbours(self.results, spec, self.hosts)
+            folder, place = self.results.begin(spec).path, self._position[spec.run_id]
+            to = folder / KEPT if self.plan.keep else None
+            yield RunRequest(
+                spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place, save_to=to
+            )  # fmt: skip
 
-    def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        return self._neighbours
-
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
+    def keep(self, record: RunRecord) -> None:
         if record.status not in FINAL:
             disk.check_space(self.folder)  # a failure for lack of space is no result
         record = self._neighbours.commit(record)
         self._longest = max(self._longest, record.seconds)
-        self._progress.finished(self.results.publish(request.spec, record))
+        self._progress.finished(self.results.publish(record.spec, record))
 
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
+    def interrupted(self, record: RunRecord | None) -> Ending:
         """Commit a run that was done all the same; else return whether the job's time limit ended it."""
         if record is None:
             return Ending("interrupted")
         if record.status in FINAL:
-            self.keep(request, record)
+            self.keep(record)
         else:
             disk.check_space(self.folder)  # what failed for want of it is no result
         if _left(self.until) > self.plan.profile.warned + EARLY:
             return Ending("interrupted")
         if record.status not in FINAL:
-            self._out_of_time(request.spec, record)
+            self._out_of_time(record.spec, record)
         return Ending("time")
 
     def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
@@ -266,7 +252,7 @@ class Neighbours:
                 file.write(f"{self._run}\n")
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if _arrivals(self._file).exists():
             self._others |= set(_arrivals(self._file).read_text(encoding="utf-8").split())
         _remove(self._file)

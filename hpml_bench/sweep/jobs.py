@@ -14,7 +14,7 @@ from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import JobPlan
-from hpml_bench.records.plan import RunState
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
@@ -117,7 +117,7 @@ class JobSweep:
             names.append(batch.kind.upper())
             return names[-1]
 
-        _give(self._batches(units, None), written, None, self.say)
+        self._give(units, None, written)
         if detach and names and not any(job.kind == "report" for job in live):
             texts.append(self.engine.script(self._report(names)))
         return str(redacted(without_assigned("\n".join(texts))))
@@ -143,18 +143,36 @@ class JobSweep:
             units &= units if only is None else set(only)
             prepare = [*(job.group for job in live if job.kind == "prepare"), *self.watch.recent("prepare")]
             preparing = next(iter(prepare), None)
-            return _give(self._batches(sorted(units), preparing), self._submit, preparing, self.say)
+            return self._give(sorted(units), preparing, self._submit)
 
-    def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
-        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
+    def _give(self, units: Sequence[int], preparing: str | None, take: Callable[[JobBatch], str]) -> tuple[int, ...]:
+        """Pass units' jobs in batches to `take`, which returns their names, each after the one before.
+
+        A preparation comes first, unless one is done, or begun as the job `preparing`. Return the units accepted; a
+        UserError for the first batch of units, or before, is raised.
+        """
         if not units:
             return ()
         work = ("work", str(self.folder / PLAN))
-        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
+        batches = [*self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}")))]
         done = not self.anew and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare != "job" or done or preparing is not None:
-            return batches
-        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
+        if self.plan.profile.prepare == "job" and not done and preparing is None:
+            batches.insert(0, JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"))
+        taken, ended = tuple[int, ...](), tuple[str, ...]()
+        for batch in batches:
+            try:
+                name = take(replace(batch, prepared=preparing, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                left = len(units) - len(taken)
+                self.say(f"{error}; the other {left} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                preparing = name
+            else:
+                taken, ended = taken + batch.units, (name,)
+        return taken
 
     def _submit(self, batch: JobBatch) -> str:
         name = self.engine.submit(batch)
@@ -184,7 +202,7 @@ class JobSweep:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
 
-    def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
+    def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
 
         A unit whose jobs bring no new run is given up after some submissions in a row. `found` is called with each
@@ -194,10 +212,10 @@ class JobSweep:
         shown, reasons, began = set[tuple[str, str]](), set[str](), time.monotonic()
         while True:
             live = self.watch.jobs()  # before the records: a job that ends in between has written its own
-            for state in self.watch.states():
-                if (key := (state.run_id, state.started)) not in shown:
+            for record in self.watch.records():
+                if (key := (record.run_id, record.started)) not in shown:
                     shown.add(key)
-                    found(state)
+                    found(record)
             # why jobs wait, while none runs
             new = set() if any(job.running for job in live) else {job.reason for job in live if job.reason} - reasons
             if new:
@@ -297,30 +315,6 @@ def find(path: Path, say: Say) -> JobSweep:
     return JobSweep(absolute_keeping_links(folders[0]), plan, make_engine(plan.profile), say)
 
 
-def _give(
-    batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None, say: Say
-) -> tuple[int, ...]:
-    """Pass batches to `take`, which returns their names, each after the one before; return the units accepted.
-
-    `prepared` is the name of an earlier preparation. A UserError for the first batch of units, or before, is raised.
-    """
-    taken, ended = tuple[int, ...](), tuple[str, ...]()
-    for batch in batches:
-        try:
-            name = take(replace(batch, prepared=prepared, ended=ended))
-        except UserError as error:
-            if not taken:
-                raise
-            left = sum(len(other.units) for other in batches) - len(taken)
-            say(f"{error}; the other {left} jobs are submitted when those before have ended")
-            break
-        if batch.kind == "prepare":
-            prepared = name
-        else:
-            taken, ended = taken + batch.units, (name,)
-    return taken
-
-
 def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | None = None) -> None:
     """Refuse a folder in which jobs of a plan wait or work; the error names them, and how to end them.
 
@@ -328,8 +322,8 @@ def refuse_if_jobs_live(folder: Path, plan: JobPlan, say: Say, engine: Engine | 
     """
     try:
         owned = engine or make_engine(plan.profile)
-        owners = holders(folder, owned, release=True)
-        living = sorted({owner.job for owner in owners} | set(Watcher(folder, plan, owned, say).names()))
+        owners, watch = holders(folder, owned, release=True), Watcher(folder, plan, owned, say)
+        living = sorted({owner.job for owner in owners} | {job.name for job in watch.live()} | {*watch.recent()})
     except (UserError, OSError):
         if engine is not None:
             raise

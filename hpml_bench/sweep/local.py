@@ -2,36 +2,35 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
-from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
+from hpml_bench.records.folder import ResultsFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
-from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite, resolve
+from hpml_bench.sweep.resolve import ResolvedSuite, resolve
 from hpml_bench.system import environment
 from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
-from hpml_bench.training.request import Place, RunRequest
+from hpml_bench.training.request import RunRequest
 
 
 @dataclass(frozen=True)
@@ -42,36 +41,6 @@ class SweepResult:
     runs: int  # number of the requested runs
     records: tuple[RunRecord, ...]  # readable records of the requested runs, made now or before
     ending: Ending
-
-
-class SweepQueue(Queue[RunSpec]):
-    """Remaining runs of a sweep."""
-
-    def __init__(
-        self, runs: Sequence[RunSpec], places: Mapping[str, Place], request: SweepRequest, prepared: Prepared,
-        results: ResultsFolder, progress: SweepProgress, trackers: Sequence[Tracker] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(runs)
-        self._places, self._request = places, request
-        self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
-
-    def next(self) -> RunRequest:
-        spec = self.left.popleft()
-        folder = self._results.begin(spec).path
-        return RunRequest(
-            spec=spec, prepared=self._prepared, folder=folder, limits=self._request.limits,
-            place=self._places[spec.run_id], save_to=self._request.save_to(folder),
-        )  # fmt: skip
-
-    @contextmanager
-    def around(self, request: RunRequest) -> Iterator[None]:
-        with ExitStack() as followed:
-            for tracker in self._trackers:
-                followed.enter_context(tracker.follow(request.spec, request.folder, self._results.path))
-            yield
-
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
-        self._progress.finished(record)
 
 
 def run_sweep(
@@ -90,7 +59,7 @@ def run_sweep(
             refuse_if_jobs_live(results.path, plan, print)
         if request.fresh and request.whole:
             results.forget_measured()
-        resolved = resolve(request.suite, MeasuredSettings(results.path, request.limits))
+        resolved = resolve(request.suite, results.path, request.limits)
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
@@ -108,10 +77,10 @@ def run_sweep(
 
 def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
     """Return a sentence on methods of these runs that won't fit; None where all do, or that isn't known."""
-    try:
-        if not in_doubt(suite.settings, backbone):
-            return None
-    except Exception:  # a strange config.json must not end a sweep that may run
+    doubtful = False
+    with suppress(Exception):  # a strange config.json must not end a sweep that may run
+        doubtful = in_doubt(suite.settings, backbone)
+    if not doubtful:
         return None
     methods = list(dict.fromkeys(run.method.name for run in runs))
     predict = partial(_predict, suite.model_dump_json(), methods, machine(suite.settings))
@@ -140,12 +109,28 @@ def _run_missing(
         progress.say(warning)
     plan = Plan((runs,), prepared.digests)
     results.set_aside_unusable(plan, progress.say)
-    (left,) = plan.remaining(results.states(runs))
+    (left,) = plan.remaining(results.records(runs))
     progress.skip(len(runs) - len(left))
     if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
-    of_sweep = places(runs, resolved.suite)
-    return execution.execute(SweepQueue(left, of_sweep, request, prepared, results, progress, trackers))
+    where = places(runs, resolved.suite)
+
+    def requests() -> Iterator[RunRequest]:
+        for spec in left:
+            folder, place = results.begin(spec).path, where[spec.run_id]
+            to = request.save_to(folder)
+            yield RunRequest(
+                spec=spec, prepared=prepared, folder=folder, limits=request.limits, place=place, save_to=to
+            )  # fmt: skip
+
+    @contextmanager
+    def followed(run: RunRequest) -> Iterator[None]:
+        with ExitStack() as following:
+            for tracker in trackers:
+                following.enter_context(tracker.follow(run.spec, run.folder, results.path))
+            yield
+
+    return execution.execute(requests(), progress.finished, followed)
 
 
 def run_as_rank(request: SweepRequest) -> bool:
@@ -159,7 +144,7 @@ def run_as_rank(request: SweepRequest) -> bool:
     environment.set_cuda_environment()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     folder = request.folder
-    suite, notes = resolve(request.suite, MeasuredSettings(folder), here)
+    suite, notes = resolve(request.suite, folder, None, here)
     (spec,) = request.runs(suite)
     request.check(spec.settings)
     if spec.settings.device == "cuda":
@@ -178,22 +163,18 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
 
     rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
     refuse_if_worked_on(results.path)
-    earlier = results.run_folder(spec)
-    there = None if request.fresh or (save is not None and not earlier.keeps) else earlier.record()
-    if there is not None and Plan(()).settles(RunState.of(there)):
-        if save is not None and rank == 0:
-            earlier.give(save)
-            write_card(there, save)
+    earlier = None if request.fresh or save is not None else results.run_folder(spec).record()
+    if earlier is not None and Plan(()).settles(earlier):
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
-    main = rank == 0
-    if main and save is not None:
-        results.set_aside([spec], print)
-    own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
+    main, own = rank == 0, results.run_folder(spec)
     work = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path))
     if main:
+        if save is not None:
+            results.set_aside([spec], print)
+        results.begin(spec)
         if request.fresh:
             remove(own.path)
         own.begin()

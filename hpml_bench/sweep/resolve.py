@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from hpml_bench.records.files import MEASURED_SETTINGS
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import FINAL
-from hpml_bench.suite.devices import BY_NODE, measures_precision, resolve_devices
+from hpml_bench.suite.devices import BY_NODE, default_ranks, measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, temporary
@@ -41,38 +40,6 @@ class Fitted(NamedTuple):
         return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
 
 
-@dataclass(frozen=True)
-class MeasuredSettings:
-    """Results of measurements, kept in a results folder by all that they depend on."""
-
-    folder: Path
-    limits: Limits | None = None
-    """Limits of the measurements of what the folder doesn't hold; None: settings are decided without them."""
-
-    def products(self, settings: Settings) -> Products | None:
-        """Return the times of the backbone's matrix products in fp32 and bf16; None where they are not known."""
-        key = f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
-        kept = self._kept(key, lambda limits: preparation.products(settings, limits.max_seconds).model_dump())
-        return Products.model_validate(kept) if kept else None
-
-    def fitted(self, suite: Suite) -> Fitted | None:
-        """Return the largest micro-batch of a suite with resolved devices; None where it is not known."""
-        cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
-        others = suite.settings.model_copy(update={"micro_batch": None})
-        key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
-        kept = self._kept(key, lambda limits: _largest(suite, tried_out(suite, limits))._asdict())
-        return Fitted(kept["size"], tuple(kept["never"])) if kept else None
-
-    def _kept(self, key: str, find: Callable[[Limits], Any]) -> Any:
-        """Return the folder's result under a key; measure a missing one, and write it there."""
-        known = read_json(self.folder / MEASURED_SETTINGS) or {}
-        if not isinstance(known.get(key), dict) and self.limits is not None:
-            known |= {key: find(self.limits)}
-            write_atomically(self.folder / MEASURED_SETTINGS, json.dumps(known, indent=1))
-        found = known.get(key)
-        return found if isinstance(found, dict) else None
-
-
 def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
     """Return a function that tries out a run's longest batch: whether the GPU's memory is enough."""
     prepared = preparation.prepare(suite.settings, limits.max_seconds)
@@ -96,39 +63,58 @@ def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
     return fits
 
 
-def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -> ResolvedSuite:
+def resolve(suite: Suite, folder: Path, limits: Limits | None = None, here: int | None = None) -> ResolvedSuite:
     """Return a suite with its settings resolved for this machine, which has `here` of the ranks; None: all of them.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
     a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's whole
-    share where it isn't measured. Raises UserError, and KeyboardInterrupt if a trial run was interrupted.
+    share where it isn't measured. What the results folder doesn't hold is measured under the limits, and without any
+    not at all. Raises UserError, and KeyboardInterrupt if a trial run was interrupted.
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
-    measured = measures_precision(suite.settings, found.settings.device)
-    if measured and (products := findings.products(found.settings)):
-        found, notes["precision"] = _with(found, precision=products.precision), str(products)
+    settings = found.settings
+    if measures_precision(suite.settings, settings.device):
+        key = f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
+        kept = _kept(folder, key, limits, lambda most: preparation.products(settings, most.max_seconds).model_dump())
+        if kept:
+            products = Products.model_validate(kept)
+            found, notes["precision"] = _with(found, precision=products.precision), str(products)
     if found.settings.micro_batch == "auto":
-        fitted = findings.fitted(found)
+        cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
+        others = digest(identity(_with(found, micro_batch=None).settings), 12)
+        key = f"micro_batch of {settings.backbone} on {cards}, settings {others}"
+        whole = found
+        kept = _kept(folder, key, limits, lambda most: _largest(whole, tried_out(whole, most))._asdict())
+        fitted = Fitted(kept["size"], tuple(kept["never"])) if kept else None
         found = _with(found, micro_batch=fitted and fitted.size)
         notes |= {"micro_batch": str(fitted)} if fitted else {}
     return ResolvedSuite(found, notes)
+
+
+def _kept(folder: Path, key: str, limits: Limits | None, find: Callable[[Limits], Any]) -> Any:
+    """Return the folder's result under a key, of all that it depends on; measure a missing one, and write it there."""
+    known = read_json(folder / MEASURED_SETTINGS) or {}
+    if not isinstance(known.get(key), dict) and limits is not None:
+        known |= {key: find(limits)}
+        write_atomically(folder / MEASURED_SETTINGS, json.dumps(known, indent=1))
+    found = known.get(key)
+    return found if isinstance(found, dict) else None
 
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
     """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, nodes = plan.suite, plan.profile.nodes
     if nodes > 1 and suite.settings.world_size is None:
-        cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
-        suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
+        suite = _with(suite, world_size=nodes * default_ranks(suite.settings.device))
     here = plan.profile.ranks_per_node(suite.settings.world_size)
     kept = read_resolved(folder, plan)
     if kept is None:
-        first = resolve(suite, MeasuredSettings(folder, limits if nodes == 1 else None), here)
+        first = resolve(suite, folder, limits if nodes == 1 else None, here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
         kept = read_resolved(folder, plan)
         assert kept is not None  # noqa: S101 - it was written just now
-    notes = resolve(suite, MeasuredSettings(folder), here).notes
+    notes = resolve(suite, folder, None, here).notes
     pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}
     own = resolve_devices(suite.settings.model_copy(update=pinned), here)
     different = [f"{key} {getattr(own, key)} instead of {getattr(kept, key)}"

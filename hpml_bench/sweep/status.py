@@ -34,7 +34,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     live = {job.unit: job for job in sweep.watch.live() if job.unit is not None}
     held = {owner.unit for owner in holders(sweep.folder, sweep.engine)}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
-    recorded = {state.run_id: state for state in sweep.watch.states()}
+    recorded = {record.run_id: record for record in sweep.watch.records()}
     runs = sweep.watch.refresh()
     rows, total, failed = [HEAD], 0, 0
     states: Counter[str] = Counter()

@@ -19,16 +19,16 @@ from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.plan import SweepRequest
-from hpml_bench.sweep.resolve import MeasuredSettings, resolve
+from hpml_bench.sweep.resolve import resolve
 from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_model, write_atomically
@@ -89,7 +89,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
-        suite, notes = resolve(sweep.suite, MeasuredSettings(folder.parent, sweep.limits))
+        suite, notes = resolve(sweep.suite, folder.parent, sweep.limits)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
@@ -102,9 +102,9 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
             headline=next(metric for metric in task.metrics if metric.name == task.headline),
         )  # fmt: skip
         with validation_for_test(prepared) as substituted:
-            queue = TrialQueue(request, blank, specs, substituted, results, progress)
-            ending = execution.execute(queue)
-        record = queue.record()
+            trials = Trials(request, blank, specs, substituted, results, progress)
+            ending = execution.execute(trials.requests(), trials.keep)
+        record = trials.record()
         if ending.how == "done":
             write_suite(target, sweep.suite, record)
     return TuningResult(folder, record, target if ending.how == "done" else None, ending)
@@ -134,8 +134,8 @@ def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
 
 
-class TrialQueue(Queue[tuple[int, str]]):
-    """Remaining trials, in turns over the methods; those that trials.json holds of these conditions count."""
+class Trials:
+    """Trials of a tuning, in turns over the methods; those that trials.json holds of these conditions count."""
 
     def __init__(
         self, request: TuningRequest, blank: TuningRecord, specs: Sequence[MethodSpec], prepared: Prepared,
@@ -149,32 +149,32 @@ class TrialQueue(Queue[tuple[int, str]]):
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
         made = {tuned.name: tuned.trials for tuned in earlier if tuned.spec == self._specs.get(tuned.name)}
         self._trials = {name: list(made.get(name, ())) for name in self._specs}
-        left = (turn for turn in turns(list(self._trials), request.trials) if turn[0] >= len(self._trials[turn[1]]))
-        super().__init__(left)
         progress.skip(sum(min(request.trials, len(trials)) for trials in self._trials.values()))
 
-    def next(self) -> RunRequest:
-        number, name = self.left.popleft()
-        lr = next_rate(self._blank, self._specs[name], self._trials[name])
+    def requests(self) -> Iterator[RunRequest]:
+        """Yield the missing trials one by one, each made with the results before it."""
         every = END_ONLY if self._blank.settings.select == "last" else self._blank.settings.eval_every
         unmeasured = {"eval_every": every, "latency_samples": 0}  # measurements that train nothing
-        spec = RunSpec(
-            suite=f"{self._blank.suite}-tuning", settings=self._blank.settings.model_copy(update=unmeasured),
-            method=self._specs[name].model_copy(update={"lr": lr}), seed=FIRST_SEED + number,
-        )  # fmt: skip
-        folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
-        return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
+        settings = self._blank.settings.model_copy(update=unmeasured)
+        for number, name in turns(list(self._trials), self._request.trials):
+            if number < len(self._trials[name]):
+                continue
+            lr = next_rate(self._blank, self._specs[name], self._trials[name])
+            spec = RunSpec(
+                suite=f"{self._blank.suite}-tuning", settings=settings, seed=FIRST_SEED + number,
+                method=self._specs[name].model_copy(update={"lr": lr}),
+            )  # fmt: skip
+            run = self._results.run_folder(spec)
+            record = run.record()
+            if record is not None and Plan((), self._prepared.digests, since=0).settles(record):
+                self._progress.skip(1)
+                self.keep(record)  # a kill kept it out of trials.json
+            else:
+                limits = self._request.sweep.limits
+                yield RunRequest(spec=spec, prepared=self._prepared, folder=run.path, limits=limits)
 
-    def earlier_record(self, request: RunRequest) -> RunRecord | None:
-        """Return the record of a trial that a kill kept out of trials.json."""
-        record = self._results.run_folder(request.spec).record()
-        if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
-            return None
-        self._progress.skip(1)
-        return record
-
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
-        name = request.spec.method.name
+    def keep(self, record: RunRecord) -> None:
+        name = record.spec.method.name
         measured = record.metrics if record.status == "ok" else {}  # on the rows in the test rows' place
         parameters = record.metrics.get("trainable_parameters")
         trial = Trial(

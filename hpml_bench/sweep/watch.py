@@ -20,8 +20,8 @@ from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
 from hpml_bench.records.folder import TAKEN, RunFolder, Say
 from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, claims, ended_here, holder, read_jobs
-from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import FINAL
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_model, write_atomically
@@ -41,8 +41,8 @@ class Watcher:
         self.refused: list[str] = []  # reasons why the engine would never begin jobs that it has accepted
         self._runs: Plan | None = None
         self._specs: dict[str, RunSpec] = {}
-        self._known: dict[str, tuple[int, RunState]] = {}
-        """run_id -> inode of its folder, and the state of the record that was read there."""
+        self._known: dict[str, tuple[int, RunRecord]] = {}
+        """run_id -> inode of its folder, and the record that was read there, without what would fill the memory."""
         self._seen: dict[int, tuple[float, str]] = {}
         """Unit -> time.monotonic() at which this process last saw a job of it, and the job's submission."""
         self._cancelled: set[int] = set()
@@ -64,10 +64,6 @@ class Watcher:
         listed = {job.group for job in jobs}
         self._gone = {s.name for s in self._submissions() if s.name not in listed and not self._is_new(s)}
         return jobs
-
-    def names(self) -> list[str]:
-        """Return the names of the jobs that live or may."""
-        return [*(job.name for job in self.live()), *self.recent()]
 
     def jobs(self) -> tuple[EngineJob, ...]:
         """Return the jobs that wait or run; asks for minutes, and cancels what the engine will never begin."""
@@ -154,20 +150,22 @@ class Watcher:
         known = {run: final[run] for run, inode in there.items() if run in final and final[run][0] == inode}
         for run in there.keys() - known.keys():
             if record := RunFolder(self._folder / run).record():
-                known[run] = there[run], RunState.of(record, self._specs[run])
+                slim = {"spec": self._specs[run], "run_id": run, "definitions": (), "metrics": {}, "per_rank": {}}
+                known[run] = there[run], record.model_copy(update=slim)
         self._known = known
         return self._runs
 
-    def states(self) -> tuple[RunState, ...]:
+    def records(self) -> tuple[RunRecord, ...]:
+        """Return the records of runs so far, in the plan's order; without metrics."""
         self.refresh()
         return tuple(self._known[run][1] for run in self._specs if run in self._known)
 
     def left(self, again: bool = False) -> dict[int, int]:
         """Return unit -> number of its runs left; `again`: runs that failed in this call are left too."""
-        states = self.states()
+        records = self.records()
         if self._runs is None:
             return {number: len(unit.tasks) for number, unit in enumerate(self._plan.units)}
-        left = replace(self._runs, since=None if again else self._plan.call).remaining(states)
+        left = replace(self._runs, since=None if again else self._plan.call).remaining(records)
         return {number: len(unit) for number, unit in enumerate(left) if unit}
 
     # Progress

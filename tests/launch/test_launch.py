@@ -15,13 +15,10 @@ import pytest
 
 import hpml_bench
 from helpers import tiny
-from helpers.waiting import until
-from hpml_bench.launch import fork_server, launcher, watchdog
+from hpml_bench.launch import fork_server, launcher
 from hpml_bench.records.load import read_record
-from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Check, Outcome, RunError, RunRecord
 from hpml_bench.system import gpus
-from hpml_bench.system.signals import Stop
 from hpml_bench.training.request import Place, RunRequest
 
 
@@ -43,16 +40,6 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
 
     monkeypatch.setattr(launcher, "_launch", ranks)
     return tiny.run(tiny.spec(), tiny.NOTHING, folder / "run", place=Place(in_sweep=4))
-
-
-def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rank 0 wrote, with specification, protocol, order and time added; committed and returned."""
-    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
-    record = ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json())
-    assert (record.status, record.metrics, record.order) == ("ok", {"test_accuracy": 0.5}, 4)
-    assert record.spec == tiny.spec()
-    assert record.seconds >= 0
-    assert read_record(tmp_path / "run") == record
 
 
 def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,24 +89,6 @@ def test_an_interrupted_run_is_recorded_and_told(status: str, tmp_path: Path, mo
     assert read_record(tmp_path / "run") == caught.value.record
 
 
-def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
-    monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
-    program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
-        (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
-        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
-            until(lambda: 0 in watching.peak_mb, 30)
-            before = watching.peak_mb[0]
-            child.stdin.write("\n")
-            child.stdin.flush()
-            child.stdout.readline()
-            until(lambda: watching.peak_mb[0] > before + 150, 30)
-            child.kill()
-    assert watching.peak_mb[0] > before + 150
-
-
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("oldest", [0, 1, 2])
 def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -> None:
@@ -137,35 +106,45 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
 # The fork server imports the libraries once, unless one of them would initialise CUDA
 
 
-STAND_IN = """
-import torch
-
-torch.cuda.init = lambda: None  # stands for the start of CUDA, which the real one causes by a question about GPUs
-torch.cuda.is_initialized = lambda: True
-"""
-START = """
-import multiprocessing
-import sys
-
+def in_fork(folder: Path, lines: str, child: str, path: list[str], work: Path | None = None) -> str:
+    """Run a program with these lines whose fork server does the lines of `child`; return what it printed."""
+    inner = "\n    ".join(child.strip().splitlines())
+    (folder / "start.py").write_text(f"""
+import gc, multiprocessing, os, sys
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus
+{lines}
 
-gpus.visible_gpus = lambda: ({"name": "GPU"},)
-
-
-def child_main() -> None:
-    print("transformers.modeling_utils" in sys.modules, sys.modules["torch"].cuda.is_initialized())
-    import bitsandbytes
-    print(sys.modules["torch"].cuda.is_initialized(), flush=True)
-
+def child_main():
+    {inner}
 
 if __name__ == "__main__":
     fork_server.start_fork_server()
     child = multiprocessing.get_context("forkserver").Process(target=child_main)
     child.start()
     child.join()
+    print(child.exitcode, fork_server.SAFE_PATH in os.environ)
+""")
+    done = subprocess.run(
+        [sys.executable, str(folder / "start.py")], env=os.environ | {"PYTHONPATH": os.pathsep.join(path)}, cwd=work,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout
+
+
+STAND_IN = """
+import torch
+
+torch.cuda.init = lambda: None  # stands for the start of CUDA, which the real one causes by a question about GPUs
+torch.cuda.is_initialized = lambda: True
 """
-"""Says whether a fork of the server has the libraries, and CUDA before and after it imports bitsandbytes."""
+IMPORTS_IT = """
+print("transformers.modeling_utils" in sys.modules, sys.modules["torch"].cuda.is_initialized())
+import bitsandbytes
+print(sys.modules["torch"].cuda.is_initialized(), flush=True)
+"""
+PACKAGE = str(Path(hpml_bench.__path__[0]).parent)
 
 
 def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,48 +156,20 @@ def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeyp
     _, *libraries = fork_server.preload()
     assert libraries == ["torch", "transformers.modeling_utils"]
     (tmp_path / "bitsandbytes.py").write_text(STAND_IN)
-    (tmp_path / "start.py").write_text(START)
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": path}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout == "True False\nTrue\n", done.stderr
-
-
-SHADOW = """
-import gc
-import multiprocessing
-
-import os
-
-from hpml_bench.launch import fork_server
-
-
-def child_main() -> None:
-    assert gc.get_freeze_count() > 1000  # collections of a rank don't go through what the server imported
-
-
-fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]
-if __name__ == "__main__":
-    fork_server.start_fork_server()
-    child = multiprocessing.get_context("forkserver").Process(target=child_main)
-    child.start()
-    child.join()
-    print(child.exitcode, fork_server.SAFE_PATH in os.environ)
-"""
+    one_gpu = 'gpus.visible_gpus = lambda: ({"name": "GPU"},)'
+    assert in_fork(tmp_path, one_gpu, IMPORTS_IT, [str(tmp_path), PACKAGE]) == "True False\nTrue\n0 False\n"
 
 
 @pytest.mark.parametrize("seen", [False, True])
 def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) -> None:
-    """A `datasets.py` in the working folder is no library, unless this process looks for its modules there too."""
+    """A `datasets.py` in the working folder is no library, unless this process looks for its modules there too.
+
+    Collections of a rank don't go through what the server imported.
+    """
     (tmp_path / "work").mkdir()
-    (tmp_path / "start.py").write_text(SHADOW)
     (tmp_path / "work" / "shadow.py").write_text("from pathlib import Path; Path('imported').touch()")
-    path = [str(Path(hpml_bench.__path__[0]).parent), *([str(tmp_path / "work")] if seen else [])]
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-        cwd=tmp_path / "work", capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout == "0 False\n", done.stderr
+    preload = 'fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]'
+    path = [PACKAGE, *([str(tmp_path / "work")] if seen else [])]
+    frozen = "assert gc.get_freeze_count() > 1000"
+    assert in_fork(tmp_path, preload, frozen, path, tmp_path / "work") == "0 False\n"
     assert (tmp_path / "work" / "imported").exists() is seen

@@ -76,7 +76,6 @@ def test_a_rename_that_is_denied_at_first_counts(
     answers: list[int], does: bool, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stale handle is tried again; where our record is there, the rename was done."""
-    # Protection: folder.retry_stale_handle; folder._renamed looks whose record lies there.
     own = results(tmp_path)
     record = attempt(own, made_records.record())
     asked = answering(monkeypatch, *answers, does=does)
@@ -96,7 +95,6 @@ def test_a_file_system_that_goes_on_failing_is_told(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence that says where the finished run lies; nothing is lost, and no name is taken."""
-    # Protection: an attempt's files are synced before the rename (folder._sync).
     own = results(tmp_path)
     record = attempt(own, made_records.record())
     monkeypatch.setattr(folders.os, call, Mock(side_effect=OSError(number, os.strerror(number))))
@@ -124,7 +122,6 @@ def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("number", [None, errno.EEXIST])
 def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The later one, of whichever start, is set aside with its record renamed, and its job is told which counts."""
-    # Protection: a folder is never renamed onto one that isn't empty, whether the file system says ENOTEMPTY or EEXIST.
     zombie, newer = results(tmp_path, restart=0), results(tmp_path, restart=1)
     first = attempt(newer, made_records.record(), "1\n")
     second = attempt(zombie, made_records.record(started="2026-01-02T00:00:00+00:00"), "2\n")

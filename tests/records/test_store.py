@@ -45,25 +45,20 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     assert seen == ["old", "new"]
 
 
-def test_points_come_back_in_order(tmp_path: Path) -> None:
-    """Written in two goes, read as one; None and small numbers survive."""
-    points = [Point(metric="loss", step=i, value=value) for i, value in enumerate((0.1, None, 1e-300), start=1)]
+def test_what_is_torn_is_left_out(tmp_path: Path) -> None:
+    """A line of points cut short by a crash doesn't cost those before it, in their order, None and small numbers too.
+
+    Half a table or JSON object is none.
+    """
+    points = [Point(metric="loss", step=i, value=value) for i, value in enumerate((0.1, None, 1e-300, 0.25), start=1)]
     writer = PointWriter(tmp_path)
     writer.write(points[:2])
     assert read_points(tmp_path) == points[:2], "flushed lines can be read while the writer is open"
     writer.write(points[2:])
     writer.close()
-    assert read_points(tmp_path) == points
-
-
-def test_what_is_torn_is_left_out(tmp_path: Path) -> None:
-    """A line of points cut short by a crash doesn't cost the lines before it; half a table or JSON object is none."""
-    writer = PointWriter(tmp_path)
-    writer.write([Point(metric="loss", step=1, value=0.5), Point(metric="loss", step=2, value=0.25)])
-    writer.close()
     file = tmp_path / POINTS
     file.write_bytes(file.read_bytes()[:-9])
-    assert [point.step for point in read_points(tmp_path)] == [1]
+    assert read_points(tmp_path) == points[:3]
     for name, read in ((PREDICTIONS, lambda: read_predictions(tmp_path)), ("x", lambda: read_json(tmp_path / "x"))):
         (tmp_path / name).write_bytes(b'{"PAR1')
         assert read() is None

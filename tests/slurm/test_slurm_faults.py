@@ -32,8 +32,6 @@ def first_run_was_kept(sweep: Disturbed, job: str) -> None:
 
 def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept."""
-    # Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
-    # gone on with, since it has a name of its own (SharedResults.begin).
     sweep = disturbed()
     job = sweep.begin()
     slurm("scontrol", "requeue", job)
@@ -49,8 +47,6 @@ def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cl
 @pytest.mark.cluster_slow
 def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A job of a partition of higher priority takes the node, and the preempted one is done after it."""
-    # Protection: as for a requeue; and the job that was asked to end waits for its kill (job._await_kill): where it
-    # leaves by itself, some versions of Slurm don't begin it anew.
     sweep = disturbed()
     job = sweep.begin()
     high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
@@ -92,7 +88,6 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
 
 def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A node is gone at once; its job is done on the other, which has no command of Slurm's; the node comes back."""
-    # Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     lost = sweep.node(job)
@@ -114,8 +109,6 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
 def test_an_ended_job_comes_again(how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what was done is kept."""
-    # Protection: what is missing is known from records (Plan.remaining), not from jobs. The submitter removes the
-    # claims of jobs that Slurm knows to have ended (watch.holders); the nodes have no command of Slurm's here to ask.
     sweep = disturbed(**({"setup": ["export PATH=/nowhere"]} if how == "killed" else {}))
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)

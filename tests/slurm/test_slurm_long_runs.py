@@ -22,8 +22,6 @@ LONGEST = 200.0
 
 def test_a_run_beyond_the_limit(slurm_cluster: TwoNodes, held_suite: Path, shared_folder: Path, tmp_path: Path) -> None:
     """Four minutes under limits of two, saved at SIGTERM, and a requeue: without a retry one record, the same bits."""
-    # Protection: a job that is asked to end saves at the end of a window (Checkpoints.end_window), the next adopts it
-    # (SharedResults.begin), and attempts that got further don't count (JobWork._out_of_time, Watcher.resubmitted).
     from rich.console import Console
 
     content = yaml.safe_load(held_suite.read_text())

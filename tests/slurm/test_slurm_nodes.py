@@ -26,7 +26,6 @@ def over(disturbed: Make, shared_folder: Path) -> Disturbed:
 
 def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[str, Any]) -> None:
     """All that is computed, to the bit; records and page tell the nodes apart from two ranks on one."""
-    # Protection: devices and threads by node, ranks in the order of nodes, the interface to the other node.
     over.open().submit(again=True)
     assert over.complete()
     assert over.content() == {run: truth[run] for run in over.content()}
@@ -65,7 +64,6 @@ def test_torchrun_over_both_nodes_computes_the_same(
 @pytest.mark.cluster_slow
 def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, Any]) -> None:
     """The attempt is interrupted, no agent is left, and the job's next start does the run."""
-    # Protection: the parent's request to the agents (Meeting.end), and the claim that the same job takes back.
     job = over.begin(methods=("held",))
     slurm("scontrol", "requeue", job)
     assert over.arrived(restart=1) == job
@@ -78,7 +76,6 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
 @pytest.mark.cluster_slow
 def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report."""
-    # Protection: the agent's fork server is started first, and dies with it.
     host, pid = over.rank(over.begin(methods=("held",)), 1)
     assert host == "n2"
     slurm_cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
@@ -93,7 +90,6 @@ def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNo
 @pytest.mark.cluster_slow
 def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, slurm_cluster: TwoNodes) -> None:
     """`hpml-bench stop` ends the job, and the agents and ranks on both nodes with it."""
-    # Protection: the step is Slurm's, and the agents end with the parent's store.
     over.begin(methods=("held",))
     assert over.sweep.stop() == 1
     for node in ("n1", "n2"):
@@ -119,8 +115,6 @@ def test_a_rank_that_breaks_on_the_second_node_is_the_cause(
 
     The same command then does the run.
     """
-    # Protection: a signal outranks what peers say of it (launch.agent.merged); each node's watchdog reads the
-    # heartbeats of its own ranks (launch.watchdog).
     sweep = disturbed(nodes=2, cpus_per_node=1, parallel=1)
     job = sweep.begin(methods=ORDER, stall=20 if signal == "STOP" else 300)
     host, pid = sweep.rank(job, 1)

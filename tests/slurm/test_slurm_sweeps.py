@@ -26,7 +26,6 @@ Make = Callable[..., Disturbed]
 
 def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> None:
     """A job a seed, each on its node; all losses, norms and predictions are those of a sweep without a cluster."""
-    # Protection: settings are resolved once (resolved.json), and runs are what the plan says, wherever they run.
     sweep = disturbed()
     assert len(sweep.open(seeds=2).submit(again=True)) == 2
     assert sweep.complete()
@@ -43,8 +42,6 @@ def test_a_second_submission_attaches(
     comment: str | None, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
     """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice."""
-    # Protection: the jobs of a sweep are found by their numbers, whatever comment a site gives them (Slurm.live), and a
-    # unit is claimed (watch.claimed).
     slurm_cluster.do("comments", *([] if comment is None else [comment]))
     sweep = disturbed()
     job = sweep.begin(methods=("held",))
@@ -62,7 +59,6 @@ def test_a_second_submission_attaches(
 
 def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that ends them."""
-    # Protection: cli/on.py stops jobs only of an engine whose jobs end with it (Engine.outlives).
     sweep = disturbed()
     sweep.close()
     command = [sys.executable, "-m", "hpml_bench", *sweep.command()]
@@ -83,7 +79,6 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_clu
 
 def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended."""
-    # Protection: the report's job depends on the others (afterany).
     sweep = disturbed()
     sweep.close()
     begun = called(*sweep.command("--detach"))
@@ -105,7 +100,6 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
 
 def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:
     """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well."""
-    # Protection: the others depend on it (afterok).
     cache = shared_folder / "cache"
     sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
     assert not cache.exists()

@@ -136,6 +136,7 @@ def test_a_wrong_override_is_one_sentence(path: str, override: str, words: list[
     (SUITE.replace("seeds:", "seed:"), ["seed is not known", "did you mean seeds?"]),
     (SUITE + "  lorra: {}\n", ["lorra", "choose from"]),
     (b"\xff\xfe\x00", ["can't be read"]),
+    (b" " * 20_000_000, ["at most"]),
 ])  # fmt: skip
 def test_a_wrong_file_is_one_sentence_with_its_name(text: str | bytes, words: list[str], tmp_path: Path) -> None:
     """The file is named, and the line or the key; a binary file is not read as a suite."""

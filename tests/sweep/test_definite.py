@@ -14,7 +14,7 @@ from hpml_bench.records.plan import UNLIMITED
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import resolve as resolving
-from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite
+from hpml_bench.sweep.resolve import ResolvedSuite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
@@ -38,7 +38,7 @@ def resolve(
             patch.setattr(preparation, "products", lambda settings, _: measure(settings))
         if fits:
             patch.setattr(resolving, "tried_out", lambda *_: fits)
-        return resolving.resolve(suite, MeasuredSettings(folder, None if known else UNLIMITED), here)
+        return resolving.resolve(suite, folder, None if known else UNLIMITED, here)
 
 
 ON_TWO = {"micro_batch": "auto", "device": "cuda", "world_size": 2, "global_batch": 24}

@@ -63,7 +63,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
 
 
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other runs are taken to go on at the pace of this call; after the last one nothing is left."""
+    """The other runs are taken to go on at the pace of this call, as rough as it is known; at the end nothing is."""
     now = iter([0.0, 60.0, 120.0])
     monkeypatch.setattr("hpml_bench.sweep.execute.time.monotonic", lambda: next(now))
     console = Console(file=io.StringIO(), width=200)
@@ -77,10 +77,6 @@ def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first, last = console.file.getvalue().splitlines()[1:]
     assert first.endswith("; about 60 s left")
     assert "left" not in last
-
-
-def test_durations_in_words() -> None:
-    """Seconds, minutes and hours, as rough as they are known."""
     assert [in_words(s) for s in (0.2, 40, 720, 12_600)] == ["1 s", "40 s", "12 min", "3.5 h"]
 
 
@@ -153,14 +149,24 @@ def begin(folder: Path, pid: int | None = None) -> Path:
 
 
 def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
-    """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far."""
+    """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far.
+
+    Whether this call tries failed runs again isn't known, so the time left is that of the others, and says so.
+    """
     (begin(folder) / POINTS).write_text(
         '{"metric":"step_seconds","step":39,"value":0.5}\n{"metric":"train_loss","step":40,"value":1.0}\n'
     )
-    said, rows = local_state(folder)
-    assert said.startswith("5 of 6 runs are done; about ")
-    assert said.endswith(" left")
+    before, rows = local_state(folder)
+    assert before.startswith("5 of 6 runs are done; about ")
+    assert before.endswith(" left")
     assert rows[2][-1] == "seed 2, step 40 of 100, 32 samples/s"
+    item, place = run_of(folder, "lora", 1)
+    shutil.rmtree(place)
+    made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
+    said, rows = local_state(folder)
+    assert said.startswith("4 of 6 runs are done, 1 failed; about ")
+    assert said.partition("about ")[2] == f"{before.partition('about ')[2]}, failed runs aside"
+    assert rows[1][:3] == ("lora", "2 of 3", "1")
 
 
 @pytest.mark.parametrize(("pid", "since"), [(4194305, None), (os.getpid(), 1e9)], ids=["gone", "a later process"])
@@ -174,34 +180,20 @@ def test_a_run_of_a_dead_process_is_not_under_way(pid: int, since: float | None,
     assert rows[2][-1] == ""
 
 
-def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
-    """Whether this call tries them again isn't known, so the time left is that of the others, and says so."""
-    begin(folder)
-    before = local_state(folder)[0].partition("about ")[2]
-    item, place = run_of(folder, "lora", 1)
-    shutil.rmtree(place)
-    made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
-    said, rows = local_state(folder)
-    assert said.startswith("4 of 6 runs are done, 1 failed; about ")
-    assert said.partition("about ")[2] == f"{before}, failed runs aside"
-    assert rows[1][:3] == ("lora", "2 of 3", "1")
-
-
-def test_a_folder_without_a_sweep_is_said_so(folder: Path) -> None:
-    """A mistyped name gets no advice about jobs; a suite.json that can't be read is named."""
-    shown = called("status", folder / "nothere", status=2)
-    assert "nothere: there is no such folder" in shown.output
-    assert "jobs" not in shown.output
-    (folder / SUITE).write_text("{")
-    with pytest.raises(UserError, match="no sweep was begun here"):
-        local_state(folder)
-
-
 def test_status_finds_the_only_sweep(folder: Path) -> None:
-    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs."""
+    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs.
+
+    A mistyped name gets no advice about jobs; a suite.json that can't be read is named.
+    """
     assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
     assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
     shown = called("status", folder.parent)
     assert shown.output.splitlines()[0] == "6 of 6 runs are done"
     (folder / PLAN).write_text("{}")
     assert plain_sweep(folder) is None
+    shown = called("status", folder / "nothere", status=2)
+    assert "nothere: there is no such folder" in shown.output
+    assert "jobs" not in shown.output
+    (folder / SUITE).write_text("{")
+    with pytest.raises(UserError, match="no sweep was begun here"):
+        local_state(folder)

@@ -22,8 +22,8 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
+from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
-from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
 
@@ -52,7 +52,10 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
-    """Status 0, four ok records of one protocol, and everything a later reader needs."""
+    """Status 0, four ok records of one protocol, and everything a later reader needs.
+
+    All methods of seed 0 come before those of seed 1; within a seed all consumed the same samples in one order.
+    """
     _, folder, result = finished_sweep
     loaded = load_records(folder)
     assert loaded.problems == ()
@@ -63,30 +66,20 @@ def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
     assert loaded.records[0].label_names == tiny.COLOURS
     assert "lora seed 1: ok" in result.output
     assert all(str(folder / name) in result.output for name in ("report.html", "report.md"))
-
-
-def test_the_order_is_recorded_seed_by_seed(finished_sweep: Finished) -> None:
-    """All methods of seed 0 before those of seed 1; within a seed all consumed the same samples in one order."""
-    records = sorted(load_records(finished_sweep[1]).records, key=lambda record: record.order or 0)
-    assert [record.order for record in records] == [1, 2, 3, 4]
-    assert [record.spec.seed for record in records] == [0, 0, 1, 1]
-    assert [record.place for record in records] == [1, 2, 1, 2]
+    records = sorted(loaded.records, key=lambda record: record.order or 0)
+    places = [(record.order, record.spec.seed, record.place) for record in records]
+    assert places == [(1, 0, 1), (2, 0, 2), (3, 1, 1), (4, 1, 2)]
     assert [record.started for record in records] == sorted(record.started for record in records)
     first, second, third, fourth = (record.consumed for record in records)
     assert first == second != third == fourth
     assert None not in {first, third}
 
 
-def test_a_second_call_runs_nothing(finished_sweep: Finished, copy: Path) -> None:
-    """What is recorded stays as it is, to the byte's time stamp; a moved results folder counts as well."""
-    before = stamps(copy / "colours")
-    result = run_all(finished_sweep[0], copy)
-    assert "4 of 4 runs are recorded already" in result.output
-    assert stamps(copy / "colours") == before
-
-
 def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
-    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits."""
+    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits.
+
+    What is recorded stays as it is, to the byte's time stamp, also in a results folder that was moved.
+    """
     folder = copy / "colours"
     before = stamps(folder)
     gone, torn, cut, whole = sorted(before)
@@ -156,16 +149,16 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(monkeypatch: pytes
 
 def test_a_record_that_is_lost_meanwhile_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk may cut it after it was written: status 1, and the same command does that run again."""
-    ran, keep = arrange(monkeypatch, {}), sweep.SweepQueue.keep
+    ran, finished = arrange(monkeypatch, {}), SweepProgress.finished
     suite = tmp_path / "quick.yaml"
     suite.write_text(suite_of("x", "y", seeds=1).model_dump_json())
 
-    def cut(queue: sweep.SweepQueue, request: RunRequest, record: RunRecord) -> None:
-        keep(queue, request, record)
+    def cut(progress: SweepProgress, record: RunRecord) -> None:
+        finished(progress, record)
         if record.spec.method.name == "x" and len(ran) <= 2:
-            os.truncate(request.folder / "run.json", 100)
+            os.truncate(tmp_path / "quick" / record.run_id / "run.json", 100)
 
-    monkeypatch.setattr(sweep.SweepQueue, "keep", cut)
+    monkeypatch.setattr(SweepProgress, "finished", cut)
     result = run_all(suite, tmp_path, status=1)
     assert "1 of 2 runs did not end well" in result.stderr
     run_all(suite, tmp_path)
@@ -238,15 +231,6 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, monkeypatch: py
     assert sorted(ran) == ["a-0", "a-1"]
     assert (tmp_path / "quick/notes/mine.txt").exists()
     assert len(stamps(tmp_path / "quick")) == 2
-
-
-def test_an_interruption_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing more is started; what was done is in the result."""
-    ran = arrange(monkeypatch, {"a": "interrupt"})
-    result = go(suite_of("a", "b", seeds=3), tmp_path)
-    assert result.ending.how == "interrupted"
-    assert ran[-1].startswith("a")
-    assert len(result.records) == len(ran) - 1
 
 
 def test_each_method_follows_each_other_as_often() -> None:

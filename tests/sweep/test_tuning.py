@@ -119,7 +119,10 @@ def launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launcher:
 
 
 def test_every_method_gets_the_same_trials_and_budget(tuned: Tuned) -> None:
-    """Two trials each, with the same seeds and samples, the first at the suite's rate, all within the range."""
+    """Two trials each, with the same seeds and samples, the first at the suite's rate, all within the range.
+
+    The result is a suite that loads from elsewhere, under its own name, with the chosen rate and otherwise the same.
+    """
     record = read(tuned[1])
     assert {method.name: len(method.trials) for method in record.methods} == {"lora": 2, "head": 2}
     for one in record.methods:
@@ -129,6 +132,13 @@ def test_every_method_gets_the_same_trials_and_budget(tuned: Tuned) -> None:
         assert all(one.spec.lr / 10 <= t.lr <= one.spec.lr * 10 for t in one.trials)
     multiples = [one.trials[1].lr / one.spec.lr for one in record.methods]
     assert multiples[0] == pytest.approx(multiples[1], rel=0.06)  # two significant digits
+    path, before = tuned[1] / "colours-tuned.yaml", load_suite(str(tuned[0]))
+    after = load_suite(str(path))
+    assert (after.name, after.settings, after.seeds) == ("colours-tuned", before.settings, before.seeds)
+    assert after.method("lora").lr == next(one.chosen for one in record.methods if one.name == "lora")
+    assert after.methods["head"] == before.methods["head"]  # its rate reaches no parameter
+    assert str(path) in tuned[2].output
+    assert "validation accuracy" in tuned[2].output
 
 
 def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
@@ -151,20 +161,6 @@ def test_ranks_get_no_path_to_the_test_rows(tmp_path: Path) -> None:
     with validation_for_test(original) as substituted:
         places = {path.name: path.resolve().name for path in Path(substituted.data).iterdir()}
     assert places == {"train": "train", "validation": "validation", "test": "validation"}
-
-
-def test_the_result_is_a_suite_that_run_all_takes(tuned: Tuned) -> None:
-    """It loads from elsewhere, under its own name, with the chosen rate and otherwise the same."""
-    path, before = tuned[1] / "colours-tuned.yaml", load_suite(str(tuned[0]))
-    after = load_suite(str(path))
-    chosen = {one.name: one.chosen for one in read(tuned[1]).methods}
-    assert after.name == "colours-tuned"
-    assert after.settings == before.settings
-    assert after.seeds == before.seeds
-    assert after.method("lora").lr == chosen["lora"]
-    assert after.methods["head"] == before.methods["head"]  # its rate reaches no parameter
-    assert str(path) in tuned[2].output
-    assert "validation accuracy" in tuned[2].output
 
 
 def test_a_second_call_runs_nothing(tuned: Tuned, tmp_path: Path) -> None:

@@ -218,8 +218,7 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
         folder = found.results.begin(record.spec)
         folder.begin()
         (folder.path / "rank0.log").write_text("no checkpoint: a plug-in\nthe end\n")
-        request = tiny.request(record.spec, tiny.NOTHING, folder.path)
-        assert found.interrupted(request, record) == Ending("time")
+        assert found.interrupted(record) == Ending("time")
         return found.results.run_folder(record.spec).record()
 
     assert late("a", 1) is None

@@ -238,7 +238,7 @@ def test_other_gpus_are_told(
     monkeypatch.setattr(gpus, "version", lambda _: build)
     monkeypatch.setattr(gpus.sys, "platform", machine[0])
     monkeypatch.setattr(gpus.platform, "machine", lambda: machine[1])
-    devices._tell_once.cache_clear()
+    devices._warn_once.cache_clear()
     for _ in range(2):
         assert devices.resolve_devices(tiny.settings(device="auto", precision="fp32")).device == "cpu"
     told = [record.getMessage() for record in caplog.records]

@@ -27,7 +27,7 @@ def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> Non
         if unit is None:
             job.prepare(plan)
             return
-        result = job.work(plan, unit)
-    if result.ending.how == "interrupted":
+        ending = job.work(plan, unit)
+    if ending.how == "interrupted":
         ctx.exit(INTERRUPTED)
-    ctx.exit(OK if result.ok else FAILED)
+    ctx.exit(OK if ending.how == "done" and not ending.failed else FAILED)
