@@ -20,7 +20,6 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Failure, PageSummary, Relation
 from hpml_bench.report.answer.screen import bars, context
 from hpml_bench.report.answer.sections import answer_table, matrix_section, turns
-from hpml_bench.report.answer.words import lines
 from hpml_bench.report.tables import parts, placed
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
@@ -125,19 +124,33 @@ def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
 MANY = {f"a_rather_long_method_name_of_many_words_{n:02d}": 90.0 - n for n in range(45)}
 
 
+def lines(answer: PageSummary, width: int, encoding: str = "utf-8") -> list[str]:
+    """Return what a terminal of this width and encoding gets."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    terminal.show_answer(answer, Console(file=stream, width=width))
+    stream.flush()
+    return raw.getvalue().decode(encoding).splitlines()
+
+
 @pytest.mark.parametrize("width", [60, 80, 140])
 @pytest.mark.parametrize("scores", [FIVE, MANY, {"full": 79.0}], ids=["five", "many", "one"])
 def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int) -> None:
-    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken."""
-    found = lines(an_answer(scores), width)
+    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken, sizes first."""
+    found = lines(an_answer(scores, open_=tuple(combinations(scores, 2))[:3]), width)
     assert max(map(len, found)) <= width
-    assert sum(line.startswith(("method ", "method\t")) for line in found) == 1
+    (header,) = (line.split() for line in found if line.startswith("method "))
+    assert (header[:3], header[-1]) == (["method", "accuracy", "%"], "verdict")
+    costs = [name for name in ("time", "memory", "saved") if name in header]
+    assert costs == ["time", "memory", "saved"][: len(costs)]
+    assert width < 140 or len(costs) == 3
 
 
 def test_each_method_has_its_row_with_verdict_and_costs() -> None:
-    """The table has the page's rows: score, costs, whom a method can't be told from; narrow ones lose sizes first.
+    """The table has the page's rows: score, costs, whom a method can't be told from.
 
-    Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks.
+    Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks. Where
+    the encoding lacks typographic signs, plain ones stand for them, and names are no markup.
     """
     answer = an_answer(FIVE, open_=(("full", "lora"),))
     found = lines(answer, 140)
@@ -147,26 +160,13 @@ def test_each_method_has_its_row_with_verdict_and_costs() -> None:
     assert rows["method"].split() == ["method", "accuracy", "%", "time", "s", "memory", "MB", "saved", "verdict"]
     assert rows["lora"].split("  ")[-1] == "may be best; can't tell from full"
     assert {"78.9", "9.00", "460"} <= set(rows["lora"].split())
-
-    header = next(line for line in lines(an_answer(FIVE), 60) if line.startswith("method"))
-    assert "saved" not in header
-    assert header.split()[:2] == ["method", "accuracy"]
-    assert header.endswith("verdict")
     answer = an_answer(MANY)
     found = lines(answer, 100)
     assert len(found) < 35
     assert found[25] == "... and 21 methods more, on the page"
     assert " ".join(found[-2:]).endswith(words.headline(answer))
-
-
-def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the encoding lacks typographic signs, plain ones stand for them."""
-    monkeypatch.setattr("hpml_bench.report.answer.words.lines", lambda *_: ["\N{MINUS SIGN}3 1\N{EN DASH}2 é"])
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding="ascii")
-    terminal.show_answer(None, Console(file=stream, width=80))  # type: ignore[arg-type]
-    stream.flush()
-    assert raw.getvalue() == b"-3 1-2 ?\n"
+    odd = lines(an_answer({"\N{MINUS SIGN}3 1\N{EN DASH}2 é": 80.0, "[b]:smile:": 70.0}), 140, "ascii")
+    assert [line[:10] for line in odd[-2:]] == ["-3 1-2 ?  ", "[b]:smile:"]
 
 
 # The matrix, what would decide, and places
