@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
+from hpml_bench.plugins.picture import Axis, Mark, Picture, Point, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
@@ -21,7 +21,7 @@ from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
 from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.drawn import small, svg
-from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
+from hpml_bench.report.pictures.layout import MANY, NARROW, Shape
 from hpml_bench.report.tables import TITLES
 
 BROKEN_FROM = 18
@@ -210,49 +210,46 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     sign = 1 if answer.score.better == "higher" else -1
     ends = [sign * end for of in found.values() for end in of if end is not None]
     low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
-    axis = Axis(low, high if high > low else low + 1.0)
+    pixel = (high - low or 1.0) / (width - 12)
     shown: dict[str, Gap] = found | dict.fromkeys(names[:1], (0.0, None, None))
-    svg = {}
-    for name, of in shown.items():
+    svg, said = {}, dict.fromkeys(names[:1], "best mean")
+    for name, (d, *interval) in shown.items():
+        between = [end for end in interval if end is not None]
+        zero, mark, *line = (6 + (sign * value - low) / pixel for value in (0.0, d, *between))
         differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
-        svg[name] = _bar(axis, of, differs, sign, width, name in answer.top)
-    said = dict.fromkeys(names[:1], "best mean")
-    for name, (d, *between) in found.items():
-        texts = [answer.gap_text(end, unit=False) for end in between if end is not None]
-        said[name] = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
-    ticks, pixel = [(0.0, "0")], _pixel(axis, width)
+        svg[name] = _bar(zero, mark, sorted(line), width, differs=differs, top=name in answer.top)
+        texts = [answer.gap_text(end, unit=False) for end in between]
+        text = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
+        said.setdefault(name, text)
+    ticks = [(0.0, "0")]
     if low < 0:  # and a round value left of it
         step = 10.0 ** math.floor(math.log10(-low))
         at = max(k * step for k in (1, 2, 5) if k * step <= -low * (1 + 1e-9))
         ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
     places = [(min(max(6 + (at - low) / pixel, 14), width - 4), text) for at, text in ticks]
     marks = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
-    key = _bar(Axis(-32, 0), (-20, -32, -7), True, 1, 44, False) if answer.tested_by_score else ""
+    key = _bar(38, 18, [6, 31], 44, differs=True, top=False) if answer.tested_by_score else ""
     return Bars({name: of[0] for name, of in shown.items()}, svg, said, small(marks, width, 12, "scale"), key)
 
 
-def _pixel(axis: Axis, width: int) -> float:
-    return (axis.high - axis.low) / (width - 12)
-
-
-def _bar(axis: Axis, of: Gap, differs: bool, sign: int, width: int, top: bool) -> str:
+def _bar(zero: float, mark: float, ends: Sequence[float], width: int, *, differs: bool, top: bool) -> str:
     """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
-    radius, pixel = 3.5 if differs else 3.0, _pixel(axis, width)
-    d, ends = sign * of[0], sorted(sign * end for end in of[1:] if end is not None)
-    if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
+    radius = 3.5 if differs else 3.0
+    if differs and ends and ends[1] - ends[0] < 4 * radius:
         radius = 2.0  # else the mark hides the interval
-    side = (d > 0) - (d < 0) if differs else 0
 
-    def clear(at: float, by: float) -> float:
-        return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
+    def clear(at: float, by: float) -> Point:
+        if differs and mark != zero:
+            at = min(at, zero - by) if mark < zero else max(at, zero + by)
+        return min(max(at, 6.0), width - 6.0), HEIGHT / 2
 
     tone: Tone = "blue" if top else "mark"
-    ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
-    point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
-    ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
-    row = Picture(
-        name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
-        segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
-        series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
-    )  # fmt: skip
-    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+    centre = (clear(mark, CLEAR + radius),)
+    interval = tuple(clear(end, CLEAR) for end in ends)
+    shapes = (
+        Shape("line", ((zero, HEIGHT), (zero, 0)), stroke="ink", opacity=0.55),
+        *([Shape("line", interval, stroke=tone, width=3, opacity=0.6)] if interval else []),
+        Shape("circle", centre, fill=tone if differs else "paper", radius=radius),
+        *([] if differs else [Shape("circle", centre, stroke=tone, width=1.75, radius=radius)]),
+    )
+    return small(shapes, width, HEIGHT, "diff")
