@@ -99,11 +99,9 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
     rows: list[list[Cell]] = []
     marks: list[tuple[Mark | None, ...]] = []
     for name in names:
-        relations = [None if other == name else answer.relation(key, name, other) for other in names]
-        own: list[Mark | None] = [None if r in {None, "untested"} else r for r in relations]  # type: ignore[misc]
-        cells = [_matrix_cell(answer, metric, name, other, mark) for other, mark in zip(names, own, strict=True)]
-        rows.append([f"{numbers[name]} {name}" if numbers else name, *cells])
-        marks.append((None, *own))
+        stands = [_matrix_cell(answer, key, metric, name, other) for other in names]
+        rows.append([f"{numbers[name]} {name}" if numbers else name, *(cell for cell, _ in stands)])
+        marks.append((None, *(mark for _, mark in stands)))
     difference_of = f"{titled('difference', answer.score.difference_unit)}, row less column"
     what = difference_of if axis is None else "factor, row over column"
     heads = (capitalized(answer.noun), *(str(numbers.get(name, name)) for name in names))
@@ -111,17 +109,16 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
     return made.model_copy(update={"marks": tuple(marks)})
 
 
-def _matrix_cell(answer: PageSummary, metric: str, name: str, other: str, mark: Mark | None) -> Cell:
+def _matrix_cell(answer: PageSummary, key: str, metric: str, name: str, other: str) -> tuple[Cell, Mark | None]:
+    """Return how a method stands to another, in numbers and as a mark; none where it isn't tested."""
     pair = None if name == other else answer.pair(metric, name, other)
     if pair is None:
-        return (MISSING if name != other else " ", None)
-    value = pair.seen_from(name, ratio=metric != "score")[0]
-    if metric != "score":
-        text = f"× {number(value, '.2f')}"
-    else:
-        text = answer.gap_text(value, unit=False)
-        text = f"+{text}" if value > 0 and text.strip("0.,") else text
-    return (f"{text} {SIGNS[mark]}" if mark else text, value)
+        return (MISSING if name != other else " ", None), None
+    value, relation = pair.seen_from(name, ratio=metric != "score")[0], answer.relation(key, name, other)
+    text = answer.gap_text(value, unit=False) if metric == "score" else f"× {number(value, '.2f')}"
+    if metric == "score" and value > 0 and text.strip("0.,"):
+        text = f"+{text}"
+    return ((text, value), None) if relation == "untested" else ((f"{text} {SIGNS[relation]}", value), relation)
 
 
 # What would decide
