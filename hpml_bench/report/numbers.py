@@ -32,18 +32,14 @@ def number(value: float | None, spec: str = ".3g") -> str:
         return MISSING
     value = float(f"{value:.12g}")  # one rounding for numbers that differ in their last bits alone
     match = _FORMAT.fullmatch(spec)
-    digits, kind = (int(match[1]) if match[1] else None, match[2]) if match else (3, "g")
-    significant = 3 if digits is None else max(1, digits)
-    if kind == "d":
-        text = f"{round(value):,d}"
-    elif kind == "e":
-        text = f"{value:.{2 if digits is None else digits}e}"
-    elif kind in {"f", "%"}:
-        text = f"{value:,.{1 if digits is None else digits}f}"
-    elif abs(value) < 1e-4:
-        text = f"{value:.{significant - 1}e}" if value else "0"
-    else:
-        text = f"{value:,.{max(0, significant - 1 - math.floor(math.log10(abs(value))))}f}"
+    given, kind = match.groups() if match else (None, "g")
+    digits = 0 if kind == "d" else int(given or {"e": 2, "g": 3}.get(kind, 1))
+    if kind == "g":
+        if not value:
+            return "0"
+        power, digits = math.floor(math.log10(abs(value))), max(1, digits) - 1
+        kind, digits = ("e", digits) if power < -4 else ("f", max(0, digits - power))
+    text = f"{value:.{digits}e}" if kind == "e" else f"{value:,.{digits}f}"
     if not text.strip("-0.,"):  # a negative number that rounds to zero
         return text.removeprefix("-")
     return text.replace("-", MINUS, 1) if text.startswith("-") else text

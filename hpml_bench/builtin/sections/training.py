@@ -14,7 +14,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
-from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug, titled, with_unit
 from hpml_bench.report.pictures.charts import axis, styles
 from hpml_bench.report.results import Results, validation_of
 from hpml_bench.report.tables import quantity_of, section_of, table
@@ -26,8 +26,6 @@ SHARES = (0.5, 0.75, 0.9)
 """Targets, as shares of the way from the score at the start to the best mean."""
 ERRORS = 2.0
 """Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
-Labels = tuple[str, str, float]
-"""Title, unit with a space before it, and what values are multiplied by."""
 
 
 def sections(results: Results) -> Iterator[Section | None]:
@@ -46,25 +44,19 @@ def sections(results: Results) -> Iterator[Section | None]:
 def _curves(results: Results) -> Section | None:
     from hpml_bench.report.pictures.charts import line_chart
 
-    labels: dict[str, Labels] = {
-        "train_loss": ("Training loss", "", 1.0),
-        "validation_loss": ("Validation loss", "", 1.0),
-    }
+    shown: dict[str, tuple[str, Quantity | None]]  # title of each chart, and its values' quantity if they have one
+    shown = {"train_loss": ("Training loss", None), "validation_loss": ("Validation loss", None)}
     if results.quality in results.definitions:
         quantity = quantity_of(results, results.quality)
-        labels[validation_of(results.quality)] = _labels(quantity, f"Validation {quantity.title}")
-    labels["grad_norm"] = ("Gradient norm before clipping", "", 1.0)
-    others = [name for name in results.curves if name in results.definitions and name not in labels]
-    labels |= {name: _labels(quantity := quantity_of(results, name), quantity.heading) for name in others}
-    figures = {metric: line_chart(results, metric, *own) for metric, own in labels.items()}
+        shown[validation_of(results.quality)] = (f"Validation {quantity.title}", quantity)
+    shown["grad_norm"] = ("Gradient norm before clipping", None)
+    others = [quantity_of(results, name) for name in results.curves if name in results.definitions.keys() - shown]
+    shown |= {quantity.metric.name: (quantity.heading, quantity) for quantity in others}
+    figures = {metric: line_chart(results, metric, *own) for metric, own in shown.items()}
     norm = figures.pop("grad_norm")
     fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
     blocks, about = (*figures.values(), fold), "mean over seeds, by step"
     return section_of("curves", "Training curves", *blocks, question="training", about=about, folded=False)
-
-
-def _labels(quantity: Quantity, title: str) -> Labels:
-    return title, f" {quantity.unit}" if quantity.unit else "", quantity.scale
 
 
 # Time to quality
@@ -181,11 +173,9 @@ class Targets:
         samples = step * record.spec.settings.global_batch
         if record.consumed:
             samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
-        if samples == 0:  # a score before the first step
-            return Reached(0.0, 0.0)
         timed = self.results.curve("step_seconds", method, seed)
         whole = timed and timed.steps[:step] == tuple(range(1, step + 1))  # a missing step would shorten the sum
-        return Reached(float(samples), list(accumulate(timed.values))[step - 1] if timed and whole else None)
+        return Reached(float(samples), list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None)
 
     def table(self, what: str, caption: str, spec: str) -> Table:
         """Return `seconds` or `samples` until each target, of the methods that train."""
@@ -204,9 +194,9 @@ class Targets:
             "(k of n): k of n seeds didn't reach the target; the mean is of the others. Seconds are those of the "
             "training steps, warm-up included, evaluation not.",
         ]
-        percent = self.score.unit == "%"
-        shown = (f"{level * self.score.scale:.0f}" if percent else f"{level:g}" for level in self.levels)
-        columns = ("method", *(f"{text} {self.score.unit}".strip() for text in shown))
+        unit, scale = self.score.unit, self.score.scale
+        shown = (f"{level * scale:.0f}" if unit == "%" else f"{level:g}" for level in self.levels)
+        columns = ("method", *(with_unit(text, unit) for text in shown))
         return table(f"{what}_to_{results.quality.removeprefix('test_')}", caption, columns, rows, notes)
 
 
@@ -279,11 +269,8 @@ def _trials(results: Results, record: TuningRecord) -> Table:
             "–".join(map(score.text, near)) if near else MISSING, len(tuned.trials),
             sum(trial.status != "ok" for trial in tuned.trials), cell(tuned.seconds, ",.0f"),
         ])  # fmt: skip
-    unit = f" ({score.unit})" if score.unit else ""
-    columns = (
-        "method", "Rate of the runs", "Best rate", f"Validation {score.title}{unit}", f"Within x{NEAR:g} of it{unit}",
-        "Trials", "Failed", "Tuning (s)",
-    )  # fmt: skip
+    validated, near_it = (titled(text, score.unit) for text in (f"Validation {score.title}", f"Within x{NEAR:g} of it"))
+    columns = ("method", "Rate of the runs", "Best rate", validated, near_it, "Trials", "Failed", "Tuning (s)")
     notes = [
         f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation {score.title} after the "
         "last step, of equals the lowest validation loss. It is the best of several and so flatters; the "
@@ -308,7 +295,6 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         series += [Series((ringed,), tone, marker="O", size=13)]
         best_ones.append(f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {best.lr:.3g}")
     rates, scores = zip(*(point for of in series for point in of.points), strict=True)
-    title = f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}"
     return Picture(
         name="tuning_sensitivity",
         caption=f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the "
@@ -316,7 +302,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         + _noise(results, record, [tuned for tuned, _ in drawn]),
         alt=f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}.",
         x=axis("learning rate", rates, log=True, text=lambda rate: f"{rate:g}".replace("e-0", "e-")),
-        y=axis(title, scores, within=score.ends, grid=True),
+        y=axis(titled(f"validation {score.title}", score.unit), scores, within=score.ends, grid=True),
         series=tuple(series),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
 from hpml_bench.report.jobs import SweepTimes
-from hpml_bench.report.numbers import capitalized, number, titled
+from hpml_bench.report.numbers import Quantity, capitalized, number, titled, with_unit
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
 from hpml_bench.statistics import share_interval
@@ -108,13 +108,14 @@ def styles(methods: Collection[str]) -> dict[str, Style]:
             for method, (hue, tone), (shape, marker) in zip(methods, *looks, strict=False)}  # fmt: skip
 
 
-def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Picture | None:
+def line_chart(results: Results, metric: str, title: str, quantity: Quantity | None = None) -> Picture | None:
     """Return a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
     import numpy as np
 
     curves_of = results.curves.get(metric, {})
     if not curves_of:
         return None
+    unit, scale = (quantity.unit, quantity.scale) if quantity else ("", 1.0)
     by_method = {method: curves_of[method] for method in _best(results, list(curves_of))}
     style, few = styles(results.methods), len(by_method) <= _BANDED
     series, ends = [], []
@@ -124,7 +125,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
             continue
         at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
         values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
-        ends.append(f"{method} ends at {values.mean(axis=0)[-1]:.3g}{unit}")
+        ends.append(f"{method} ends at {with_unit(f'{values.mean(axis=0)[-1]:.3g}', unit)}")
         shown, values = _thin(np.array(steps), values, max(25, min(_MAX_POINTS, _ALL_POINTS // len(by_method))))
         mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1) if few and len(curves) > 1 else None
         series.append(Series(
@@ -141,7 +142,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
         x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
-        y=axis(titled(title, unit.strip()), heights, within=ends_of(unit.strip()), grid=True),
+        y=axis(titled(title, unit), heights, within=ends_of(unit), grid=True),
         series=tuple(series),
     )
 
