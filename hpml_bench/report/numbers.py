@@ -206,7 +206,6 @@ class Quantity:
 
     @property
     def header(self) -> str:
-        """Heading with unit, for a column or an axis."""
         return titled(self.heading, self.unit)
 
     def text(self, value: float | None, *, unit: bool = False) -> str:

@@ -43,7 +43,6 @@ class OfSuite:
 
     @classmethod
     def of(cls, results: Results) -> OfSuite:
-        """Return the suite of a results folder."""
         answer, reference, shown = answer_of(results), results.reference, results.shown(results.quality)
         settings = reference.spec.settings
         about: dict[str, Cell] = {
@@ -119,18 +118,15 @@ class Suites:
 
     @property
     def compared(self) -> str:
-        """Noun for what is ranked: methods or systems."""
         return self.ranked[0].answer.noun
 
     @cached_property
     def found(self) -> statistics.OverSuites:
-        """Ranks, intervals and tests."""
         suites = [(self._scores(suite), suite.answer.score.better) for suite in self.ranked]
         return statistics.over_suites(suites, self.blocks, self.look)
 
     @property
     def by_rank(self) -> list[str]:
-        """The ranked methods, the best mean rank first."""
         return sorted(self.methods, key=self.found.ranks.__getitem__)
 
     @cached_property

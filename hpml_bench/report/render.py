@@ -80,11 +80,6 @@ class Page:
     results: Results | None = None  # results of the suite, for formats of runs; None over several suites
     apart: int = 0  # runs of the suite that ended well and are not compared
 
-    @property
-    def open_pairs(self) -> str:
-        """Name of the table of pairs that is no fold of its own."""
-        return f"pairs_{self.answer.score.id}"
-
 
 def page_of(results: Results) -> Page:
     from hpml_bench.report.pictures.charts import styles
@@ -148,7 +143,6 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
-    """Yield the files of a format, by their names in the report's folder."""
     if kind == "html":
         folder = packaged("templates", "templates")
         sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
@@ -157,10 +151,9 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
             for kind in ("css", "js")
         )  # fmt: skip
         sheets += screen.sheets(page.answer)
-        yield "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs)
+        yield "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts)
     elif kind == "md":
-        environment = _environment(html=False, open_pairs=page.open_pairs)
-        yield "report.md", environment.get_template("report.md.j2").render(_context(page))
+        yield "report.md", _environment(html=False).get_template("report.md.j2").render(_context(page))
         yield from ((f"figures/{of.name}.svg", standalone(of)) for of in pictures_of(page))
     elif kind in {"csv", "tex"}:
         render = export.csv_text if kind == "csv" else export.latex_table
@@ -213,7 +206,7 @@ def pictures_of(page: Page) -> list[Picture]:
     return [*screen.pictures(page.answer), *blocks]
 
 
-def _environment(*, html: bool, open_pairs: str = "") -> Environment:
+def _environment(*, html: bool) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -227,7 +220,7 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
     tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
     # `folded`: tables that a page shows only after a click, those of pairs but the score's
-    tests["folded"] = lambda of: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != open_pairs
+    tests["folded"] = lambda of, shown: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != shown
     environment.tests |= tests | {"long": _long}
     environment.filters |= {
         "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
@@ -264,15 +257,15 @@ def _context(page: Page) -> dict[str, object]:
         "title": f"{suite}: {compared} compared", "suite": suite,
         "about": f"{on}{page.facts.get('Rows', page.facts['Data'])} · {what}",
         "closing": f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version {rules}.",
-        "description": answer.description, "facts": page.facts, "answer": answer, "answer_table": answer_table(answer),
-        "problems": page.problems,
+        "description": answer.description, "facts": page.facts, "answer_table": answer_table(answer),
+        "problems": page.problems, "open_pairs": f"pairs_{answer.score.id}",
         "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
         "places": {part.key for part in shown},
     }  # fmt: skip
 
 
-def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
-    template = _environment(html=True, open_pairs=open_pairs).get_template("report.html.j2")
+def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str]) -> str:
+    template = _environment(html=True).get_template("report.html.j2")
     return template.render(context, sheets=sheets, scripts=scripts, policy=policy(sheets, scripts))
 
 
@@ -287,6 +280,7 @@ def plain_page(
         "title": headline, "suite": name, "about": about, "headline": headline, "facts": facts, "closing": closing,
         "parts": [Part(section.slug, section.title, section.title, (section,), ()) for section in sections],
         "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
+        "open_pairs": "",
     }  # fmt: skip
     return _html(context, [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")], [])
 

@@ -16,7 +16,6 @@ LONGEST = 300
 
 
 def section(results: Results) -> Section | None:
-    """Return a table of answers, one column per method; None where the task generates or chooses none."""
     seed = next(iter(results.seeds), None)
     texts = {
         method: stored.texts

@@ -21,10 +21,8 @@ order = 24
 WELL, MIND, BAD = "✓", "!", "✕"
 FEW = 5
 """Seeds under which only large differences can be found."""
-TRACEBACKS = 5
-"""Number of different tracebacks that are shown."""
-TRACEBACK_LINES = 20
-TRACEBACK_WIDTH = 300
+TRACEBACKS, LINES, WIDTH = 5, 20, 300
+"""Different tracebacks that are shown, their lines, and characters of a line."""
 
 
 def sections(results: Results) -> Iterator[Section | None]:
@@ -172,7 +170,6 @@ def _short(text: str) -> str:
 
 
 def _tracebacks(results: Results) -> list[Text]:
-    """Return a list of lines for each different traceback, under the runs that ended with it."""
     shown = []
     for lines, runs in grouped(results.left_out.unfinished, _raising_lines).items():
         who = "; ".join(f"{_label(results, run)}, seed {run.spec.seed}" for run in runs)
@@ -190,7 +187,7 @@ def _raising_lines(record: RunRecord) -> tuple[str, ...]:
     lines = [line for line in traceback.splitlines() if line.strip(" ^~")]
     calls = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     raised = calls[-1] + 2 if calls else 0  # a message of many lines must not push out the line that raised
-    chosen = [sanitize(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
+    chosen = [sanitize(line, WIDTH) for line in lines[: raised + 1][-LINES:]]
     return tuple(line for line in chosen if line)
 
 

@@ -135,14 +135,12 @@ def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
 
 
 def _marked(shown: Table, flagged: Mapping[Flag, Mapping[str, tuple[str, ...]]], notes: list[str]) -> Table:
-    """Return the table with the marks at the first figure of every flagged method, and the notes."""
     marks = {row[0]: "".join(f" {MARKS[flag]}" for flag, of in flagged.items() if row[0] in of) for row in shown.rows}
     rows = tuple((row[0], f"{row[1]}{marks[row[0]]}", *row[2:]) for row in shown.rows)
     return shown.model_copy(update={"rows": rows, "notes": (*shown.notes, *notes)})
 
 
 def _throughput_notes(results: Results) -> list[str]:
-    """Return the definition, and a note on frozen weights in float32 where others have bf16: they cost more."""
     notes = [
         "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's wall time between "
         "synchronised borders; warm-up steps, evaluation and the writing of records lie outside it. Virtual tokens a "

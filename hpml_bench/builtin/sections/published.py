@@ -81,7 +81,6 @@ def section(results: Results) -> Section | None:
 
 
 def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
-    """Return a method's file, and of `peft` its type."""
     named = method.type if isinstance(method, Published) else method.options.get("type")
     return method.method, str(named).upper() if named else None
 

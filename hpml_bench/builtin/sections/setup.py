@@ -151,7 +151,6 @@ def _hardware(results: Results) -> Table | None:
 
 
 def hardware(record: RunRecord) -> str:
-    """Return a run's hardware in a few words: its GPUs, else its processor."""
     parts = Environment.read(record.environment).hardware
     cards = parts.get("gpus")
     names = [str(card.get("name")) for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
@@ -168,7 +167,6 @@ def _neighbours(record: RunRecord) -> int | None:
 
 
 def _environment(results: Results) -> tuple[Text | Table, ...]:
-    """Return the environment whose costs count, and the differences of the others."""
     environments = list(results.machines.values())
     if not environments or not any(record.environment for record in results.compared):
         return ()

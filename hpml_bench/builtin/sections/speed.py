@@ -40,7 +40,6 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _time_budget(results: Results) -> Section | None:
-    """Return a table with one row per method and one for all runs; None if no run has its time to the first step."""
     by_method = {method: [run for run in results.costed(method) if _timed(run)] for method in results.methods}
     timed = [run for runs in by_method.values() for run in runs]
     if not timed:
@@ -70,7 +69,6 @@ def _spent(record: RunRecord, metrics: Sequence[str]) -> float:
 
 
 def _parts(records: Sequence[RunRecord], parts: Mapping[str, Sequence[str]]) -> list[Cell]:
-    """Return number of runs, wall time, and the parts' percentages of it."""
     wall = sum(record.seconds for record in records)
     shares = [100 * sum(_spent(run, metrics) for run in records) / wall for metrics in parts.values()]
     return [cell(len(records), "d"), cell(wall, ".1f"), *(cell(share, ".1f") for share in (*shares, 100 - sum(shares)))]
@@ -103,7 +101,6 @@ def _mean(runs: Sequence[RunRecord], metric: str) -> float:
 
 
 def _scaling(results: Results) -> Section | None:
-    """Return a table with one row per method and number of ranks and nodes; None where all runs have the same."""
     found = {method: by_size for method in results.methods if len(by_size := _matching(results, method)) > 1}
     over = any(nodes > 1 for by_size in found.values() for _, nodes in by_size)
     rows = [_of_size(method, size, by_size, over) for method, by_size in found.items() for size in sorted(by_size)]
@@ -138,7 +135,6 @@ def _matching(results: Results, method: str) -> dict[Size, list[RunRecord]]:
 
 
 def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over: bool) -> list[Cell]:
-    """Return the row of a method on so many ranks and nodes, beside its fewest."""
     (ranks, nodes), fewest, runs = size, min(by_size), by_size[size]
     base = {record.spec.seed: record for record in by_size[fewest]}
     gain = _factor([(base[record.spec.seed], record) for record in runs], "samples_per_second")
@@ -156,7 +152,6 @@ def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over
 
 
 def _checkpointing(results: Results) -> Section | None:
-    """Return a table with one row per method that ran with and without gradient checkpointing; None where none did."""
     found: dict[str, list[Pair]] = {}  # a run that keeps its activations, and one of its seed that computes them again
     for method in results.methods:
         own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}

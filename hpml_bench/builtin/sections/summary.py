@@ -16,7 +16,6 @@ COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
 
 def section(results: Results) -> Section | None:
-    """Return every score of the test rows, with each seed's score and training time drawn; None without a run."""
     if not results.compared:
         return None
     from hpml_bench.report.pictures.charts import reliability_chart, strip
@@ -28,7 +27,6 @@ def section(results: Results) -> Section | None:
 
 
 def scores_table(results: Results) -> Table:
-    """Return mean and spread of every score and of some costs, ranks by score, and places on the Pareto front."""
     shown = results.measured(*results.test_metrics, *COSTS)
     quantities = [quantity_of(results, name) for name in shown]
     decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
@@ -62,7 +60,6 @@ def scores_table(results: Results) -> Table:
 
 
 def _of_ranks(results: Results) -> str:
-    """Return the meaning of ranks, and of the Pareto front where costs rank methods."""
     text = (
         "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
         "methods, by the verdicts of this page; overlapping ranks do not mean equal."

@@ -70,7 +70,6 @@ class Reached(NamedTuple):
 
 
 def _time_to_quality(results: Results) -> Section | None:
-    """Return samples, and seconds where one environment measured them; nothing without validation curves."""
     if results.quality not in results.definitions:
         return None
     targets = Targets(results)
@@ -113,7 +112,6 @@ class Targets:
 
     @property
     def start_in_words(self) -> str:
-        """The start with what it is."""
         value = self.score.text(self.start, unit=True)
         if self.start_of:
             return f"the base model's {value}"
@@ -178,7 +176,6 @@ class Targets:
         return Reached(float(samples), list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None)
 
     def table(self, what: str, caption: str, spec: str) -> Table:
-        """Return `seconds` or `samples` until each target, of the methods that train."""
         results, rows = self.results, list[list[Cell]]()
         for method in (method for method in results.methods if method not in self.base):
             of = results.costed(method) if what == "seconds" else results.runs(method)
@@ -247,7 +244,6 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
 
 
 def _other_options(results: Results, tuned: TunedMethod) -> list[str]:
-    """Return the options, but the rate, that differ between a tuned method and the runs of its name."""
     here = method_identity(tuned.spec)
     own = [method_identity(run.spec.method) for run in results.compared if run.spec.method.name == tuned.name]
     keys = {key for other in own for key, *_ in differences(here, other) if key != "lr"}

@@ -23,7 +23,6 @@ class Fact(NamedTuple):
 
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
-    """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
     names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
     skewed = [method.name for method in answer.methods if method.name in names]
     care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""

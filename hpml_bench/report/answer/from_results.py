@@ -25,7 +25,6 @@ def answer_of(results: Results) -> PageSummary:
 
 
 def facts_of(results: Results) -> SuiteFacts:
-    """Return what the compared runs say beside scores and costs."""
     settings, hosts = results.reference.spec.settings, results.hosts
     guessed, (scale, _) = None, score_scale(results.aligned)
     if guess := results.guess:

@@ -17,7 +17,7 @@ from hpml_bench.plugins.picture import Axis, Mark, Picture, Point, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
-from hpml_bench.report.answer.model import Method, PageSummary, Relation
+from hpml_bench.report.answer.model import Method, PageSummary
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
 from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.drawn import small, svg
@@ -28,8 +28,6 @@ BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 ONE_COST = 760
 """Pixels of a screen up to which answer.css shows one cost."""
-LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
-"""Relations of a method to another, as the page's script reads them."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 LOG_FROM: Final = 25.0
 """Largest cost over least from which an axis is logarithmic."""
@@ -41,10 +39,10 @@ def context(answer: PageSummary) -> dict[str, object]:
     of = bars(answer, 84 if answer.numbered else 96)
     chips = {words.verdict(answer, name).chip for name in answer.top}
     # The page's script reads report.json, with the pairs' relations in place of their numbers: for the score and each
-    # cost a text per method, with a letter per method. 45 methods have 3,000 pairs, which would be half of the page.
+    # cost a text per method of their first letters. 45 methods have 3,000 pairs, which would be half of the page.
     names = [method.name for method in answer.methods]
     relations = {
-        by: ["".join(LETTERS[answer.relation(by, one, other)] for other in names) for one in names]
+        by: ["".join(answer.relation(by, one, other)[0] for other in names) for one in names]
         for by in ("score", *(axis.key for axis in answer.axes))
     }
     data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
@@ -54,19 +52,14 @@ def context(answer: PageSummary) -> dict[str, object]:
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": facts(answer),
-        "noun": answer.noun,
+        "answer": answer,
         "names": names,
         "many": len(names) > MANY,
-        "numbered": answer.numbered,
         "pictures": [_picture(answer, drawn) for drawn in pictures(answer)],
         "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
-        "score": {
-            "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
-            "sort": "down" if answer.score.better == "higher" else "up",
-        },
+        "score": capitalized(answer.score.title),
         "axes": [(axis, "" if axis.own_units else axis.unit) for axis in answer.axes],
         "best": words.label(answer, answer.methods[0].name) if answer.methods else "",
-        "gap_unit": answer.score.difference_unit,
         "bars": of,
         "bar_caption": _caption(answer),
         "rows": tuple(_row(answer, of, method) for method in answer.methods),
@@ -102,7 +95,6 @@ def _caption(answer: PageSummary) -> tuple[str, ...]:
 
 
 def _picture(answer: PageSummary, drawn: Picture) -> dict[str, object]:
-    """Return a picture in both widths, with its cost, and a sentence on the methods with a score that it lacks."""
     cost = answer.axis(drawn.x.key)
     lost = [method for method in answer.methods if "score" in method.values and cost and cost.id not in method.values]
     named = ""
@@ -131,7 +123,6 @@ def _row(answer: PageSummary, of: "Bars", method: Method) -> dict[str, object]:
 
 
 def pictures(answer: PageSummary) -> tuple[Picture, ...]:
-    """Return a picture of the score against each cost that a method has, whose key its horizontal axis has."""
     names = [method.name for method in answer.methods if "score" in method.values]
     verdicts = {name: words.verdict(answer, name) for name in names}
     said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}

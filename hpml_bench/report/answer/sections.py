@@ -53,7 +53,6 @@ def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
 
 
 def places(answer: PageSummary) -> Table:
-    """Return a row per method with its place, its score and the score's interval."""
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
@@ -73,7 +72,6 @@ def places(answer: PageSummary) -> Table:
 
 
 def matrix_section(answer: PageSummary) -> Section | None:
-    """Return a table of differences per score and tested cost, one shown at a time; None where no pair was tested."""
     tested: list[Axis | None] = [None, *(axis for axis in answer.axes if axis.tested)]
     named = {_label(answer, axis): made for axis in tested if (made := _matrix(answer, axis)) is not None}
     if not answer.decided or not named:
@@ -110,7 +108,6 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
 
 
 def _matrix_cell(answer: PageSummary, key: str, metric: str, name: str, other: str) -> tuple[Cell, Mark | None]:
-    """Return how a method stands to another, in numbers and as a mark; none where it isn't tested."""
     pair = None if name == other else answer.pair(metric, name, other)
     if pair is None:
         return (MISSING if name != other else " ", None), None
@@ -125,7 +122,6 @@ def _matrix_cell(answer: PageSummary, key: str, metric: str, name: str, other: s
 
 
 def deciding_section(answer: PageSummary) -> Section | None:
-    """Return what each open pair would take, and what the verdicts hold for; None with a single method."""
     if len(answer.methods) < 2:
         return None
     pairs = answer.pairs.get("score", ())
@@ -287,7 +283,6 @@ def _reading(answer: PageSummary) -> Iterator[str]:
 
 
 def rounds_table(answer: PageSummary) -> Table | None:
-    """Return the looks of a sweep that ends when it is decided: who was in the race, and who left; None without any."""
     if not answer.rounds:
         return None
     rows: list[list[Cell]] = [

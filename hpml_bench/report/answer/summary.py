@@ -29,7 +29,6 @@ TESTS: Mapping[Scope, str] = {
 
 
 def summarize(found: Verdicts) -> PageSummary:
-    """Return the answer of one data set."""
     scores, facts = found.scores, found.scores.facts or _bare(found)
     scale, score_unit = score_scale(scores)
     axes = _axes(found)
@@ -129,7 +128,6 @@ def _shared(found: Verdicts) -> int | None:
 
 
 def _lacking(scores: AlignedScores) -> str:
-    """Return who lacks how many rows, and what that means, as a sentence."""
     who = [f"{name} {'lacks ' if at == 0 else ''}{n:,}" for at, (name, n) in enumerate(scores.lacking.items())]
     if len(who) > words.NAMED:
         who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]

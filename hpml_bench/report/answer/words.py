@@ -150,8 +150,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     repeated = answer.over == "seed" or (answer.noun == "method" and not answer.ranks)
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
-    spent = statistics.spent_at(answer.look, answer.declared_looks)
-    share = f"{100 * statistics.ALPHA * spent:.2g} of the 5 %"
+    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks):.2g} of the 5 %"
     seeds = count_of(answer.seeds, "seed") if answer.seeds and repeated else ""
     if seeds and answer.rounds:
         least = min(method.seeds for method in answer.methods)
@@ -196,8 +195,7 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
 def _standing(answer: PageSummary, name: str) -> str:
     if "score" not in answer.by_name[name].values:
         return "not measured"
-    behind, open_ = answer.related(name, "worse"), answer.related(name, "open")
-    equal, untested = answer.related(name, "equal"), answer.related(name, "untested")
+    behind, open_, equal, untested = (answer.related(name, how) for how in ("worse", "open", "equal", "untested"))
     place = answer.by_name[name].rank_range
     if not (open_ or equal or untested) and place and name not in answer.top:
         parts = [f"{ordinal(place[0])} of {len(answer.methods)}"]
@@ -242,10 +240,9 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
     if answer.numbered:
         runs: list[list[int]] = []
         for one in sorted(answer.number[name] for name in trained):
-            if runs and one == runs[-1][-1] + 1:
-                runs[-1].append(one)
-            else:
-                runs.append([one])
+            if not runs or one > runs[-1][-1] + 1:
+                runs.append([])
+            runs[-1].append(one)
         ranges = [f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
         return sentence_list([*([f"no. {', '.join(ranges)}"] if ranges else []), *base], last)
     if len(names) <= NAMED:

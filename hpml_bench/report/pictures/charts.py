@@ -64,7 +64,6 @@ def ends_of(unit: str) -> Sequence[float]:
 
 
 def rows(names: Sequence[str]) -> Axis:
-    """Return an axis of named rows, the first at the top."""
     return Axis(-0.6, len(names) - 0.4, "", tuple((float(at), name) for at, name in enumerate(names)), turned=True)
 
 

@@ -215,7 +215,6 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
 
 
 def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
-    """Yield the marks with their labels, the best on top of the others."""
     radius = 5.5 if len(marks) <= MANY else 4.0
     at = [frame.at(mark.at) for mark in marks]
     bounds = (frame.left + 2, frame.top - 14, frame.width - 1, frame.bottom - 1)
