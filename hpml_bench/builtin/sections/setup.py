@@ -100,8 +100,8 @@ def _consumption(results: Results) -> Table:
 def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     from hpml_bench.report.pictures.charts import gantt, in_words
 
-    sentences = []
-    if places := [place for record in results.compared if (place := where(record)) is not None]:
+    sentences, found = [], [(record, place) for record in results.by_start if (place := where(record)) is not None]
+    if places := [place for _, place in found]:
         on = count_of(len({host for place in places for host in place.hosts}), "host")
         engines = sentence_list(sorted({place.engine for place in places}))
         jobs = count_of(len({place.start for place in places}), "job")
@@ -118,11 +118,10 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     yield Text(sentences=tuple(sentences))
     yield gantt(results, results.times) if results.times is not None else None
     yield _hardware(results)
-    rows: list[list[Cell]] = []
-    for record in results.by_start:
-        if place := where(record):
-            label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
-            rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
+    rows: list[list[Cell]] = [
+        [results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING, place.engine, *place.start,
+         _neighbours(record)] for record, place in found
+    ]  # fmt: skip
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     yield table("places", "Where the compared runs ran", columns, rows, notes)
