@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from hpml_bench.report.pictures.charts import Style
 
 FORMATS = ("html", "md", "csv", "tex", "pdf", "png", "peft")
-LONGEST = 300
-"""Rows of a table that stands on a page itself; a longer one stands beside it, as CSV."""
+LONGEST = 300  # rows of a table that stands on a page itself; a longer one stands beside it, as CSV
 load = Results.load
 
 

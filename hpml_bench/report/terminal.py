@@ -15,12 +15,9 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.blocks import Table
     from hpml_bench.report.answer.model import PageSummary
 
-WIDE = 140
-"""Characters per line where the output is no terminal."""
-VERDICT, NAME = 16, 40
-"""Characters that a verdict needs at least, and that a method's name has at most."""
-MOST = 24
-"""Methods that the answer has in a terminal; of more the best are shown, a line each, above the sentences."""
+WIDE = 140  # characters per line where the output is no terminal
+VERDICT, NAME = 16, 40  # characters that a verdict needs at least, and that a method's name has at most
+MOST = 24  # methods that the answer has in a terminal; of more the best are shown, a line each, above the sentences
 
 
 def terminal() -> Console:

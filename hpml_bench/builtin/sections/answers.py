@@ -11,8 +11,7 @@ order = 57
 question = "best"
 about = "where methods differ most"
 ROWS = 8
-LONGEST = 300
-"""Characters of a text that are shown."""
+LONGEST = 300  # characters of a text that are shown
 
 
 def section(results: Results) -> Section | None:

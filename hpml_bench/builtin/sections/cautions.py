@@ -19,10 +19,8 @@ from hpml_bench.system.text import sanitize
 
 order = 24
 WELL, MIND, BAD = "✓", "!", "✕"
-FEW = 5
-"""Seeds under which only large differences can be found."""
-TRACEBACKS, LINES, WIDTH = 5, 20, 300
-"""Different tracebacks that are shown, their lines, and characters of a line."""
+FEW = 5  # seeds under which only large differences can be found
+TRACEBACKS, LINES, WIDTH = 5, 20, 300  # different tracebacks that are shown, their lines, and characters of a line
 
 
 def sections(results: Results) -> Iterator[Section | None]:

@@ -107,8 +107,7 @@ MEANING: dict[Flag, str] = {
     f"the runs reaches beyond {100 * TELLING:.0f} %",
     "paused": f"One step took over {100 * LONGEST_PAUSE:.0f} % of the time (CV / √n > {LONGEST_PAUSE:g})",
 }
-MOST_NAMED = 5
-"""Flagged runs of a method that the note names one by one."""
+MOST_NAMED = 5  # flagged runs of a method that the note names one by one
 STEADY = (
     "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_drift_low", "step_time_drift_high",
     "step_time_outliers", "slowest_rank_share",
@@ -159,8 +158,7 @@ def _throughput_notes(results: Results) -> list[str]:
 # The other groups
 
 
-FEW = 200
-"""Examples under which a 99th percentile lies among the two slowest."""
+FEW = 200  # examples under which a 99th percentile lies among the two slowest
 PHASES = {"setup": "set-up", "train": "training", "evaluation": "evaluation"}
 KINDS = {"cuda_allocated": "CUDA allocated", "cuda_reserved": "CUDA reserved", "host": "Host memory"}
 

@@ -11,8 +11,7 @@ from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 
 order = 55
 MOST_FACTS = 6
-COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
-"""Columns beside the scores."""
+COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")  # columns beside the scores
 
 
 def section(results: Results) -> Section | None:

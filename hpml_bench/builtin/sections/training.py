@@ -22,8 +22,7 @@ from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 
 order = 45
-SHARES = (0.5, 0.75, 0.9)
-"""Targets, as shares of the way from the score at the start to the best mean."""
+SHARES = (0.5, 0.75, 0.9)  # targets, as shares of the way from the score at the start to the best mean
 ERRORS = 2.0
 """Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
 

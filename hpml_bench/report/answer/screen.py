@@ -24,15 +24,11 @@ from hpml_bench.report.pictures.drawn import small, svg
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape
 from hpml_bench.report.tables import TITLES
 
-BROKEN_FROM = 18
-"""Characters from which a name may break after its underscores."""
-ONE_COST = 760
-"""Pixels of a screen up to which answer.css shows one cost."""
+BROKEN_FROM = 18  # characters from which a name may break after its underscores
+ONE_COST = 760  # pixels of a screen up to which answer.css shows one cost
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-LOG_FROM: Final = 25.0
-"""Largest cost over least from which an axis is logarithmic."""
-CROWDED: Final = 0.2
-"""Part of a linear axis in which half of many costs crowd, so that it is logarithmic too."""
+LOG_FROM: Final = 25.0  # largest cost over least from which an axis is logarithmic
+CROWDED: Final = 0.2  # part of a linear axis in which half of many costs crowd, so that it is logarithmic too
 
 
 def context(answer: PageSummary) -> dict[str, object]:
@@ -174,8 +170,7 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
 HEIGHT = 20
 Gap = tuple[float, float | None, float | None]
 """Difference of a method's score less another's, and the ends of the interval that decides; none without a test."""
-CLEAR = 2.5
-"""Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
+CLEAR = 2.5  # pixels that an interval keeps from the line at zero where the verdict is that methods differ
 
 
 class Bars(NamedTuple):

@@ -21,8 +21,7 @@ SIGNS: dict[Mark, str] = {"better": "▲", "worse": "▼", "open": "?", "equal":
 LEGEND = "Read a row: its {} against each column. ▲ shown better, ▼ shown worse, ? can't tell, = equal."
 FAULT = 0.2
 """Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
-SHOWN = 4
-"""Open pairs that are named; the others are counted."""
+SHOWN = 4  # open pairs that are named; the others are counted
 
 
 def answer_table(answer: PageSummary) -> Table:

@@ -24,10 +24,8 @@ BECAUSE = {
     "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
-NAMED = 3
-"""Methods that a sentence names; of more it says how many."""
-SHORT = {"time": "time", "memory": "memory", "size": "saved"}
-"""Headers of costs in a terminal."""
+NAMED = 3  # methods that a sentence names; of more it says how many
+SHORT = {"time": "time", "memory": "memory", "size": "saved"}  # headers of costs in a terminal
 
 
 class Verdict(NamedTuple):

@@ -75,18 +75,12 @@ def _range(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - share * spread, high + share * spread
 
 
-ROW = 26.0
-"""Height of a row of a chart of rows."""
-MARGINS = 50.0
-"""Height of what a chart of rows has besides them."""
-_MOST = 20
-"""Methods that a chart without a row for each shows: more can't be told apart in it."""
-_MAX_POINTS, _ALL_POINTS = 200, 1_600
-"""Points of a line, and of all lines of a chart."""
-_BANDED = 8
-"""Lines over which bands hide more than they show."""
-_MARKS = 6
-"""Marks of a line that has none at its points: lines of one colour differ by them."""
+ROW = 26.0  # height of a row of a chart of rows
+MARGINS = 50.0  # height of what a chart of rows has besides them
+_MOST = 20  # methods that a chart without a row for each shows: more can't be told apart in it
+_MAX_POINTS, _ALL_POINTS = 200, 1_600  # points of a line, and of all lines of a chart
+_BANDED = 8  # lines over which bands hide more than they show
+_MARKS = 6  # marks of a line that has none at its points: lines of one colour differ by them
 _TONES: tuple[Tone, ...] = tuple(tone for tone in get_args(Tone) if tone[1:].isdigit())
 _MARKERS: tuple[Marker, ...] = ("o", "s", "D", "^", "v", "P", "X")
 
@@ -270,10 +264,8 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
 
 UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
 """Least makespan, seconds and name of a unit of time."""
-LABELLED = 30
-"""Number of rows up to which each has its job's name."""
-JOB_ROW, TALLEST = 24.0, 600.0
-"""Height of a job's row, and the largest of all rows together, in pixels."""
+LABELLED = 30  # number of rows up to which each has its job's name
+JOB_ROW, TALLEST = 24.0, 600.0  # height of a job's row, and the largest of all rows together, in pixels
 OTHER = "methods not compared"
 
 

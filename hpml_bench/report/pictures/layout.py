@@ -13,12 +13,9 @@ import numpy as np
 from hpml_bench.plugins.picture import Axis, Dash, Mark, Picture, Point, Segment, Series, Tone
 from hpml_bench.system.text import sanitize
 
-WIDE, NARROW = 456.0, 356.0
-"""Widths of a picture on a page, and on a phone or in a column of a paper."""
-EM, CHARACTER, ROW = 12.0, 6.9, 17.0
-"""Size of text, width of a character on average, and height of a row of the legend."""
-MANY: Final = 7
-"""Methods over which marks are smaller."""
+WIDE, NARROW = 456.0, 356.0  # widths of a picture on a page, and on a phone or in a column of a paper
+EM, CHARACTER, ROW = 12.0, 6.9, 17.0  # size of text, width of a character on average, and height of a row of the legend
+MANY: Final = 7  # methods over which marks are smaller
 DASHES: dict[Dash, tuple[float, float]] = {"dotted": (2.0, 2.5), "dashed": (5.0, 3.0), "hatched": (1.2, 2.4)}
 _PLUS = ((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35), (0.35, 1), (-0.35, 1),
          (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35))  # fmt: skip
@@ -230,8 +227,7 @@ def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
         yield Shape("a", css="pt top" if mark.top else "pt", inner=tuple(inner), mark=mark)
 
 
-LINE: Final = 14
-"""Height of a label."""
+LINE: Final = 14  # height of a label
 _Boxes = np.ndarray[Any, np.dtype[np.float64]]
 """Rows of left, top, right, bottom."""
 _FAR, _UX, _UY = np.array([
