@@ -32,14 +32,6 @@ def test_relations_follow_winners(tmp_path: Path) -> None:
     assert answer.best("size") == (min(names, key=lambda n: answer.by_name[n].values["saved_bytes"].mean),)
 
 
-def test_no_compared_run_leaves_an_answer_without_methods(tmp_path: Path) -> None:
-    """Where every run failed the answer says so, and counts the failures."""
-    answer = answer_of(load(tmp_path, [failed("lora", seed, "diverged", "loss is NaN") for seed in range(3)]))
-    assert words.headline(answer) == "No run ended well, so there is nothing to compare."
-    assert words.banner(answer) == "3 of 3 runs failed (loss not finite)."
-    assert not any(part.startswith("0 ") for part in words.setup_line(answer)), "no rows and seeds, so none are named"
-
-
 def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> None:
     """Means are over the seeds that all methods share; set-up line and rows say so, and a failed run lacks no more."""
     diverged = failed("lora", 4, "diverged", "loss is NaN")

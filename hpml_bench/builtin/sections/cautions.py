@@ -190,23 +190,22 @@ def _raising_lines(record: RunRecord) -> tuple[str, ...]:
 
 
 def _again(results: Results) -> Table:
-    left = results.left_out
-    excluded = (record for group in left.excluded for record in group.records)
-    every = sorted((*results.compared, *left.unfinished, *excluded), key=lambda run: (run.started, run.run_id))
+    excluded = (record for group in results.left_out.excluded for record in group.records)
+    every = sorted((*results.compared, *results.left_out.unfinished, *excluded), key=lambda r: (r.started, r.run_id))
     rows: list[list[Cell]] = [
         [_label(results, run), run.spec.seed, len(before) + 1, run.status, "; ".join(map(_short, before))]
-        for run in every
-        if (before := run.earlier_attempts)
-    ]
+        for run in every if (before := run.earlier_attempts)
+    ]  # fmt: skip
     columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
     return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)
 
 
 def _excluded(results: Results) -> Table:
-    rows: list[list[Cell]] = []
-    for group in results.left_out.excluded:
-        methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
-        seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
-        rows.append([methods, seeds, len(group.records), group.records[0].protocol_id or MISSING, group.reason])
+    rows: list[list[Cell]] = [
+        [", ".join(dict.fromkeys(record.spec.method.name for record in group.records)),
+         ", ".join(map(str, sorted({record.spec.seed for record in group.records}))),
+         len(group.records), group.records[0].protocol_id or MISSING, group.reason]
+        for group in results.left_out.excluded
+    ]  # fmt: skip
     columns = ("method", "Seeds", "Runs", "Protocol", "Why it is not compared")
     return table("apart", "Runs set apart: they enter no mean", columns, rows)
