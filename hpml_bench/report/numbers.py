@@ -234,10 +234,7 @@ class Quantity:
 
 
 def _places(sd: float, largest: float) -> int:
-    """Return decimals for one digit of the spread, two where it begins with 1 to 3, and four of the mean at most.
-
-    The Particle Data Group's rounding rule, for a whole column at once.
-    """
+    """Return decimals for one digit of the spread, two where it begins with 1 to 3 (Particle Data Group's rule)."""
     magnitude = math.floor(math.log10(sd))
     wanted = (1 if sd < 3.55 * 10.0**magnitude else 0) - magnitude
     room = 3 - math.floor(math.log10(largest)) if largest > 0 else wanted

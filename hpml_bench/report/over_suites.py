@@ -83,10 +83,7 @@ class Suites:
 
     @classmethod
     def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
-        """Choose what is ranked: suites, and methods of which all have a score, as the same kind.
-
-        A UserError where under two suites can be ranked, or they share under two methods.
-        """
+        """Choose the suites to rank, and methods that all have as one kind; a UserError where under two are left."""
         ranked: list[OfSuite] = []
         apart: dict[str, str] = {}
         for suite in suites:

@@ -167,10 +167,7 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
 
 
 def load_libraries() -> None:
-    """Import the libraries of a report, which takes about a second, while there is nothing else to do.
-
-    A section of another package that can't be imported is an error later, when the report is written.
-    """
+    """Import the libraries of a report, which takes about a second, while there is nothing else to do."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
     for name in ("jinja2", "pyarrow.parquet", "scipy.special"):
         import_module(name)

@@ -129,10 +129,7 @@ class Targets:
 
     @property
     def noise(self) -> float:
-        """`ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run.
-
-        Validation rows are taken to be in groups as large as those of the test rows.
-        """
+        """`ERRORS` standard errors of a validation score, by the median run's test rows, in groups as large."""
         results = self.results
         groups = results.validation_rows * (results.aligned.group_count or results.test_rows) / results.test_rows
         scores = [of for runs in results.aligned.units.values() for of in runs.values()]
@@ -303,10 +300,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
-    """Return a sentence on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
-
-    For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
-    """
+    """Return a sentence on the rows' standard error, √(p (1 - p) / rows), of right or wrong rows without groups."""
     if not results.task.binary or results.aligned.groups is not None or record.headline.name != results.quality:
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]

@@ -94,10 +94,7 @@ def score_scale(scores: AlignedScores) -> tuple[float, str]:
 
 
 def needed(found: Verdicts, c: Comparison) -> int | None:
-    """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested.
-
-    Where rows are missing the larger number of both tables; None where these have differences of two signs.
-    """
+    """Return the seeds, or rows, that would decide a pair; with missing rows the larger number of both tables."""
     scores, half, need = found.scores, len(c.evidence) // 2, c.seeds_needed
     if scores.filled is not None and c.evidence:
         each = [replace(c, evidence=part).seeds_needed for part in (c.evidence[:half], c.evidence[half:])]
@@ -114,10 +111,7 @@ def entering_means(found: Verdicts) -> Mapping[str, Mapping[int, float]]:
 
 
 def _shared(found: Verdicts) -> int | None:
-    """Return how many seeds all systems share where some lack some; None where all have all.
-
-    0 where means are of each one's own: under three are shared, or methods race.
-    """
+    """Return the seeds that all share where some lack some, 0 if means are of their own; None where all have all."""
     runs = [set(of) for of in found.scores.means.values()]
     if found.by_rows or len({frozenset(of) for of in runs}) < 2:
         return None
@@ -224,10 +218,7 @@ def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None
 
 
 def _pair(found: Verdicts, c: Comparison, scale: float = 1.0) -> Pair:
-    """Return a pair by score, its numbers times `scale`, or by a cost, as factors.
-
-    Where verdicts are for other rows its counts are of rows, also where groups were tested.
-    """
+    """Return a pair by score, times `scale`, or as factors of a cost; its counts are of rows where verdicts are."""
 
     def shown(value: float | None) -> float | None:
         return None if value is None else plain(math.exp(value) if c.ratio else scale * value)

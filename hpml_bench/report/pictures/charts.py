@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from typing import Any, NamedTuple, get_args
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
@@ -86,19 +85,18 @@ _MARKERS: tuple[Marker, ...] = ("o", "s", "D", "^", "v", "P", "X")
 
 
 class Style(NamedTuple):
-    """Colour and marker of a method, the same in all charts, by their numbers in the style sheet."""
+    """Colour and marker of a method, the same in all charts."""
 
-    hue: int
-    shape: int
     tone: Tone
     marker: Marker
+    shape: int  # number of the marker in the style sheet
 
 
 def styles(methods: Collection[str]) -> dict[str, Style]:
     """Return each method's colour and marker, unlike for 56 methods."""
-    looks = cycle(enumerate(_TONES, 1)), cycle(enumerate(_MARKERS))
-    return {method: Style(hue, shape, tone, marker)
-            for method, (hue, tone), (shape, marker) in zip(methods, *looks, strict=False)}  # fmt: skip
+    shapes = len(_MARKERS)
+    return {method: Style(_TONES[at % len(_TONES)], _MARKERS[at % shapes], at % shapes)
+            for at, method in enumerate(methods)}  # fmt: skip
 
 
 def line_chart(results: Results, metric: str, title: str, quantity: Quantity | None = None) -> Picture | None:
@@ -196,10 +194,7 @@ def strip(results: Results, metric: str) -> Picture | None:
 
 
 def reliability_chart(results: Results) -> Picture | None:
-    """Return the share of right answers against their probability, in bins of as many rows, means over seeds.
-
-    Wilson's intervals are of as many rows as a bin has in one seed, since seeds share the rows.
-    """
+    """Return the share of right answers against their probability, in bins of as many rows, means over seeds."""
     import numpy as np
 
     stored, style = results.selection.stored, styles(results.methods)
@@ -216,7 +211,7 @@ def reliability_chart(results: Results) -> Picture | None:
         series.append(Series(points, tone, label, 1.2, style[method].marker, 5.5))
         said.append(f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %")
         for x, share in points if len(methods) <= _BANDED else ():
-            low, high = share_interval(share / 100, bins[0].rows)
+            low, high = share_interval(share / 100, bins[0].rows)  # of one seed's rows: seeds share them
             segments.append(Segment((x, 100 * low), (x, 100 * high), tone, opacity=0.5))
     values = [value for of in series for point in of.points for value in point]
     scale = axis("probability of the answer (%)", values, within=(0.0, 100.0), grid=True)

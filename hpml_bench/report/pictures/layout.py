@@ -249,10 +249,7 @@ class Place(NamedTuple):
 def places(
     at: Sequence[Point], texts: Sequence[str], later: Sequence[bool], bounds: tuple[float, ...], radius: float
 ) -> list[Place]:
-    """Return a place for each label within bounds (left, top, right, bottom); those that are not `later` choose first.
-
-    Each takes the cheapest of some places around its mark; then each looks once more.
-    """
+    """Return the cheapest place of each label within bounds (left, top, right, bottom); `later` ones choose last."""
     dots = np.array([(x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2) for x, y in at])
     order = sorted(range(len(at)), key=lambda n: later[n])
     around, fixed, share = list[_Boxes](), list[_Boxes](), np.linspace(0.5, 1.0, 4)[:, None, None]
