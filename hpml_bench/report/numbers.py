@@ -14,13 +14,10 @@ MISSING = "–"
 MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
-_LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
-"""Unit -> value from which the larger unit is shown, its size, its name."""
+_LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}  # least value, size and name of the larger unit
 
-Shown = tuple[str, float | str | None]
-"""Text, and the value behind it; None where there is none."""
-Cell = str | int | Shown | None
-"""Text alone, a count, a number as shown, or None for a value that is missing."""
+Shown = tuple[str, float | str | None]  # text, and the value behind it; None where there is none
+Cell = str | int | Shown | None  # text alone, a count, a number as shown, or None for a value that is missing
 
 
 def number(value: float | None, spec: str = ".3g") -> str:

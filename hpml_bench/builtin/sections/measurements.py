@@ -19,8 +19,7 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
 
 order = 56
-Bars = tuple[Mapping[str, str], str, str, str]
-"""Labels of metrics, and name, caption and title of their bar chart."""
+Bars = tuple[Mapping[str, str], str, str, str]  # labels of metrics, and name, caption and title of their bar chart
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,8 @@ def _bars(results: Results, *charts: Bars) -> tuple[Picture, ...]:
 def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
     """Return a bar chart for the metrics of each unit."""
     found = [results.definitions[metric] for metric in metrics]
-    by_unit = grouped(found, lambda metric: "%" if metric.format.endswith("%") else metric.unit)
     figures: list[Picture] = []
-    for of in by_unit.values():
+    for of in grouped(found, lambda metric: "%" if metric.format.endswith("%") else metric.unit).values():
         labels = {metric.name: metric.title if len(of) > 1 else "" for metric in of}
         title = capitalized(of[0].title) if len(of) == 1 else name.replace("_", " ").capitalize()
         figures += _bars(results, (labels, f"bars_{of[0].name}", f"{title}: mean over seeds", title))

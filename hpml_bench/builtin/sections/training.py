@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from statistics import median
-from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
@@ -23,8 +22,7 @@ from hpml_bench.system.text import sanitize
 
 order = 45
 SHARES = (0.5, 0.75, 0.9)  # targets, as shares of the way from the score at the start to the best mean
-ERRORS = 2.0
-"""Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
+ERRORS = 2.0  # standard errors of a score on the validation rows within which there is no target
 
 
 def sections(results: Results) -> Iterator[Section | None]:
@@ -61,11 +59,7 @@ def _curves(results: Results) -> Section | None:
 # Time to quality
 
 
-class Reached(NamedTuple):
-    """Samples and seconds at which a run first reached a target."""
-
-    samples: float
-    seconds: float | None
+Reached = tuple[float, float | None]  # samples and seconds at which a run first reached a target
 
 
 def _time_to_quality(results: Results) -> Section | None:
@@ -98,7 +92,6 @@ class Targets:
         self.curves = results.curves.get(self.points, {})
         self.sign, self.best = (1, max) if self.score.metric.better == "higher" else (-1, min)
         self.base = tuple(method for method in results.methods if all(map(untrained, results.runs(method))))
-        """Methods that train nothing."""
         self.start_of = [method for method in self.base if all(map(is_base, results.runs(method)))]
 
     @cached_property
@@ -169,7 +162,7 @@ class Targets:
             samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
         timed = self.results.curve("step_seconds", method, seed)
         whole = timed and timed.steps[:step] == tuple(range(1, step + 1))  # a missing step would shorten the sum
-        return Reached(float(samples), list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None)
+        return samples, list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None
 
     def table(self, what: str, caption: str, spec: str) -> Table:
         results, rows = self.results, list[list[Cell]]()
@@ -177,7 +170,7 @@ class Targets:
             of = results.costed(method) if what == "seconds" else results.runs(method)
             runs = [run for run in of if results.curve(self.points, method, run.spec.seed)]
             found = ([self.reached(run, level) for run in runs] for level in self.levels)
-            rows.append([method, *(_cell(of, what, spec) for of in found)])
+            rows.append([method, *(_cell(of, 1 if what == "seconds" else 0, spec) for of in found)])
         notes = [
             f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three quarters and nine "
             f"tenths of the way from {self.start_in_words} to the best mean; those within the noise of so many rows "
@@ -193,8 +186,8 @@ class Targets:
         return table(f"{what}_to_{results.quality.removeprefix('test_')}", caption, columns, rows, notes)
 
 
-def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
-    values = [value for one in found if one and (value := getattr(one, what)) is not None]
+def _cell(found: list[Reached | None], at: int, spec: str) -> Cell:
+    values = [value for one in found if one and (value := one[at]) is not None]
     never = sum(one is None for one in found)
     missed = f"never ({never} of {len(found)})"
     if not values:

@@ -168,8 +168,7 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
 # Bars of differences
 
 HEIGHT = 20
-Gap = tuple[float, float | None, float | None]
-"""Difference of a method's score less another's, and the ends of the interval that decides; none without a test."""
+Gap = tuple[float, float | None, float | None]  # difference of a method's score to another's, its interval's ends
 CLEAR = 2.5  # pixels that an interval keeps from the line at zero where the verdict is that methods differ
 
 

@@ -1,4 +1,4 @@
-"""The sentences of an answer: headline, set-up line, verdict per method, lines of a terminal; from its numbers alone.
+"""The sentences of an answer: headline, set-up line, verdict per method, rows of a terminal; from its numbers alone.
 
 At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are shown better),
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).

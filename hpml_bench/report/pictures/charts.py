@@ -257,8 +257,7 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
     )  # fmt: skip
 
 
-UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
-"""Least makespan, seconds and name of a unit of time."""
+UNITS = ((7200.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))  # least makespan, seconds and name of a unit
 LABELLED = 30  # number of rows up to which each has its job's name
 JOB_ROW, TALLEST = 24.0, 600.0  # height of a job's row, and the largest of all rows together, in pixels
 OTHER = "methods not compared"

@@ -228,8 +228,7 @@ def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
 
 
 LINE: Final = 14  # height of a label
-_Boxes = np.ndarray[Any, np.dtype[np.float64]]
-"""Rows of left, top, right, bottom."""
+_Boxes = np.ndarray[Any, np.dtype[np.float64]]  # rows of left, top, right, bottom
 _FAR, _UX, _UY = np.array([
     (more, math.cos(k * math.pi / 8), -math.sin(k * math.pi / 8))
     for more in (0, 4, 10, 18, 28, 40, 54, 70)
