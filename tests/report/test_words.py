@@ -50,6 +50,12 @@ CASES = {
                               guess=Guess(text="Guessing gets 0 %.", value=0.0, below=("full", "none"))),
     "several costs won": an_answer({"full": 79.0, "lora": 78.0, "head": 70.0}, costs=WON),
     "improving": an_answer(FIVE, under=dict.fromkeys(FIVE, 5)),
+    "one seed": an_answer(FIVE, over="row", seeds=1),
+    "few rows": an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),), rows=48),
+    "open": an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),)),
+    "hosts": an_answer(FIVE, unranked="seeds were spread over hosts"),
+    "alike": an_answer(FIVE, over="row"),
+    "systems": an_answer(FIVE, noun="system"),
 }  # fmt: skip
 HEADLINES = {
     "full scores best: 79.0 % accuracy; lora follows with 78.9 %.": CASES["one best"],
@@ -101,9 +107,17 @@ def test_the_headline_names_whom_no_verdict_puts_behind(said: str) -> None:
     ("guessing", "Guessing", "full is not shown to beat guessing."),
     ("improving", "Still improving?", "All 5 methods."),
     ("numbered", "Difference", "No. 1 − no. 2: "),
+    ("one seed", "Next", "Run each method with the same 3 seeds or more"),
+    ("improving", "Next", "Train longer: 5 of 5 were still improving."), ("few rows", "Next", "Use more test rows: "),
+    ("open", "Next", "To tell a and b apart takes "), ("unranked", "Next", "Repeat the runs one at a time"),
+    ("one best", "Next", "Take full."), ("hosts", "Next", "Take full."), ("alike", "Next", "Take full."),
+    ("systems", "Next", ""),
 ])  # fmt: skip
 def test_facts_go_no_further_than_verdicts(case: str, label: str, said: str) -> None:
-    """Costs crown nobody where they aren't ranked or trained for; who isn't shown to beat the base model is said."""
+    """Costs crown nobody where they aren't ranked or trained for; who isn't shown to beat the base model is said.
+
+    A screen of methods ends in what to do next: more seeds, budget or rows, runs one at a time, or the one to take.
+    """
     assert fact(CASES[case], label).startswith(said)
     assert bool(fact(CASES[case], label)) == bool(said)
 
@@ -131,29 +145,6 @@ def test_a_cost_is_won_only_against_every_method() -> None:
     assert words.verdict(an_answer(FIVE), "head").more == ("fastest", "training adds least memory", "smallest file")
     answer = turned(an_answer(FIVE), "train_seconds", {"lora"}, verdict="untested", winner=None)
     assert "fastest" not in words.verdict(answer, "head").more
-
-
-NEXT = {
-    "Run each method with the same 3 seeds or more": [an_answer(FIVE, over="row", seeds=1)],
-    "Train longer: 5 of 5 were still improving.": [CASES["improving"]],
-    "Use more test rows: ": [an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),), rows=48)],
-    "To tell a and b apart takes ": [an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),))],
-    "Repeat the runs one at a time": [CASES["unranked"]],
-    "Take full.": [
-        an_answer(FIVE),
-        an_answer(FIVE, unranked="seeds were spread over hosts"),
-        an_answer(FIVE, over="row"),
-    ],
-    "": [an_answer(FIVE, noun="system")],
-}
-
-
-@pytest.mark.parametrize("said", NEXT)
-def test_each_screen_of_methods_ends_in_what_to_do_next(said: str) -> None:
-    """More seeds, a longer budget, more rows, runs one at a time, or the method to take."""
-    for shown in (fact(answer, "Next") for answer in NEXT[said]):
-        assert shown.startswith(said)
-        assert bool(shown) == bool(said)
 
 
 def test_numbers_read_well() -> None:
