@@ -12,7 +12,9 @@ from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
@@ -22,6 +24,9 @@ from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.looks import look_at
+from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.pictures.drawn import paper, standalone, svg
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Part, parts, placed
@@ -30,12 +35,6 @@ from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import write_atomically
 from hpml_bench.system.text import sanitize
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-    from hpml_bench.report.over_suites import Suites
-    from hpml_bench.report.pictures.charts import Style
 
 FORMATS = ("html", "md", "csv", "tex", "pdf", "png", "peft")
 LONGEST = 300  # rows of a table that stands on a page itself; a longer one stands beside it, as CSV
@@ -75,34 +74,26 @@ class Page:
     problems: int  # number of runs and records that are in no number
     newest: str  # date of the newest run
     version: str  # version of the package that made the runs
-    styles: Mapping[str, Style]  # colour and mark of each method in charts
     results: Results | None = None  # results of the suite, for formats of runs; None over several suites
     apart: int = 0  # runs of the suite that ended well and are not compared
 
 
 def page_of(results: Results) -> Page:
-    from hpml_bench.report.pictures.charts import styles
-
     return Page(
         answer=answer_of(results), sections=all_sections(results), facts=facts(results),
         problems=len(results.left_out.unfinished) + len(results.left_out.problems),
         newest=sanitize(results.reference.started[:10]),
-        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), styles=styles(results.methods),
-        results=results, apart=results.left_out.excluded_runs,
+        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), results=results,
+        apart=results.left_out.excluded_runs,
     )  # fmt: skip
 
 
 def page_over(results: Sequence[Results], out: Path) -> Page:
-    from hpml_bench.report.over_suites import Suites
-
     return page_of_suites(Suites.of(results), out)
 
 
 def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
     """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new."""
-    from hpml_bench.report.looks import look_at
-    from hpml_bench.report.over_suites import answer_over, sections_over
-
     if suites.tested:  # else nothing can err
         suites = replace(suites, look=look_at(out, suites.digest, systems=suites.methods, stated=look))
     newest = max(suites.ranked, key=lambda suite: suite.started)
@@ -116,7 +107,6 @@ def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
         problems=len(suites.apart),
         newest=sanitize(newest.started[:10]),
         version=newest.version,
-        styles={},
     )  # fmt: skip
 
 
@@ -150,7 +140,8 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
             for kind in ("css", "js")
         )  # fmt: skip
         sheets += screen.sheets(page.answer)
-        yield "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts)
+        marked = styles(page.results.methods) if page.results else {}
+        yield "report.html", _html(_context(page) | {"styles": marked}, sheets, scripts)
     elif kind == "md":
         yield "report.md", _environment(html=False).get_template("report.md.j2").render(_context(page))
         yield from ((f"figures/{of.name}.svg", standalone(of)) for of in pictures_of(page))
@@ -169,7 +160,7 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
 def load_libraries() -> None:
     """Import the libraries of a report, which takes about a second, while there is nothing else to do."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
-    for name in ("jinja2", "pyarrow.parquet", "scipy.special"):
+    for name in ("pyarrow.parquet", "scipy.special"):
         import_module(name)
     with suppress(UserError):
         for name in registry.names("sections"):
@@ -203,8 +194,6 @@ def pictures_of(page: Page) -> list[Picture]:
 
 
 def _environment(*, html: bool) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(packaged("templates", "templates")),
         autoescape=html,  # noqa: S701 - Markdown escapes by its own filter

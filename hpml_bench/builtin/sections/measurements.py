@@ -15,6 +15,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import capitalized, number
+from hpml_bench.report.pictures.charts import bars, strip
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
 
@@ -79,8 +80,6 @@ def other_groups(results: Results) -> tuple[str, ...]:
 
 
 def _bars(results: Results, *charts: Bars) -> tuple[Picture, ...]:
-    from hpml_bench.report.pictures.charts import bars
-
     return tuple(drawn for chart in charts if (drawn := bars(results, *chart)))[:1]
 
 
@@ -114,8 +113,6 @@ STEADY = (
 
 def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
     """Return the table of training speed and that of the timed windows, with marks of what wasn't steady; a chart."""
-    from hpml_bench.report.pictures.charts import strip
-
     flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
     why = []
     for flag, found in flagged.items():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from hpml_bench.plugins.blocks import Section, Table, Text
@@ -51,8 +52,6 @@ class Reference(Frozen):
 
 
 def load(name: str = "document") -> Reference:
-    import yaml
-
     path = packaged("reference", "benchmarks/reference") / f"{name}.yaml"
     content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Reference.model_validate(content)

@@ -9,6 +9,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.jobs import where
 from hpml_bench.report.numbers import MISSING, Cell, cell, count_of, fact, number, option_list, sentence_list
+from hpml_bench.report.pictures.charts import gantt, in_words
 from hpml_bench.report.results import LARGEST, MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
@@ -98,8 +99,6 @@ def _consumption(results: Results) -> Table:
 
 
 def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
-    from hpml_bench.report.pictures.charts import gantt, in_words
-
     sentences, found = [], [(record, place) for record in results.by_start if (place := where(record)) is not None]
     if places := [place for _, place in found]:
         on = count_of(len({host for place in places for host in place.hosts}), "host")

@@ -6,6 +6,7 @@ from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.caveats import unsteady
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MISSING, Cell, fact, rank, sentence_list
+from hpml_bench.report.pictures.charts import reliability_chart, strip
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 
@@ -17,8 +18,6 @@ COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent") 
 def section(results: Results) -> Section | None:
     if not results.compared:
         return None
-    from hpml_bench.report.pictures.charts import reliability_chart, strip
-
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
     figures.append(reliability_chart(results))
     about = "every metric of the test rows, each seed drawn"

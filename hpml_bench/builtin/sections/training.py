@@ -14,7 +14,7 @@ from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
 from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug, titled, with_unit
-from hpml_bench.report.pictures.charts import axis, styles
+from hpml_bench.report.pictures.charts import axis, line_chart, styles
 from hpml_bench.report.results import Results, validation_of
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import method_identity
@@ -39,8 +39,6 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _curves(results: Results) -> Section | None:
-    from hpml_bench.report.pictures.charts import line_chart
-
     shown: dict[str, tuple[str, Quantity | None]]  # title of each chart, and its values' quantity if they have one
     shown = {"train_loss": ("Training loss", None), "validation_loss": ("Validation loss", None)}
     if results.quality in results.definitions:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
+import numpy as np
+
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
 from hpml_bench.report.jobs import SweepTimes
@@ -101,8 +103,6 @@ def styles(methods: Collection[str]) -> dict[str, Style]:
 
 def line_chart(results: Results, metric: str, title: str, quantity: Quantity | None = None) -> Picture | None:
     """Return a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
-    import numpy as np
-
     curves_of = results.curves.get(metric, {})
     if not curves_of:
         return None
@@ -151,8 +151,6 @@ def _of_many(shown: Collection[Any], methods: Collection[str]) -> str:
 
 def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
     """Average neighbouring points where there are more than a line shows; the last ones by themselves."""
-    import numpy as np
-
     block = -(-len(steps) // most)
     starts = np.arange(0, len(steps), block)
     counts = np.diff([*starts, len(steps)])
@@ -195,8 +193,6 @@ def strip(results: Results, metric: str) -> Picture | None:
 
 def reliability_chart(results: Results) -> Picture | None:
     """Return the share of right answers against their probability, in bins of as many rows, means over seeds."""
-    import numpy as np
-
     stored, style = results.selection.stored, styles(results.methods)
     found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
     methods = [method for method, bins in found.items() if bins]
