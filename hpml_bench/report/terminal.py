@@ -7,11 +7,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hpml_bench.plugins.blocks import Table
     from hpml_bench.report.answer.model import PageSummary
 
@@ -22,17 +24,12 @@ MOST = 24  # methods that the answer has in a terminal; of more the best are sho
 
 def terminal() -> Console:
     """Return the console to print to: as wide as the terminal, or wide enough where it is none."""
-    from rich.console import Console
-
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
 
 
 def show_answer(answer: PageSummary, console: Console) -> None:
     """Print the sentences of the first screen, and a row per method, whose long verdict goes on beneath itself."""
-    from rich.table import Table as Grid
-    from rich.text import Text
-
     from hpml_bench.report.answer import words
     from hpml_bench.report.numbers import count_of
 
@@ -66,9 +63,6 @@ def show_answer(answer: PageSummary, console: Console) -> None:
 
 def print_table(table: Table, console: Console) -> None:
     """Print a table as wide as the console; columns that don't fit are named beneath."""
-    from rich.table import Table as Grid
-    from rich.text import Text
-
     columns = fitting(table.columns, table.rows, console.width)
     shown = Grid(title=Text(for_terminal(table.caption)), title_justify="left")
     for index in columns:
