@@ -166,11 +166,8 @@ class Suites:
 def answer_over(suites: Suites) -> PageSummary:
     found, ranked, first, n = suites.found, suites.ranked, suites.ranked[0].answer, len(suites.titles)
     least = min(suite.answer.seeds for suite in ranked)
-    axes = tuple(
-        Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
-        for axis in first.axes
-        if all(suite.answer.axis(axis.key) for suite in ranked)
-    )
+    axes = tuple(Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
+                 for axis in first.axes if all(suite.answer.axis(axis.key) for suite in ranked))  # fmt: skip
     lost = {name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b}) for name in found.ranks}
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []

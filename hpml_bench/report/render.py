@@ -100,13 +100,10 @@ def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}
     return Page(
-        answer=answer,
-        sections=sections_over(suites),
+        answer=answer, sections=sections_over(suites), problems=len(suites.apart),
         facts={**known, "Data": answer.data, f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
                f"{answer.noun.capitalize()}s": str(len(suites.methods))},
-        problems=len(suites.apart),
-        newest=sanitize(newest.started[:10]),
-        version=newest.version,
+        newest=sanitize(newest.started[:10]), version=newest.version,
     )  # fmt: skip
 
 
@@ -195,13 +192,10 @@ def pictures_of(page: Page) -> list[Picture]:
 
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(packaged("templates", "templates")),
+        loader=FileSystemLoader(packaged("templates", "templates")), undefined=StrictUndefined,
         autoescape=html,  # noqa: S701 - Markdown escapes by its own filter
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
     tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
     # `folded`: tables that a page shows only after a click, those of pairs but the score's

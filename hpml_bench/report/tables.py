@@ -62,13 +62,9 @@ def _pair(cell: Cell) -> Shown:
 
 
 def section_of(
-    slug: str,
-    title: str,
-    *blocks: Text | Table | Picture | Tabs | Fold | None,
-    question: Question = "setup",
-    about: str = "",
-    folded: bool = True,
-) -> Section | None:
+    slug: str, title: str, *blocks: Text | Table | Picture | Tabs | Fold | None, question: Question = "setup",
+    about: str = "", folded: bool = True,
+) -> Section | None:  # fmt: skip
     """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
     there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
     if not there:

@@ -17,7 +17,7 @@ class Fact(NamedTuple):
 
     label: str
     text: str
-    href: str = ""  # anchor of the section that says more; empty where none does
+    href: str  # anchor of the section that says more
 
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
@@ -25,16 +25,11 @@ def facts(answer: PageSummary) -> tuple[Fact, ...]:
     skewed = [method.name for method in answer.methods if method.name in names]
     care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
     found = (
-        Fact("Difference", _difference(answer), "#sure"),
-        Fact("Cost", _cost(answer), "#cost"),
-        Fact("Still improving?", _improving(answer), "#training"),
-        Fact("Worth it?", _worth_it(answer), "#sure"),
-        Fact("Cheaper", _cheaper(answer), "#cost"),
-        Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", care, "#wrong"),
-        Fact("Sure?", _sure(answer), "#sure"),
-        Fact("Next", _next(answer), "#sure"),
-    )
+        Fact("Difference", _difference(answer), "#sure"), Fact("Cost", _cost(answer), "#cost"),
+        Fact("Still improving?", _improving(answer), "#training"), Fact("Worth it?", _worth_it(answer), "#sure"),
+        Fact("Cheaper", _cheaper(answer), "#cost"), Fact("Guessing", _guessing(answer), "#best"),
+        Fact("Take care", care, "#wrong"), Fact("Sure?", _sure(answer), "#sure"), Fact("Next", _next(answer), "#sure"),
+    )  # fmt: skip
     return tuple(fact for fact in found if fact.text)
 
 

@@ -43,22 +43,15 @@ def context(answer: PageSummary) -> dict[str, object]:
     }
     data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return {
-        "banner": words.banner(answer),
+        "banner": words.banner(answer), "headline": words.headline(answer), "setup": words.setup_line(answer),
         "places": TITLES.keys(),  # anchors to which it may link; a page without some of these parts names its own
-        "headline": words.headline(answer),
-        "setup": words.setup_line(answer),
-        "answer_facts": facts(answer),
-        "answer": answer,
-        "names": names,
-        "many": len(names) > MANY,
+        "answer_facts": facts(answer), "answer": answer, "names": names, "many": len(names) > MANY,
         "pictures": [_picture(answer, drawn) for drawn in pictures(answer)],
         "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
         "score": capitalized(answer.score.title),
         "axes": [(axis, "" if axis.own_units else axis.unit) for axis in answer.axes],
         "best": words.label(answer, answer.methods[0].name) if answer.methods else "",
-        "bars": of,
-        "bar_caption": _caption(answer),
-        "rows": tuple(_row(answer, of, method) for method in answer.methods),
+        "bars": of, "bar_caption": _caption(answer), "rows": [_row(answer, of, method) for method in answer.methods],
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED),
     }  # fmt: skip
 

@@ -18,15 +18,9 @@ from hpml_bench.system.text import sanitize
 
 
 def axis(
-    title: str,
-    values: Sequence[float],
-    *,
-    share: float = 0.05,
-    log: bool = False,
-    within: Sequence[float] = (),
-    text: Callable[[float], str] | None = None,
-    **more: Any,
-) -> Axis:
+    title: str, values: Sequence[float], *, share: float = 0.05, log: bool = False, within: Sequence[float] = (),
+    text: Callable[[float], str] | None = None, **more: Any,
+) -> Axis:  # fmt: skip
     """Return an axis with some room at each end (a share of the values' range) around values, and about five ticks.
 
     It is logarithmic with `log`, of the values above 0, if they span a factor of 5. No end passes a value of `within`
