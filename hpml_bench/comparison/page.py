@@ -134,7 +134,7 @@ def page_of(found: Verdicts) -> Page:
         unit = f" {answer.score.difference_unit}" if answer.score.difference_unit else ""
         facts["Largest difference of a row"] = f"{score_scale(scores)[0] * largest:g}{unit}, {scores.score.largest_by}"
     return Page(
-        answer=answer, sections=tuple(sections_of(found, answer)), facts=facts, newest="", styles={},
+        answer=answer, sections=tuple(sections_of(found, answer)), facts=facts, newest="",
         problems=len(scores.failed) + bool(scores.unshared), version=version("hpml-bench"),
     )  # fmt: skip
 

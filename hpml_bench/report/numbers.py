@@ -14,13 +14,10 @@ MISSING = "–"
 MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
-_LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
-"""Unit -> value from which the larger unit is shown, its size, its name."""
+_LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}  # least value, size and name of the larger unit
 
-Shown = tuple[str, float | str | None]
-"""Text, and the value behind it; None where there is none."""
-Cell = str | int | Shown | None
-"""Text alone, a count, a number as shown, or None for a value that is missing."""
+Shown = tuple[str, float | str | None]  # text, and the value behind it; None where there is none
+Cell = str | int | Shown | None  # text alone, a count, a number as shown, or None for a value that is missing
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
@@ -32,18 +29,14 @@ def number(value: float | None, spec: str = ".3g") -> str:
         return MISSING
     value = float(f"{value:.12g}")  # one rounding for numbers that differ in their last bits alone
     match = _FORMAT.fullmatch(spec)
-    digits, kind = (int(match[1]) if match[1] else None, match[2]) if match else (3, "g")
-    significant = 3 if digits is None else max(1, digits)
-    if kind == "d":
-        text = f"{round(value):,d}"
-    elif kind == "e":
-        text = f"{value:.{2 if digits is None else digits}e}"
-    elif kind in {"f", "%"}:
-        text = f"{value:,.{1 if digits is None else digits}f}"
-    elif abs(value) < 1e-4:
-        text = f"{value:.{significant - 1}e}" if value else "0"
-    else:
-        text = f"{value:,.{max(0, significant - 1 - math.floor(math.log10(abs(value))))}f}"
+    given, kind = match.groups() if match else (None, "g")
+    digits = 0 if kind == "d" else int(given or {"e": 2, "g": 3}.get(kind, 1))
+    if kind == "g":
+        if not value:
+            return "0"
+        power, digits = math.floor(math.log10(abs(value))), max(1, digits) - 1
+        kind, digits = ("e", digits) if power < -4 else ("f", max(0, digits - power))
+    text = f"{value:.{digits}e}" if kind == "e" else f"{value:,.{digits}f}"
     if not text.strip("-0.,"):  # a negative number that rounds to zero
         return text.removeprefix("-")
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
@@ -210,7 +203,6 @@ class Quantity:
 
     @property
     def header(self) -> str:
-        """Heading with unit, for a column or an axis."""
         return titled(self.heading, self.unit)
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
@@ -239,10 +231,7 @@ class Quantity:
 
 
 def _places(sd: float, largest: float) -> int:
-    """Return decimals for one digit of the spread, two where it begins with 1 to 3, and four of the mean at most.
-
-    The Particle Data Group's rounding rule, for a whole column at once.
-    """
+    """Return decimals for one digit of the spread, two where it begins with 1 to 3 (Particle Data Group's rule)."""
     magnitude = math.floor(math.log10(sd))
     wanted = (1 if sd < 3.55 * 10.0**magnitude else 0) - magnitude
     room = 3 - math.floor(math.log10(largest)) if largest > 0 else wanted

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
@@ -43,7 +43,6 @@ class OfSuite:
 
     @classmethod
     def of(cls, results: Results) -> OfSuite:
-        """Return the suite of a results folder."""
         answer, reference, shown = answer_of(results), results.reference, results.shown(results.quality)
         settings = reference.spec.settings
         about: dict[str, Cell] = {
@@ -64,6 +63,9 @@ class OfSuite:
     def kinds(self) -> dict[str, str]:
         return {method.name: method.kind for method in self.answer.methods}
 
+    def score(self, name: str) -> float | None:
+        return self.answer.value(name, "score") if name in self.answer.by_name else None
+
 
 @dataclass(frozen=True)
 class Suites:
@@ -81,10 +83,7 @@ class Suites:
 
     @classmethod
     def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
-        """Choose what is ranked: suites, and methods of which all have a score, as the same kind.
-
-        A UserError where under two suites can be ranked, or they share under two methods.
-        """
+        """Choose the suites to rank, and methods that all have as one kind; a UserError where under two are left."""
         ranked: list[OfSuite] = []
         apart: dict[str, str] = {}
         for suite in suites:
@@ -102,8 +101,7 @@ class Suites:
         shared = dict.fromkeys(name for suite in ranked for name in suite.kinds)
         others: dict[str, str] = {}
         for name in shared:
-            lacking = [suite.name for suite in ranked if suite.answer.by_name.get(name) is None
-                       or "score" not in suite.answer.by_name[name].values]  # fmt: skip
+            lacking = [suite.name for suite in ranked if suite.score(name) is None]
             kinds = {suite.kinds[name] for suite in ranked if name in suite.kinds}
             if lacking:
                 others[name] = f"{sentence_list(lacking)} {'has' if len(lacking) == 1 else 'have'} no score of it"
@@ -117,18 +115,15 @@ class Suites:
 
     @property
     def compared(self) -> str:
-        """Noun for what is ranked: methods or systems."""
         return self.ranked[0].answer.noun
 
     @cached_property
     def found(self) -> statistics.OverSuites:
-        """Ranks, intervals and tests."""
         suites = [(self._scores(suite), suite.answer.score.better) for suite in self.ranked]
         return statistics.over_suites(suites, self.blocks, self.look)
 
     @property
     def by_rank(self) -> list[str]:
-        """The ranked methods, the best mean rank first."""
         return sorted(self.methods, key=self.found.ranks.__getitem__)
 
     @cached_property
@@ -169,13 +164,10 @@ class Suites:
 
 
 def answer_over(suites: Suites) -> PageSummary:
-    found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
+    found, ranked, first, n = suites.found, suites.ranked, suites.ranked[0].answer, len(suites.titles)
     least = min(suite.answer.seeds for suite in ranked)
-    axes = tuple(
-        Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
-        for axis in first.axes
-        if all(suite.answer.axis(axis.key) for suite in ranked)
-    )
+    axes = tuple(Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
+                 for axis in first.axes if all(suite.answer.axis(axis.key) for suite in ranked))  # fmt: skip
     lost = {name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b}) for name in found.ranks}
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []
@@ -185,25 +177,19 @@ def answer_over(suites: Suites) -> PageSummary:
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
         own = first.by_name[name]
-        methods.append(
-            Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=len(suites.titles), values=v)
-        )
-    pairs = []
-    for of in found.pairs:
-        known: dict[str, Any] = {"verdict": "untested", "winner": None}
-        if suites.tested:
-            verdict = "different" if of.winner else "undecided"
-            known = {"verdict": verdict, "winner": of.winner, "p": of.p, "p_adjusted": of.p_adjusted}
-        pairs.append(Pair(a=of.a, b=of.b, difference=of.difference, shared=len(suites.titles), **known))
-    failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
+        methods.append(Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=n, values=v))
+    pairs = tuple(
+        Pair(a=of.a, b=of.b, difference=of.difference, shared=n, verdict="different" if of.winner else "undecided",
+             winner=of.winner, p=of.p, p_adjusted=of.p_adjusted) if suites.tested
+        else Pair(a=of.a, b=of.b, difference=of.difference, shared=n, verdict="untested", winner=None)
+        for of in found.pairs
+    )  # fmt: skip
     return PageSummary(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
-        rows=len(suites.titles), seeds=len(suites.titles), shared=None,
-        rows_text=f"{count_of(len(suites.titles), suites.noun)}: {', '.join(suites.titles)}",
-        runs=sum(suite.answer.runs for suite in ranked),
-        planned=sum(suite.answer.planned for suite in ranked),
+        rows=n, seeds=n, shared=None, rows_text=f"{count_of(n, suites.noun)}: {', '.join(suites.titles)}",
+        runs=sum(suite.answer.runs for suite in ranked), planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
         judged=f"other {suites.noun}s like these", chance=100 * statistics.ALPHA,
         setup=Setup(
@@ -216,9 +202,10 @@ def answer_over(suites: Suites) -> PageSummary:
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),
         axes=axes, methods=tuple(methods),
-        pairs={"score": tuple(pairs)},
-        under={name: n for name in suites.methods if (n := sum(one.answer.under.get(name, 0) for one in ranked))},
-        guess=None, failures=failures,
+        pairs={"score": pairs},
+        under={name: late for name in suites.methods
+               if (late := sum(suite.answer.under.get(name, 0) for suite in ranked))},
+        guess=None, failures=tuple(failure for suite in ranked for failure in suite.answer.failures),
         unranked=f"they are means over {suites.noun}s" if axes else None,
         over=suites.noun, least=suites.least, noun=first.noun,
     )  # fmt: skip
@@ -246,18 +233,17 @@ def _relative(suites: Suites, key: Key, name: str) -> Values | None:
 
 def sections_over(suites: Suites) -> tuple[Section, ...]:
     what = "What each suite ran" if suites.noun == "suite" else f"What each {suites.noun} has"
-    ran = table("suites", what, tuple(suites.ranked[0].about), [list(suite.about.values()) for suite in suites.ranked])
+    ran = table("suites", what, tuple(suites.ranked[0].about), [suite.about.values() for suite in suites.ranked])
     no_rank = f"{capitalized(suites.noun)}s and {suites.compared}s that enter no rank"
-    apart = table("apart", no_rank, ("Name", "Why"), list(suites.apart.items()))
-    questions: dict[Question, Section | None] = {
-        "best": section_of("places", f"Places in each {suites.noun}", _places(suites)),
-        "sure": section_of("ranks", "Mean ranks", _friedman(suites), _mean_ranks(suites), _wins(suites)),
-        "methods": Section(slug="each", title=f"Each {suites.compared}", blocks=tuple(_folds(suites))),
-        "setup": section_of("suites", f"The {suites.noun}s", ran),
-        "wrong": section_of("apart", "What is not compared", apart),
-    }
-    there = {question: found for question, found in questions.items() if found is not None}
-    return tuple(found.model_copy(update={"question": key, "folded": False}) for key, found in there.items())
+    found: tuple[tuple[Question, str, str, Iterable[Text | Table | Fold]], ...] = (
+        ("best", "places", f"Places in each {suites.noun}", [_places(suites)]),
+        ("sure", "ranks", "Mean ranks", [_friedman(suites), _mean_ranks(suites), _wins(suites)]),
+        ("methods", "each", f"Each {suites.compared}", _folds(suites)),
+        ("setup", "suites", f"The {suites.noun}s", [ran]),
+        ("wrong", "apart", "What is not compared", [table("apart", no_rank, ("Name", "Why"), suites.apart.items())]),
+    )
+    made = (section_of(slug, title, *of, question=question, folded=False) for question, slug, title, of in found)
+    return tuple(section for section in made if section is not None)
 
 
 def _places(suites: Suites) -> Table:
@@ -268,11 +254,10 @@ def _places(suites: Suites) -> Table:
     rows: list[list[Cell]] = []
     for name in dict.fromkeys(name for suite in suites.ranked for name in suite.kinds):
         cells: list[Cell] = []
-        for answer in (suite.answer for suite in suites.ranked):
-            method = answer.by_name.get(name)
-            value = answer.value(name, "score") if method else None
-            place = f"{rank(method.rank_range)}: " if method and method.rank_range else ""
-            cells.append((f"{place}{MISSING if value is None else answer.score.text(value)}", value))
+        for suite in suites.ranked:
+            value, place = suite.score(name), suite.answer.by_name[name].rank_range if name in suite.kinds else None
+            text = MISSING if value is None else suite.answer.score.text(value)
+            cells.append((f"{rank(place)}: {text}" if place else text, value))
         rows.append([name, *cells])
     means = "Scores are means over seeds. " if noun == "method" else ""
     notes = [
@@ -295,8 +280,8 @@ def _friedman(suites: Suites) -> Text:
             f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these are a fair sample.",
         ]
     else:
-        found = f"under {suites.least} {suites.noun}s no result is rare enough"
-        sentences += [f"Nothing is tested: with {k} {noun}s, {found}."]
+        rare = f"under {suites.least} {suites.noun}s no result is rare enough"
+        sentences += [f"Nothing is tested: with {k} {noun}s, {rare}."]
     if suites.tested or suites.look > 1:
         spent = f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %"
         sentences += [f"This is look {suites.look} at results in this folder: it has {spent}."]
@@ -328,13 +313,13 @@ def _mean_ranks(suites: Suites) -> Table:
 
 def _wins(suites: Suites) -> Table:
     rows: list[list[Cell]] = []
-    tests = {frozenset((pair.a, pair.b)): pair for pair in suites.found.pairs}
+    tests = {frozenset((pair.a, pair.b)): pair for pair in suites.found.pairs if suites.tested}
     for a, b in itertools.combinations(suites.methods, 2):
-        relations = [suite.answer.relation("score", a, b) for suite in suites.ranked]
-        counts = [relations.count("better"), sum(r in {"open", "equal"} for r in relations), relations.count("worse")]
-        pair = tests[frozenset((a, b))]
-        p, winner = (pair.p_adjusted, pair.winner or "can't tell") if suites.tested else (None, "not tested")
-        rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
+        relations: list[str] = [suite.answer.relation("score", a, b) for suite in suites.ranked]
+        wins, losses, untested = map(relations.count, ("better", "worse", "untested"))
+        ties, pair = len(relations) - wins - losses - untested, tests.get(frozenset((a, b)))
+        found = (p_cell(pair.p_adjusted), pair.winner or "can't tell") if pair else (None, "not tested")
+        rows.append([f"{a} against {b}", wins, ties, losses, untested, *found])
     over = (f"p over {suites.noun}s (Holm)", f"Better over {suites.noun}s")
     columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", *over)
     notes = [
@@ -353,12 +338,11 @@ def _folds(suites: Suites) -> Iterator[Fold]:
         rows: list[list[Cell]] = []
         for suite, block in zip(suites.ranked, suites.blocks, strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
-            axes = [answer.axis(key) for key in titles]
-            values = [answer.value(name, axis.id) if axis else None for axis in axes]
-            costs = [MISSING if axis is None or value is None else axis.text(value)
-                     for axis, value in zip(axes, values, strict=True)]  # fmt: skip
-            score = answer.score.text(method.values["score"].mean)
-            rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.rank_range), score, *costs])
+            costs = {
+                axis.key: axis.text(method.values[axis.id].mean) for axis in answer.axes if axis.id in method.values
+            }
+            score, own = answer.score.text(method.values["score"].mean), cell(found.by_suite[name][block])
+            rows.append([suite.name, own, rank(method.rank_range), score, *(costs.get(key) for key in titles)])
         columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
         shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")

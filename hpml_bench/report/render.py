@@ -12,7 +12,9 @@ from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
@@ -22,6 +24,9 @@ from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.looks import look_at
+from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.pictures.drawn import paper, standalone, svg
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Part, parts, placed
@@ -31,15 +36,8 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import write_atomically
 from hpml_bench.system.text import sanitize
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-    from hpml_bench.report.over_suites import Suites
-    from hpml_bench.report.pictures.charts import Style
-
 FORMATS = ("html", "md", "csv", "tex", "pdf", "png", "peft")
-LONGEST = 300
-"""Rows of a table that stands on a page itself; a longer one stands beside it, as CSV."""
+LONGEST = 300  # rows of a table that stands on a page itself; a longer one stands beside it, as CSV
 load = Results.load
 
 
@@ -76,53 +74,36 @@ class Page:
     problems: int  # number of runs and records that are in no number
     newest: str  # date of the newest run
     version: str  # version of the package that made the runs
-    styles: Mapping[str, Style]  # colour and mark of each method in charts
     results: Results | None = None  # results of the suite, for formats of runs; None over several suites
     apart: int = 0  # runs of the suite that ended well and are not compared
 
-    @property
-    def open_pairs(self) -> str:
-        """Name of the table of pairs that is no fold of its own."""
-        return f"pairs_{self.answer.score.id}"
-
 
 def page_of(results: Results) -> Page:
-    from hpml_bench.report.pictures.charts import styles
-
     return Page(
         answer=answer_of(results), sections=all_sections(results), facts=facts(results),
         problems=len(results.left_out.unfinished) + len(results.left_out.problems),
         newest=sanitize(results.reference.started[:10]),
-        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), styles=styles(results.methods),
-        results=results, apart=results.left_out.excluded_runs,
+        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), results=results,
+        apart=results.left_out.excluded_runs,
     )  # fmt: skip
 
 
 def page_over(results: Sequence[Results], out: Path) -> Page:
-    from hpml_bench.report.over_suites import Suites
-
     return page_of_suites(Suites.of(results), out)
 
 
 def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
     """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new."""
-    from hpml_bench.report.looks import look_at
-    from hpml_bench.report.over_suites import answer_over, sections_over
-
     if suites.tested:  # else nothing can err
         suites = replace(suites, look=look_at(out, suites.digest, systems=suites.methods, stated=look))
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}
     return Page(
-        answer=answer,
-        sections=sections_over(suites),
+        answer=answer, sections=sections_over(suites), problems=len(suites.apart),
         facts={**known, "Data": answer.data, f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
                f"{answer.noun.capitalize()}s": str(len(suites.methods))},
-        problems=len(suites.apart),
-        newest=sanitize(newest.started[:10]),
-        version=newest.version,
-        styles={},
+        newest=sanitize(newest.started[:10]), version=newest.version,
     )  # fmt: skip
 
 
@@ -148,7 +129,6 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
-    """Yield the files of a format, by their names in the report's folder."""
     if kind == "html":
         folder = packaged("templates", "templates")
         sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
@@ -157,10 +137,10 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
             for kind in ("css", "js")
         )  # fmt: skip
         sheets += screen.sheets(page.answer)
-        yield "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs)
+        marked = styles(page.results.methods) if page.results else {}
+        yield "report.html", _html(_context(page) | {"styles": marked}, sheets, scripts)
     elif kind == "md":
-        environment = _environment(html=False, open_pairs=page.open_pairs)
-        yield "report.md", environment.get_template("report.md.j2").render(_context(page))
+        yield "report.md", _environment(html=False).get_template("report.md.j2").render(_context(page))
         yield from ((f"figures/{of.name}.svg", standalone(of)) for of in pictures_of(page))
     elif kind in {"csv", "tex"}:
         render = export.csv_text if kind == "csv" else export.latex_table
@@ -175,12 +155,9 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
 
 
 def load_libraries() -> None:
-    """Import the libraries of a report, which takes about a second, while there is nothing else to do.
-
-    A section of another package that can't be imported is an error later, when the report is written.
-    """
+    """Import the libraries of a report, which takes about a second, while there is nothing else to do."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
-    for name in ("jinja2", "pyarrow.parquet", "scipy.special"):
+    for name in ("pyarrow.parquet", "scipy.special"):
         import_module(name)
     with suppress(UserError):
         for name in registry.names("sections"):
@@ -213,21 +190,16 @@ def pictures_of(page: Page) -> list[Picture]:
     return [*screen.pictures(page.answer), *blocks]
 
 
-def _environment(*, html: bool, open_pairs: str = "") -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+def _environment(*, html: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(packaged("templates", "templates")),
+        loader=FileSystemLoader(packaged("templates", "templates")), undefined=StrictUndefined,
         autoescape=html,  # noqa: S701 - Markdown escapes by its own filter
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
     tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
     # `folded`: tables that a page shows only after a click, those of pairs but the score's
-    tests["folded"] = lambda of: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != open_pairs
+    tests["folded"] = lambda of, shown: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != shown
     environment.tests |= tests | {"long": _long}
     environment.filters |= {
         "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
@@ -264,15 +236,15 @@ def _context(page: Page) -> dict[str, object]:
         "title": f"{suite}: {compared} compared", "suite": suite,
         "about": f"{on}{page.facts.get('Rows', page.facts['Data'])} · {what}",
         "closing": f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version {rules}.",
-        "description": answer.description, "facts": page.facts, "answer": answer, "answer_table": answer_table(answer),
-        "problems": page.problems,
+        "description": answer.description, "facts": page.facts, "answer_table": answer_table(answer),
+        "problems": page.problems, "open_pairs": f"pairs_{answer.score.id}",
         "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
         "places": {part.key for part in shown},
     }  # fmt: skip
 
 
-def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
-    template = _environment(html=True, open_pairs=open_pairs).get_template("report.html.j2")
+def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str]) -> str:
+    template = _environment(html=True).get_template("report.html.j2")
     return template.render(context, sheets=sheets, scripts=scripts, policy=policy(sheets, scripts))
 
 
@@ -287,6 +259,7 @@ def plain_page(
         "title": headline, "suite": name, "about": about, "headline": headline, "facts": facts, "closing": closing,
         "parts": [Part(section.slug, section.title, section.title, (section,), ()) for section in sections],
         "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
+        "open_pairs": "",
     }  # fmt: skip
     return _html(context, [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")], [])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
@@ -62,13 +62,9 @@ def _pair(cell: Cell) -> Shown:
 
 
 def section_of(
-    slug: str,
-    title: str,
-    *blocks: Text | Table | Picture | Tabs | Fold | None,
-    question: Question = "setup",
-    about: str = "",
-    folded: bool = True,
-) -> Section | None:
+    slug: str, title: str, *blocks: Text | Table | Picture | Tabs | Fold | None, question: Question = "setup",
+    about: str = "", folded: bool = True,
+) -> Section | None:  # fmt: skip
     """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
     there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
     if not there:
@@ -120,9 +116,6 @@ def placed(module: ModuleType, name: str, section: Section) -> Section:
     """Return a section with its module's `question`, `about` and `folded`; a UserError where that is no question."""
     place = {key: getattr(module, key) for key in ("question", "about", "folded") if hasattr(module, key)}
     if place.get("question", "setup") not in TITLES:
-        known = ", ".join(get_args(Question))
-        raise UserError(
-            f"the section '{name}' answers '{place['question']}'; a module's `question` is one of {known} "
-            "(docs/adding.md)"
-        )
+        asked = f"a module's `question` is one of {', '.join(TITLES)} (docs/adding.md)"
+        raise UserError(f"the section '{name}' answers '{place['question']}'; {asked}")
     return section.model_copy(update=place)

@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
 
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hpml_bench.plugins.blocks import Table
     from hpml_bench.report.answer.model import PageSummary
 
-WIDE = 140
-"""Characters per line where the output is no terminal."""
+WIDE = 140  # characters per line where the output is no terminal
+VERDICT, NAME = 16, 40  # characters that a verdict needs at least, and that a method's name has at most
+MOST = 24  # methods that the answer has in a terminal; of more the best are shown, a line each, above the sentences
 
 
 def terminal() -> Console:
     """Return the console to print to: as wide as the terminal, or wide enough where it is none."""
-    from rich.console import Console
-
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
 
 
 def show_answer(answer: PageSummary, console: Console) -> None:
-    from hpml_bench.report.answer.words import lines
+    """Print the sentences of the first screen, and a row per method, whose long verdict goes on beneath itself."""
+    from hpml_bench.report.answer import words
+    from hpml_bench.report.numbers import count_of
 
-    for line in map(for_terminal, lines(answer, console.width)):
-        shown = line
+    header, *rows = words.cells(answer)
+    longest, left = min(NAME, console.width // 3), len(rows) - MOST
+    rows = [[name if len(name) <= longest else f"{name[: longest - 3]}...", *cells] for name, *cells in rows[:MOST]]
+    *kept, last = fitting(header, [[*row[:-1], "-" * VERDICT] for row in rows], console.width)
+    room = console.width - sum(max(len(row[index]) for row in [header, *rows]) + 2 for index in kept)
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for index in kept:
+        grid.add_column(Text(header[index]), justify="right" if index else "left", no_wrap=True)
+    grid.add_column(Text(header[last]))
+    for row in rows:
+        verdict = textwrap.shorten(row[last], max(9, room), placeholder=" ...") if left > 0 else row[last]
+        grid.add_row(*(Text(row[index]) for index in kept), Text(verdict))
+    said = (words.banner(answer), words.headline(answer), ", ".join(words.setup_line(answer)))
+    banner, headline, setup = ([Text(text)] if text else [] for text in said)
+    parts = [*banner, *headline, *setup, *([Text(), grid] if rows else [])]
+    if left > 0:
+        parts = [grid, Text(f"... and {count_of(left, answer.noun)} more, on the page\n"), *banner, *setup, *headline]
+    with console.capture() as shown:
+        console.print(*parts, sep="\n")
+    for line in map(for_terminal, shown.get().splitlines()):
+        plain = line.rstrip()
         try:
             line.encode(console.encoding)
         except (UnicodeError, LookupError):  # the terminal lacks typographic signs
-            shown = re.sub("[\N{MINUS SIGN}\N{EN DASH}]", "-", line).encode("ascii", "replace").decode()
-        console.print(shown, markup=False, highlight=False, soft_wrap=True)
+            plain = re.sub("[\N{MINUS SIGN}\N{EN DASH}]", "-", plain).encode("ascii", "replace").decode()
+        console.print(plain, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console) -> None:
     """Print a table as wide as the console; columns that don't fit are named beneath."""
-    from rich.table import Table as Grid
-    from rich.text import Text
-
     columns = fitting(table.columns, table.rows, console.width)
     shown = Grid(title=Text(for_terminal(table.caption)), title_justify="left")
     for index in columns:

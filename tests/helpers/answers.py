@@ -19,8 +19,7 @@ ACCURACY = Score(
     id="test_accuracy", title="accuracy", unit="%", better="higher", digits=1, difference_unit="points", margin=1.0
 )
 RMSE = Score(id="test_rmse", title="RMSE", unit="", better="lower", digits=3, difference_unit="", margin=0.01)
-ADDED = 100.0
-"""Memory of the process before training, in MB."""
+ADDED = 100.0  # memory of the process before training, in MB
 
 
 def an_answer(

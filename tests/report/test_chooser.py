@@ -147,7 +147,7 @@ def seen(tmp_path: Path) -> Iterator[Look]:
 
     def look_at(answer: PageSummary, fragment: str = "", act: str = "", more: str = "") -> Shown:
         each = [section for section in (each_section(answer),) if section]
-        page = Page(answer, tuple(each), {"Data": "rows"}, 0, "", "", {})
+        page = Page(answer, tuple(each), {"Data": "rows"}, 0, "", "")
         path = write_page(page, tmp_path, ("html",))[0]
         text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
         text = text.replace("</main>", f"{more}</main>").replace("</body>", f"<script>{act}\n{SEEN}</script></body>")

@@ -98,16 +98,17 @@ def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:
 
 def test_too_little_of_a_pilot(tmp_path: Path) -> None:
     """No records, none that can be compared, two seeds, or each method on a machine of its own: each is said."""
-    with pytest.raises(UserError, match="no pilot here; run a few seeds first"):
-        plan(tmp_path / "none", "accuracy=1pp")
-    with pytest.raises(UserError, match=r"no run of the pilot can be compared; hpml-bench report .* says why"):
-        plan(made_records.write(tmp_path / "apart", sweep(["lora", "full"], 3, consumed=None)), "accuracy=1pp")
-    for seeds in (1, 2):
-        with pytest.raises(UserError, match="at least 2 methods x 3 seeds"):
-            plan(made_records.write(tmp_path / str(seeds), sweep(seeds=seeds)), "accuracy=1pp")
     mixed = [*sweep(["lora"], 3), *map(elsewhere, sweep(["full"], 3))]
-    with pytest.raises(UserError, match="train_seconds needs at least 2 methods"):
-        plan(made_records.write(tmp_path / "two", mixed), "train_seconds=1")
+    pilots = {
+        "no pilot here; run a few seeds first": ([], "accuracy=1pp"),
+        r"no run of the pilot can be compared; hpml-bench report .* says why":
+            (sweep(["lora", "full"], 3, consumed=None), "accuracy=1pp"),
+        "at least 2 methods x 3 seeds": (sweep(seeds=2), "accuracy=1pp"),
+        "train_seconds needs at least 2 methods": (mixed, "train_seconds=1"),
+    }  # fmt: skip
+    for at, (message, (runs, wish)) in enumerate(pilots.items()):
+        with pytest.raises(UserError, match=message):
+            plan(made_records.write(tmp_path / str(at), runs), wish)
 
 
 def test_the_command_prints_the_plan(pilot: Path) -> None:

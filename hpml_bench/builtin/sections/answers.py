@@ -11,12 +11,10 @@ order = 57
 question = "best"
 about = "where methods differ most"
 ROWS = 8
-LONGEST = 300
-"""Characters of a text that are shown."""
+LONGEST = 300  # characters of a text that are shown
 
 
 def section(results: Results) -> Section | None:
-    """Return a table of answers, one column per method; None where the task generates or chooses none."""
     seed = next(iter(results.seeds), None)
     texts = {
         method: stored.texts

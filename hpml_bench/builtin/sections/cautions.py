@@ -19,12 +19,8 @@ from hpml_bench.system.text import sanitize
 
 order = 24
 WELL, MIND, BAD = "✓", "!", "✕"
-FEW = 5
-"""Seeds under which only large differences can be found."""
-TRACEBACKS = 5
-"""Number of different tracebacks that are shown."""
-TRACEBACK_LINES = 20
-TRACEBACK_WIDTH = 300
+FEW = 5  # seeds under which only large differences can be found
+TRACEBACKS, LINES, WIDTH = 5, 20, 300  # different tracebacks that are shown, their lines, and characters of a line
 
 
 def sections(results: Results) -> Iterator[Section | None]:
@@ -172,7 +168,6 @@ def _short(text: str) -> str:
 
 
 def _tracebacks(results: Results) -> list[Text]:
-    """Return a list of lines for each different traceback, under the runs that ended with it."""
     shown = []
     for lines, runs in grouped(results.left_out.unfinished, _raising_lines).items():
         who = "; ".join(f"{_label(results, run)}, seed {run.spec.seed}" for run in runs)
@@ -190,28 +185,27 @@ def _raising_lines(record: RunRecord) -> tuple[str, ...]:
     lines = [line for line in traceback.splitlines() if line.strip(" ^~")]
     calls = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     raised = calls[-1] + 2 if calls else 0  # a message of many lines must not push out the line that raised
-    chosen = [sanitize(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
+    chosen = [sanitize(line, WIDTH) for line in lines[: raised + 1][-LINES:]]
     return tuple(line for line in chosen if line)
 
 
 def _again(results: Results) -> Table:
-    left = results.left_out
-    excluded = (record for group in left.excluded for record in group.records)
-    every = sorted((*results.compared, *left.unfinished, *excluded), key=lambda run: (run.started, run.run_id))
+    excluded = (record for group in results.left_out.excluded for record in group.records)
+    every = sorted((*results.compared, *results.left_out.unfinished, *excluded), key=lambda r: (r.started, r.run_id))
     rows: list[list[Cell]] = [
         [_label(results, run), run.spec.seed, len(before) + 1, run.status, "; ".join(map(_short, before))]
-        for run in every
-        if (before := run.earlier_attempts)
-    ]
+        for run in every if (before := run.earlier_attempts)
+    ]  # fmt: skip
     columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
     return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)
 
 
 def _excluded(results: Results) -> Table:
-    rows: list[list[Cell]] = []
-    for group in results.left_out.excluded:
-        methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
-        seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
-        rows.append([methods, seeds, len(group.records), group.records[0].protocol_id or MISSING, group.reason])
+    rows: list[list[Cell]] = [
+        [", ".join(dict.fromkeys(record.spec.method.name for record in group.records)),
+         ", ".join(map(str, sorted({record.spec.seed for record in group.records}))),
+         len(group.records), group.records[0].protocol_id or MISSING, group.reason]
+        for group in results.left_out.excluded
+    ]  # fmt: skip
     columns = ("method", "Seeds", "Runs", "Protocol", "Why it is not compared")
     return table("apart", "Runs set apart: they enter no mean", columns, rows)

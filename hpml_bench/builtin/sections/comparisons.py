@@ -4,15 +4,8 @@ from collections.abc import Iterator
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.report.answer import sections as of_answer
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import (
-    deciding_section,
-    each_section,
-    matrix_section,
-    pair_tables,
-    places,
-    rounds_table,
-)
 from hpml_bench.report.answer.summary import own_interval, score_scale
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, p_cell, rank, sentence_list
 from hpml_bench.report.results import Results
@@ -27,17 +20,17 @@ ROWS_COLUMNS = (
 def sections(results: Results) -> Iterator[Section | None]:
     """Yield how methods stand to each other; nothing of pairs with one method, or without a score."""
     answer = answer_of(results)
-    yield matrix_section(answer)
-    yield deciding_section(answer)
+    yield of_answer.matrix_section(answer)
+    yield of_answer.deciding_section(answer)
     if len(results.methods) > 1 and results.headline:
         seeds = len(results.seeds) > 1
-        means, these = (_intervals(results), _these_rows(results)) if seeds else (places(answer), None)
+        means, these = (_intervals(results), _these_rows(results)) if seeds else (of_answer.places(answer), None)
         fronts = tuple(_fronts(results))
         said = Text(sentences=fronts) if fronts else None
-        tables = (rounds_table(answer), means, said, *pair_tables(answer), these)
+        tables = (of_answer.rounds_table(answer), means, said, *of_answer.pair_tables(answer), these)
         about = "every pair in numbers: intervals, p values, seeds to decide"
         yield section_of("comparisons", "Which differences are real", *tables, question="sure", about=about)
-    yield each_section(answer)
+    yield of_answer.each_section(answer)
 
 
 def _intervals(results: Results) -> Table:

@@ -15,12 +15,12 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import capitalized, number
+from hpml_bench.report.pictures.charts import bars, strip
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
 
 order = 56
-Bars = tuple[Mapping[str, str], str, str, str]
-"""Labels of metrics, and name, caption and title of their bar chart."""
+Bars = tuple[Mapping[str, str], str, str, str]  # labels of metrics, and name, caption and title of their bar chart
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,14 @@ def other_groups(results: Results) -> tuple[str, ...]:
 
 
 def _bars(results: Results, *charts: Bars) -> tuple[Picture, ...]:
-    from hpml_bench.report.pictures.charts import bars
-
     return tuple(drawn for chart in charts if (drawn := bars(results, *chart)))[:1]
 
 
 def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
     """Return a bar chart for the metrics of each unit."""
     found = [results.definitions[metric] for metric in metrics]
-    by_unit = grouped(found, lambda metric: "%" if metric.format.endswith("%") else metric.unit)
     figures: list[Picture] = []
-    for of in by_unit.values():
+    for of in grouped(found, lambda metric: "%" if metric.format.endswith("%") else metric.unit).values():
         labels = {metric.name: metric.title if len(of) > 1 else "" for metric in of}
         title = capitalized(of[0].title) if len(of) == 1 else name.replace("_", " ").capitalize()
         figures += _bars(results, (labels, f"bars_{of[0].name}", f"{title}: mean over seeds", title))
@@ -107,8 +104,7 @@ MEANING: dict[Flag, str] = {
     f"the runs reaches beyond {100 * TELLING:.0f} %",
     "paused": f"One step took over {100 * LONGEST_PAUSE:.0f} % of the time (CV / √n > {LONGEST_PAUSE:g})",
 }
-MOST_NAMED = 5
-"""Flagged runs of a method that the note names one by one."""
+MOST_NAMED = 5  # flagged runs of a method that the note names one by one
 STEADY = (
     "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_drift_low", "step_time_drift_high",
     "step_time_outliers", "slowest_rank_share",
@@ -117,8 +113,6 @@ STEADY = (
 
 def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
     """Return the table of training speed and that of the timed windows, with marks of what wasn't steady; a chart."""
-    from hpml_bench.report.pictures.charts import strip
-
     flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
     why = []
     for flag, found in flagged.items():
@@ -135,14 +129,12 @@ def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
 
 
 def _marked(shown: Table, flagged: Mapping[Flag, Mapping[str, tuple[str, ...]]], notes: list[str]) -> Table:
-    """Return the table with the marks at the first figure of every flagged method, and the notes."""
     marks = {row[0]: "".join(f" {MARKS[flag]}" for flag, of in flagged.items() if row[0] in of) for row in shown.rows}
     rows = tuple((row[0], f"{row[1]}{marks[row[0]]}", *row[2:]) for row in shown.rows)
     return shown.model_copy(update={"rows": rows, "notes": (*shown.notes, *notes)})
 
 
 def _throughput_notes(results: Results) -> list[str]:
-    """Return the definition, and a note on frozen weights in float32 where others have bf16: they cost more."""
     notes = [
         "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's wall time between "
         "synchronised borders; warm-up steps, evaluation and the writing of records lie outside it. Virtual tokens a "
@@ -161,8 +153,7 @@ def _throughput_notes(results: Results) -> list[str]:
 # The other groups
 
 
-FEW = 200
-"""Examples under which a 99th percentile lies among the two slowest."""
+FEW = 200  # examples under which a 99th percentile lies among the two slowest
 PHASES = {"setup": "set-up", "train": "training", "evaluation": "evaluation"}
 KINDS = {"cuda_allocated": "CUDA allocated", "cuda_reserved": "CUDA reserved", "host": "Host memory"}
 

@@ -10,8 +10,7 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 149
-MOST_HOSTS = 8
-"""Number of hosts that are named."""
+MOST_HOSTS = 8  # number of hosts that are named
 
 
 def sections(results: Results) -> Iterator[Section | None]:

@@ -9,6 +9,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.jobs import where
 from hpml_bench.report.numbers import MISSING, Cell, cell, count_of, fact, number, option_list, sentence_list
+from hpml_bench.report.pictures.charts import gantt, in_words
 from hpml_bench.report.results import LARGEST, MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
@@ -98,10 +99,8 @@ def _consumption(results: Results) -> Table:
 
 
 def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
-    from hpml_bench.report.pictures.charts import gantt, in_words
-
-    sentences = []
-    if places := [place for record in results.compared if (place := where(record)) is not None]:
+    sentences, found = [], [(record, place) for record in results.by_start if (place := where(record)) is not None]
+    if places := [place for _, place in found]:
         on = count_of(len({host for place in places for host in place.hosts}), "host")
         engines = sentence_list(sorted({place.engine for place in places}))
         jobs = count_of(len({place.start for place in places}), "job")
@@ -118,11 +117,10 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     yield Text(sentences=tuple(sentences))
     yield gantt(results, results.times) if results.times is not None else None
     yield _hardware(results)
-    rows: list[list[Cell]] = []
-    for record in results.by_start:
-        if place := where(record):
-            label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
-            rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
+    rows: list[list[Cell]] = [
+        [results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING, place.engine, *place.start,
+         _neighbours(record)] for record, place in found
+    ]  # fmt: skip
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     yield table("places", "Where the compared runs ran", columns, rows, notes)
@@ -151,7 +149,6 @@ def _hardware(results: Results) -> Table | None:
 
 
 def hardware(record: RunRecord) -> str:
-    """Return a run's hardware in a few words: its GPUs, else its processor."""
     parts = Environment.read(record.environment).hardware
     cards = parts.get("gpus")
     names = [str(card.get("name")) for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
@@ -168,7 +165,6 @@ def _neighbours(record: RunRecord) -> int | None:
 
 
 def _environment(results: Results) -> tuple[Text | Table, ...]:
-    """Return the environment whose costs count, and the differences of the others."""
     environments = list(results.machines.values())
     if not environments or not any(record.environment for record in results.compared):
         return ()

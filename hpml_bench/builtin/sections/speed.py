@@ -1,7 +1,8 @@
 """Speed: parts of the runs' time, scaling over ranks, and the price of gradient checkpointing."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from hpml_bench import statistics
@@ -26,10 +27,8 @@ ANSWERS = {
     "after merging": ("merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds"),
 }
 """The same of language models, where runs have them."""
-Pair = tuple[RunRecord, RunRecord]
-"""Two runs of one method and seed."""
-Size = tuple[int, int]
-"""Numbers of ranks and of nodes."""
+Pair = tuple[RunRecord, RunRecord]  # two runs of one method and seed
+Size = tuple[int, int]  # numbers of ranks and of nodes
 ONE_SEED = "One seed gives no interval: it doesn't tell a factor from noise."
 
 
@@ -40,7 +39,6 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _time_budget(results: Results) -> Section | None:
-    """Return a table with one row per method and one for all runs; None if no run has its time to the first step."""
     by_method = {method: [run for run in results.costed(method) if _timed(run)] for method in results.methods}
     timed = [run for runs in by_method.values() for run in runs]
     if not timed:
@@ -70,7 +68,6 @@ def _spent(record: RunRecord, metrics: Sequence[str]) -> float:
 
 
 def _parts(records: Sequence[RunRecord], parts: Mapping[str, Sequence[str]]) -> list[Cell]:
-    """Return number of runs, wall time, and the parts' percentages of it."""
     wall = sum(record.seconds for record in records)
     shares = [100 * sum(_spent(run, metrics) for run in records) / wall for metrics in parts.values()]
     return [cell(len(records), "d"), cell(wall, ".1f"), *(cell(share, ".1f") for share in (*shares, 100 - sum(shares)))]
@@ -79,31 +76,27 @@ def _parts(records: Sequence[RunRecord], parts: Mapping[str, Sequence[str]]) -> 
 # Factors between runs that differ in one setting, paired within seeds; they are outside the page's tests
 
 
-def _factor(pairs: Sequence[Pair], metric: str) -> statistics.Interval | None:
-    """Return the geometric mean of the second runs' values over the first ones', with its 95 % interval over seeds.
+def _values(runs: Iterable[RunRecord], metric: str) -> list[float]:
+    """Return a metric of runs; NaN where one hasn't measured it."""
+    values = (run.metrics.get(metric) for run in runs)
+    return [math.nan if value is None else value for value in values]
 
-    None where a run hasn't measured it, or a value isn't above 0.
-    """
-    values = [tuple(run.metrics.get(metric) or math.nan for run in pair) for pair in pairs]
-    if not values or not all(first > 0 and second > 0 for first, second in values):
-        return None
-    found = statistics.mean_interval([math.log(second / first) for first, second in values])
+
+def _interval(values: Sequence[float]) -> statistics.Interval:
+    """Return the mean with its 95 % interval over seeds; NaN where a value isn't known."""
+    known = all(map(math.isfinite, values))
+    return statistics.mean_interval(values) if known else statistics.Interval(0, math.nan, None, None, None)
+
+
+def _factor(pairs: Sequence[Pair], metric: str) -> statistics.Interval:
+    """Return the geometric mean of the second runs' values over the first ones'; NaN where one isn't above 0."""
+    values = [_values(pair, metric) for pair in pairs]
+    found = _interval([math.log(b / a) if a > 0 and b > 0 else math.nan for a, b in values])
     low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return statistics.Interval(found.n, math.exp(found.mean), found.sd, low, high)
-
-
-def _between(interval: statistics.Interval | None, spec: str = ".2f") -> str:
-    return MISSING if interval is None else limits(interval.low, interval.high, spec)
-
-
-def _mean(runs: Sequence[RunRecord], metric: str) -> float:
-    """Return the mean of a metric over runs; NaN where one hasn't measured it."""
-    values = [run.metrics.get(metric) for run in runs]
-    return fmean(math.nan if value is None else value for value in values)
+    return replace(found, mean=math.exp(found.mean), low=low, high=high)
 
 
 def _scaling(results: Results) -> Section | None:
-    """Return a table with one row per method and number of ranks and nodes; None where all runs have the same."""
     found = {method: by_size for method in results.methods if len(by_size := _matching(results, method)) > 1}
     over = any(nodes > 1 for by_size in found.values() for _, nodes in by_size)
     rows = [_of_size(method, size, by_size, over) for method, by_size in found.items() for size in sorted(by_size)]
@@ -138,25 +131,23 @@ def _matching(results: Results, method: str) -> dict[Size, list[RunRecord]]:
 
 
 def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over: bool) -> list[Cell]:
-    """Return the row of a method on so many ranks and nodes, beside its fewest."""
     (ranks, nodes), fewest, runs = size, min(by_size), by_size[size]
     base = {record.spec.seed: record for record in by_size[fewest]}
     gain = _factor([(base[record.spec.seed], record) for record in runs], "samples_per_second")
-    up = gain.mean if gain else math.nan
-    reduced = [_mean(runs, name) for name in ("allreduced_bytes_per_step", "communication_ms", "communication_percent")]
-    values = [100 * up * fewest[0] / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
-    values += [_mean(runs, f"{where}_nodes_bytes_per_step") for where in ("within", "between")] if over else []
-    formats = (".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
+    metrics = ["allreduced_bytes_per_step", "communication_ms", "communication_percent"]
+    values = [fmean(_values(runs, metric)) if ranks > 1 else math.nan for metric in metrics]
+    values += [fmean(_values(runs, f"{at}_nodes_bytes_per_step")) for at in ("within", "between")] if over else []
+    formats = (",.0f", ".2f", ".1f", ",.0f", ",.0f")
     return [
         method, (str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}", float(ranks)), len(runs),
-        cell(_mean(runs, "samples_per_second"), ",.0f"), cell(up, ".2f"),
-        MISSING if size == fewest else _between(gain),
+        cell(fmean(_values(runs, "samples_per_second")), ",.0f"), cell(gain.mean, ".2f"),
+        MISSING if size == fewest else limits(gain.low, gain.high, ".2f"),
+        cell(100 * gain.mean * fewest[0] / ranks, ".0f"),
         *(cell(v, spec) for v, spec in zip(values, formats, strict=False)),
     ]  # fmt: skip
 
 
 def _checkpointing(results: Results) -> Section | None:
-    """Return a table with one row per method that ran with and without gradient checkpointing; None where none did."""
     found: dict[str, list[Pair]] = {}  # a run that keeps its activations, and one of its seed that computes them again
     for method in results.methods:
         own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
@@ -175,16 +166,14 @@ def _checkpointing(results: Results) -> Section | None:
     caption, about = "Activations kept, or computed again in the backward pass", "time that it costs, memory it saves"
     rows: list[list[Cell]] = []
     for method, pairs in found.items():
-        kept, again = ([pair[side] for pair in pairs] for side in (0, 1))
-        time, longer = (_mean(runs, "train_seconds") for runs in (kept, again))
-        peak, lower = (_mean(runs, "peak_memory_mb") for runs in (kept, again))
+        time, longer = (fmean(_values(runs, "train_seconds")) for runs in zip(*pairs, strict=True))
+        peak, lower = (fmean(_values(runs, "peak_memory_mb")) for runs in zip(*pairs, strict=True))
+        saved = _interval([a - b for a, b in (_values(pair, "peak_memory_mb") for pair in pairs)])
         ratio = _factor(pairs, "train_seconds")
-        peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
-        saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
         rows.append([
-            method, len(pairs), cell(time, ".2f"), cell(longer, ".2f"), cell(ratio.mean if ratio else None, ".2f"),
-            _between(ratio), cell(peak, ",.0f"), cell(lower, ",.0f"), cell(peak - lower, ",.0f"),
-            _between(statistics.mean_interval(saved) if len(saved) == len(pairs) else None, ",.0f"),
+            method, len(pairs), cell(time, ".2f"), cell(longer, ".2f"), cell(ratio.mean, ".2f"),
+            limits(ratio.low, ratio.high, ".2f"), cell(peak, ",.0f"), cell(lower, ",.0f"), cell(peak - lower, ",.0f"),
+            limits(saved.low, saved.high, ",.0f"),
         ])  # fmt: skip
     shown = table("checkpointing", caption, columns, rows, notes)
     return section_of("checkpointing", "Gradient checkpointing", shown, question="cost", about=about)

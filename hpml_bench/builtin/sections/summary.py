@@ -6,21 +6,18 @@ from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.caveats import unsteady
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MISSING, Cell, fact, rank, sentence_list
+from hpml_bench.report.pictures.charts import reliability_chart, strip
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 
 order = 55
 MOST_FACTS = 6
-COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
-"""Columns beside the scores."""
+COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")  # columns beside the scores
 
 
 def section(results: Results) -> Section | None:
-    """Return every score of the test rows, with each seed's score and training time drawn; None without a run."""
     if not results.compared:
         return None
-    from hpml_bench.report.pictures.charts import reliability_chart, strip
-
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
     figures.append(reliability_chart(results))
     about = "every metric of the test rows, each seed drawn"
@@ -28,7 +25,6 @@ def section(results: Results) -> Section | None:
 
 
 def scores_table(results: Results) -> Table:
-    """Return mean and spread of every score and of some costs, ranks by score, and places on the Pareto front."""
     shown = results.measured(*results.test_metrics, *COSTS)
     quantities = [quantity_of(results, name) for name in shown]
     decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
@@ -62,7 +58,6 @@ def scores_table(results: Results) -> Table:
 
 
 def _of_ranks(results: Results) -> str:
-    """Return the meaning of ranks, and of the Pareto front where costs rank methods."""
     text = (
         "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
         "methods, by the verdicts of this page; overlapping ranks do not mean equal."

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from statistics import median
-from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
@@ -14,20 +13,16 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings
 from hpml_bench.report.comparability import differences, is_base, untrained
-from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug
-from hpml_bench.report.pictures.charts import axis, styles
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list, slug, titled, with_unit
+from hpml_bench.report.pictures.charts import axis, line_chart, styles
 from hpml_bench.report.results import Results, validation_of
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 
 order = 45
-SHARES = (0.5, 0.75, 0.9)
-"""Targets, as shares of the way from the score at the start to the best mean."""
-ERRORS = 2.0
-"""Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
-Labels = tuple[str, str, float]
-"""Title, unit with a space before it, and what values are multiplied by."""
+SHARES = (0.5, 0.75, 0.9)  # targets, as shares of the way from the score at the start to the best mean
+ERRORS = 2.0  # standard errors of a score on the validation rows within which there is no target
 
 
 def sections(results: Results) -> Iterator[Section | None]:
@@ -44,41 +39,28 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _curves(results: Results) -> Section | None:
-    from hpml_bench.report.pictures.charts import line_chart
-
-    labels: dict[str, Labels] = {
-        "train_loss": ("Training loss", "", 1.0),
-        "validation_loss": ("Validation loss", "", 1.0),
-    }
+    shown: dict[str, tuple[str, Quantity | None]]  # title of each chart, and its values' quantity if they have one
+    shown = {"train_loss": ("Training loss", None), "validation_loss": ("Validation loss", None)}
     if results.quality in results.definitions:
         quantity = quantity_of(results, results.quality)
-        labels[validation_of(results.quality)] = _labels(quantity, f"Validation {quantity.title}")
-    labels["grad_norm"] = ("Gradient norm before clipping", "", 1.0)
-    others = [name for name in results.curves if name in results.definitions and name not in labels]
-    labels |= {name: _labels(quantity := quantity_of(results, name), quantity.heading) for name in others}
-    figures = {metric: line_chart(results, metric, *own) for metric, own in labels.items()}
+        shown[validation_of(results.quality)] = (f"Validation {quantity.title}", quantity)
+    shown["grad_norm"] = ("Gradient norm before clipping", None)
+    others = [quantity_of(results, name) for name in results.curves if name in results.definitions.keys() - shown]
+    shown |= {quantity.metric.name: (quantity.heading, quantity) for quantity in others}
+    figures = {metric: line_chart(results, metric, *own) for metric, own in shown.items()}
     norm = figures.pop("grad_norm")
     fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
     blocks, about = (*figures.values(), fold), "mean over seeds, by step"
     return section_of("curves", "Training curves", *blocks, question="training", about=about, folded=False)
 
 
-def _labels(quantity: Quantity, title: str) -> Labels:
-    return title, f" {quantity.unit}" if quantity.unit else "", quantity.scale
-
-
 # Time to quality
 
 
-class Reached(NamedTuple):
-    """Samples and seconds at which a run first reached a target."""
-
-    samples: float
-    seconds: float | None
+Reached = tuple[float, float | None]  # samples and seconds at which a run first reached a target
 
 
 def _time_to_quality(results: Results) -> Section | None:
-    """Return samples, and seconds where one environment measured them; nothing without validation curves."""
     if results.quality not in results.definitions:
         return None
     targets = Targets(results)
@@ -108,7 +90,6 @@ class Targets:
         self.curves = results.curves.get(self.points, {})
         self.sign, self.best = (1, max) if self.score.metric.better == "higher" else (-1, min)
         self.base = tuple(method for method in results.methods if all(map(untrained, results.runs(method))))
-        """Methods that train nothing."""
         self.start_of = [method for method in self.base if all(map(is_base, results.runs(method)))]
 
     @cached_property
@@ -121,7 +102,6 @@ class Targets:
 
     @property
     def start_in_words(self) -> str:
-        """The start with what it is."""
         value = self.score.text(self.start, unit=True)
         if self.start_of:
             return f"the base model's {value}"
@@ -140,10 +120,7 @@ class Targets:
 
     @property
     def noise(self) -> float:
-        """`ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run.
-
-        Validation rows are taken to be in groups as large as those of the test rows.
-        """
+        """`ERRORS` standard errors of a validation score, by the median run's test rows, in groups as large."""
         results = self.results
         groups = results.validation_rows * (results.aligned.group_count or results.test_rows) / results.test_rows
         scores = [of for runs in results.aligned.units.values() for of in runs.values()]
@@ -181,20 +158,17 @@ class Targets:
         samples = step * record.spec.settings.global_batch
         if record.consumed:
             samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
-        if samples == 0:  # a score before the first step
-            return Reached(0.0, 0.0)
         timed = self.results.curve("step_seconds", method, seed)
         whole = timed and timed.steps[:step] == tuple(range(1, step + 1))  # a missing step would shorten the sum
-        return Reached(float(samples), list(accumulate(timed.values))[step - 1] if timed and whole else None)
+        return samples, list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None
 
     def table(self, what: str, caption: str, spec: str) -> Table:
-        """Return `seconds` or `samples` until each target, of the methods that train."""
         results, rows = self.results, list[list[Cell]]()
         for method in (method for method in results.methods if method not in self.base):
             of = results.costed(method) if what == "seconds" else results.runs(method)
             runs = [run for run in of if results.curve(self.points, method, run.spec.seed)]
             found = ([self.reached(run, level) for run in runs] for level in self.levels)
-            rows.append([method, *(_cell(of, what, spec) for of in found)])
+            rows.append([method, *(_cell(of, 1 if what == "seconds" else 0, spec) for of in found)])
         notes = [
             f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three quarters and nine "
             f"tenths of the way from {self.start_in_words} to the best mean; those within the noise of so many rows "
@@ -204,14 +178,14 @@ class Targets:
             "(k of n): k of n seeds didn't reach the target; the mean is of the others. Seconds are those of the "
             "training steps, warm-up included, evaluation not.",
         ]
-        percent = self.score.unit == "%"
-        shown = (f"{level * self.score.scale:.0f}" if percent else f"{level:g}" for level in self.levels)
-        columns = ("method", *(f"{text} {self.score.unit}".strip() for text in shown))
+        unit, scale = self.score.unit, self.score.scale
+        shown = (f"{level * scale:.0f}" if unit == "%" else f"{level:g}" for level in self.levels)
+        columns = ("method", *(with_unit(text, unit) for text in shown))
         return table(f"{what}_to_{results.quality.removeprefix('test_')}", caption, columns, rows, notes)
 
 
-def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
-    values = [value for one in found if one and (value := getattr(one, what)) is not None]
+def _cell(found: list[Reached | None], at: int, spec: str) -> Cell:
+    values = [value for one in found if one and (value := one[at]) is not None]
     never = sum(one is None for one in found)
     missed = f"never ({never} of {len(found)})"
     if not values:
@@ -257,7 +231,6 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
 
 
 def _other_options(results: Results, tuned: TunedMethod) -> list[str]:
-    """Return the options, but the rate, that differ between a tuned method and the runs of its name."""
     here = method_identity(tuned.spec)
     own = [method_identity(run.spec.method) for run in results.compared if run.spec.method.name == tuned.name]
     keys = {key for other in own for key, *_ in differences(here, other) if key != "lr"}
@@ -279,11 +252,8 @@ def _trials(results: Results, record: TuningRecord) -> Table:
             "–".join(map(score.text, near)) if near else MISSING, len(tuned.trials),
             sum(trial.status != "ok" for trial in tuned.trials), cell(tuned.seconds, ",.0f"),
         ])  # fmt: skip
-    unit = f" ({score.unit})" if score.unit else ""
-    columns = (
-        "method", "Rate of the runs", "Best rate", f"Validation {score.title}{unit}", f"Within x{NEAR:g} of it{unit}",
-        "Trials", "Failed", "Tuning (s)",
-    )  # fmt: skip
+    validated, near_it = (titled(text, score.unit) for text in (f"Validation {score.title}", f"Within x{NEAR:g} of it"))
+    columns = ("method", "Rate of the runs", "Best rate", validated, near_it, "Trials", "Failed", "Tuning (s)")
     notes = [
         f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation {score.title} after the "
         "last step, of equals the lowest validation loss. It is the best of several and so flatters; the "
@@ -308,7 +278,6 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         series += [Series((ringed,), tone, marker="O", size=13)]
         best_ones.append(f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {best.lr:.3g}")
     rates, scores = zip(*(point for of in series for point in of.points), strict=True)
-    title = f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}"
     return Picture(
         name="tuning_sensitivity",
         caption=f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the "
@@ -316,16 +285,13 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         + _noise(results, record, [tuned for tuned, _ in drawn]),
         alt=f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}.",
         x=axis("learning rate", rates, log=True, text=lambda rate: f"{rate:g}".replace("e-0", "e-")),
-        y=axis(title, scores, within=score.ends, grid=True),
+        y=axis(titled(f"validation {score.title}", score.unit), scores, within=score.ends, grid=True),
         series=tuple(series),
     )
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
-    """Return a sentence on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
-
-    For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
-    """
+    """Return a sentence on the rows' standard error, √(p (1 - p) / rows), of right or wrong rows without groups."""
     if not results.task.binary or results.aligned.groups is not None or record.headline.name != results.quality:
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]

@@ -8,10 +8,8 @@ from hpml_bench.report.answer.model import Axis, Key, PageSummary
 from hpml_bench.report.answer.words import label, several
 from hpml_bench.report.numbers import MINUS, capitalized, count_of
 
-FEW_SEEDS, FEW_ROWS = 5, 200
-"""Seeds, and test rows, under which only large differences can be found."""
-OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}
-"""Costs whose numbers say by their units what they are, and the word that says it; others go by their title."""
+FEW_SEEDS, FEW_ROWS = 5, 200  # seeds, and test rows, under which only large differences can be found
+OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}  # costs that a word names; others a title
 
 
 class Fact(NamedTuple):
@@ -19,25 +17,19 @@ class Fact(NamedTuple):
 
     label: str
     text: str
-    href: str = ""  # anchor of the section that says more; empty where none does
+    href: str  # anchor of the section that says more
 
 
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
-    """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
     names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
     skewed = [method.name for method in answer.methods if method.name in names]
     care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
     found = (
-        Fact("Difference", _difference(answer), "#sure"),
-        Fact("Cost", _cost(answer), "#cost"),
-        Fact("Still improving?", _improving(answer), "#training"),
-        Fact("Worth it?", _worth_it(answer), "#sure"),
-        Fact("Cheaper", _cheaper(answer), "#cost"),
-        Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", care, "#wrong"),
-        Fact("Sure?", _sure(answer), "#sure"),
-        Fact("Next", _next(answer), "#sure"),
-    )
+        Fact("Difference", _difference(answer), "#sure"), Fact("Cost", _cost(answer), "#cost"),
+        Fact("Still improving?", _improving(answer), "#training"), Fact("Worth it?", _worth_it(answer), "#sure"),
+        Fact("Cheaper", _cheaper(answer), "#cost"), Fact("Guessing", _guessing(answer), "#best"),
+        Fact("Take care", care, "#wrong"), Fact("Sure?", _sure(answer), "#sure"), Fact("Next", _next(answer), "#sure"),
+    )  # fmt: skip
     return tuple(fact for fact in found if fact.text)
 
 
@@ -165,15 +157,8 @@ def _far(answer: PageSummary, name: str, lead: str) -> str:
 def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
     if cost.key != "time":
         return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
-    memory, size = answer.axis("memory"), answer.axis("size")
-    if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
-        adds = "adds" if memory.tested != memory.id else "needs"
-        text = f"No method trains faster or {adds} less memory."
-        least = answer.best("size")
-        if size and least and lead not in least:
-            value = answer.value(least[0], size.id)
-            text += f" {_opening(answer, label(answer, least[0]))} saves less: {size.text(value or 0.0)}."
-        return text
+    if answer.winner("time") == lead:
+        return "No method trains faster."
     n = min((pair.shared for pair in answer.pairs.get(cost.tested or "", ()) if pair.verdict != "untested"), default=0)
     return f"No method is shown to train faster: times vary too much over {n} seeds."
 

@@ -13,63 +13,45 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
+from hpml_bench.plugins.picture import Axis, Mark, Picture, Point, Tone
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Axis as Cost
-from hpml_bench.report.answer.model import Method, PageSummary, Relation
+from hpml_bench.report.answer.model import Method, PageSummary
 from hpml_bench.report.numbers import MISSING, capitalized, sentence_list, titled
 from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.drawn import small, svg
-from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
+from hpml_bench.report.pictures.layout import MANY, NARROW, Shape
 from hpml_bench.report.tables import TITLES
 
-BROKEN_FROM = 18
-"""Characters from which a name may break after its underscores."""
-ONE_COST = 760
-"""Pixels of a screen up to which answer.css shows one cost."""
-LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
-"""Relations of a method to another, as the page's script reads them."""
+BROKEN_FROM = 18  # characters from which a name may break after its underscores
+ONE_COST = 760  # pixels of a screen up to which answer.css shows one cost
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-LOG_FROM: Final = 25.0
-"""Largest cost over least from which an axis is logarithmic."""
-CROWDED: Final = 0.2
-"""Part of a linear axis in which half of many costs crowd, so that it is logarithmic too."""
+LOG_FROM: Final = 25.0  # largest cost over least from which an axis is logarithmic
+CROWDED: Final = 0.2  # part of a linear axis in which half of many costs crowd, so that it is logarithmic too
 
 
 def context(answer: PageSummary) -> dict[str, object]:
     of = bars(answer, 84 if answer.numbered else 96)
     chips = {words.verdict(answer, name).chip for name in answer.top}
     # The page's script reads report.json, with the pairs' relations in place of their numbers: for the score and each
-    # cost a text per method, with a letter per method. 45 methods have 3,000 pairs, which would be half of the page.
+    # cost a text per method of their first letters. 45 methods have 3,000 pairs, which would be half of the page.
     names = [method.name for method in answer.methods]
     relations = {
-        by: ["".join(LETTERS[answer.relation(by, one, other)] for other in names) for one in names]
+        by: ["".join(answer.relation(by, one, other)[0] for other in names) for one in names]
         for by in ("score", *(axis.key for axis in answer.axes))
     }
     data = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return {
-        "banner": words.banner(answer),
+        "banner": words.banner(answer), "headline": words.headline(answer), "setup": words.setup_line(answer),
         "places": TITLES.keys(),  # anchors to which it may link; a page without some of these parts names its own
-        "headline": words.headline(answer),
-        "setup": words.setup_line(answer),
-        "answer_facts": facts(answer),
-        "noun": answer.noun,
-        "names": names,
-        "many": len(names) > MANY,
-        "numbered": answer.numbered,
+        "answer_facts": facts(answer), "answer": answer, "names": names, "many": len(names) > MANY,
         "pictures": [_picture(answer, drawn) for drawn in pictures(answer)],
         "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
-        "score": {
-            "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
-            "sort": "down" if answer.score.better == "higher" else "up",
-        },
+        "score": capitalized(answer.score.title),
         "axes": [(axis, "" if axis.own_units else axis.unit) for axis in answer.axes],
         "best": words.label(answer, answer.methods[0].name) if answer.methods else "",
-        "gap_unit": answer.score.difference_unit,
-        "bars": of,
-        "bar_caption": _caption(answer),
-        "rows": tuple(_row(answer, of, method) for method in answer.methods),
+        "bars": of, "bar_caption": _caption(answer), "rows": [_row(answer, of, method) for method in answer.methods],
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED),
     }  # fmt: skip
 
@@ -102,7 +84,6 @@ def _caption(answer: PageSummary) -> tuple[str, ...]:
 
 
 def _picture(answer: PageSummary, drawn: Picture) -> dict[str, object]:
-    """Return a picture in both widths, with its cost, and a sentence on the methods with a score that it lacks."""
     cost = answer.axis(drawn.x.key)
     lost = [method for method in answer.methods if "score" in method.values and cost and cost.id not in method.values]
     named = ""
@@ -131,7 +112,6 @@ def _row(answer: PageSummary, of: "Bars", method: Method) -> dict[str, object]:
 
 
 def pictures(answer: PageSummary) -> tuple[Picture, ...]:
-    """Return a picture of the score against each cost that a method has, whose key its horizontal axis has."""
     names = [method.name for method in answer.methods if "score" in method.values]
     verdicts = {name: words.verdict(answer, name) for name in names}
     said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}
@@ -181,10 +161,8 @@ def _costs(cost: Cost, values: Sequence[float]) -> Axis:
 # Bars of differences
 
 HEIGHT = 20
-Gap = tuple[float, float | None, float | None]
-"""Difference of a method's score less another's, and the ends of the interval that decides; none without a test."""
-CLEAR = 2.5
-"""Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
+Gap = tuple[float, float | None, float | None]  # difference of a method's score to another's, its interval's ends
+CLEAR = 2.5  # pixels that an interval keeps from the line at zero where the verdict is that methods differ
 
 
 class Bars(NamedTuple):
@@ -210,49 +188,46 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     sign = 1 if answer.score.better == "higher" else -1
     ends = [sign * end for of in found.values() for end in of if end is not None]
     low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
-    axis = Axis(low, high if high > low else low + 1.0)
+    pixel = (high - low or 1.0) / (width - 12)
     shown: dict[str, Gap] = found | dict.fromkeys(names[:1], (0.0, None, None))
-    svg = {}
-    for name, of in shown.items():
+    svg, said = {}, dict.fromkeys(names[:1], "best mean")
+    for name, (d, *interval) in shown.items():
+        between = [end for end in interval if end is not None]
+        zero, mark, *line = (6 + (sign * value - low) / pixel for value in (0.0, d, *between))
         differs = name not in found or answer.relation("score", name, names[0]) in {"better", "worse"}
-        svg[name] = _bar(axis, of, differs, sign, width, name in answer.top)
-    said = dict.fromkeys(names[:1], "best mean")
-    for name, (d, *between) in found.items():
-        texts = [answer.gap_text(end, unit=False) for end in between if end is not None]
-        said[name] = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
-    ticks, pixel = [(0.0, "0")], _pixel(axis, width)
+        svg[name] = _bar(zero, mark, sorted(line), width, differs=differs, top=name in answer.top)
+        texts = [answer.gap_text(end, unit=False) for end in between]
+        text = f"{answer.gap_text(d)}{f', interval {texts[0]} to {texts[1]}' if texts else ''}"
+        said.setdefault(name, text)
+    ticks = [(0.0, "0")]
     if low < 0:  # and a round value left of it
         step = 10.0 ** math.floor(math.log10(-low))
         at = max(k * step for k in (1, 2, 5) if k * step <= -low * (1 + 1e-9))
         ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
     places = [(min(max(6 + (at - low) / pixel, 14), width - 4), text) for at, text in ticks]
     marks = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
-    key = _bar(Axis(-32, 0), (-20, -32, -7), True, 1, 44, False) if answer.tested_by_score else ""
+    key = _bar(38, 18, [6, 31], 44, differs=True, top=False) if answer.tested_by_score else ""
     return Bars({name: of[0] for name, of in shown.items()}, svg, said, small(marks, width, 12, "scale"), key)
 
 
-def _pixel(axis: Axis, width: int) -> float:
-    return (axis.high - axis.low) / (width - 12)
-
-
-def _bar(axis: Axis, of: Gap, differs: bool, sign: int, width: int, top: bool) -> str:
+def _bar(zero: float, mark: float, ends: Sequence[float], width: int, *, differs: bool, top: bool) -> str:
     """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
-    radius, pixel = 3.5 if differs else 3.0, _pixel(axis, width)
-    d, ends = sign * of[0], sorted(sign * end for end in of[1:] if end is not None)
-    if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
+    radius = 3.5 if differs else 3.0
+    if differs and ends and ends[1] - ends[0] < 4 * radius:
         radius = 2.0  # else the mark hides the interval
-    side = (d > 0) - (d < 0) if differs else 0
 
-    def clear(at: float, by: float) -> float:
-        return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
+    def clear(at: float, by: float) -> Point:
+        if differs and mark != zero:
+            at = min(at, zero - by) if mark < zero else max(at, zero + by)
+        return min(max(at, 6.0), width - 6.0), HEIGHT / 2
 
     tone: Tone = "blue" if top else "mark"
-    ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
-    point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
-    ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
-    row = Picture(
-        name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
-        segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
-        series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
-    )  # fmt: skip
-    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+    centre = (clear(mark, CLEAR + radius),)
+    interval = tuple(clear(end, CLEAR) for end in ends)
+    shapes = (
+        Shape("line", ((zero, HEIGHT), (zero, 0)), stroke="ink", opacity=0.55),
+        *([Shape("line", interval, stroke=tone, width=3, opacity=0.6)] if interval else []),
+        Shape("circle", centre, fill=tone if differs else "paper", radius=radius),
+        *([] if differs else [Shape("circle", centre, stroke=tone, width=1.75, radius=radius)]),
+    )
+    return small(shapes, width, HEIGHT, "diff")

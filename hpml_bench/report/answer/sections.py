@@ -21,8 +21,7 @@ SIGNS: dict[Mark, str] = {"better": "▲", "worse": "▼", "open": "?", "equal":
 LEGEND = "Read a row: its {} against each column. ▲ shown better, ▼ shown worse, ? can't tell, = equal."
 FAULT = 0.2
 """Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
-SHOWN = 4
-"""Open pairs that are named; the others are counted."""
+SHOWN = 4  # open pairs that are named; the others are counted
 
 
 def answer_table(answer: PageSummary) -> Table:
@@ -53,7 +52,6 @@ def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
 
 
 def places(answer: PageSummary) -> Table:
-    """Return a row per method with its place, its score and the score's interval."""
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
@@ -73,7 +71,6 @@ def places(answer: PageSummary) -> Table:
 
 
 def matrix_section(answer: PageSummary) -> Section | None:
-    """Return a table of differences per score and tested cost, one shown at a time; None where no pair was tested."""
     tested: list[Axis | None] = [None, *(axis for axis in answer.axes if axis.tested)]
     named = {_label(answer, axis): made for axis in tested if (made := _matrix(answer, axis)) is not None}
     if not answer.decided or not named:
@@ -99,11 +96,9 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
     rows: list[list[Cell]] = []
     marks: list[tuple[Mark | None, ...]] = []
     for name in names:
-        relations = [None if other == name else answer.relation(key, name, other) for other in names]
-        own: list[Mark | None] = [None if r in {None, "untested"} else r for r in relations]  # type: ignore[misc]
-        cells = [_matrix_cell(answer, metric, name, other, mark) for other, mark in zip(names, own, strict=True)]
-        rows.append([f"{numbers[name]} {name}" if numbers else name, *cells])
-        marks.append((None, *own))
+        stands = [_matrix_cell(answer, key, metric, name, other) for other in names]
+        rows.append([f"{numbers[name]} {name}" if numbers else name, *(cell for cell, _ in stands)])
+        marks.append((None, *(mark for _, mark in stands)))
     difference_of = f"{titled('difference', answer.score.difference_unit)}, row less column"
     what = difference_of if axis is None else "factor, row over column"
     heads = (capitalized(answer.noun), *(str(numbers.get(name, name)) for name in names))
@@ -111,24 +106,21 @@ def _matrix(answer: PageSummary, axis: Axis | None) -> Table | None:
     return made.model_copy(update={"marks": tuple(marks)})
 
 
-def _matrix_cell(answer: PageSummary, metric: str, name: str, other: str, mark: Mark | None) -> Cell:
+def _matrix_cell(answer: PageSummary, key: str, metric: str, name: str, other: str) -> tuple[Cell, Mark | None]:
     pair = None if name == other else answer.pair(metric, name, other)
     if pair is None:
-        return (MISSING if name != other else " ", None)
-    value = pair.seen_from(name, ratio=metric != "score")[0]
-    if metric != "score":
-        text = f"× {number(value, '.2f')}"
-    else:
-        text = answer.gap_text(value, unit=False)
-        text = f"+{text}" if value > 0 and text.strip("0.,") else text
-    return (f"{text} {SIGNS[mark]}" if mark else text, value)
+        return (MISSING if name != other else " ", None), None
+    value, relation = pair.seen_from(name, ratio=metric != "score")[0], answer.relation(key, name, other)
+    text = answer.gap_text(value, unit=False) if metric == "score" else f"× {number(value, '.2f')}"
+    if metric == "score" and value > 0 and text.strip("0.,"):
+        text = f"+{text}"
+    return ((text, value), None) if relation == "untested" else ((f"{text} {SIGNS[relation]}", value), relation)
 
 
 # What would decide
 
 
 def deciding_section(answer: PageSummary) -> Section | None:
-    """Return what each open pair would take, and what the verdicts hold for; None with a single method."""
     if len(answer.methods) < 2:
         return None
     pairs = answer.pairs.get("score", ())
@@ -290,7 +282,6 @@ def _reading(answer: PageSummary) -> Iterator[str]:
 
 
 def rounds_table(answer: PageSummary) -> Table | None:
-    """Return the looks of a sweep that ends when it is decided: who was in the race, and who left; None without any."""
     if not answer.rounds:
         return None
     rows: list[list[Cell]] = [

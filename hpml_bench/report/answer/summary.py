@@ -29,7 +29,6 @@ TESTS: Mapping[Scope, str] = {
 
 
 def summarize(found: Verdicts) -> PageSummary:
-    """Return the answer of one data set."""
     scores, facts = found.scores, found.scores.facts or _bare(found)
     scale, score_unit = score_scale(scores)
     axes = _axes(found)
@@ -95,10 +94,7 @@ def score_scale(scores: AlignedScores) -> tuple[float, str]:
 
 
 def needed(found: Verdicts, c: Comparison) -> int | None:
-    """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested.
-
-    Where rows are missing the larger number of both tables; None where these have differences of two signs.
-    """
+    """Return the seeds, or rows, that would decide a pair; with missing rows the larger number of both tables."""
     scores, half, need = found.scores, len(c.evidence) // 2, c.seeds_needed
     if scores.filled is not None and c.evidence:
         each = [replace(c, evidence=part).seeds_needed for part in (c.evidence[:half], c.evidence[half:])]
@@ -115,10 +111,7 @@ def entering_means(found: Verdicts) -> Mapping[str, Mapping[int, float]]:
 
 
 def _shared(found: Verdicts) -> int | None:
-    """Return how many seeds all systems share where some lack some; None where all have all.
-
-    0 where means are of each one's own: under three are shared, or methods race.
-    """
+    """Return the seeds that all share where some lack some, 0 if means are of their own; None where all have all."""
     runs = [set(of) for of in found.scores.means.values()]
     if found.by_rows or len({frozenset(of) for of in runs}) < 2:
         return None
@@ -129,7 +122,6 @@ def _shared(found: Verdicts) -> int | None:
 
 
 def _lacking(scores: AlignedScores) -> str:
-    """Return who lacks how many rows, and what that means, as a sentence."""
     who = [f"{name} {'lacks ' if at == 0 else ''}{n:,}" for at, (name, n) in enumerate(scores.lacking.items())]
     if len(who) > words.NAMED:
         who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
@@ -226,10 +218,7 @@ def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None
 
 
 def _pair(found: Verdicts, c: Comparison, scale: float = 1.0) -> Pair:
-    """Return a pair by score, its numbers times `scale`, or by a cost, as factors.
-
-    Where verdicts are for other rows its counts are of rows, also where groups were tested.
-    """
+    """Return a pair by score, times `scale`, or as factors of a cost; its counts are of rows where verdicts are."""
 
     def shown(value: float | None) -> float | None:
         return None if value is None else plain(math.exp(value) if c.ratio else scale * value)

@@ -1,11 +1,10 @@
-"""The sentences of an answer: headline, set-up line, verdict per method, lines of a terminal; from its numbers alone.
+"""The sentences of an answer: headline, set-up line, verdict per method, rows of a terminal; from its numbers alone.
 
 At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are shown better),
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).
 """
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -25,18 +24,8 @@ BECAUSE = {
     "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
-NAMED = 3
-"""Methods that a sentence names; of more it says how many."""
-NARROWEST = 40
-"""Characters below which nothing is narrowed any more."""
-VERDICT = 24
-"""Characters that a verdict needs at least; a cost's column is left out for them, sizes first."""
-GAP = "  "
-LONGEST_NAME = 40
-"""Characters of a method's name; a longer one is cut, on a narrow terminal one of more than a third of its width."""
-MOST_LINES = 24
-"""Rows of a table in a terminal; of more the best are shown, a line each, above the sentences."""
-SHORT = {"time": "time", "memory": "memory", "size": "saved"}
+NAMED = 3  # methods that a sentence names; of more it says how many
+SHORT = {"time": "time", "memory": "memory", "size": "saved"}  # headers of costs in a terminal
 
 
 class Verdict(NamedTuple):
@@ -119,13 +108,9 @@ def _several_best(answer: PageSummary) -> str:
         if doubtful or any(len(answer.related(name, "better")) < others for name in top):
             return f"{_top(answer, 'and')} are equal: {about} {title}. None is shown to beat them."
         return f"{_top(answer, 'and')} score best and equal: {about} {title}."
-    if len(top) == 2 and not doubtful:
+    if len(top) == len(answer.methods) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        if top != tuple(method.name for method in answer.methods[: len(top)]):  # one between them is shown to be worse
-            ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
-            return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
-        if len(answer.methods) == 2:
-            return f"Neither {first} nor {other} is shown better: {about} {title}."
+        return f"Neither {first} nor {other} is shown better: {about} {title}."
     measured = "These rows" if answer.over == "row" else "These runs"
     return f"{_top(answer, 'or')} may be best, at {about} {title}. {measured} can't tell which."
 
@@ -163,8 +148,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     repeated = answer.over == "seed" or (answer.noun == "method" and not answer.ranks)
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
-    spent = statistics.spent_at(answer.look, answer.declared_looks)
-    share = f"{100 * statistics.ALPHA * spent:.2g} of the 5 %"
+    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks):.2g} of the 5 %"
     seeds = count_of(answer.seeds, "seed") if answer.seeds and repeated else ""
     if seeds and answer.rounds:
         least = min(method.seeds for method in answer.methods)
@@ -209,8 +193,7 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
 def _standing(answer: PageSummary, name: str) -> str:
     if "score" not in answer.by_name[name].values:
         return "not measured"
-    behind, open_ = answer.related(name, "worse"), answer.related(name, "open")
-    equal, untested = answer.related(name, "equal"), answer.related(name, "untested")
+    behind, open_, equal, untested = (answer.related(name, how) for how in ("worse", "open", "equal", "untested"))
     place = answer.by_name[name].rank_range
     if not (open_ or equal or untested) and place and name not in answer.top:
         parts = [f"{ordinal(place[0])} of {len(answer.methods)}"]
@@ -255,10 +238,9 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
     if answer.numbered:
         runs: list[list[int]] = []
         for one in sorted(answer.number[name] for name in trained):
-            if runs and one == runs[-1][-1] + 1:
-                runs[-1].append(one)
-            else:
-                runs.append([one])
+            if not runs or one > runs[-1][-1] + 1:
+                runs.append([])
+            runs[-1].append(one)
         ranges = [f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
         return sentence_list([*([f"no. {', '.join(ranges)}"] if ranges else []), *base], last)
     if len(names) <= NAMED:
@@ -266,51 +248,21 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
     return sentence_list([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
 
 
-# The lines in a terminal
+# The rows in a terminal
 
 
-def lines(answer: PageSummary, width: int) -> list[str]:
-    """Return what the first screen says, in lines of at most `width` characters."""
-    width = max(NARROWEST, width)
-    said = (banner(answer), headline(answer), ", ".join(setup_line(answer)))
-    found = [line for text in said for line in textwrap.wrap(text, width)]
-    if (left := len(answer.methods) - MOST_LINES) <= 0:
-        return [*found, "", *_lines(answer, width)] if answer.methods else found
-    last = [line for text in (said[0], said[2], said[1]) for line in textwrap.wrap(text, width)]
-    return [*_lines(answer, width), f"... and {count_of(left, answer.noun)} more, on the page", "", *last]
-
-
-def _lines(answer: PageSummary, width: int) -> Iterator[str]:
-    """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself, of a few methods."""
-    columns = _columns(answer, min(LONGEST_NAME, width // 3))
-    widths = [max(map(len, column)) for column in columns]
-    while len(widths) > 2 and width - sum(widths) - len(GAP) * len(widths) < VERDICT:
-        widths.pop()
-    last = sum(widths) + len(GAP) * len(widths)
-    many = len(answer.methods) > MOST_LINES
-    said = ["verdict", *(verdict(answer, method.name).in_full for method in answer.methods)]
-    for at, (text, (name, *cells)) in enumerate(zip(said, zip(*columns, strict=True), strict=True)):
-        if at > MOST_LINES:
-            return
-        shown = [name.ljust(widths[0]), *(cell.rjust(room) for cell, room in zip(cells, widths[1:], strict=False))]
-        most = 1 if many else None
-        first, *more = textwrap.wrap(text, max(9, width - last), max_lines=most, placeholder=" ...") or [""]
-        yield (GAP.join(shown) + GAP + first).rstrip()
-        yield from (" " * last + line for line in more)
-
-
-def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
-    """Return the columns but the verdict: a header, then a cell per method, numbered where sentences are."""
-    names = [row_name(answer, method.name) for method in answer.methods]
-    names = [name if len(name) <= longest else f"{name[: longest - 3]}..." for name in names]
-    if answer.numbered:
-        names = [f"{at:2} {name}" for at, name in enumerate(names, 1)]
-    scores = [answer.value(method.name, "score") for method in answer.methods]
-    shown = ["-" if score is None else answer.score.text(score, unit=False) for score in scores]
-    columns = [[answer.noun, *names], [with_unit(answer.score.title, answer.score.unit), *shown]]
-    for axis in answer.axes:
-        values = [answer.value(method.name, axis.id) for method in answer.methods]
-        header = SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
-        cells = ["-" if value is None else axis.text(value, unit=False) for value in values]
-        columns.append([header, *cells])
-    return columns
+def cells(answer: PageSummary) -> list[list[str]]:
+    """Return the rows of a table in a terminal, its header first: method, score, costs, verdict."""
+    costs = (SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
+             for axis in answer.axes)  # fmt: skip
+    rows = [[answer.noun, with_unit(answer.score.title, answer.score.unit), *costs, "verdict"]]
+    for at, name in enumerate((method.name for method in answer.methods), 1):
+        score, shown = answer.value(name, "score"), row_name(answer, name)
+        values = ((axis, answer.value(name, axis.id)) for axis in answer.axes)
+        rows.append([
+            f"{at:2} {shown}" if answer.numbered else shown,
+            "-" if score is None else answer.score.text(score, unit=False),
+            *("-" if value is None else axis.text(value, unit=False) for axis, value in values),
+            verdict(answer, name).in_full,
+        ])  # fmt: skip
+    return rows

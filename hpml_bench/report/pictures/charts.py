@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from typing import Any, NamedTuple, get_args
+
+import numpy as np
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
 from hpml_bench.report.jobs import SweepTimes
-from hpml_bench.report.numbers import capitalized, number, titled
+from hpml_bench.report.numbers import Quantity, capitalized, number, titled, with_unit
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
 from hpml_bench.statistics import share_interval
@@ -17,15 +18,9 @@ from hpml_bench.system.text import sanitize
 
 
 def axis(
-    title: str,
-    values: Sequence[float],
-    *,
-    share: float = 0.05,
-    log: bool = False,
-    within: Sequence[float] = (),
-    text: Callable[[float], str] | None = None,
-    **more: Any,
-) -> Axis:
+    title: str, values: Sequence[float], *, share: float = 0.05, log: bool = False, within: Sequence[float] = (),
+    text: Callable[[float], str] | None = None, **more: Any,
+) -> Axis:  # fmt: skip
     """Return an axis with some room at each end (a share of the values' range) around values, and about five ticks.
 
     It is logarithmic with `log`, of the values above 0, if they span a factor of 5. No end passes a value of `within`
@@ -64,7 +59,6 @@ def ends_of(unit: str) -> Sequence[float]:
 
 
 def rows(names: Sequence[str]) -> Axis:
-    """Return an axis of named rows, the first at the top."""
     return Axis(-0.6, len(names) - 0.4, "", tuple((float(at), name) for at, name in enumerate(names)), turned=True)
 
 
@@ -76,45 +70,37 @@ def _range(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - share * spread, high + share * spread
 
 
-ROW = 26.0
-"""Height of a row of a chart of rows."""
-MARGINS = 50.0
-"""Height of what a chart of rows has besides them."""
-_MOST = 20
-"""Methods that a chart without a row for each shows: more can't be told apart in it."""
-_MAX_POINTS, _ALL_POINTS = 200, 1_600
-"""Points of a line, and of all lines of a chart."""
-_BANDED = 8
-"""Lines over which bands hide more than they show."""
-_MARKS = 6
-"""Marks of a line that has none at its points: lines of one colour differ by them."""
+ROW = 26.0  # height of a row of a chart of rows
+MARGINS = 50.0  # height of what a chart of rows has besides them
+_MOST = 20  # methods that a chart without a row for each shows: more can't be told apart in it
+_MAX_POINTS, _ALL_POINTS = 200, 1_600  # points of a line, and of all lines of a chart
+_BANDED = 8  # lines over which bands hide more than they show
+_MARKS = 6  # marks of a line that has none at its points: lines of one colour differ by them
 _TONES: tuple[Tone, ...] = tuple(tone for tone in get_args(Tone) if tone[1:].isdigit())
 _MARKERS: tuple[Marker, ...] = ("o", "s", "D", "^", "v", "P", "X")
 
 
 class Style(NamedTuple):
-    """Colour and marker of a method, the same in all charts, by their numbers in the style sheet."""
+    """Colour and marker of a method, the same in all charts."""
 
-    hue: int
-    shape: int
     tone: Tone
     marker: Marker
+    shape: int  # number of the marker in the style sheet
 
 
 def styles(methods: Collection[str]) -> dict[str, Style]:
     """Return each method's colour and marker, unlike for 56 methods."""
-    looks = cycle(enumerate(_TONES, 1)), cycle(enumerate(_MARKERS))
-    return {method: Style(hue, shape, tone, marker)
-            for method, (hue, tone), (shape, marker) in zip(methods, *looks, strict=False)}  # fmt: skip
+    shapes = len(_MARKERS)
+    return {method: Style(_TONES[at % len(_TONES)], _MARKERS[at % shapes], at % shapes)
+            for at, method in enumerate(methods)}  # fmt: skip
 
 
-def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Picture | None:
+def line_chart(results: Results, metric: str, title: str, quantity: Quantity | None = None) -> Picture | None:
     """Return a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
-    import numpy as np
-
     curves_of = results.curves.get(metric, {})
     if not curves_of:
         return None
+    unit, scale = (quantity.unit, quantity.scale) if quantity else ("", 1.0)
     by_method = {method: curves_of[method] for method in _best(results, list(curves_of))}
     style, few = styles(results.methods), len(by_method) <= _BANDED
     series, ends = [], []
@@ -124,7 +110,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
             continue
         at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
         values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
-        ends.append(f"{method} ends at {values.mean(axis=0)[-1]:.3g}{unit}")
+        ends.append(f"{method} ends at {with_unit(f'{values.mean(axis=0)[-1]:.3g}', unit)}")
         shown, values = _thin(np.array(steps), values, max(25, min(_MAX_POINTS, _ALL_POINTS // len(by_method))))
         mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1) if few and len(curves) > 1 else None
         series.append(Series(
@@ -141,7 +127,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
         x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
-        y=axis(titled(title, unit.strip()), heights, within=ends_of(unit.strip()), grid=True),
+        y=axis(titled(title, unit), heights, within=ends_of(unit), grid=True),
         series=tuple(series),
     )
 
@@ -159,8 +145,6 @@ def _of_many(shown: Collection[Any], methods: Collection[str]) -> str:
 
 def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
     """Average neighbouring points where there are more than a line shows; the last ones by themselves."""
-    import numpy as np
-
     block = -(-len(steps) // most)
     starts = np.arange(0, len(steps), block)
     counts = np.diff([*starts, len(steps)])
@@ -202,12 +186,7 @@ def strip(results: Results, metric: str) -> Picture | None:
 
 
 def reliability_chart(results: Results) -> Picture | None:
-    """Return the share of right answers against their probability, in bins of as many rows, means over seeds.
-
-    Wilson's intervals are of as many rows as a bin has in one seed, since seeds share the rows.
-    """
-    import numpy as np
-
+    """Return the share of right answers against their probability, in bins of as many rows, means over seeds."""
     stored, style = results.selection.stored, styles(results.methods)
     found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
     methods = [method for method, bins in found.items() if bins]
@@ -222,7 +201,7 @@ def reliability_chart(results: Results) -> Picture | None:
         series.append(Series(points, tone, label, 1.2, style[method].marker, 5.5))
         said.append(f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %")
         for x, share in points if len(methods) <= _BANDED else ():
-            low, high = share_interval(share / 100, bins[0].rows)
+            low, high = share_interval(share / 100, bins[0].rows)  # of one seed's rows: seeds share them
             segments.append(Segment((x, 100 * low), (x, 100 * high), tone, opacity=0.5))
     values = [value for of in series for point in of.points for value in point]
     scale = axis("probability of the answer (%)", values, within=(0.0, 100.0), grid=True)
@@ -268,12 +247,9 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
     )  # fmt: skip
 
 
-UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
-"""Least makespan, seconds and name of a unit of time."""
-LABELLED = 30
-"""Number of rows up to which each has its job's name."""
-JOB_ROW, TALLEST = 24.0, 600.0
-"""Height of a job's row, and the largest of all rows together, in pixels."""
+UNITS = ((7200.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))  # least makespan, seconds and name of a unit
+LABELLED = 30  # number of rows up to which each has its job's name
+JOB_ROW, TALLEST = 24.0, 600.0  # height of a job's row, and the largest of all rows together, in pixels
 OTHER = "methods not compared"
 
 

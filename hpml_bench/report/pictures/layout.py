@@ -13,12 +13,9 @@ import numpy as np
 from hpml_bench.plugins.picture import Axis, Dash, Mark, Picture, Point, Segment, Series, Tone
 from hpml_bench.system.text import sanitize
 
-WIDE, NARROW = 456.0, 356.0
-"""Widths of a picture on a page, and on a phone or in a column of a paper."""
-EM, CHARACTER, ROW = 12.0, 6.9, 17.0
-"""Size of text, width of a character on average, and height of a row of the legend."""
-MANY: Final = 7
-"""Methods over which marks are smaller."""
+WIDE, NARROW = 456.0, 356.0  # widths of a picture on a page, and on a phone or in a column of a paper
+EM, CHARACTER, ROW = 12.0, 6.9, 17.0  # size of text, width of a character on average, and height of a row of the legend
+MANY: Final = 7  # methods over which marks are smaller
 DASHES: dict[Dash, tuple[float, float]] = {"dotted": (2.0, 2.5), "dashed": (5.0, 3.0), "hatched": (1.2, 2.4)}
 _PLUS = ((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35), (0.35, 1), (-0.35, 1),
          (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35))  # fmt: skip
@@ -215,7 +212,6 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
 
 
 def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
-    """Yield the marks with their labels, the best on top of the others."""
     radius = 5.5 if len(marks) <= MANY else 4.0
     at = [frame.at(mark.at) for mark in marks]
     bounds = (frame.left + 2, frame.top - 14, frame.width - 1, frame.bottom - 1)
@@ -231,10 +227,8 @@ def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
         yield Shape("a", css="pt top" if mark.top else "pt", inner=tuple(inner), mark=mark)
 
 
-LINE: Final = 14
-"""Height of a label."""
-_Boxes = np.ndarray[Any, np.dtype[np.float64]]
-"""Rows of left, top, right, bottom."""
+LINE: Final = 14  # height of a label
+_Boxes = np.ndarray[Any, np.dtype[np.float64]]  # rows of left, top, right, bottom
 _FAR, _UX, _UY = np.array([
     (more, math.cos(k * math.pi / 8), -math.sin(k * math.pi / 8))
     for more in (0, 4, 10, 18, 28, 40, 54, 70)
@@ -254,10 +248,7 @@ class Place(NamedTuple):
 def places(
     at: Sequence[Point], texts: Sequence[str], later: Sequence[bool], bounds: tuple[float, ...], radius: float
 ) -> list[Place]:
-    """Return a place for each label within bounds (left, top, right, bottom); those that are not `later` choose first.
-
-    Each takes the cheapest of some places around its mark; then each looks once more.
-    """
+    """Return the cheapest place of each label within bounds (left, top, right, bottom); `later` ones choose last."""
     dots = np.array([(x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2) for x, y in at])
     order = sorted(range(len(at)), key=lambda n: later[n])
     around, fixed, share = list[_Boxes](), list[_Boxes](), np.linspace(0.5, 1.0, 4)[:, None, None]
