@@ -22,8 +22,7 @@ Shown = Literal["seeds", "rows", "not"]
 def beside_guess(results: Results) -> dict[str, Shown]:
     """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested.
 
-    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %: over other seeds and rows, or
-    their groups, from three seeds on; over other rows in each run.
+    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %.
     """
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
@@ -38,10 +37,9 @@ def beside_guess(results: Results) -> dict[str, Shown]:
 
 
 def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
-    """Return for each method the scope for which it is shown to beat guessing.
+    """Return for each method the scope for which it is shown to beat guessing, of its gains over it, [seeds, rows].
 
-    `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
-    `statistics.crossed_evidence`, `spent` the share of the 5 % that this look has.
+    `span` and `step` as in `statistics.crossed_evidence`; `spent` is the share of the 5 % that this look has.
     """
     evidence = {at: statistics.crossed_evidence(of, span, step) for at, of in enumerate(gains)
                 if len(of) >= statistics.LEAST_SEEDS}  # fmt: skip
@@ -67,8 +65,7 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
 # Learning to the end
 
 STILL_FALLING = 0.02
-"""Share of the validation loss by which it fell between the last two evaluations, from which a run counts as
-under-trained. Learning rates that end at zero flatten a curve by themselves, so that a fall is the more telling."""
+"""Share of the validation loss by which it fell between the last two evaluations of a run that is under-trained."""
 
 
 def under_trained(results: Results) -> dict[str, tuple[int, ...]]:
@@ -109,8 +106,7 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
     """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods.
 
     A run drifts where the whole interval of its drift lies beyond 5 %, and paused where one step took over a fifth of
-    the time. The windows of a method are too short to tell where the interval of their mean drift reaches beyond 10 %
-    and doesn't show one. Values that aren't recorded raise no flag.
+    the time. Values that aren't recorded raise no flag.
     """
     found = {}
     for method in results.methods:
@@ -129,10 +125,7 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
 
 
 def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
-    """Return the interval of the runs' mean drift where it doesn't exclude a drift of `TELLING`.
-
-    Of logarithms d with half widths h over n runs: mean d ± √Σ h² / n.
-    """
+    """Return the interval of the runs' mean drift, of logarithms, where it doesn't exclude a drift of `TELLING`."""
     known = [run for run in runs if any(metric.name == "step_time_drift_low" for metric in run.definitions)]
     ends = [[run.metrics.get(f"step_time_drift_{end}") for end in ("low", "high")] for run in known]
     logs = [(math.log1p(low), math.log1p(high)) for low, high in ends if low is not None and high is not None]

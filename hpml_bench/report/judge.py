@@ -52,9 +52,8 @@ class Verdicts:
     why: str | None  # why no pair of scores is tested; None where pairs are
     margin: float | None  # difference of scores that counts as none; None where there is no such
     score: tuple[Comparison, ...]
-    costs: Mapping[str, tuple[Comparison, ...]]  # column -> pairs, of the costs that are tested
-    unranked: Mapping[str, str]
-    """Column -> why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
+    costs: Family  # column -> pairs, of the costs that are tested
+    unranked: Mapping[str, str]  # column -> why a cost of the first screen with noise isn't tested, as a sentence's end
     rounds: tuple[Round, ...] = ()  # the declared looks that were taken, where methods race
 
     @property
@@ -70,12 +69,12 @@ class Verdicts:
     @property
     def holds_for(self) -> str:
         """Population that verdicts on the score hold for, in a few words."""
-        scores = self.scores
-        if scores.trained_on and self.scope in {"seeds and rows", "rows"}:
-            if self.scope == "rows":
-                return f"other test rows{'' if scores.foreseen else ' of this range'}, these trained models"
-            return f"other seeds, {scores.trained_on} training rows and other test rows"
-        return HOLDS_FOR[self.scope].format("" if scores.foreseen else " of this range")
+        trained_on, of_range = self.scores.trained_on, "" if self.scores.foreseen else " of this range"
+        if trained_on and self.scope == "rows":
+            return f"other test rows{of_range}, these trained models"
+        if trained_on and self.scope == "seeds and rows":
+            return f"other seeds, {trained_on} training rows and other test rows"
+        return HOLDS_FOR[self.scope].format(of_range)
 
     @property
     def by_rows(self) -> bool:
@@ -102,13 +101,12 @@ class Verdicts:
         """Place on the Pareto front over score and tested costs, of the systems that have all; else empty."""
         if not self.costs or not self.tested:
             return {}
-        costs = {cost.column: values for cost, values in self.scores.costs.items() if cost.column in self.costs}
-        names = [name for name in self.scores.means if all(name in values for values in costs.values())]
-        if len(names) < 2:
-            return {}
-        better: dict[str, statistics.Better] = {self.scores.score.name: self.scores.score.better}
-        better |= dict.fromkeys(self.costs, "lower")
-        return statistics.pareto_membership(names, self.family, better)
+        costs = [values for cost, values in self.scores.costs.items() if cost.column in self.costs]
+        names = [name for name in self.scores.means if all(name in values for values in costs)]
+        better: dict[str, statistics.Better] = {
+            self.scores.score.name: self.scores.score.better, **dict.fromkeys(self.costs, "lower")
+        }  # fmt: skip
+        return statistics.pareto_membership(names, self.family, better) if len(names) > 1 else {}
 
 
 def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
@@ -121,7 +119,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
     _check_largest(scores, scope)
     low, high = scores.ends
     if margin is not None and low is not None and high is not None and margin >= high - low:
-        raise UserError(  # else nothing could differ by it
+        raise UserError(
             f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
             f"{high:g}; give a smaller difference, in the score's unit"
         )
@@ -238,9 +236,9 @@ def _check_largest(scores: AlignedScores, scope: Scope) -> None:
 def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
     """Return which test the scores allow for all pairs, and why none if so."""
     seeds = scores.shared_seeds >= statistics.LEAST_SEEDS
+    if scores.rows is not None and not scores.means:
+        return "seeds and rows", None
     if scores.rows is not None:
-        if not scores.means:
-            return "seeds and rows", None
         few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
         alike = all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
         return "none" if few else "seeds and rows" if seeds and not alike else "rows", few
@@ -249,15 +247,14 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
     if not scores.bounded:
         return "none", "the score's range isn't known: give --range, or scores row by row"
     few = "the number of rows isn't known: give a column rows, or scores by row"
-    why = (_few(scores.count, "rows") if scores.count is not None else few) or NOT_INDEPENDENT
-    return ("shares", None) if why == NOT_INDEPENDENT and scores.independent else ("none", why)
+    few = few if scores.count is None else _few(scores.count, "rows") or ""
+    return ("none", few or NOT_INDEPENDENT) if few or not scores.independent else ("shares", None)
 
 
 def _few(count: int, unit: str) -> str | None:
     """Return that so few rows show nothing, if so."""
-    if count >= statistics.LEAST_ROWS:
-        return None
-    return f"{unit} under {statistics.LEAST_ROWS} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+    why = f"{unit} under {statistics.LEAST_ROWS} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+    return why if count < statistics.LEAST_ROWS else None
 
 
 def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:

@@ -33,13 +33,10 @@ def race(
     """Return the pairs of all systems with their verdicts after the last complete round, and the complete rounds.
 
     A system that is shown to be worse than another by score leaves, and its pairs keep what they were at that look, as
-    a pair does that has a verdict. The family stays whole, so that Holm's and Shaffer's procedures count every pair; a
-    variance that methods share is of those in the race. By Boole the chance of a false claim is the sum over looks at
-    most, whoever leaves when (as of AdaStop, arXiv:2306.10882, by permutations).
-
-    `rounds` are the numbers of seeds at the declared looks; `complete` returns whether all runs of systems below a
-    number of seeds have ended, `compare` their pairs without verdicts, `decide` all pairs with those of a look, from 1.
-    Systems leave by `score`. `later` is the number of looks at all seeds that weren't declared; the last is taken.
+    a pair with a verdict does; the family stays whole (as of AdaStop, arXiv:2306.10882, by permutations). `rounds` are
+    the numbers of seeds at the declared looks; `complete` returns whether all runs of systems below a number of seeds
+    have ended, `compare` their pairs without verdicts, `decide` all pairs with those of a look, from 1. `later` is the
+    number of looks at all seeds that weren't declared; the last is taken.
     """
     staying, taken, found = tuple(systems), list[Round](), dict[Metric, tuple[Comparison, ...]]()
     settled: dict[tuple[Metric, str, str], Comparison] = {}

@@ -43,9 +43,7 @@ def spent_at(look: int, declared: int = 1) -> float:
 
     Several looks that were declared before the first have equal shares.
     """
-    # Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
-    # is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how many will
-    # follow isn't known.
+    # alpha spending (Lan and DeMets 1983) by the look's number, since how many will follow isn't known
     first = FIRST_LOOK if declared == 1 else DECLARED_LOOKS
     return first / declared if look <= declared else (1 - first) / 2 ** (look - declared)
 
@@ -138,18 +136,12 @@ def compare_pairs(
     values: Values, *, exact: bool = False, ratio: bool = False, margin: float | None = None,
     grid: float | None = None, evidence: EvidenceOf | None = None,
 ) -> tuple[Comparison, ...]:  # fmt: skip
-    """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
+    """Compare every pair of methods on one metric by the seeds both have, in the order given; `decide` gives verdicts.
 
-    Args:
-        values: method -> seed -> value; pairs that share no seed are left out.
-        exact: a method that has the same value in several seeds has no noise (a count of parameters): between two such
-            methods any difference is real, and p is 0 or 1. Without it, equal values may be luck, as with accuracies.
-        ratio: compare logarithms; all values must be above 0.
-        margin: difference (of logarithms where `ratio`) that counts as none.
-        grid: spacing of the values that can be measured, where it is known.
-        evidence: returns a pair's evidence from its methods and shared seeds; empty where the spread is unknown, None
-            where the pair can't be tested; by default the paired t test's.
-
+    With `exact` any difference of methods that have one value in several seeds each (a count of parameters) is real,
+    and p is 0 or 1. With `ratio` logarithms are compared, and `margin` is one of theirs. `grid` is the spacing of
+    measured values. `evidence` returns a pair's, from its methods and shared seeds: empty where the spread is
+    unknown, None where the pair can't be tested; by default the paired t test's.
     """
     pairs = {
         (a, b): _compare(a, b, values, exact, ratio, margin, grid, evidence)
@@ -184,11 +176,10 @@ def decide_family(
 ) -> dict[Metric, tuple[Comparison, ...]]:  # fmt: skip
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
-    The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
-    spend of 5 %, as far as p are exact (benchmarks/calibration.py). Of three methods or more that of differences is
-    divided among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each; of two, and for
-    equivalences, Holm's over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none.
-    Without `guess` the page has no verdicts on guessing, and differences have their share too.
+    The chance of any false difference, and of any false equivalence, is held to its share of what this look may spend
+    of 5 %: by Shaffer's procedure for each metric's differences of three methods or more (`shares_of`), else by Holm's
+    over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the
+    page has no verdicts on guessing, and differences have their share too.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
     first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
@@ -224,10 +215,10 @@ def levels(
 def shares_of(
     family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, float]:
-    """Return the share that the differences by each metric of a family have of what a look may spend."""
-    # Differences have `FOR_DIFFERENCES`, `FOR_EQUIVALENCES` where no metric has a margin, and `FOR_GUESSING` where no
-    # verdict is on guessing. Of three methods or more the score has `OF_SCORE` of that, the other metrics the rest
-    # equally; a metric alone has it whole. Of two methods all metrics share it whole.
+    """Return the share that the differences by each metric of a family have of what a look may spend.
+
+    Of three methods or more the score has `OF_SCORE`, the other metrics the rest equally, and a metric alone all of it.
+    """
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
     whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES) + (0.0 if guess else FOR_GUESSING)
@@ -295,17 +286,13 @@ def _compare(
 
 
 def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:
-    """Compare every pair of methods by the factor of their costs, all above 0, for other seeds.
-
-    `margin` is the share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
-    """
+    """Compare every pair of methods by the factor of their costs above 0; `margin` is the share that counts as none."""
     return compare_pairs(values, ratio=True, margin=math.log1p(margin), grid=grid)
 
 
 SPREAD, SKEW = 3.0, 1.0
 """Ratio of the methods' standard deviations, and coefficient of skewness of the differences, from which a pair looks
-like skewed noise of unequal spread. So skewed are 12 % of samples of five normal differences and 27 % of exponential
-ones, of ten 9 % and 46 %; three can't be."""
+like skewed noise of unequal spread."""
 
 
 def looks_skewed(of_a: NDArray[np.float64], of_b: NDArray[np.float64]) -> bool:
@@ -328,7 +315,6 @@ ROW_SKEW = 3.0
 
 
 def carried_by_few(rows: NDArray[np.float64]) -> bool:
-    """Return whether the mean of differences, [rows], is so skewed over them that few carry it."""
     return skewness(rows) > ROW_SKEW
 
 
@@ -346,8 +332,7 @@ def pareto_membership(
     methods: Sequence[str], family: Mapping[str, Iterable[Comparison]], better: Mapping[str, Better]
 ) -> dict[str, Membership]:
     """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts."""
-    # Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
-    # method it is shown better in some metric, so that none can dominate it. Else undecided.
+    # off: another is shown better in one metric, and better or equivalent in all; on: better than each other in some
     wins, even = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
     for metric, comparisons in family.items():
         for c in comparisons:

@@ -137,7 +137,7 @@ class Evidence:
         loaded = load_records(folder)
         if not loaded.records and not loaded.problems:
             raise UserError(f"{folder}: no runs here (looked for */run.json); name a suite's results folder")
-        selection = Selection.of(folder, loaded) if loaded.records else None
+        selection = Selection.among(folder, loaded) if loaded.records else None
         return cls(folder, loaded, selection, read_model(folder / SUITE, Suite))
 
     @property

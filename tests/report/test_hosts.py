@@ -100,7 +100,7 @@ def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) ->
     one = {"environment": made_records.ENVIRONMENT | {"hosts": ["n1"]}}
     runs = [r.model_copy(update=one if r.spec.method.name == "lora" else {}) for r in sweep(["lora", "full"])]
     results = load(tmp_path, runs)
-    assert results.selection.unranked == ("hosts",)
+    assert results.unranked == ("hosts",)
 
 
 # Runs that jobs did: where they ran, their costs by hardware, and the jobs in time

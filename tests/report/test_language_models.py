@@ -170,7 +170,7 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
     (table, *_) = section("language", found).blocks
     assert isinstance(table, Table)
     assert table.notes == ()
-    stored, rows = found.selection.stored, np.arange(ROWS)
+    stored, rows = found.stored, np.arange(ROWS)
     first, second = (record.run_id for record in found.runs("none"))
     for run, emptied, cut in ((first, rows < ROWS, rows < ROWS), (second, rows < 150, rows < 60)):
         answers = stored[run].texts

@@ -208,7 +208,7 @@ def reliability_chart(results: Results) -> Picture | None:
     """
     import numpy as np
 
-    stored, style = results.selection.stored, styles(results.methods)
+    stored, style = results.stored, styles(results.methods)
     found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
     methods = [method for method, bins in found.items() if bins]
     if not methods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
@@ -79,13 +79,13 @@ class Results(ComparedRuns):
     @classmethod
     def of(cls, selection: Selection) -> Results:
         """Return the results of selected runs: where methods race, of each the runs up to its last complete round."""
-        found = cls(selection)
+        found = cls(**{field.name: getattr(selection, field.name) for field in fields(Selection)})
         seeds = found.verdicts.raced if found.race and not found.race.later else {}
-        runs = [r for r in selection.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize)]
-        if len(runs) == len(selection.compared):
+        runs = tuple(r for r in found.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize))
+        if len(runs) == len(found.compared):
             return found
-        stored = {run.run_id: selection.stored[run.run_id] for run in runs}
-        return cls(replace(selection, compared=tuple(runs), costed=selection.costed & stored.keys(), stored=stored))
+        stored = {run.run_id: found.stored[run.run_id] for run in runs}
+        return replace(found, compared=runs, costed_ids=found.costed_ids & stored.keys(), stored=stored)
 
     # Values
 
@@ -151,7 +151,7 @@ class Results(ComparedRuns):
 
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
-        found = {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+        found = {r.spec.seed: self.stored[r.run_id].scores for r in self.runs(method)}
         return dict.fromkeys(self.seeds, *found.values()) if self.of_all_seeds(method) else found
 
     @property
@@ -175,7 +175,7 @@ class Results(ComparedRuns):
     @property
     def unchecked(self) -> str:
         """Reason why scores of rows are as recorded, as a clause; empty where they were computed anew."""
-        return next((own.unchecked for own in self.selection.stored.values() if own.unchecked), "")
+        return next((own.unchecked for own in self.stored.values() if own.unchecked), "")
 
     @cached_property
     def not_largest(self) -> str:
@@ -211,7 +211,7 @@ class Results(ComparedRuns):
     @cached_property
     def test_set(self) -> Scored | None:
         """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
-        return next(iter(self.selection.stored.values()), None)
+        return next(iter(self.stored.values()), None)
 
     @property
     def test_rows(self) -> int:
@@ -226,7 +226,7 @@ class Results(ComparedRuns):
             for point in read_points(self.folder / record.run_id):
                 if point.value is not None and abs(point.value) < LARGEST:
                     points.setdefault(point.metric, {})[point.step] = point.value
-            if record.run_id not in self.selection.costed:
+            if record.run_id not in self.costed_ids:
                 points.pop("step_seconds", None)  # which depend on the machine
             for metric, steps in points.items():
                 curve = Curve(record.spec.seed, tuple(sorted(steps)), tuple(steps[step] for step in sorted(steps)))
@@ -268,7 +268,7 @@ class Results(ComparedRuns):
             seeds=tuple(map(str, self.seeds)), means=by_run(means),
             rows=by_run({name: self.row_scores(name) for name in means}), count=self.test_rows, groups=groups,
             binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
-            unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
+            unranked=" and ".join(UNRANKED[why] for why in self.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,28 +14,17 @@ from hpml_bench.report.comparability import alone, grouped, hosts_of, label, mac
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.scores import Race
-from hpml_bench.report.selection import LeftOut, Selection
+from hpml_bench.report.selection import Selection
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
 
 
 @dataclass(frozen=True)
-class ComparedRuns:
+class ComparedRuns(Selection):
     """Runs that enter the tables, by method and seed."""
 
-    selection: Selection
-
     # The suite
-
-    @property
-    def folder(self) -> Path:
-        return self.selection.folder
-
-    @property
-    def reference(self) -> RunRecord:
-        """The newest compared run, for all that the compared runs share."""
-        return self.selection.reference
 
     @property
     def suite(self) -> str:
@@ -72,7 +60,7 @@ class ComparedRuns:
     @property
     def margin_edited(self) -> bool:
         declared = {record.declared.margin for record in self.compared if record.declared is not None}
-        return len(declared | {self._margin_now}) > 1 if declared else False
+        return bool(declared - {self._margin_now}) or len(declared) > 1
 
     @property
     def _margin_now(self) -> Margin:
@@ -93,8 +81,7 @@ class ComparedRuns:
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
 
-        Each is a look at the results: seeds were added when those of fewer were known. Records without a
-        declaration count as one look. Declared looks have equal shares, so that any of them counts as the first.
+        Records without a declaration count as one look, and so do the declared ones of a race.
         """
         if self.race:
             return len(self.race.until.rounds) + self.race.later if self.race.later else 1
@@ -132,15 +119,6 @@ class ComparedRuns:
     # The runs
 
     @property
-    def compared(self) -> tuple[RunRecord, ...]:
-        return self.selection.compared
-
-    @property
-    def left_out(self) -> LeftOut:
-        """The runs that enter none; for the section on failures and the head's counts."""
-        return self.selection.left_out
-
-    @property
     def _not_compared(self) -> tuple[RunRecord, ...]:
         left = self.left_out
         return (*left.unfinished, *(record for group in left.excluded for record in group.records))
@@ -148,7 +126,7 @@ class ComparedRuns:
     @cached_property
     def labels(self) -> dict[str, str]:
         """run_id -> label of its method in the report; a name with two specifications gets the differences appended."""
-        runs = (*self.compared, *self.selection.scaled)
+        runs = (*self.compared, *self.scaled_runs)
         found: dict[str, str] = {}
         for name, own in grouped(runs, lambda record: record.spec.method.name).items():
             namesakes = {method_of(record): record for record in own}
@@ -175,11 +153,11 @@ class ComparedRuns:
         return self._runs.get(method, ())
 
     def costed(self, method: str) -> tuple[RunRecord, ...]:
-        return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
+        return tuple(record for record in self.runs(method) if record.run_id in self.costed_ids)
 
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
         """Return (ranks, nodes) -> runs of a method that differ in these alone, on the same machine or ones like it."""
-        own = [r for r in (*self.costed(method), *self.selection.scaled) if self.labels[r.run_id] == method]
+        own = [r for r in (*self.costed(method), *self.scaled_runs) if self.labels[r.run_id] == method]
         found = grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
         return {key: tuple(runs) for key, runs in found.items()}
 
@@ -210,9 +188,9 @@ class ComparedRuns:
     @cached_property
     def astray(self) -> tuple[RunRecord, ...]:
         """Runs without neighbours, in the environment whose costs count, but on another host than their seed's."""
-        return tuple(r for r in self._here if alone(r) and r.run_id not in self.selection.costed)
+        return tuple(r for r in self._here if alone(r) and r.run_id not in self.costed_ids)
 
-    @cached_property
+    @property
     def costs_shown(self) -> frozenset[str]:
         """run_ids of the compared runs whose costs are shown: all in the environment whose costs count."""
         return frozenset(record.run_id for record in self._here)
@@ -220,7 +198,7 @@ class ComparedRuns:
     @cached_property
     def hosts(self) -> tuple[str, ...]:
         """Names of the hosts of the runs whose costs count; empty where a record names none."""
-        named = [hosts_of(r) for r in self.compared if r.run_id in self.selection.costed and not untrained(r)]
+        named = [hosts_of(r) for r in self.compared if r.run_id in self.costed_ids and not untrained(r)]
         if any(hosts is None for hosts in named):
             return ()
         return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts or ()}))
@@ -228,18 +206,18 @@ class ComparedRuns:
     @property
     def costs_ranked(self) -> bool:
         """Whether methods are ranked by costs; else costs are shown of runs that can't be compared by them."""
-        return not self.selection.unranked
+        return not self.unranked
 
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
         """The compared runs by environment on which costs depend, the one whose costs count first."""
-        ordered = sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed)
+        ordered = sorted(self.compared, key=lambda r: r.run_id not in self.costed_ids)
         return {name: tuple(runs) for name, runs in grouped(ordered, machine_of).items()}
 
     @cached_property
     def times(self) -> SweepTimes | None:
         """The jobs in time with all recorded runs, compared or not; None where no job did any."""
-        used = (*self.compared, *self.selection.scaled, *self.selection.checkpointed)
+        used = (*self.compared, *self.scaled_runs, *self.checkpointed)
         return sweep_times(self.folder, (*used, *self._not_compared))
 
     # The task
