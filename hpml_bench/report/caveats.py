@@ -97,8 +97,7 @@ def other_settings(results: Results, record: TuningRecord) -> list[str]:
 # Steady speed
 
 MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2
-TELLING = 0.1
-"""Drift that the windows of a method together must exclude; else they are too short to tell."""
+TELLING = 0.1  # drift that the windows of a method together must exclude; else they are too short to tell
 Flag = Literal["drifts", "too short to tell", "paused"]
 
 

@@ -28,14 +28,11 @@ from hpml_bench.suite.schedule import Windows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
 
-SUMS = 1e-9
-"""Relative tolerance of sums in another order."""
-STORED = 1e-6
-"""Relative tolerance between a recorded number and that of stored files, whose losses are float32."""
+SUMS = 1e-9  # relative tolerance of sums in another order
+STORED = 1e-6  # relative tolerance between a recorded number and that of stored files, whose losses are float32
 CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
 """Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
-LAST_LOSSES = 20
-"""Steps whose mean is the final training loss."""
+LAST_LOSSES = 20  # steps whose mean is the final training loss
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""
 _decisive = attrgetter(*DECISIVE)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 from math import log1p
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.report.numbers import sentence_list
@@ -224,13 +225,18 @@ def _check_largest(scores: AlignedScores, scope: Scope) -> None:
         raise UserError(f"{given} is for real scores, and rows of {scores.title} are right or wrong; leave it out")
     if scores.bounded and largest > scores.range:
         raise UserError(f"{given} is above the score's range of {scores.range:g}; give a smaller one, or leave it out")
-    runs = [[by[run] for by in scores.rows.values() if run in by] for run in range(len(scores.seeds))]
-    if scope == "rows":  # means of each system's own runs are compared
-        runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
-    if (seen := max((float(np.ptp(of, axis=0).max()) for of in runs if of), default=0.0)) > largest * (1 + ROUNDING):
+    if (seen := largest_seen(scores.rows, of_means=scope == "rows")) > largest * (1 + ROUNDING):
         raise UserError(
             f"{given} is exceeded in {scores.title}: two systems differ by {seen:g} in a row; give a larger one"
         )
+
+
+def largest_seen(rows: Mapping[str, Mapping[int, NDArray[Any]]], *, of_means: bool) -> float:
+    """Return the largest difference of a row between two systems in one run, or of their means where these count."""
+    runs = [[by[run] for by in rows.values() if run in by] for run in {run for by in rows.values() for run in by}]
+    if of_means:
+        runs.append([np.mean(list(by.values()), axis=0) for by in rows.values()])
+    return max((float(np.ptp(of, axis=0).max()) for of in runs if of), default=0.0)
 
 
 def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:

@@ -31,8 +31,7 @@ from hpml_bench.report.comparability import (
 from hpml_bench.report.predictions import Scored
 from hpml_bench.system.errors import UserError
 
-Unranked = Literal["neighbours", "hosts"]
-"""Reason why costs rank nothing."""
+Unranked = Literal["neighbours", "hosts"]  # reason why costs rank nothing
 
 
 @dataclass(frozen=True)

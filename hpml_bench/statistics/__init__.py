@@ -9,6 +9,7 @@ from hpml_bench.statistics.evidence import (
     LEAST_SEEDS,
     POWER,
     OverSeeds,
+    cautious,
     detectable,
     sd_upper_bound,
     seeds_to_find,

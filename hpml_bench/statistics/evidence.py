@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -66,10 +67,6 @@ class Evidence(ABC):
         share = float(scipy.special.bdtri(opposed, m, alpha / 2))
         return self.span * (share - opposed / m) / (1 - share)
 
-    def cautious(self) -> Evidence:
-        """Return the same with its spread over seeds at a bound, for plans; where rows alone vary, the same."""
-        return self
-
     def p(self) -> float:
         """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
         n = self.n
@@ -119,9 +116,6 @@ class OverSeeds(Evidence):
 
     def moderated(self, variance: float, prior: float) -> OverSeeds:
         return replace(self, sd=math.sqrt(variance), prior=prior)
-
-    def cautious(self) -> OverSeeds:
-        return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
 
 
 @dataclass(frozen=True)
@@ -176,10 +170,6 @@ class OverSeedsAndRows(Evidence):
 
     def moderated(self, variance: float, prior: float) -> OverSeedsAndRows:
         return replace(self, squares=(self.m * variance, *self.squares[1:]), prior=prior)
-
-    def cautious(self) -> OverSeedsAndRows:
-        seeds, rows, rest = self.squares
-        return replace(self, squares=(seeds * sd_upper_bound(1.0, self.n + self.prior) ** 2, rows, rest))
 
     def _squares(self, n: int) -> tuple[float, float, float]:
         seeds, rows, rest = self.squares
@@ -292,14 +282,18 @@ def seeds_to_show(
 
 
 def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int | None:
-    """Return by bisection the least number of seeds or rows that is enough, as all larger ones are; None above most."""
-    low, high = LEAST_SEEDS - 1, min(one.most for one in evidence)
-    if not enough(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    """Return the least number of seeds or rows that is enough, as all larger ones are; None above `most`."""
+    numbers = range(LEAST_SEEDS, min(one.most for one in evidence) + 1)
+    at = bisect_left(numbers, True, key=enough)
+    return numbers[at] if at < len(numbers) else None
+
+
+def cautious(evidence: Evidence) -> Evidence:
+    """Return the same with its variance over seeds at a bound, for plans; where rows alone vary, the same."""
+    if not isinstance(evidence, OverSeeds | OverSeedsAndRows):
+        return evidence
+    factor = sd_upper_bound(1.0, evidence.n + evidence.prior)
+    return evidence.moderated(evidence.variance * factor**2, evidence.prior)
 
 
 def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:

@@ -25,12 +25,9 @@ SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
 OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
-CLOCKS = timedelta(seconds=2)
-"""Rounding of the times at which runs began, and the steps of a clock."""
-AT_ONCE = timedelta(seconds=1)
-"""Time within which a sweep begins its next run."""
-TO_COME = timedelta(hours=1)
-"""By how much clocks of other machines may be ahead."""
+CLOCKS = timedelta(seconds=2)  # rounding of the times at which runs began, and the steps of a clock
+AT_ONCE = timedelta(seconds=1)  # time within which a sweep begins its next run
+TO_COME = timedelta(hours=1)  # by how much clocks of other machines may be ahead
 REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
 
 
@@ -204,19 +201,19 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
     Of a sweep's runs, that is; jobs begin in any order, and another call of `run-all` takes seconds to begin a run.
     """
     last: RunRecord | None = None
+    end = datetime.min.replace(tzinfo=UTC)  # of the last one
     for record in records:
-        if last is not None:
-            end = began[last.run_id] + timedelta(seconds=last.seconds)
+        start, until = began[record.run_id], began[record.run_id] + timedelta(seconds=record.seconds)
+        if last is not None and start < end + AT_ONCE:
             named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
-            if began[record.run_id] < end - CLOCKS and not named:
+            if start < end - CLOCKS and not named:
                 what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
                 yield failed(record.run_id, what)
-            elif began[record.run_id] < end + AT_ONCE and (record.order or 0) < (last.order or 0) and not record.call:
+            elif (record.order or 0) < (last.order or 0) and not record.call:
                 what = f"began at once after {last.run_id}, run {last.order} of the sweep, and is run {record.order}"
                 yield failed(record.run_id, what)
-            if began[record.run_id] + timedelta(seconds=record.seconds) < end:
-                continue
-        last = record
+        if until >= end:
+            last, end = record, until
 
 
 def environment(evidence: Evidence) -> Iterator[Finding]:
@@ -225,8 +222,7 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
         lacking = [key for key in ENVIRONMENT if not said.get(key)]
-        lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
-        if lacking:
+        if lacking := [*lacking, *(f"packages.{name}" for name in PACKAGES if packages and not packages.get(name))]:
             yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")
         elif said["fingerprint"] != digest(said["hardware"], 12):
             what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"

@@ -17,11 +17,12 @@ from hpml_bench.plugins.task import Guess
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric
 from hpml_bench.report.comparability import untrained
-from hpml_bench.report.judge import Verdicts, judge
+from hpml_bench.report.judge import Verdicts, judge, largest_seen
 from hpml_bench.report.predictions import Scored
 from hpml_bench.report.results.compared import ComparedRuns
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition, entering
 from hpml_bench.report.selection import Selection
+from hpml_bench.statistics.over_rows import ROUNDING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +34,8 @@ else the peak (on a GPU: of tensors)."""
 SAVED = "saved_bytes"
 UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
 """Why costs rank nothing, as a clause."""
-DEFAULT_MARGIN = 0.01
-"""Difference of scores that counts as none where a suite declares no other: a share of the score's range."""
-LARGEST = 1e100
-"""Beyond this (or NaN) a number is no measurement, and its square would overflow."""
+DEFAULT_MARGIN = 0.01  # share of the score's range that counts as no difference where a suite declares no other
+LARGEST = 1e100  # beyond this (or NaN) a number is no measurement, and its square would overflow
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -109,11 +108,9 @@ class Results(ComparedRuns):
         runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
             measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
-            finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
-            if finite and runs == self.runs and self.of_all_seeds(method):
-                finite = dict.fromkeys(self.seeds, *finite.values())
-            if finite:
-                found[method] = finite
+            if finite := {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}:
+                alike = runs == self.runs and self.of_all_seeds(method)
+                found[method] = dict.fromkeys(self.seeds, *finite.values()) if alike else finite
         return found
 
     def measured(self, *metrics: str) -> tuple[str, ...]:
@@ -187,13 +184,10 @@ class Results(ComparedRuns):
             return "the score is no mean of rows' real scores in a range"
         if largest > self._score_range:
             return "it is above the score's range"
-        of = [self.row_scores(method) for method in self.methods]
-        compared = [[by[seed] for by in of if seed in by] for seed in self.seeds]
-        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of, 2)), default=statistics.LEAST_SEEDS)
-        if shared < statistics.LEAST_SEEDS:  # means of each method's own runs are compared
-            compared.append([np.mean(list(by.values()), axis=0) for by in of])
-        seen = max(np.ptp(each, axis=0).max() for each in compared)
-        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
+        of = {method: self.row_scores(method) for method in self.methods}
+        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of.values(), 2)), default=sys.maxsize)
+        seen = largest_seen(of, of_means=shared < statistics.LEAST_SEEDS)
+        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + ROUNDING) else ""
 
     @cached_property
     def guess(self) -> Guess | None:
@@ -220,18 +214,18 @@ class Results(ComparedRuns):
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
         """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
-        found: dict[str, dict[str, list[Curve]]] = {}
+        found: dict[str, dict[str, tuple[Curve, ...]]] = {}
         for record in (run for method in self.methods for run in self.runs(method)):
             points: dict[str, dict[int, float]] = {}
             for point in read_points(self.folder / record.run_id):
-                if point.value is not None and abs(point.value) < LARGEST:
+                depends = point.metric == "step_seconds" and record.run_id not in self.costed_ids
+                if point.value is not None and abs(point.value) < LARGEST and not depends:
                     points.setdefault(point.metric, {})[point.step] = point.value
-            if record.run_id not in self.costed_ids:
-                points.pop("step_seconds", None)  # which depend on the machine
             for metric, steps in points.items():
-                curve = Curve(record.spec.seed, tuple(sorted(steps)), tuple(steps[step] for step in sorted(steps)))
-                found.setdefault(metric, {}).setdefault(self.labels[record.run_id], []).append(curve)
-        return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}
+                curve = Curve(record.spec.seed, *zip(*sorted(steps.items()), strict=True))
+                of, name = found.setdefault(metric, {}), self.labels[record.run_id]
+                of[name] = (*of.get(name, ()), curve)
+        return found
 
     def curve(self, metric: str, method: str, seed: int) -> Curve | None:
         return next((one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None)

@@ -146,8 +146,7 @@ class ComparedRuns(Selection):
     def absent(self) -> tuple[str, ...]:
         """Names of methods that were tried and have no compared run."""
         present = {record.spec.method.name for record in self.compared}
-        tried = dict.fromkeys(record.spec.method.name for record in self._not_compared)
-        return tuple(name for name in tried if name not in present)
+        return tuple(dict.fromkeys(r.spec.method.name for r in self._not_compared if r.spec.method.name not in present))
 
     def runs(self, method: str) -> tuple[RunRecord, ...]:
         return self._runs.get(method, ())
@@ -163,8 +162,7 @@ class ComparedRuns(Selection):
 
     @cached_property
     def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        by_seed = sorted(self.compared, key=lambda record: record.spec.seed)
-        found = grouped(by_seed, lambda record: self.labels[record.run_id])
+        found = grouped(sorted(self.compared, key=lambda r: r.spec.seed), lambda r: self.labels[r.run_id])
         return {method: tuple(runs) for method, runs in found.items()}
 
     @cached_property
@@ -198,10 +196,8 @@ class ComparedRuns(Selection):
     @cached_property
     def hosts(self) -> tuple[str, ...]:
         """Names of the hosts of the runs whose costs count; empty where a record names none."""
-        named = [hosts_of(r) for r in self.compared if r.run_id in self.costed_ids and not untrained(r)]
-        if any(hosts is None for hosts in named):
-            return ()
-        return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts or ()}))
+        named = [hosts_of(r) or () for r in self.compared if r.run_id in self.costed_ids and not untrained(r)]
+        return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts})) if all(named) else ()
 
     @property
     def costs_ranked(self) -> bool:
