@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
-from hpml_bench.suite.registry import without_defaults
+from hpml_bench.suite.registry import Kind, without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
 
@@ -143,10 +143,10 @@ def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
 
 def settings_of(settings: Settings) -> dict[str, Any]:
     """Return settings without options at their defaults, which a record may name or not."""
-    kinds = (("tasks", settings.task), ("datasets", settings.dataset), ("optimizers", settings.optimizer))
+    own: dict[Kind, Any] = {"tasks": settings.task, "datasets": settings.dataset, "optimizers": settings.optimizer}
     return settings.model_dump(mode="json") | {
         kind.removesuffix("s"): {"name": of.name, "options": without_defaults(kind, of.name, of.options)}
-        for kind, of in kinds
+        for kind, of in own.items()
     }
 
 

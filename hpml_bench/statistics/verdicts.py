@@ -143,13 +143,37 @@ def compare_pairs(
     measured values. `evidence` returns a pair's, from its methods and shared seeds: empty where the spread is
     unknown, None where the pair can't be tested; by default the paired t test's.
     """
-    pairs = {
-        (a, b): _compare(a, b, values, exact, ratio, margin, grid, evidence)
-        for a, b in itertools.combinations(values, 2)
-        if values[a].keys() & values[b].keys()
-    }
+    pairs = dict[tuple[str, str], Comparison]()
+    for a, b in itertools.combinations(values, 2):
+        if not (seeds := sorted(values[a].keys() & values[b].keys())):
+            continue
+        table = np.array([[values[name][seed] for seed in seeds] for name in (a, b)], dtype=float)
+        if exact and all(len(of) > 1 and len({*of.values()}) == 1 for of in (values[a], values[b])):
+            value = float(table[0, 0] - table[1, 0])
+            point = Interval(len(seeds), value, 0.0, value, value)
+            pairs[a, b] = Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
+            continue
+        spacing = grid / float(table.min()) if grid and ratio else grid
+        table = np.log(table) if ratio else table
+        over_seeds = OverSeeds.of(table[0] - table[1], spacing)
+        given = evidence(a, b, seeds) if evidence and len(seeds) > 1 else (over_seeds,) if over_seeds else ()
+        pairs[a, b] = replace(_over_seeds(a, b, table, given), margin=margin, ratio=ratio)
     shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values))
     return tuple(tested_by(c, shared[pair]) for pair, c in pairs.items())
+
+
+def _over_seeds(a: str, b: str, table: NDArray[np.float64], given: tuple[Evidence, ...] | None) -> Comparison:
+    """Return a pair by its values, [2, seeds], with the evidence that it is given."""
+    differences, n = table[0] - table[1], table.shape[1]
+    enough, found = n >= LEAST_SEEDS and given is not None, given or ()
+    by_signs, sd = (sign_flip(differences), float(differences.std(ddof=1))) if n > 1 else (None, None)
+    return Comparison(
+        a, b, Interval(n, float(differences.mean()), sd, *widest(found)),
+        p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
+        p_equivalent=None, margin=None, p_sign_flip=by_signs, sign_flip_floor=2.0 ** (1 - n) if n > 1 else None,
+        superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if n > 1 else None,
+        skewed=looks_skewed(*table), evidence=found if enough else (),
+    )  # fmt: skip
 
 
 def tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
@@ -254,35 +278,6 @@ def _methods(comparisons: Iterable[Comparison]) -> set[str]:
 def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:
     """Return whether no metric has tested pairs of three methods: Holm's procedure then takes all metrics together."""
     return all(len(_methods(of)) < 3 for of in family.values())
-
-
-def _compare(
-    a: str, b: str, values: Values, exact: bool, ratio: bool, margin: float | None, grid: float | None,
-    evidence: EvidenceOf | None,
-) -> Comparison:  # fmt: skip
-    shared = sorted(values[a].keys() & values[b].keys())
-    of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
-    if exact and all(len(of) > 1 and len({*of.values()}) == 1 for of in (values[a], values[b])):
-        value = float(of_a[0] - of_b[0])
-        point = Interval(len(shared), value, 0.0, value, value)
-        return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
-    if ratio:
-        grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
-        of_a, of_b = np.log(of_a), np.log(of_b)
-    differences, several = of_a - of_b, len(shared) > 1
-    over_seeds = OverSeeds.of(differences, grid)
-    given = evidence(a, b, shared) if evidence and several else (over_seeds,) if over_seeds else ()
-    found = given or ()
-    enough = len(shared) >= LEAST_SEEDS and given is not None
-    by_signs, sd = (sign_flip(differences), float(differences.std(ddof=1))) if several else (None, None)
-    return Comparison(
-        a, b, Interval(len(shared), float(differences.mean()), sd, *widest(found)),
-        p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
-        p_equivalent=None, margin=margin, ratio=ratio, p_sign_flip=by_signs,
-        sign_flip_floor=2.0 ** (1 - len(shared)) if several else None,
-        superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        skewed=looks_skewed(of_a, of_b), evidence=found if enough else (),
-    )  # fmt: skip
 
 
 def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:
