@@ -20,10 +20,7 @@ Shown = Literal["seeds", "rows", "not"]
 
 
 def beside_guess(results: Results) -> dict[str, Shown]:
-    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested.
-
-    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %.
-    """
+    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested."""
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
         return {}
@@ -37,10 +34,8 @@ def beside_guess(results: Results) -> dict[str, Shown]:
 
 
 def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
-    """Return for each method the scope for which it is shown to beat guessing, of its gains over it, [seeds, rows].
-
-    `span` and `step` as in `statistics.crossed_evidence`; `spent` is the share of the 5 % that this look has.
-    """
+    """Return for each method the scope for which it is shown to beat guessing, by its gains over it, [seeds, rows]."""
+    # one-sided, Holm over both tests of all methods, at guessing's share of what this look has of the 5 %
     evidence = {at: statistics.crossed_evidence(of, span, step) for at, of in enumerate(gains)
                 if len(of) >= statistics.LEAST_SEEDS}  # fmt: skip
     tested = {at: max((one.p() / 2 if one.mean > 0 else 1.0 for one in of), default=1.0) for at, of in evidence.items()}
@@ -102,16 +97,13 @@ Flag = Literal["drifts", "too short to tell", "paused"]
 
 
 def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
-    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods.
-
-    A run drifts where the whole interval of its drift lies beyond 5 %, and paused where one step took over a fifth of
-    the time. Values that aren't recorded raise no flag.
-    """
+    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods."""
     found = {}
     for method in results.methods:
         runs, own = results.costed(method), []
         for seed, of in ((run.spec.seed, run.metrics) for run in runs):
             low, high = (of.get(f"step_time_drift_{end}") for end in ("low", "high"))
+            # a run drifts where the whole interval of its drift lies beyond 5 %
             if flag == "drifts" and low is not None and high is not None and (low > MOST_DRIFT or high < -MOST_DRIFT):
                 own.append(f"seed {seed}: drift {_between(low, high)}")
             # One step that takes the share f of n steps' time, as of a suspended machine, makes the variation √n f.

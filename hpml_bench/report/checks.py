@@ -145,11 +145,8 @@ def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> C
 def faults(
     folder: Path, records: Sequence[RunRecord], stored: Mapping[str, Scored], misnamed: Mapping[str, str]
 ) -> dict[str, Fault]:
-    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well.
-
-    `misnamed`: run_id -> reason why its id isn't that of what it holds. Such runs aren't compared with the others.
-    """
-    named = [record for record in records if record.run_id not in misnamed]
+    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well."""
+    named = [record for record in records if record.run_id not in misnamed]  # whose ids are those of what they hold
     of = [stored[record.run_id] for record in records if record.run_id in stored]
     whole = [one for one in of if np.array_equal(one.index, np.arange(len(one.index)))]
     kinds = [(bytes_of(one.reference), *_beside(one)) for one in whole]

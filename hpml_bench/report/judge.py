@@ -1,8 +1,4 @@
-"""Verdicts on the systems of one data set: every pair by score and by costs, decided as one family.
-
-What the scores have chooses the test, one for all pairs of a page: seeds and rows, rows alone, seeds alone, shares of
-so many rows, or none.
-"""
+"""Verdicts on the systems of one data set: every pair by score and by costs, decided as one family, by one test."""
 
 import sys
 from collections.abc import Mapping

@@ -128,10 +128,7 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def shared_seeds(self) -> int:
-        """Runs that pairs share: of systems the fewest of any pair, of methods the most.
-
-        A system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open.
-        """
+        """Runs that pairs share: of systems the fewest of any pair; of methods the most: few leave own pairs open."""
         shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)

@@ -82,13 +82,10 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
 
 
 def _planned(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, float]], power: float) -> Planned:
-    """Return what a pair can find at this look, and needs at the next, by the `levels` of both looks' first steps.
-
-    `size` is a factor less 1 where costs are compared by factors.
-    """
+    """Return what a pair can find at this look, and needs at the next, by the `levels` of both looks' first steps."""
     n, evidence = c.difference.n, c.evidence
     (level, _), (first, first_equivalent) = levels
-    wanted = math.log1p(size) if c.ratio else size
+    wanted = math.log1p(size) if c.ratio else size  # a factor less 1
     least = max(statistics.detectable(one, n, level, power) for one in evidence)
     return (
         f"{c.a} − {c.b}", n, c.difference.sd or 0.0, math.expm1(least) if c.ratio else least,

@@ -83,10 +83,7 @@ class Selection:
 
     @classmethod
     def among(cls, folder: Path, loaded: LoadedRuns) -> "Selection":
-        """Select among the runs of a results folder as they were read; a UserError where there is none.
-
-        The report's protocol is the one with the most comparable runs, among equals the one with the newest.
-        """
+        """Select among the runs of a results folder as they were read: the protocol of most; UserError without."""
         records, problems = loaded.records, loaded.problems
         if not records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *problems[:3]]))
@@ -177,17 +174,14 @@ def _why_consumption_differs(record: RunRecord, valid: Sequence[RunRecord]) -> s
 
 
 def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs whose costs count: without neighbours, in the environment of most, on one host per seed.
-
-    Where these are few, all in the environment of most: their costs are shown, but rank nothing.
-    """
+    """Return the runs whose costs count: without neighbours, in the environment of most, on one host per seed."""
     quiet = [record for record in compared if alone(record)]
     here = _of_one_machine(quiet)
     chosen = _on_one_host(here)
     enough = 2 * len(quiet) >= len(compared) and len(chosen) == len(here)
     seeds = [{record.spec.seed for record in own} for own in grouped(chosen, method_of).values()]
     testable = any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds, 2))
-    return chosen if enough or testable else _of_one_machine(compared)
+    return chosen if enough or testable else _of_one_machine(compared)  # whose costs are shown, but rank nothing
 
 
 def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:

@@ -28,10 +28,7 @@ class Drift(NamedTuple):
 
 
 def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
-    """Return how much longer a step of the last third takes than one of the first, of the same size.
-
-    `seconds` are those of each step, in order, and `tokens` its padded tokens, on which its time depends too: [steps].
-    """
+    """Return how much longer a step of the last third takes than one of the first, of equal padded tokens: [steps]."""
     ratios = _to_expected(np.asarray(seconds, dtype=float), np.asarray(tokens, dtype=float))
     third = len(ratios) // 3
     if third < LEAST:

@@ -134,10 +134,9 @@ class TwoShares(Evidence):
 
 
 def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
+    """Return the 95 % interval of a mean of 2 rows, or groups, and more for others; None where equal ones have no range.
 
-    Clopper and Pearson's where scores are one of two ends, else Student's t with the guards of `OverRows`. `scores` are
-    of [n >= 2 rows or groups], in a range `span`.
+    Clopper and Pearson's where scores are one of two ends, `span` apart, else Student's t with guards.
     """
     data = np.asarray(scores, dtype=float)
     if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
@@ -153,14 +152,10 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
 
 def fisher(a: int, b: int, n: int) -> float:
     """Return twice the smaller tail of Fisher's exact test of a and b successes in n trials each, at most 1."""
-
-    def log_binomial(k: NDArray[np.int64]) -> NDArray[np.float64]:  # but for a constant
-        return np.asarray(-scipy.special.gammaln(k + 1) - scipy.special.gammaln(n - k + 1))
-
     more, total = max(a, b), a + b
     far = math.ceil(20 * math.sqrt(n))  # the chance of counts further off is below e^-800 (Hoeffding 1963), 0 in floats
     of_first = np.arange(max(0, total - n, total // 2 - far), min(n, total, total // 2 + far + 1) + 1)
-    logs = log_binomial(of_first) + log_binomial(total - of_first)
+    logs = -sum(scipy.special.betaln(k + 1, n - k + 1) for k in (of_first, total - of_first))  # but for a constant
     chances = np.exp(logs - logs.max())
     return min(1.0, 2 * float(chances[of_first >= more].sum() / chances.sum()))
 

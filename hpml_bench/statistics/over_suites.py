@@ -121,10 +121,7 @@ def friedman(table: NDArray[np.float64]) -> float:
 
 
 def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
-    """Return the two-sided p of two methods' differences of ranks, [suites], of at most so many places each.
-
-    The larger of that of all patterns of signs and of `p_of_rare_rows`.
-    """
+    """Return the two-sided p of two methods' differences of ranks, [suites], of at most so many places each."""
     mean = float(differences.mean())
     opposed = opposed_to(mean, differences, most)
     return max(sign_patterns(differences), p_of_rare_rows(mean, len(differences), most, opposed))

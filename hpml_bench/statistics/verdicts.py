@@ -39,10 +39,7 @@ DECLARED_LOOKS = 0.95  # share of the 5 % that looks may use together which were
 
 
 def spent_at(look: int, declared: int = 1) -> float:
-    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
-
-    Several looks that were declared before the first have equal shares.
-    """
+    """Return the share of a page's 5 % for a look, from 1: equal ones of declared looks, then half of what is left."""
     # alpha spending (Lan and DeMets 1983) by the look's number, since how many will follow isn't known
     first = FIRST_LOOK if declared == 1 else DECLARED_LOOKS
     return first / declared if look <= declared else (1 - first) / 2 ** (look - declared)
@@ -239,10 +236,8 @@ def levels(
 def shares_of(
     family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, float]:
-    """Return the share that the differences by each metric of a family have of what a look may spend.
-
-    Of three methods or more the score has `OF_SCORE`, the other metrics the rest equally, and a metric alone all of it.
-    """
+    """Return the share that the differences by each metric of a family have of what a look may spend."""
+    # of three methods or more the score has `OF_SCORE`, the other metrics the rest equally, and one alone all of it
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
     whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES) + (0.0 if guess else FOR_GUESSING)

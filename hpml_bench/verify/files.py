@@ -149,10 +149,7 @@ def _text(path: Path) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two texts have the same words and the same numbers.
-
-    numpy and scipy sum in another order from one version or processor to the next: a sixteenth digit may differ.
-    """
+    """Return whether two texts have the same words and numbers, but for the digits that another order of sums gives."""
     parts, others = NUMBER.split(one), NUMBER.split(other)
     pairs = zip(parts[1::2], others[1::2], strict=True)
     return parts[::2] == others[::2] and all(

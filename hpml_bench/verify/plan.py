@@ -196,10 +196,7 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
-    """Yield the runs of a host that began while another ran and neither names the other, or at once after a later one.
-
-    Of a sweep's runs, that is; jobs begin in any order, and another call of `run-all` takes seconds to begin a run.
-    """
+    """Yield the runs of a host that began while another ran that neither names, or at once after a later one."""
     last: RunRecord | None = None
     end = datetime.min.replace(tzinfo=UTC)  # of the last one
     for record in records:
@@ -209,7 +206,7 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
             if start < end - CLOCKS and not named:
                 what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
                 yield failed(record.run_id, what)
-            elif (record.order or 0) < (last.order or 0) and not record.call:
+            elif (record.order or 0) < (last.order or 0) and not record.call:  # other calls begin in any order
                 what = f"began at once after {last.run_id}, run {last.order} of the sweep, and is run {record.order}"
                 yield failed(record.run_id, what)
         if until >= end:

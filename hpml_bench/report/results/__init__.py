@@ -100,10 +100,7 @@ class Results(ComparedRuns):
 
     @once
     def values(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return method -> seed -> value of the compared runs; values not measured, or no numbers, are absent.
-
-        Metrics that depend on the machine are of the runs whose costs count.
-        """
+        """Return method -> seed -> value, where measured, of the compared runs; of costs, of those that count."""
         definition, found = self.definitions.get(metric), {}
         runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
@@ -304,10 +301,7 @@ class Results(ComparedRuns):
 
     @once
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own.
-
-        Over seeds: by the factor of a cost, else by difference.
-        """
+        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
         if metric in self.family:
             return self.family[metric]
         definition, values = self.definitions[metric], self.values(metric)

@@ -79,10 +79,7 @@ class ComparedRuns(Selection):
 
     @cached_property
     def look(self) -> int:
-        """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
-
-        Records without a declaration count as one look, and so do the declared ones of a race.
-        """
+        """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts."""
         if self.race:
             return len(self.race.until.rounds) + self.race.later if self.race.later else 1
         return max(1, self._looks(statistics.LEAST_SEEDS - 1))
