@@ -142,7 +142,7 @@ def _choose(
     """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
     same = grouped(records, lambda record: (method_of(record), record.spec.seed))
     excluded = []
-    for runs in (tuple(runs) for runs in same.values() if len(runs) > 1):
+    for runs in (runs for runs in same.values() if len(runs) > 1):
         named = ", ".join(record.run_id for record in runs)
         why = f"{len(runs)} records of one method, seed and protocol, so that none counts: {named}"
         excluded.append(Excluded(runs, why, "duplicates"))
@@ -202,8 +202,7 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of the environment that most share, among equals the one with the newest run."""
     machines = grouped(compared, machine_of).items()
-    _, chosen = max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", []))
-    return tuple(chosen)
+    return max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", ()))[1]
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:

@@ -134,7 +134,7 @@ class TwoShares(Evidence):
 
 
 def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean of 2 rows, or groups, and more for others; None where equal ones have no range.
+    """Return the 95 % interval of a mean of rows, or groups, [n >= 2], for others; None where equal ones lack a range.
 
     Clopper and Pearson's where scores are one of two ends, `span` apart, else Student's t with guards.
     """
@@ -155,7 +155,8 @@ def fisher(a: int, b: int, n: int) -> float:
     more, total = max(a, b), a + b
     far = math.ceil(20 * math.sqrt(n))  # the chance of counts further off is below e^-800 (Hoeffding 1963), 0 in floats
     of_first = np.arange(max(0, total - n, total // 2 - far), min(n, total, total // 2 + far + 1) + 1)
-    logs = -sum(scipy.special.betaln(k + 1, n - k + 1) for k in (of_first, total - of_first))  # but for a constant
+    parts = np.stack([of_first, total - of_first])
+    logs = -scipy.special.betaln(parts + 1, n - parts + 1).sum(axis=0)  # but for a constant
     chances = np.exp(logs - logs.max())
     return min(1.0, 2 * float(chances[of_first >= more].sum() / chances.sum()))
 

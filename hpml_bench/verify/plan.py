@@ -226,7 +226,7 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
             yield failed(record.run_id, f"{what}, {digest(said['hardware'], 12)}")
     software = {r.run_id: {key: r.environment.get(key) for key in SOFTWARE} for r in evidence.compared}
     kinds = grouped(evidence.compared, lambda record: digest(software[record.run_id]))
-    usual = max(kinds.values(), key=len, default=[])
+    usual = max(kinds.values(), key=len, default=tuple[RunRecord, ...]())
     for record in evidence.compared:
         if pairs := differences(software[usual[0].run_id], software[record.run_id]):
             named = ", ".join(f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs)

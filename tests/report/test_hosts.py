@@ -29,9 +29,7 @@ def beside(which: Callable[[RunRecord], bool], seeds: int = 4) -> list[RunRecord
 
 
 @pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])
-def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
-    second: str, ranked: bool, tmp_path: Path
-) -> None:
+def test_runs_with_parts_on_several_hosts_are_not_ranked_by_costs(second: str, ranked: bool, tmp_path: Path) -> None:
     """Not even if all have parts on the same two: one may have done most of its steps on the quicker one."""
     first = Segment(hosts=("n1",), started="2026-01-02T03:00:00+00:00", first=1, last=50, seconds=30)
     again = {"hosts": (second,), "first": 51, "last": 100, "repeated_steps": 3, "repeated_seconds": 4.0}

@@ -1,6 +1,7 @@
 """The compared runs of a folder by method and seed, their suite and their task."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,14 +33,13 @@ class ComparedRuns(Selection):
 
     @property
     def description(self) -> str:
-        return self._declared.description if self._declared else ""
+        return self._declared.description
 
     @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        # who left a race lacks nothing
-        planned = self._declared.runs(self._planned) if self._declared and not self.race else ()
+        planned = () if self.race else self._declared.runs(self._planned)  # who left a race lacks nothing
         return len({(spec.method.name, spec.seed) for spec in planned} - there)
 
     @property
@@ -49,22 +49,18 @@ class ComparedRuns(Selection):
 
     @property
     def _planned(self) -> tuple[str, ...]:
-        return tuple(self._declared.methods) if self._declared and (self.folder / SUITE).exists() else ()
+        return tuple(self._declared.methods) if (self.folder / SUITE).exists() else ()
 
     @cached_property
     def margin(self) -> Margin:
         """Differences that count as none, as declared before the first run: later edits decide no verdict."""
         declared = [record.declared for record in self.by_start if record.declared is not None]
-        return declared[0].margin if declared else self._margin_now
+        return declared[0].margin if declared else self._declared.margin
 
     @property
     def margin_edited(self) -> bool:
         declared = {record.declared.margin for record in self.compared if record.declared is not None}
-        return bool(declared - {self._margin_now}) or len(declared) > 1
-
-    @property
-    def _margin_now(self) -> Margin:
-        return self._declared.margin if self._declared else Margin()
+        return bool(declared - {self._declared.margin})
 
     @cached_property
     def race(self) -> Race | None:
@@ -100,12 +96,12 @@ class ComparedRuns(Selection):
         return sorted(self.compared, key=lambda record: (record.started, record.run_id))
 
     @cached_property
-    def _declared(self) -> Suite | None:
-        """The suite as the sweep wrote it beside its runs, else the packaged one of that name."""
-        try:
+    def _declared(self) -> Suite:
+        """The suite as the sweep wrote it beside its runs, else the packaged one of that name, or one of no methods."""
+        with suppress(ValidationError):
             return Suite.model_validate(read_json(self.folder / SUITE))
-        except ValidationError:
-            return load_suite(self.suite) if self.suite in packaged_suites() else None
+        bare = Suite.model_construct(name=self.suite, settings=self.reference.spec.settings, methods={})
+        return load_suite(self.suite) if self.suite in packaged_suites() else bare
 
     @property
     def validation_rows(self) -> int:
@@ -133,10 +129,9 @@ class ComparedRuns(Selection):
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The methods with at least one compared run: in the suite's order, then as they ran."""
-        order = list(self._declared.methods) if self._declared else []
-        position = {name: index for index, name in enumerate(order)}
+        place = {name: at for at, name in enumerate(self._declared.methods)}
         first = sorted(self.compared, key=lambda r: (r.spec.seed, r.spec.method.name))
-        names = {self.labels[r.run_id]: position.get(r.spec.method.name, len(order)) for r in first}
+        names = {self.labels[r.run_id]: place.get(r.spec.method.name, len(place)) for r in first}
         return tuple(sorted(names, key=names.__getitem__))
 
     @cached_property
@@ -154,13 +149,11 @@ class ComparedRuns(Selection):
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
         """Return (ranks, nodes) -> runs of a method that differ in these alone, on the same machine or ones like it."""
         own = [r for r in (*self.costed(method), *self.scaled_runs) if self.labels[r.run_id] == method]
-        found = grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
-        return {key: tuple(runs) for key, runs in found.items()}
+        return grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
 
     @cached_property
     def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        found = grouped(sorted(self.compared, key=lambda r: r.spec.seed), lambda r: self.labels[r.run_id])
-        return {method: tuple(runs) for method, runs in found.items()}
+        return grouped(sorted(self.compared, key=lambda r: r.spec.seed), lambda r: self.labels[r.run_id])
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -204,14 +197,13 @@ class ComparedRuns(Selection):
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
         """The compared runs by environment on which costs depend, the one whose costs count first."""
-        ordered = sorted(self.compared, key=lambda r: r.run_id not in self.costed_ids)
-        return {name: tuple(runs) for name, runs in grouped(ordered, machine_of).items()}
+        return grouped(sorted(self.compared, key=lambda r: r.run_id not in self.costed_ids), machine_of)
 
     @cached_property
     def times(self) -> SweepTimes | None:
         """The jobs in time with all recorded runs, compared or not; None where no job did any."""
-        used = (*self.compared, *self.scaled_runs, *self.checkpointed)
-        return sweep_times(self.folder, (*used, *self._not_compared))
+        runs = (*self.compared, *self.scaled_runs, *self.checkpointed, *self._not_compared)
+        return sweep_times(self.folder, runs)
 
     # The task
 
