@@ -548,8 +548,7 @@ def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forg
 def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     """Another version may define it otherwise: a line names it, the score first, and refuses nothing."""
     sealed(forged, metric("", "test_accuracy", definition=OTHER_WORDS, title="share right"))
-    found = findings(verify(forged.folder), "definitions")
-    ((state, text),) = found
+    ((state, text),) = findings(verify(forged.folder), "definitions")
     assert state == "not checked"
     assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
 
@@ -563,10 +562,10 @@ def test_an_invalid_run_has_a_place(forged: Forged) -> None:
 
 def test_a_single_rank_has_no_values_of_its_own(forged: Forged) -> None:
     """The run's values are its own; what it needed for training follows from them."""
-    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={})
-    assert list(figures.ranks(RunFiles.read(forged.folder, load_record(run / "run.json")))) == []
-    forged.edit(run, metrics__peak_memory_over_setup_mb=scaled(0.5))
+    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={},
+                metrics__peak_memory_over_setup_mb=scaled(0.5))  # fmt: skip
     alone = RunFiles.read(forged.folder, load_record(run / "run.json"))
+    assert list(figures.ranks(alone)) == []
     assert "its peak_memory_over_setup_mb is recorded as" in " ".join(figures.figures(alone))
 
 
