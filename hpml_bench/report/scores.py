@@ -211,7 +211,6 @@ class AlignedScores(Circumstances):
 def entering(values: Mapping[str, Mapping[int, T]], race: Race | None = None) -> dict[str, dict[int, T]]:
     """Return the runs that enter means: those that all share where some lack runs, under three and in races all."""
     shared = set.intersection(*map(set, values.values())) if values else set()
-    all_alike = len({frozenset(of) for of in values.values()}) < 2
-    if race or all_alike or len(shared) < statistics.LEAST_SEEDS:
+    if race or len(shared) < statistics.LEAST_SEEDS:
         return {name: dict(of) for name, of in values.items()}
     return {name: {run: value for run, value in of.items() if run in shared} for name, of in values.items()}

@@ -133,9 +133,9 @@ def _told(
     scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
-    counts = [[("none", None) if n is None else cell(n, "d") for n in row[4:]] for row in pairs]
-    rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale), *of]
-                              for (pair, n, sd, least, *_), of in zip(pairs, counts, strict=True)]  # fmt: skip
+    rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale),
+                               *(("none", None) if of is None else cell(of, "d") for of in counts)]
+                              for pair, n, sd, least, *counts in pairs]  # fmt: skip
     columns = (
         "pair", "Pilot seeds", titled("SD over seeds", unit), titled("Detectable now", unit), "Seeds, alone",
         "Seeds, page", "Seeds, cautious", "Seeds, equivalent",

@@ -72,20 +72,17 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
         low, high = (mean_of_rows(ranks, most - 1) if len(ranks) > 1 else None) or (1.0, most)
         return max(1.0, low), min(most, high)
 
-    indices = list(itertools.combinations(range(len(methods)), 2))
-    own = [p_of_ranks(table[:, i] - table[:, j], len(methods) - 1.0) for i, j in indices]
+    ranks = dict(zip(methods, table.T, strict=True))
+    apart = {(a, b): ranks[a] - ranks[b] for a, b in itertools.combinations(methods, 2)}
+    own = [p_of_ranks(of, most - 1) for of in apart.values()]
     pairs = tuple(
-        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, min(1.0, p_adjusted / share))
-        for (i, j), one, p_adjusted in zip(indices, own, np.maximum(holm(own), p).tolist(), strict=True)
+        RankPair(a, b, float(of.mean()), one, min(1.0, p_adjusted / share))
+        for ((a, b), of), one, p_adjusted in zip(apart.items(), own, np.maximum(holm(own), p).tolist(), strict=True)
     )
-    mean = table.mean(axis=0)
     return OverSuites(
-        ranks={name: float(mean[i]) for i, name in enumerate(methods)},
-        intervals={name: interval(table[:, i]) for i, name in enumerate(methods)},
-        p=p,
-        pairs=pairs,
-        by_suite={name: tuple(map(float, table[:, i])) for i, name in enumerate(methods)},
-    )
+        {name: float(of.mean()) for name, of in ranks.items()}, {name: interval(of) for name, of in ranks.items()},
+        p, pairs, {name: tuple(of.tolist()) for name, of in ranks.items()},
+    )  # fmt: skip
 
 
 def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:

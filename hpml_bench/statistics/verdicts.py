@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -347,10 +348,7 @@ def pareto_membership(
 
 def rank_intervals(pairs: Iterable[Comparison], methods: Sequence[str], better: Better) -> dict[str, tuple[int, int]]:
     """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
-    # Undecided is not transitive, so a single order would claim more than is known.
-    ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
-    for c in pairs:
-        if winner := c.winner(better):
-            ahead[c.other(winner)] += 1
-            behind[winner] += 1
-    return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
+    # undecided is not transitive, so a single order would claim more than is known
+    wins = [(winner, c.other(winner)) for c in pairs if (winner := c.winner(better))]
+    won, lost = (Counter(pair[at] for pair in wins) for at in (0, 1))
+    return {method: (1 + lost[method], len(methods) - won[method]) for method in methods}
