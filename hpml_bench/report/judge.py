@@ -272,9 +272,8 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}
     low, high = scores.ends
-    if scope == "shares" and low is not None and high is not None:
-        return statistics.compare_shares(means, scores.count or 0, margin, (low, high))
-    return statistics.untested(means, scores.count or 0)
+    bounds = (low, high) if scope == "shares" and low is not None and high is not None else None
+    return statistics.compare_shares(means, scores.count or 0, margin if bounds else None, bounds)
 
 
 def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:

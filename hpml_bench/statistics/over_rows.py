@@ -194,21 +194,16 @@ def _has_two_ends(scores: Iterable[NDArray[Any]], span: float) -> bool:
 
 
 def compare_shares(
-    means: Mapping[str, float], n: int, margin: float | None = None, bounds: tuple[float, float] = (0.0, 1.0)
+    means: Mapping[str, float], n: int, margin: float | None = None, bounds: tuple[float, float] | None = (0.0, 1.0)
 ) -> tuple[Comparison, ...]:
-    """Compare every pair of systems by means of n rows each, whose scores lie in `bounds`; `decide` gives verdicts."""
-    low, high = bounds
+    """Compare every pair of systems by means of n rows each, whose scores lie in `bounds`; without these by no test."""
 
     def evidence(a: str, b: str) -> TwoShares:
+        low, high = bounds or (0.0, 1.0)
         of_a, of_b = ((means[name] - low) / (high - low) for name in (a, b))
         return TwoShares(n, means[a] - means[b], of_a, of_b, high - low)
 
-    return _compare(means, n, margin, evidence)
-
-
-def untested(means: Mapping[str, float], n: int) -> tuple[Comparison, ...]:
-    """Return every pair of systems with its difference and no test, of n rows each."""
-    return _compare(means, n, None, None)
+    return _compare(means, n, margin, evidence if bounds else None)
 
 
 def _compare(
