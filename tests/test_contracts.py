@@ -36,7 +36,7 @@ from hpml_bench.suite.profile import load_profile
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
-HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
+HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy.special", "statsmodels", "wandb")
 TASKS = registry.names("tasks")
 
 

@@ -20,11 +20,7 @@ Shown = Literal["seeds", "rows", "not"]
 
 
 def beside_guess(results: Results) -> dict[str, Shown]:
-    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested.
-
-    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %: over other seeds and rows, or
-    their groups, from three seeds on; over other rows in each run.
-    """
+    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested."""
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
         return {}
@@ -38,11 +34,8 @@ def beside_guess(results: Results) -> dict[str, Shown]:
 
 
 def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
-    """Return for each method the scope for which it is shown to beat guessing.
-
-    `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
-    `statistics.crossed_evidence`, `spent` the share of the 5 % that this look has.
-    """
+    """Return for each method the scope for which it is shown to beat guessing, by its gains over it, [seeds, rows]."""
+    # one-sided, Holm over both tests of all methods, at guessing's share of what this look has of the 5 %
     evidence = {at: statistics.crossed_evidence(of, span, step) for at, of in enumerate(gains)
                 if len(of) >= statistics.LEAST_SEEDS}  # fmt: skip
     tested = {at: max((one.p() / 2 if one.mean > 0 else 1.0 for one in of), default=1.0) for at, of in evidence.items()}
@@ -67,8 +60,7 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
 # Learning to the end
 
 STILL_FALLING = 0.02
-"""Share of the validation loss by which it fell between the last two evaluations, from which a run counts as
-under-trained. Learning rates that end at zero flatten a curve by themselves, so that a fall is the more telling."""
+"""Share of the validation loss by which it fell between the last two evaluations of a run that is under-trained."""
 
 
 def under_trained(results: Results) -> dict[str, tuple[int, ...]]:
@@ -100,23 +92,18 @@ def other_settings(results: Results, record: TuningRecord) -> list[str]:
 # Steady speed
 
 MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2
-TELLING = 0.1
-"""Drift that the windows of a method together must exclude; else they are too short to tell."""
+TELLING = 0.1  # drift that the windows of a method together must exclude; else they are too short to tell
 Flag = Literal["drifts", "too short to tell", "paused"]
 
 
 def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
-    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods.
-
-    A run drifts where the whole interval of its drift lies beyond 5 %, and paused where one step took over a fifth of
-    the time. The windows of a method are too short to tell where the interval of their mean drift reaches beyond 10 %
-    and doesn't show one. Values that aren't recorded raise no flag.
-    """
+    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods."""
     found = {}
     for method in results.methods:
         runs, own = results.costed(method), []
         for seed, of in ((run.spec.seed, run.metrics) for run in runs):
             low, high = (of.get(f"step_time_drift_{end}") for end in ("low", "high"))
+            # a run drifts where the whole interval of its drift lies beyond 5 %
             if flag == "drifts" and low is not None and high is not None and (low > MOST_DRIFT or high < -MOST_DRIFT):
                 own.append(f"seed {seed}: drift {_between(low, high)}")
             # One step that takes the share f of n steps' time, as of a suspended machine, makes the variation √n f.
@@ -129,10 +116,7 @@ def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
 
 
 def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
-    """Return the interval of the runs' mean drift where it doesn't exclude a drift of `TELLING`.
-
-    Of logarithms d with half widths h over n runs: mean d ± √Σ h² / n.
-    """
+    """Return the interval of the runs' mean drift, of logarithms, where it doesn't exclude a drift of `TELLING`."""
     known = [run for run in runs if any(metric.name == "step_time_drift_low" for metric in run.definitions)]
     ends = [[run.metrics.get(f"step_time_drift_{end}") for end in ("low", "high")] for run in known]
     logs = [(math.log1p(low), math.log1p(high)) for low, high in ends if low is not None and high is not None]

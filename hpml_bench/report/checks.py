@@ -1,9 +1,7 @@
 """Checks of runs, each of figures from two places that must agree.
 
-Those of one run's files are its self-checks: a run makes them at its end, one that fails makes it `invalid` (shown,
-never ranked), and `verify` makes them again. `faults` keep a run that ended well out of a comparison: a self-check that
-failed, times and scores that its files don't give, and what the runs of one protocol show of each other. `verify`
-prints all of them.
+A run makes its self-checks at its end, one that fails makes it `invalid` (shown, never ranked), and `verify` makes them
+again. `faults` keep a run that ended well out of a comparison; `verify` prints them.
 """
 
 import math
@@ -30,21 +28,17 @@ from hpml_bench.suite.schedule import Windows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
 
-SUMS = 1e-9
-"""Relative tolerance of sums in another order."""
-STORED = 1e-6
-"""Relative tolerance between a recorded number and that of stored files, whose losses are float32."""
+SUMS = 1e-9  # relative tolerance of sums in another order
+STORED = 1e-6  # relative tolerance between a recorded number and that of stored files, whose losses are float32
 CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
 """Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
-LAST_LOSSES = 20
-"""Steps whose mean is the final training loss."""
+LAST_LOSSES = 20  # steps whose mean is the final training loss
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""
 _decisive = attrgetter(*DECISIVE)
 
-Kind = Literal[
-    "ids", "copies", "definitions", "times", "self-checks", "predictions", "duplicates", "consumption", "protocol"
-]
+Kind = Literal["ids", "copies", "definitions", "times", "self-checks", "predictions", "duplicates", "consumption",
+               "protocol"]  # fmt: skip
 """Reason why a run that ended well isn't compared."""
 
 
@@ -151,11 +145,8 @@ def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> C
 def faults(
     folder: Path, records: Sequence[RunRecord], stored: Mapping[str, Scored], misnamed: Mapping[str, str]
 ) -> dict[str, Fault]:
-    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well.
-
-    `misnamed`: run_id -> reason why its id isn't that of what it holds. Such runs aren't compared with the others.
-    """
-    named = [record for record in records if record.run_id not in misnamed]
+    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well."""
+    named = [record for record in records if record.run_id not in misnamed]  # whose ids are those of what they hold
     of = [stored[record.run_id] for record in records if record.run_id in stored]
     whole = [one for one in of if np.array_equal(one.index, np.arange(len(one.index)))]
     kinds = [(bytes_of(one.reference), *_beside(one)) for one in whole]
@@ -193,11 +184,7 @@ def _of_steps(folder: Path, record: RunRecord) -> Iterator[Fault]:
 
 
 def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
-    """Yield the runs that have the points of another, or its order of samples in another seed: one is a copy.
-
-    No file shows which one. Points hold times, which never agree. Predictions may: of a method under two names, or of
-    one that changes nothing.
-    """
+    """Yield the runs that have the points of another, or its order of samples in another seed: one is a copy."""
     own = [record for record in records if POINTS in record.files and not untrained(record)]
     keys: tuple[tuple[str, Callable[[RunRecord], Hashable]], ...] = (
         # those that two runs of a method share are of one seed
@@ -212,10 +199,7 @@ def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
 
 
 def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
-    """Yield the runs that define a metric, or the headline, otherwise than most; among equals the oldest's counts.
-
-    Only fields that decide comparisons count. Words may differ between versions, and a version may lack a field.
-    """
+    """Yield the runs that define a metric, or the headline, otherwise than most, in fields that decide."""
     ordered = sorted(records, key=lambda record: (record.started, record.run_id))
     said = {record.run_id: {metric.name: metric for metric in record.definitions} for record in ordered}
     of_metric = grouped((metric for of in said.values() for metric in of.values()), lambda metric: metric.name)
@@ -243,19 +227,16 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
     if failed:
         return Fault("self-checks", f"self-check failed: {'; '.join(failed)}")
     if PREDICTIONS not in record.files:
-        why: str | None = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
-    elif scored is None:
-        why = f"its {PREDICTIONS} is missing, or can't be read or scored here, so that its scores can't be checked"
-    else:
-        why = _other_rows(scored, usual) or _other_count(scored, record) or _other_scores(scored, record)
+        return Fault("predictions", f"its record names no {PREDICTIONS}, so that its scores can't be checked")
+    if scored is None:
+        lacks = f"its {PREDICTIONS} is missing, or can't be read or scored here"
+        return Fault("predictions", f"{lacks}, so that its scores can't be checked")
+    why = _other_rows(scored, usual) or _other_count(scored, record) or _other_scores(scored, record)
     return Fault("predictions", why) if why else None
 
 
 def _beside(scored: Scored) -> tuple[object, object]:
-    """Return the groups and texts of a run's rows, equal for equal ones; None where rows have none.
-
-    A text answer is scored against the expected text, not against the reference's tokens.
-    """
+    """Return the groups and texts of a run's rows, equal for equal ones; None where rows have none."""
     group, said = scored.group, scored.texts
     choices = None if said is None or said.choices is None else said.choices.tobytes()
     texts = said and (said.question, said.expected, said.bytes.tobytes(), choices)
@@ -284,8 +265,7 @@ def _other_count(scored: Scored, record: RunRecord) -> str | None:
     counted = re.search(r"(\d+) test\b", record.notes.get("rows", ""))
     if counted and int(counted[1]) != rows:
         return f"its predictions hold {rows:,} rows, and its notes count {int(counted[1]):,} test rows"
-    # a task may leave out rows that are too long, as its notes say
-    all_kept = FEWER not in record.notes and task_of(record).cuts_texts
+    all_kept = FEWER not in record.notes and task_of(record).cuts_texts  # else a task may leave out rows, as notes say
     if counted and asked and (rows > asked or (rows < asked and all_kept)):
         return f"its predictions hold {rows:,} rows, its suite asks for {asked:,} test rows, and no note says why"
     return None

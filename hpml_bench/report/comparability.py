@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
-from hpml_bench.suite.registry import without_defaults
+from hpml_bench.suite.registry import Kind, without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
 
@@ -14,11 +14,11 @@ Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
 
-def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, tuple[Item, ...]]:
     found: dict[Key, list[Item]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)
-    return found
+    return {at: tuple(of) for at, of in found.items()}
 
 
 def protocol_of(record: RunRecord) -> str:
@@ -44,10 +44,7 @@ def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
 
 
 def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
-    """Return seed -> consumption of most methods of the agreed budget; among equals the least by its text.
-
-    A method counts once, however many records of it there are.
-    """
+    """Return seed -> consumption of most methods of the agreed budget; among equals the least by its text."""
     records = tuple(records)
     budget = agreed_budget(records)
     once = {(r.spec.seed, method_of(r), used) for r in records if (used := budget_of(r))}
@@ -99,9 +96,7 @@ def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
     """Return the names of a run's hosts, sorted; None where its record, an older one, names none."""
     recorded = Environment.read(record.environment)
     named = recorded.hosts or recorded.where.get("hosts") or recorded.where.get("host")
-    if not named:
-        return None
-    return tuple(sorted(str(host) for host in (named if isinstance(named, list) else [named])))
+    return tuple(sorted(map(str, named if isinstance(named, list) else [named]))) if named else None
 
 
 def one_host(record: RunRecord) -> tuple[str, ...] | None:
@@ -114,10 +109,7 @@ def nodes_of(record: RunRecord) -> int:
 
 
 def node_of(record: RunRecord) -> str:
-    """Return, as `machine_of` does, the environment of a run on a single one of a run's nodes.
-
-    Equal to `machine_of` for runs on one node, and for nodes that are not alike.
-    """
+    """Return, as `machine_of` does, the environment of a run on a single one of a run's nodes, where they are alike."""
     parts = environment_of(record)
     own = record.environment.get("node_fingerprint", parts.get("fingerprint"))
     return json.dumps(parts | {"fingerprint": own}, sort_keys=True)
@@ -151,13 +143,10 @@ def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
 
 def settings_of(settings: Settings) -> dict[str, Any]:
     """Return settings without options at their defaults, which a record may name or not."""
-    task = without_defaults("tasks", settings.task.name, settings.task.options)
-    dataset = without_defaults("datasets", settings.dataset.name, settings.dataset.options)
-    optimizer = without_defaults("optimizers", settings.optimizer.name, settings.optimizer.options)
+    own: dict[Kind, Any] = {"tasks": settings.task, "datasets": settings.dataset, "optimizers": settings.optimizer}
     return settings.model_dump(mode="json") | {
-        "task": {"name": settings.task.name, "options": task},
-        "dataset": {"name": settings.dataset.name, "options": dataset},
-        "optimizer": {"name": settings.optimizer.name, "options": optimizer},
+        kind.removesuffix("s"): {"name": of.name, "options": without_defaults(kind, of.name, of.options)}
+        for kind, of in own.items()
     }
 
 
@@ -172,14 +161,13 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, A
 def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     """Return a method's name with the options in which it differs from its namesakes."""
     spec = record.spec.method
-    mine = spec.model_dump(mode="json")
     others = [method_identity(other.spec.method) for other in namesakes]
     keys = {key for other in others for key, *_ in differences(method_identity(spec), other)}
 
     def look(key: str) -> Any:
         if key == "optimizer":  # only one of the two has its own
             return "the suite's" if spec.optimizer is None else spec.optimizer.name
-        value: Any = mine
+        value: Any = spec.model_dump(mode="json")
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value

@@ -22,8 +22,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _SPREAD = re.compile(r"[^±]*\d ± ([\d.,e-]*\d)(?:,? (\D.*))?")
 """A mean with its standard deviation, and what may follow: marks of notes, or seeds without a value."""
 _MARKED = re.compile(r"[^†§¶]*\d ([†§¶ ]+)")
-_FORMULA = frozenset("=+@-＝＋＠－")
-"""Characters that begin a formula in a spreadsheet; of full width in some languages."""
+_FORMULA = frozenset("=+@-＝＋＠－")  # characters that begin a formula in a spreadsheet
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -60,21 +59,21 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
 
 
 def csv_text(table: Table) -> str:
-    """Return the values behind a table at full precision (RFC 4180).
+    """Return the values behind a table at full precision (RFC 4180); what would be a formula gets an apostrophe.
 
     Beside a column stand, where it has any, its standard deviations as shown ("sd") and the rest of its cells' text
-    ("note"): marks, or "never (2 of 5)". Text that a spreadsheet would run as a formula gets an apostrophe.
+    ("note"): marks, or "never (2 of 5)".
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     values = table.rows if table.values is None else table.values
     columns: list[list[float | str | None]] = []
     for at, name in enumerate(table.columns):
-        cells = [_parts(shown[at], row[at]) for shown, row in zip(table.rows, values, strict=True)]
-        columns.append([name, *(value for value, _, _ in cells)])
-        for kind, column in (("sd", [sd for _, sd, _ in cells]), ("note", [note for _, _, note in cells])):
-            if any(column):
-                columns.append([f"{name} {kind}", *column])
+        parts = [_parts(shown[at], row[at]) for shown, row in zip(table.rows, values, strict=True)]
+        columns.append([name, *(value for value, *_ in parts)])
+        for kind, place in (("sd", 1), ("note", 2)):
+            if any(of[place] for of in parts):
+                columns.append([f"{name} {kind}", *(of[place] for of in parts)])
     for row in zip(*columns, strict=True):
         writer.writerow(f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell for cell in row)
     return buffer.getvalue()
@@ -131,9 +130,9 @@ def load_results(folder: Path | str) -> pd.DataFrame:
 
     records = load_records(Path(folder)).records
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
-    specs = [{"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed} for run in records]
-    rows = [run.metrics | spec | {name: getattr(run, name) for name in RUN_COLUMNS if name not in spec}
-            for run, spec in zip(records, specs, strict=True)]  # fmt: skip
+    rows = [run.metrics | run.model_dump(include={*RUN_COLUMNS})
+            | {"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed}
+            for run in records]  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics])
     frame[metrics] = frame[metrics].astype("float64")
     frame["started"] = pd.to_datetime(frame["started"], utc=True, errors="coerce", format="ISO8601")

@@ -13,8 +13,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize
 
-LONGEST = 100 * 365 * 86_400.0
-"""Seconds beyond which a run's length is invalid."""
+LONGEST = 100 * 365 * 86_400.0  # seconds beyond which a run's length is invalid
 Span = tuple[float, RunRecord]
 """Begin, in seconds since 1970, of a run within a job; compared or not, it took the job's time."""
 
@@ -59,8 +58,8 @@ class JobTimes:
         """Seconds in each state; a job that only prepares model and data is not idle meanwhile."""
         running, lasted = sum(run.seconds for _, run in self.runs), self.ended - self.began
         preparing = lasted if self.job.unit < 0 else 0.0
-        idle = max(0.0, lasted - running - preparing)
-        return {"queued": self.began - self.queued, "preparing": preparing, "in runs": running, "idle": idle}
+        return {"queued": self.began - self.queued, "preparing": preparing, "in runs": running,
+                "idle": max(0.0, lasted - running - preparing)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,7 @@ class SweepTimes:
     @property
     def sums(self) -> dict[str, float]:
         """Seconds of all jobs in each state."""
-        each = [job.states for job in self.jobs]
-        found = {state: sum(of[state] for of in each) for state in each[0]}
+        found = {state: sum(job.states[state] for job in self.jobs) for state in self.jobs[0].states}
         return {state: seconds for state, seconds in found.items() if seconds or state != "preparing"}
 
 

@@ -1,8 +1,4 @@
-"""Verdicts on the systems of one data set: every pair by score and by costs, decided as one family.
-
-What the scores have chooses the test, one for all pairs of a page: seeds and rows, rows alone, seeds alone, shares of
-so many rows, or none.
-"""
+"""Verdicts on the systems of one data set: every pair by score and by costs, decided as one family, by one test."""
 
 import sys
 from collections.abc import Mapping
@@ -10,9 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 from math import log1p
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.report.numbers import sentence_list
@@ -52,9 +49,8 @@ class Verdicts:
     why: str | None  # why no pair of scores is tested; None where pairs are
     margin: float | None  # difference of scores that counts as none; None where there is no such
     score: tuple[Comparison, ...]
-    costs: Mapping[str, tuple[Comparison, ...]]  # column -> pairs, of the costs that are tested
-    unranked: Mapping[str, str]
-    """Column -> why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
+    costs: Family  # column -> pairs, of the costs that are tested
+    unranked: Mapping[str, str]  # column -> why a cost of the first screen with noise isn't tested, as a sentence's end
     rounds: tuple[Round, ...] = ()  # the declared looks that were taken, where methods race
 
     @property
@@ -70,12 +66,12 @@ class Verdicts:
     @property
     def holds_for(self) -> str:
         """Population that verdicts on the score hold for, in a few words."""
-        scores = self.scores
-        if scores.trained_on and self.scope in {"seeds and rows", "rows"}:
-            if self.scope == "rows":
-                return f"other test rows{'' if scores.foreseen else ' of this range'}, these trained models"
-            return f"other seeds, {scores.trained_on} training rows and other test rows"
-        return HOLDS_FOR[self.scope].format("" if scores.foreseen else " of this range")
+        trained_on, of_range = self.scores.trained_on, "" if self.scores.foreseen else " of this range"
+        if trained_on and self.scope == "rows":
+            return f"other test rows{of_range}, these trained models"
+        if trained_on and self.scope == "seeds and rows":
+            return f"other seeds, {trained_on} training rows and other test rows"
+        return HOLDS_FOR[self.scope].format(of_range)
 
     @property
     def by_rows(self) -> bool:
@@ -102,13 +98,12 @@ class Verdicts:
         """Place on the Pareto front over score and tested costs, of the systems that have all; else empty."""
         if not self.costs or not self.tested:
             return {}
-        costs = {cost.column: values for cost, values in self.scores.costs.items() if cost.column in self.costs}
-        names = [name for name in self.scores.means if all(name in values for values in costs.values())]
-        if len(names) < 2:
-            return {}
-        better: dict[str, statistics.Better] = {self.scores.score.name: self.scores.score.better}
-        better |= dict.fromkeys(self.costs, "lower")
-        return statistics.pareto_membership(names, self.family, better)
+        costs = [values for cost, values in self.scores.costs.items() if cost.column in self.costs]
+        names = [name for name in self.scores.means if all(name in values for values in costs)]
+        better: dict[str, statistics.Better] = {
+            self.scores.score.name: self.scores.score.better, **dict.fromkeys(self.costs, "lower")
+        }  # fmt: skip
+        return statistics.pareto_membership(names, self.family, better) if len(names) > 1 else {}
 
 
 def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
@@ -121,7 +116,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
     _check_largest(scores, scope)
     low, high = scores.ends
     if margin is not None and low is not None and high is not None and margin >= high - low:
-        raise UserError(  # else nothing could differ by it
+        raise UserError(
             f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
             f"{high:g}; give a smaller difference, in the score's unit"
         )
@@ -226,21 +221,26 @@ def _check_largest(scores: AlignedScores, scope: Scope) -> None:
         raise UserError(f"{given} is for real scores, and rows of {scores.title} are right or wrong; leave it out")
     if scores.bounded and largest > scores.range:
         raise UserError(f"{given} is above the score's range of {scores.range:g}; give a smaller one, or leave it out")
-    runs = [[by[run] for by in scores.rows.values() if run in by] for run in range(len(scores.seeds))]
-    if scope == "rows":  # means of each system's own runs are compared
-        runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
-    if (seen := max((float(np.ptp(of, axis=0).max()) for of in runs if of), default=0.0)) > largest * (1 + ROUNDING):
+    if (seen := largest_seen(scores.rows, of_means=scope == "rows")) > largest * (1 + ROUNDING):
         raise UserError(
             f"{given} is exceeded in {scores.title}: two systems differ by {seen:g} in a row; give a larger one"
         )
 
 
+def largest_seen(rows: Mapping[str, Mapping[int, NDArray[Any]]], *, of_means: bool) -> float:
+    """Return the largest difference of a row between two systems in one run, or of their means where these count."""
+    runs = [[by[run] for by in rows.values() if run in by] for run in {run for by in rows.values() for run in by}]
+    if of_means:
+        runs.append([np.mean(list(by.values()), axis=0) for by in rows.values()])
+    return max((float(np.ptp(of, axis=0).max()) for of in runs if of), default=0.0)
+
+
 def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
     """Return which test the scores allow for all pairs, and why none if so."""
     seeds = scores.shared_seeds >= statistics.LEAST_SEEDS
+    if scores.rows is not None and not scores.means:
+        return "seeds and rows", None
     if scores.rows is not None:
-        if not scores.means:
-            return "seeds and rows", None
         few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
         alike = all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
         return "none" if few else "seeds and rows" if seeds and not alike else "rows", few
@@ -249,15 +249,14 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
     if not scores.bounded:
         return "none", "the score's range isn't known: give --range, or scores row by row"
     few = "the number of rows isn't known: give a column rows, or scores by row"
-    why = (_few(scores.count, "rows") if scores.count is not None else few) or NOT_INDEPENDENT
-    return ("shares", None) if why == NOT_INDEPENDENT and scores.independent else ("none", why)
+    few = few if scores.count is None else _few(scores.count, "rows") or ""
+    return ("none", few or NOT_INDEPENDENT) if few or not scores.independent else ("shares", None)
 
 
 def _few(count: int, unit: str) -> str | None:
     """Return that so few rows show nothing, if so."""
-    if count >= statistics.LEAST_ROWS:
-        return None
-    return f"{unit} under {statistics.LEAST_ROWS} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+    why = f"{unit} under {statistics.LEAST_ROWS} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+    return why if count < statistics.LEAST_ROWS else None
 
 
 def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
@@ -273,9 +272,8 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}
     low, high = scores.ends
-    if scope == "shares" and low is not None and high is not None:
-        return statistics.compare_shares(means, scores.count or 0, margin, (low, high))
-    return statistics.untested(means, scores.count or 0)
+    bounds = (low, high) if scope == "shares" and low is not None and high is not None else None
+    return statistics.compare_shares(means, scores.count or 0, margin if bounds else None, bounds)
 
 
 def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:

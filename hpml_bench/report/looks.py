@@ -22,12 +22,11 @@ class Look(Frozen):
     of: str = OVER
     """The data set; empty where the inputs name none."""
     systems: tuple[str, ...] = ()
-    """The systems that were compared; none where an older version didn't note them."""
     look: int = Field(ge=1)
     """Its number, from 1."""
 
 
-_LOOKS = TypeAdapter(list[Look | str])
+_LOOKS = TypeAdapter(list[Look])
 
 
 def look_at(folder: Path, digest: str, of: str = OVER, systems: Iterable[str] = (), stated: int | None = None) -> int:
@@ -39,11 +38,9 @@ def look_at(folder: Path, digest: str, of: str = OVER, systems: Iterable[str] = 
     """
     file, named = folder / FILE, tuple(systems)
     try:
-        read = _LOOKS.validate_json(file.read_bytes()) if file.exists() else []
+        known = _LOOKS.validate_json(file.read_bytes()) if file.exists() else []
     except (OSError, ValueError):
         raise UserError(f"{file} is no list of looks; restore the file, or give another --out") from None
-    # older versions noted digests alone, of pages over suites
-    known = [Look(digest=one, look=at) if isinstance(one, str) else one for at, one in enumerate(read, 1)]
     same = [one for one in known if one.of == of and (not one.systems or len({*one.systems} & {*named}) > 1)]
     noted = next((one.look for one in same if one.digest == digest), None)
     look = stated or noted or 1 + max((one.look for one in same), default=0)

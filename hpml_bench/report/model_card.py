@@ -8,8 +8,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.numbers import number, with_unit
 from hpml_bench.system.text import sanitize
 
-SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
-"""Groups of metrics on a card."""
+SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")  # groups of metrics on a card
 ENCODER = "encoder"
 PIPELINE = (
     "from hpml_bench import predict",

@@ -4,7 +4,7 @@ What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any, cast
@@ -18,26 +18,21 @@ from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
-HOLDS = "train_time_holds"
-"""Key beside `train_time`: what the time holds, since PEFT's own holds more than training."""
-TEST_ROWS = "test rows"
-"""Key beside `test accuracy`: the number of rows of which it is the share, without which it has no interval."""
-PROTOCOL = "protocol_id"
-"""Key of `meta_info`: runs of another protocol are not compared."""
-HOSTS, UNRANKED = "hosts", "costs_unranked"
-"""Keys of `meta_info`: names of a run's hosts, on one of which costs of a seed are compared; why costs rank nothing."""
+HOLDS = "train_time_holds"  # key beside `train_time`: what it holds, since PEFT's own holds more than training
+TEST_ROWS = "test rows"  # key beside `test accuracy`: the rows of which it is the share, for its interval
+PROTOCOL, HOSTS, UNRANKED = "protocol_id", "hosts", "costs_unranked"
+"""Keys of `meta_info`: what must be alike to be compared, by costs of a seed too; why costs rank nothing."""
 ACCURACY = "test accuracy"
 TIME_HELD = "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
 STORED = {"nf4": "int4", "int8": "int8"}
 """Our names of quantisations -> PEFT's names of types in which a model is loaded."""
 AUTOCAST = {"fp32": False, "tf32": False, "bf16": True, "fp16": True}
 """Our names of precisions -> whether they are autocast, which PEFT's settings call amp."""
-RESERVED = ("cuda_reserved_setup_mb", "cuda_reserved_train_mb", "cuda_reserved_evaluation_mb")
-"""Peaks of reserved memory by phase, of which PEFT's is the largest."""
+RESERVED = tuple(f"cuda_reserved_{phase}_mb" for phase in ("setup", "train", "evaluation"))
+"""Peaks of reserved memory, of which PEFT's is the largest."""
 UNMEASURED = ("eval time", "tokens / sec", "mem allocated avg", "mem reserved avg", "elapsed time")
 """PEFT's figures of a window that our records don't have."""
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
-"""Packages that `meta_info.package_info` names."""
 
 
 def files_of(results: Results) -> Iterator[tuple[str, str]]:
@@ -102,14 +97,11 @@ def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
 
 
 def _known(record: RunRecord) -> tuple[str | None, str | None]:
-    """Return a run's PEFT type and the type in which its model was loaded; None for what its method doesn't say.
-
-    Options of records are complete, and PEFT's own are not validated: that would import it.
-    """
+    """Return a run's PEFT type and the type in which its model was loaded; None for what its method doesn't say."""
     spec, settings = record.spec.method, record.spec.settings
     try:
         kind = cast(type[Method], registry.plugin("methods", spec.method))
-        method = kind(kind.Options.model_construct(**spec.options))
+        method = kind(kind.Options.model_construct(**spec.options))  # to validate PEFT's would import it
         stored = method.quantization or settings.quantization
         return method.peft_type, STORED[stored.name] if stored else settings.weights
     except (UserError, ValueError, TypeError, AttributeError):  # not installed here, or of other options by now
@@ -121,9 +113,8 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
     hardware, versions = environment.hardware, environment.packages
     gpus = hardware.get("gpus")
     cards = [card for card in gpus if isinstance(card, dict)] if isinstance(gpus, list) else []
-    packages: dict[str, str | None] = {}
-    for name in PACKAGES:
-        packages |= {f"{name}-version": _text(versions.get(name)), f"{name}-commit-hash": None}
+    packages: dict[str, str | None] = {f"{name}-version": _text(versions.get(name)) for name in PACKAGES}
+    packages |= {f"{name}-commit-hash": None for name in PACKAGES}
     sums = (digests.revision, digests.weights, digests.data) if digests else (None,) * 3
     return {
         "model_info": {"sha": sums[0], "created_at": None, "sha256": sums[1]},
@@ -160,8 +151,8 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
     return found
 
 
-def _sum(values: Mapping[int, float], steps: Sequence[int]) -> float | None:
-    return sum(values[step] for step in steps) if steps and all(step in values for step in steps) else None
+def _sum(values: Mapping[int, float], steps: range) -> float | None:
+    return sum(values[step] for step in steps) if steps and values.keys() >= {*steps} else None
 
 
 def _text(value: object) -> str | None:

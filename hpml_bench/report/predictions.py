@@ -1,7 +1,8 @@
 """Predictions of the runs of a report, scored."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Task, make_task
-from hpml_bench.records.predictions import Answers, TextAnswers, read_predictions, same_answers
+from hpml_bench.records.predictions import Answers, TextAnswers, read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.statistics.calibration import Reliability, reliability
 from hpml_bench.system.errors import UserError
@@ -26,8 +27,7 @@ class Scored:
     texts: TextAnswers | None = None  # text answers, where the task has them
     group: NDArray[Any] | None = None  # [rows], equal for rows that belong together; None where each stands alone
     reliability: Reliability | None = None  # bins of the answers by their probability, where that is recorded
-    unchecked: str = ""
-    """Why the scores are those that the run recorded, and weren't computed anew; empty where they were."""
+    unchecked: str = ""  # why the scores are those that the run recorded; empty where they were computed anew
     contradicted: int = 0  # number of rows whose loss no model can have that gave their answers
 
 
@@ -40,24 +40,15 @@ def task_of(record: RunRecord) -> Task:
 def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
     """Return run_id -> scored predictions, of the runs that have some."""
     found: dict[str, Scored] = {}
-    last: Scored | None = None
     for record in records:
-        try:
-            own = read(folder / record.run_id, record, task_of(record))
-        except UserError:  # its task isn't installed here: `faults` says so
-            continue
-        if own is not None:
-            if last and np.array_equal(own.index, last.index) and same_answers(own.reference, last.reference):
-                own = replace(own, index=last.index, reference=last.reference)  # memory has equal rows once
-            last = found[record.run_id] = own
+        with suppress(UserError):  # its task isn't installed here: `faults` says so
+            if own := read(folder / record.run_id, record, task_of(record)):
+                found[record.run_id] = own
     return found
 
 
 def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
-    """Return a run's predictions, scored; None if they can't be read or scored.
-
-    If the record defines the headline metric otherwise than this version, its recorded scores are kept, row by row.
-    """
+    """Return a run's predictions, scored, as recorded where that defines the score otherwise; None if that fails."""
     stored = read_predictions(folder)
     if stored is None:
         return None
@@ -81,8 +72,5 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
 
 def defines_score_alike(record: RunRecord, task: Task) -> bool:
     """Whether a record defines the headline metric as this version of its task does."""
-    own, ours = (
-        next((metric.definition for metric in metrics if metric.name == task.headline), None)
-        for metrics in (record.definitions, task.metrics)
-    )
-    return own == ours
+    own, ours = ({metric.name: metric.definition for metric in of} for of in (record.definitions, task.metrics))
+    return own.get(task.headline) == ours.get(task.headline)

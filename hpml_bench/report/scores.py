@@ -44,14 +44,11 @@ class ScoreDefinition:
     unit: str = ""
     percent: bool | None = None  # whether it is shown in per cent; None: where its range is 0 to 1
     margin: float | None = None  # difference that counts as none, declared before the runs; None where none was
-    largest: float | None = None
-    """Largest difference of a row between two systems, declared beforehand; None where none was."""
+    largest: float | None = None  # largest difference of a row between two systems, if one was declared beforehand
     largest_by: str = "declared in the suite"  # who declared it
     binary: bool | None = None  # whether rows are right or wrong; None: as the rows say
-    row_weight: float | None = None
-    """Weight of the heaviest row, or group, over the mean; None: as the sizes of the groups say."""
-    linear: bool = False
-    """Whether scores of rows, whose mean is the score, are linearised, and so may lie outside its range."""
+    row_weight: float | None = None  # weight of the heaviest row, or group, over the mean; None: as groups' sizes say
+    linear: bool = False  # whether scores of rows are linearised, and so may lie outside the score's range
 
 
 @dataclass(frozen=True)
@@ -61,14 +58,12 @@ class CostDefinition:
     column: str
     title: str
     unit: str = ""
-    exact: bool | None = None
-    """Whether it is a count without noise, so that any difference is real; None: as the runs say."""
+    exact: bool | None = None  # whether it is a count without noise; None: as the runs say
     about: str = ""  # what it holds where the title doesn't say it, as a sentence
     key: str = ""  # its short name on a page, for costs that a page has words for: `time`, `memory`, `size`
     margin: float | None = None  # share that counts as no difference; None where none was declared
     grid: float | None = None  # distance of the values that can be measured, where it is known
-    stands_for: str = ""
-    """Column of the cost whose values a page shows while this one's rank the systems: memory over set-up for peaks."""
+    stands_for: str = ""  # column of the cost whose values a page shows while this one's rank, as memory over set-up
 
 
 @dataclass(frozen=True)
@@ -96,14 +91,11 @@ class Circumstances:
     """Circumstances of runs that decide what verdicts may be taken on their scores and costs."""
 
     unranked: str = ""  # why costs with noise rank nothing, as a clause; empty where they may
-    facts: SuiteFacts | None = None
-    """What a suite's runs say beside; None for systems of other kinds, or of several inputs."""
-    trained_on: Literal["these", "other", ""] = ""
-    """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
+    facts: SuiteFacts | None = None  # what a suite's runs say beside; None for other systems, or of several inputs
+    trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
     look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
-    block: str = ""
-    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
+    block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
 
 @dataclass(frozen=True)
@@ -116,19 +108,16 @@ class AlignedScores(Circumstances):
     systems: tuple[str, ...]  # names as they are shown, in the input's order
     seeds: tuple[str, ...]  # names of all runs, by number where they are numbers; a run is known by its place here
     means: Mapping[str, Mapping[int, float]]  # system -> run -> mean score
-    rows: Mapping[str, Mapping[int, NDArray[Any]]] | None
-    """system -> run -> score of each row, [rows]; None where the input has no rows."""
+    rows: Mapping[str, Mapping[int, NDArray[Any]]] | None  # system -> run -> score of each row, [rows], if there are
     count: int | None  # rows that a score is the mean of; None where it isn't known
     groups: NDArray[np.int64] | None  # number of each row's group, [rows]; None where rows stand alone
     binary: bool  # whether rows are right or wrong
-    costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]
-    """cost -> system -> run -> value; systems without it are absent."""
+    costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]  # cost -> system, if it has it -> run -> value
     failed: tuple[FailedRun, ...] = ()
     remarks: tuple[str, ...] = ()  # sentences for the page: what a number of the inputs holds, what they lack
     sources: tuple[str, ...] = ()
     unshared: int = 0  # rows that some system lacks, with `shared`; left out
-    lacking: Mapping[str, int] = field(default_factory=dict)
-    """system -> rows that it lacks in some run, of the systems that lack some."""
+    lacking: Mapping[str, int] = field(default_factory=dict)  # system that lacks rows in some run -> how many
     filled: "AlignedScores | None" = None  # all rows, with the worst score where one is missing; None where none is
     independent: bool = False  # whether the user says that the systems' errors are independent
 
@@ -139,10 +128,7 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def shared_seeds(self) -> int:
-        """Runs that pairs share: of systems the fewest of any pair, of methods the most.
-
-        A system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open.
-        """
+        """Runs that pairs share: of systems the fewest of any pair; of methods the most: few leave own pairs open."""
         shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)
@@ -172,13 +158,10 @@ class AlignedScores(Circumstances):
     @cached_property
     def units(self) -> Mapping[str, Mapping[int, NDArray[Any]]]:
         """Scores of rows, or of groups where rows have some: what another sample would replace."""
-        rows = self.rows or {}
-        if self.groups is None:
-            return rows
-        return {
-            name: {seed: statistics.group_scores(of, self.groups) for seed, of in by_seed.items()}
-            for name, by_seed in rows.items()
-        }
+        if self.groups is None or self.rows is None:
+            return self.rows or {}
+        return {name: {seed: statistics.group_scores(of, self.groups) for seed, of in by_seed.items()}
+                for name, by_seed in self.rows.items()}  # fmt: skip
 
     @cached_property
     def group_count(self) -> int | None:
@@ -219,10 +202,8 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def _heaviest(self) -> float:
-        if self.score.row_weight is not None:
-            return self.score.row_weight
-        if self.groups is None:
-            return 1.0
+        if self.score.row_weight is not None or self.groups is None:
+            return 1.0 if self.score.row_weight is None else self.score.row_weight
         sizes = np.unique(self.groups, return_counts=True)[1]
         return float(sizes.max() / sizes.mean())
 
@@ -230,7 +211,6 @@ class AlignedScores(Circumstances):
 def entering(values: Mapping[str, Mapping[int, T]], race: Race | None = None) -> dict[str, dict[int, T]]:
     """Return the runs that enter means: those that all share where some lack runs, under three and in races all."""
     shared = set.intersection(*map(set, values.values())) if values else set()
-    all_alike = len({frozenset(of) for of in values.values()}) < 2
-    if race or all_alike or len(shared) < statistics.LEAST_SEEDS:
+    if race or len(shared) < statistics.LEAST_SEEDS:
         return {name: dict(of) for name, of in values.items()}
     return {name: {run: value for run, value in of.items() if run in shared} for name, of in values.items()}

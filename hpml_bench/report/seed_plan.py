@@ -19,10 +19,9 @@ from hpml_bench.system.errors import UserError
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 Planned = tuple[str, int, float, float, int | None, int | None, int | None, int | None]
 """A row of the plan: pair, its seeds in the pilot, the standard deviation of its differences within a seed (of
-logarithms where costs are compared by factors), and the least difference that these seeds can find at the first step's
-level. Then seeds, None where no number up to 10,000 is enough: those that find the size for this pair alone, at the
-level of the first step over all pairs of the page, the same were the true spread at its 80 % upper bound, and those
-that show a difference to be smaller than the size, were the methods the same."""
+logarithms where costs are compared by factors), the least difference that these seeds find at the first step's level;
+then seeds, None above 10,000: those that find the size for this pair alone, over all pairs of the page, the same by the
+spread's 80 % upper bound, and those that show the difference of equal methods to be smaller than the size."""
 
 
 class SeedPlan(NamedTuple):
@@ -33,12 +32,9 @@ class SeedPlan(NamedTuple):
 
 
 def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan:
-    """Return seeds and hours to find a difference with a chance of `power`, from the records in `folder`.
+    """Return seeds and hours to find a difference with a chance of `power`, or to exclude it, from records in `folder`.
 
-    By the page's own tests (noncentral t), at the level of the first step over all pairs of the page, for each pair's
-    spread in the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show
-    equivalence within that size.
-
+    By the page's own tests, for each pair's spread in the pilot: of a score over seeds and rows, of a cost over seeds.
     `detect` is METRIC=SIZE: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`. A
     UserError where there is no pilot, too little in it, an unknown metric, or a size that can't be read.
     """
@@ -63,8 +59,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     over_rows = results.verdicts.by_rows
     tested = [c for c in compared if not c.exact and c.p is not None and not (over_rows and metric == results.quality)]
     if not tested:
-        least = f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share"
-        reason = f"{least}, of costs on one host a seed,"
+        shared = f"{statistics.LEAST_SEEDS} seeds that they share"
+        reason = f"needs at least 2 methods x {shared}, of costs on one host a seed,"
         if any(c.exact for c in compared):
             reason = "is the same in every seed: one seed tells it exactly"
         elif results.race and len(names) < 2:
@@ -86,19 +82,16 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
 
 
 def _planned(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, float]], power: float) -> Planned:
-    """Return what a pair can find at this look, and needs at the next, after seeds are added.
-
-    `size` is a factor less 1 where costs are compared by factors; `levels` are those of both looks' first steps.
-    """
+    """Return what a pair can find at this look, and needs at the next, by the `levels` of both looks' first steps."""
     n, evidence = c.difference.n, c.evidence
     (level, _), (first, first_equivalent) = levels
-    wanted = math.log1p(size) if c.ratio else size
+    wanted = math.log1p(size) if c.ratio else size  # a factor less 1
     least = max(statistics.detectable(one, n, level, power) for one in evidence)
     return (
         f"{c.a} − {c.b}", n, c.difference.sd or 0.0, math.expm1(least) if c.ratio else least,
         statistics.seeds_to_find(evidence, wanted, statistics.ALPHA, power),
         statistics.seeds_to_find(evidence, wanted, first, power),
-        statistics.seeds_to_find([one.cautious() for one in evidence], wanted, first, power),
+        statistics.seeds_to_find([*map(statistics.cautious, evidence)], wanted, first, power),
         statistics.seeds_to_show(evidence, wanted, first_equivalent, power),
     )  # fmt: skip
 
@@ -140,24 +133,22 @@ def _told(
     scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
-    counts = [[("none", None) if n is None else cell(n, "d") for n in row[4:]] for row in pairs]
-    rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale), *of]
-                              for (pair, n, sd, least, *_), of in zip(pairs, counts, strict=True)]  # fmt: skip
+    rows: list[list[Cell]] = [[pair, n, cell(sd * scale), cell(least * scale),
+                               *(("none", None) if of is None else cell(of, "d") for of in counts)]
+                              for pair, n, sd, least, *counts in pairs]  # fmt: skip
     columns = (
         "pair", "Pilot seeds", titled("SD over seeds", unit), titled("Detectable now", unit), "Seeds, alone",
         "Seeds, page", "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)
-    worst = pairs[0 if seeds else needed.index(None)][0]
+    worst, every = pairs[0 if seeds else needed.index(None)][0], "every other pair" if unknown else "every pair"
     fewest = min(n for _, n, *_ in pairs)
-    every = "every other pair" if unknown else "every pair"
-    enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest"
-    never = f"No number of seeds up to 10,000: {worst} leaves more open than {scaled}."
+    enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest is {worst}."
     sentences = (
         f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
         "unknown and nothing is planned for them; more seeds may tell it." if unknown else "",
-        never if seeds is None else f"{enough} is {worst}.",
+        enough if seeds else f"No number of seeds up to 10,000: {worst} leaves more open than {scaled}.",
         f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open no seed tells; "
         "more test rows may." if metric == results.quality else "",
         f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.",
@@ -174,15 +165,14 @@ def _hours(results: Results, seeds: int | None) -> str:
     if len(results.machines) > 1:
         return "The pilot's runs come from different hardware or versions, so that they tell no hours."
     if results.beside:
-        slowed = "Runs of the pilot had neighbours on their host, which slow each other"
-        return f"{slowed}, so that they tell no hours."
+        return "Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."
     if seeds is None:
         return ""
     names = staying(results.verdicts) if results.race else results.methods
     recorded = [[run.wall_seconds for run in results.runs(method)] for method in names]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = seeds * round_seconds / 3600
-    minutes = f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
+    duration = (f"{number(hours, '.1f')} hours" if hours >= 1
+                else f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)")  # fmt: skip
     pace = f"{number(round_seconds, '.1f')} s a seed, runs one after another"
-    duration = f"{number(hours, '.1f')} hours" if hours >= 1 else minutes
     return f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's {pace}."

@@ -31,10 +31,7 @@ from hpml_bench.report.comparability import (
 from hpml_bench.report.predictions import Scored
 from hpml_bench.system.errors import UserError
 
-Unranked = Literal["neighbours", "hosts"]
-"""Reason why costs rank nothing."""
-Stored = Mapping[str, Scored]
-"""run_id -> predictions."""
+Unranked = Literal["neighbours", "hosts"]  # reason why costs rank nothing
 
 
 @dataclass(frozen=True)
@@ -64,39 +61,29 @@ class Selection:
     """Runs of a results folder, selected for a report."""
 
     folder: Path
-    reference: RunRecord
-    """The newest run of the compared protocol; where nothing can be compared, of the protocol tried most."""
+    reference: RunRecord  # newest run of the compared protocol; where nothing can be compared, of the one tried most
     compared: tuple[RunRecord, ...]  # valid runs of one protocol and equal consumption, one record per method and seed
-    costed: frozenset[str]
-    """run_ids of compared runs whose costs count: in the environment of most, without neighbours, on one host per seed.
-
-    Where too few are, all in the environment of most.
-    """
-    scaled: tuple[RunRecord, ...]
-    """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
-    checkpointed: tuple[RunRecord, ...]
-    """Runs chosen by the same rules that differ from one whose costs count in gradient checkpointing alone."""
-    stored: Stored  # predictions of the compared runs
+    costed_ids: frozenset[str]  # of compared runs whose costs count (`_costed`)
+    scaled_runs: tuple[RunRecord, ...]  # chosen by the same rules, that differ in the number of ranks alone
+    checkpointed: tuple[RunRecord, ...]  # likewise, that differ from one whose costs count in checkpointing alone
+    stored: Mapping[str, Scored]  # predictions of the compared runs
     left_out: LeftOut
 
     @property
     def unranked(self) -> tuple[Unranked, ...]:
         """Reasons why costs rank no methods: neighbours, or several hosts within a seed; empty if costs rank."""
-        costed = [record for record in self.compared if record.run_id in self.costed]
+        costed = [record for record in self.compared if record.run_id in self.costed_ids]
         found: list[Unranked] = [] if all(map(alone, costed)) else ["neighbours"]
         return (*found, "hosts") if len(_on_one_host(costed)) < len(costed) else tuple(found)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Selection":
         """Read a suite's results folder and select its runs; a UserError where no record can be read."""
-        return cls.of(Path(folder), load_records(Path(folder)))
+        return cls.among(Path(folder), load_records(Path(folder)))
 
     @classmethod
-    def of(cls, folder: Path, loaded: LoadedRuns) -> "Selection":
-        """Select among the runs of a results folder as they were read; a UserError where there is none.
-
-        The report's protocol is the one with the most comparable runs, among equals the one with the newest.
-        """
+    def among(cls, folder: Path, loaded: LoadedRuns) -> "Selection":
+        """Select among the runs of a results folder as they were read: the protocol of most; UserError without."""
         records, problems = loaded.records, loaded.problems
         if not records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *problems[:3]]))
@@ -113,9 +100,8 @@ class Selection:
         costed = _costed(primary.compared)
         alike = protocol_but(primary.newest, world_size=None)  # which differ in the number of ranks alone
         rest = [group for group in groups.values() if group is not primary]
-        scaled = [
-            g for g in rest if g.compared and primary.compared and protocol_but(g.newest, world_size=None) == alike
-        ]
+        scaled = [g for g in rest
+                  if g.compared and primary.compared and protocol_but(g.newest, world_size=None) == alike]  # fmt: skip
         others = [group for group in rest if group not in scaled]
         excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
         counted = _of_shared_seeds(costed, scaled)
@@ -150,14 +136,16 @@ class _Group:
         return max(runs, key=lambda record: (record.started, record.run_id))
 
 
-def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
+def _choose(
+    folder: Path, records: Sequence[RunRecord], stored: Mapping[str, Scored], misnamed: Mapping[str, str]
+) -> _Group:
     """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
     same = grouped(records, lambda record: (method_of(record), record.spec.seed))
     excluded = []
     for runs in (runs for runs in same.values() if len(runs) > 1):
         named = ", ".join(record.run_id for record in runs)
         why = f"{len(runs)} records of one method, seed and protocol, so that none counts: {named}"
-        excluded.append(Excluded(tuple(runs), why, "duplicates"))
+        excluded.append(Excluded(runs, why, "duplicates"))
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     found = faults(folder, single, stored, misnamed)
     for record in (record for record in single if record.run_id in found):
@@ -186,24 +174,20 @@ def _why_consumption_differs(record: RunRecord, valid: Sequence[RunRecord]) -> s
 
 
 def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs whose costs count: without neighbours, in the environment of most, on one host per seed.
-
-    Where these are few, the others too: their costs are shown, but rank nothing.
-    """
+    """Return the runs whose costs count: without neighbours, in the environment of most, on one host per seed."""
     quiet = [record for record in compared if alone(record)]
     here = _of_one_machine(quiet)
     chosen = _on_one_host(here)
     enough = 2 * len(quiet) >= len(compared) and len(chosen) == len(here)
     seeds = [{record.spec.seed for record in own} for own in grouped(chosen, method_of).values()]
     testable = any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds, 2))
-    return chosen if enough or testable else _of_one_machine(compared)
+    return chosen if enough or testable else _of_one_machine(compared)  # whose costs are shown, but rank nothing
 
 
 def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of each seed on the host that most of them share, among equals the one with the newest run.
 
-    Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
-    where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
+    Machines of one kind differ by some percent. A seed in which no two methods share a host has no runs here.
     """
     trained = [record for record in runs if not untrained(record)]  # the others have no costs
     chosen = {}
@@ -218,16 +202,11 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of the environment that most share, among equals the one with the newest run."""
     machines = grouped(compared, machine_of).items()
-    _, chosen = max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", []))
-    return tuple(chosen)
+    return max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", ()))[1]
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
-    """Return the runs on other numbers of ranks that are comparable with those whose costs count.
-
-    All ran without neighbours, on the same host or on it and others like it, and every number of ranks of their method
-    that shares a seed with it has their seed.
-    """
+    """Return the runs on other numbers of ranks to be compared with those whose costs count: all of shared seeds."""
     here = {method: {run.spec.seed for run in own} for method, own in grouped(filter(alone, costed), method_of).items()}
     groups = _like(costed, scaled, lambda record, own: node_of(record) == node_of(own))
     shared = {method: set(seeds) for method, seeds in here.items()}

@@ -9,6 +9,7 @@ from hpml_bench.statistics.evidence import (
     LEAST_SEEDS,
     POWER,
     OverSeeds,
+    cautious,
     detectable,
     sd_upper_bound,
     seeds_to_find,
@@ -26,7 +27,6 @@ from hpml_bench.statistics.over_rows import (
     group_scores,
     mcnemar,
     mean_of_rows,
-    untested,
 )
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites
 from hpml_bench.statistics.racing import Round, race

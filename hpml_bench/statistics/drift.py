@@ -28,10 +28,7 @@ class Drift(NamedTuple):
 
 
 def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
-    """Return how much longer a step of the last third takes than one of the first, of the same size.
-
-    `seconds` are those of each step, in order, and `tokens` its padded tokens, on which its time depends too: [steps].
-    """
+    """Return how much longer a step of the last third takes than one of the first, of equal padded tokens: [steps]."""
     ratios = _to_expected(np.asarray(seconds, dtype=float), np.asarray(tokens, dtype=float))
     third = len(ratios) // 3
     if third < LEAST:
@@ -42,9 +39,8 @@ def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
 
 def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
     """Return the shift from the first to the last sample and its 95 % interval (Hodges and Lehmann 1963)."""
-    # The estimate is the median of the differences of all pairs. The interval's ends are the k-th smallest and the k-th
-    # largest of them, k from the normal approximation of Mann and Whitney's statistic (Hollander, Wolfe and Chicken
-    # 2014, section 4.3).
+    # the ends are the k-th smallest and k-th largest difference, k from the normal approximation of Mann and Whitney's
+    # statistic (Hollander, Wolfe and Chicken 2014, section 4.3)
     differences = np.sort(np.subtract.outer(last, first), axis=None)
     n, m = len(first), len(last)
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -53,9 +49,7 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 
 
 def _to_expected(seconds: Array, tokens: Array) -> Array:
-    """Return each time divided by the expected time of a batch of its size."""
-    # The expected time is a straight line in tokens, by least squares without outliers; where no line with positive
-    # values fits, or all batches have one size, tokens take its place.
+    """Return each time divided by that of a batch of its size, by a line without outliers, or tokens if none fits."""
     expected, kept = tokens, np.full(len(seconds), True)
     for _ in range(2):
         if not kept.any() or np.ptp(tokens[kept]) == 0:
@@ -69,6 +63,4 @@ def _to_expected(seconds: Array, tokens: Array) -> Array:
 
 def _blocks(ratios: Array) -> Array:
     """Return the ratios, with consecutive ones averaged where there are many."""
-    if len(ratios) <= MOST:
-        return ratios
-    return np.array([block.mean() for block in np.array_split(ratios, MOST)])
+    return np.array([block.mean() for block in np.array_split(ratios, min(len(ratios), MOST))])

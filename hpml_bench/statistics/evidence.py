@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.intervals import ALPHA, finite, t_quantile
@@ -22,21 +24,15 @@ LEAST_SEEDS = 3  # fewest seeds for a verdict: two differences show next to noth
 class Evidence(ABC):
     """A mean over seeds, or rows, whose error is known as a function of their number; tested by Student's t.
 
-    Evidence on other rows, or groups, too has guards against rare ones that may be missing among these: a margin is
-    tested with the error of rare rows that carry all of it, and a difference with the binomial chance that so few
-    opposed rows were drawn.
+    On other rows, or groups, it has guards against rare ones that may be missing among these: `p_rare`, `error_at`.
     """
 
     n: int
     mean: float
-    most: ClassVar[int] = MOST_SEEDS
-    """Largest number that is planned."""
-    prior: float = 0.0
-    """Degrees of freedom of the variance over seeds that methods share (see `share_variances`)."""
-    span: float = 0.0
-    """Range of a row's or group's score, by which its value can change; 0 where it has none, as where all are equal."""
-    opposed: int = 0
-    """Rows (their means over seeds) on the other side of 0 than the mean, by more than half the range."""
+    most: ClassVar[int] = MOST_SEEDS  # largest number that is planned
+    prior: float = 0.0  # degrees of freedom of the variance over seeds that methods share (see `share_variances`)
+    span: float = 0.0  # range by which a row's or group's score can change; 0 where it has none
+    opposed: int = 0  # rows (their means over seeds) on the other side of 0 than the mean, by more than half the range
 
     @abstractmethod
     def error(self, n: int) -> float:
@@ -52,9 +48,8 @@ class Evidence(ABC):
 
     def error_at(self, difference: float, n: int) -> float:
         """Return the standard error over n seeds if this is the true difference, for a test of it."""
-        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
-        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
-        # test's error (Rao 1948), which no sample of few rows underestimates.
+        # δ may be the difference of a share δ / r of the rows, each by the range r. A row's variance is then δ (r - δ),
+        # whether or not such a row is among these: the score test's error (Rao 1948).
         size = abs(difference)
         return max(self.error(n), math.sqrt(size * max(0.0, self.span - size) / self.rows(n)))
 
@@ -65,25 +60,17 @@ class Evidence(ABC):
     def least_rare(self, alpha: float, n: int | None = None) -> float:
         """Return the least mean for which `p_rare` is below a level, at n seeds or rows, or at its own."""
         # r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2
-        from scipy.special import bdtri
-
         m = self.rows(n or self.n)
         opposed = self.opposed * m // self.rows(self.n)
         if not self.span or opposed >= m:
             return 0.0
-        share = float(bdtri(opposed, m, alpha / 2))
+        share = float(scipy.special.bdtri(opposed, m, alpha / 2))
         return self.span * (share - opposed / m) / (1 - share)
-
-    def cautious(self) -> Evidence:
-        """Return the same with its spread over seeds at a bound, for plans; where rows alone vary, the same."""
-        return self
 
     def p(self) -> float:
         """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
-        from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
-
         n = self.n
-        return max(float(2 * stdtr(self.freedom(n), -abs(self.mean) / self.error(n))), self.p_rare())
+        return max(float(2 * scipy.special.stdtr(self.freedom(n), -abs(self.mean) / self.error(n))), self.p_rare())
 
     def ends(self, alpha: float) -> tuple[float, float]:
         """Return the ends of the interval of the mean at confidence 1 - alpha."""
@@ -108,9 +95,8 @@ class OverSeeds(Evidence):
     @classmethod
     def of(cls, differences: ArrayLike, grid: float | None = None) -> OverSeeds | None:
         """Return the evidence of one difference per seed; None of one alone, or of equal ones on no known `grid`."""
-        # Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the
-        # variance of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences
-        # are no less sure than nearly equal ones, and no surer than their grid.
+        # Values on a grid (accuracies on 1 / rows, memory on pages) may agree by luck: the variance of rounding to
+        # it, g²/12 (Sheppard 1898), is always added, so that equal differences are no surer than their grid.
         data = finite(differences)
         equal = np.ptp(data) <= 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
         if data.size < 2 or (equal and grid is None):
@@ -131,19 +117,14 @@ class OverSeeds(Evidence):
     def moderated(self, variance: float, prior: float) -> OverSeeds:
         return replace(self, sd=math.sqrt(variance), prior=prior)
 
-    def cautious(self) -> OverSeeds:
-        return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
-
 
 @dataclass(frozen=True)
 class OverSeedsAndRows(Evidence):
     """A seeds x rows table of differences in the two-way random-effects analysis of variance.
 
-    With the mean squares of seeds, rows and their interaction, the mean of n x m values has variance
-    (MS_seeds + MS_rows - MS_interaction) / (n m). That is what a bootstrap over seeds and rows estimates, without its
-    counting the interaction three times (Owen 2007). Degrees of freedom after Satterthwaite (1946). At another
-    number of seeds the squares follow from their expectations: E MS_seeds = σ²_i + m σ²_s, E MS_rows = σ²_i +
-    n σ²_r, E MS_interaction = σ²_i.
+    The mean of n x m values has variance (MS_seeds + MS_rows - MS_interaction) / (n m) (Owen 2007), with degrees of
+    freedom after Satterthwaite (1946). At another number of seeds the squares follow from their expectations:
+    E MS_seeds = σ²_i + m σ²_s, E MS_rows = σ²_i + n σ²_r, E MS_interaction = σ²_i.
     """
 
     n: int
@@ -171,8 +152,7 @@ class OverSeedsAndRows(Evidence):
 
     def error(self, n: int) -> float:
         """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range."""
-        # An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds
-        # alone. Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
+        # an interaction above a main effect's square is chance: the variance is at least that of rows or seeds alone
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
         return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
 
@@ -191,10 +171,6 @@ class OverSeedsAndRows(Evidence):
     def moderated(self, variance: float, prior: float) -> OverSeedsAndRows:
         return replace(self, squares=(self.m * variance, *self.squares[1:]), prior=prior)
 
-    def cautious(self) -> OverSeedsAndRows:
-        seeds, rows, rest = self.squares
-        return replace(self, squares=(seeds * sd_upper_bound(1.0, self.n + self.prior) ** 2, rows, rest))
-
     def _squares(self, n: int) -> tuple[float, float, float]:
         seeds, rows, rest = self.squares
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
@@ -209,11 +185,9 @@ def share_variances(
     pairs: Mapping[tuple[str, str], tuple[Evidence, ...]], methods: int
 ) -> dict[tuple[str, str], tuple[Evidence, ...]]:
     """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs."""
-    # Smyth's moderated t (2004): with the own variance s² of d = n - 1 degrees of freedom, and s0² the mean variance of
-    # all pairs that have one of the pair's methods, the variance is (d s² + d0 s0²) / (d + d0) with d + d0 degrees of
-    # freedom. d0 is `PRIOR`, less under five methods, none for two, and less where the pairs of one of the methods vary
-    # more than those of the other, by the ratio of their mean variances. Over seeds alone, and over seeds and rows, are
-    # shrunk apart.
+    # Smyth's moderated t (2004): of the own variance s² with d = n - 1 degrees of freedom, and the mean variance s0² of
+    # all pairs that have one of the pair's methods, (d s² + d0 s0²) / (d + d0) with d + d0 degrees of freedom. d0 is
+    # `PRIOR`, less under five methods, none for two, and less by the ratio of the mean variances of either's pairs.
     moderated, prior = dict(pairs), PRIOR * min(1.0, max(0, methods - 2) / 3)
     for kind in (OverSeeds, OverSeedsAndRows) if prior else ():
         of = {pair: one for pair, evidence in pairs.items() for one in evidence if isinstance(one, kind)}
@@ -242,27 +216,20 @@ def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:
     """Return twice the binomial chance of at most `opposed` of m rows, were the true mean 0."""
     # Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
     # With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
-    from scipy.special import bdtr
-
     if not span or opposed >= m:
         return 0.0
     gain = abs(mean) / span
-    return min(1.0, 2 * float(bdtr(opposed, m, (opposed / m + gain) / (1 + gain))))
+    return min(1.0, 2 * float(scipy.special.bdtr(opposed, m, (opposed / m + gain) / (1 + gain))))
 
 
 def p_equivalent(evidence: Evidence, margin: float) -> float:
     """Return the larger p of the two one-sided t tests of a difference of `margin` or more (Schuirmann 1987)."""
-    from scipy.special import stdtr
-
-    n = evidence.n
-    return float(stdtr(evidence.freedom(n), -(margin - abs(evidence.mean)) / evidence.error_at(margin, n)))
+    t = -(margin - abs(evidence.mean)) / evidence.error_at(margin, evidence.n)
+    return float(scipy.special.stdtr(evidence.freedom(evidence.n), t))
 
 
 def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float]:
-    """Return the ends of the mean differences that a two-sided test at `alpha` of each evidence does not reject.
-
-    Without 0 just where the largest `p` is below `alpha`: it inverts that test. A ValueError without evidence.
-    """
+    """Return the ends of the means that not all two-sided tests at `alpha` reject: without 0 just where all do."""
     lows, highs = zip(*(one.accepted(alpha) for one in evidence), strict=True)
     return min(lows), max(highs)
 
@@ -277,20 +244,15 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the least true difference that a two-sided test over n seeds finds with this power."""
-    # Solves F(t(1 - α/2, n - 1); n - 1, δ / error) = 1 - power for δ, F being the noncentral t distribution; the chance
-    # of a significant difference of the wrong sign is left out. No less than `least_rare` plus the normal quantile of
-    # the power times the standard error.
-    from scipy.special import ndtri
-
+    # F(t(1 - α/2, n - 1); n - 1, δ / error) = 1 - power, F being the noncentral t distribution, without significant
+    # differences of the wrong sign; no less than `least_rare` plus the normal quantile of the power times the error.
     by_t = _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
     rare = evidence.least_rare(alpha, n)
-    return max(by_t, rare + float(ndtri(power)) * evidence.error(n)) if rare else by_t
+    return max(by_t, rare + float(scipy.special.ndtri(power)) * evidence.error(n)) if rare else by_t
 
 
 def _noncentrality(freedom: float, quantile: float, power: float) -> float:
-    from scipy.special import nctdtrinc
-
-    return float(nctdtrinc(freedom, 1 - power, t_quantile(quantile, freedom)))
+    return float(scipy.special.nctdtrinc(freedom, 1 - power, t_quantile(quantile, freedom)))
 
 
 def seeds_to_decide(evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equal: float) -> int | None:
@@ -313,28 +275,28 @@ def seeds_to_show(
 ) -> int | None:
     """Return the least number of seeds that show equivalence within the margin if `mean` is the true difference."""
 
-    def provable(one: Evidence, n: int) -> float:
-        """Return the least distance from the margin that shows: each one-sided test with (1 + power) / 2."""
+    def provable(one: Evidence, n: int) -> float:  # distance from it at which each test has (1 + power) / 2
         return _noncentrality(one.freedom(n), 1 - alpha, (1 + power) / 2) * one.error_at(margin, n)
 
     return _least(lambda n: max(provable(one, n) for one in evidence) <= margin - abs(mean), evidence)
 
 
 def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int | None:
-    """Return by bisection the least number of seeds or rows that is enough, as all larger ones are; None above most."""
-    low, high = LEAST_SEEDS - 1, min(one.most for one in evidence)
-    if not enough(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    """Return the least number of seeds or rows that is enough, as all larger ones are; None above `most`."""
+    numbers = range(LEAST_SEEDS, min(one.most for one in evidence) + 1)
+    at = bisect_left(numbers, True, key=enough)
+    return numbers[at] if at < len(numbers) else None
+
+
+def cautious(evidence: Evidence) -> Evidence:
+    """Return the same with its variance over seeds at a bound, for plans; where rows alone vary, the same."""
+    if not isinstance(evidence, OverSeeds | OverSeedsAndRows):
+        return evidence
+    factor = sd_upper_bound(1.0, evidence.n + evidence.prior)
+    return evidence.moderated(evidence.variance * factor**2, evidence.prior)
 
 
 def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:
     """Return the one-sided upper confidence bound of a standard deviation estimated from n normal values."""
-    # sd · √((n - 1) / χ²(1 - confidence, n - 1)): a pilot of few seeds underestimates the spread half the time, and a
-    # plan by this bound suffices in 80 % of pilots (Browne 1995).
-    from scipy.special import chdtri
-
-    return sd * math.sqrt((n - 1) / float(chdtri(n - 1, confidence)))  # chdtri takes the upper tail's probability
+    # a plan by the spread of a pilot itself suffices half the time, one by this bound in 80 % of pilots (Browne 1995)
+    return sd * math.sqrt((n - 1) / float(scipy.special.chdtri(n - 1, confidence)))  # of the upper tail

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 ALPHA = 0.05  # two-sided level of every test, and one minus the confidence of every interval
@@ -26,9 +27,8 @@ class Interval:
 def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
     """Return mean, standard deviation (n - 1) and 95 % interval.
 
-    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n, whatever the number of values: a BCa bootstrap covers less of
-    normal data even with 40 of them, and no more of skewed. On a known grid g the variance of rounding to it, g²/12,
-    is added to the interval's, as in the tests. Constant data on no known grid give a point. ValueError as of `finite`.
+    Student's t (1908), whatever the number of values: a BCa bootstrap covers less. On a known grid g the variance of
+    rounding to it, g²/12, is added to the interval's. Constant data on no grid give a point. ValueError as of `finite`.
     """
     data = finite(values)
     mean = float(data.mean())
@@ -45,9 +45,7 @@ def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
 
 def share_interval(share: float, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a share of so many trials (1927): the noise of a finite test set alone."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(1 - ALPHA / 2))
+    z = float(scipy.special.ndtri(1 - ALPHA / 2))
     weight = z * z / trials
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
@@ -56,10 +54,9 @@ def share_interval(share: float, trials: int) -> tuple[float, float]:
 
 def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     """Return the exact interval of a probability of which k of n trials succeeded, at confidence 1 - alpha (1934)."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k else 0.0
-    return low, float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
+    inverse = scipy.special.betaincinv
+    low = float(inverse(k, n - k + 1, alpha / 2)) if k else 0.0
+    return low, float(inverse(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
 
 
 def finite(values: ArrayLike) -> NDArray[np.float64]:
@@ -71,9 +68,7 @@ def finite(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def t_quantile(probability: float, degrees: float) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes 0.6 s to import
-
-    return float(stdtrit(degrees, probability))
+    return float(scipy.special.stdtrit(degrees, probability))
 
 
 def sign_flip(differences: ArrayLike) -> float:
@@ -102,9 +97,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def shaffer(p_values: Sequence[float], methods: int, least: float = 0.0) -> list[float]:
     """Return p of pairs of methods, adjusted by Shaffer's step-down procedure with static restrictions (1986, S1).
 
-    As `holm`, but the j-th smallest p is multiplied by the most pairs that can be equal when j - 1 aren't: equality is
-    transitive, so that of three methods no two, and of five after one no seven to nine, of the pairs can be. The factor
-    is at least a share `least` of the pairs.
+    As `holm`, but the j-th smallest p is multiplied by the most pairs that can be equal when j - 1 aren't, as equality
+    is transitive, and at least by a share `least` of the pairs.
     """
     tested = len(p_values)
     return _step_down(p_values, lambda position: max(most_equal(methods, position, tested), least * tested))

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, opposed_to, widest
@@ -21,10 +22,8 @@ LEAST_ROWS = 3  # fewest rows, or groups of rows, for a verdict
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Return the exact two-sided p of McNemar's test (1947) from the rows that only one of two methods gets right."""
-    # Twice the binomial tail of the smaller count with p = 1/2, at most 1.
-    from scipy.special import bdtr
-
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+    from_a, differ = min(only_a, only_b), only_a + only_b
+    return min(1.0, 2 * float(scipy.special.bdtr(from_a, differ, 0.5))) if differ else 1.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,7 @@ class OverRows(Evidence):
 
     @classmethod
     def of(cls, differences: ArrayLike, span: float = 1.0) -> "OverRows | None":
-        """Return the evidence of a difference per row or group, [n >= 2]; None where all are equal and have no range.
-
-        `span` is the range of a score, 1 for right and wrong.
-        """
+        """Return the evidence of differences of n >= 2 rows or groups; None where all are equal and have no range."""
         data = np.asarray(differences, dtype=float)
         mean = float(data.mean())
         found = cls(data.size, mean, float(data.std(ddof=1)), span, opposed_to(mean, data, span))
@@ -56,7 +52,6 @@ class OverRows(Evidence):
         return n - 1
 
     def ends(self, alpha: float) -> tuple[float, float]:
-        """Return `accepted`: without 0 just where the test rejects."""
         return self.accepted(alpha)
 
 
@@ -65,7 +60,7 @@ class RightAndWrong(OverRows):
     """Rows, or groups, whose scores are one of two ends such as right and wrong: McNemar's exact test (1947).
 
     Its interval multiplies that of the difference among the discordant rows, 2 θ - 1 with θ after Clopper and Pearson
-    (1934), by that of their share, and by the range: without 0 just where the test rejects.
+    (1934), by that of their share, and by the range.
     """
 
     only_a: int = 0  # rows that only the first gets right
@@ -95,9 +90,7 @@ class TwoShares(Evidence):
     """Two means of rows within a known range, without the rows: unpaired shares.
 
     p is the larger of that of Agresti and Caffo's interval (2000), which adds a success and a failure to each, and of
-    Fisher's exact test (1935): the first is normal, and far out in the tails, where Holm's levels of many systems lie,
-    it claims too much of few rows. Errors must be independent: of systems that err apart, such as always-yes and
-    always-no, it claims too much. Scores between the ends of the range vary less than right and wrong.
+    Fisher's exact test (1935), as the first claims too much of few rows in the tails. Errors must be independent.
     """
 
     n: int  # rows of each
@@ -114,8 +107,7 @@ class TwoShares(Evidence):
     def least_rare(self, alpha: float, n: int | None = None) -> float:  # noqa: ARG002 - it has no single rows
         return 0.0
 
-    def freedom(self, n: int) -> float:  # noqa: ARG002 - the same for all
-        """Return the degrees of freedom: so many that Student's t is normal."""
+    def freedom(self, n: int) -> float:  # noqa: ARG002 - so many that Student's t is normal
         return 1e6
 
     @property
@@ -123,9 +115,7 @@ class TwoShares(Evidence):
         return self.span * (self.a - self.b) * self.n / (self.n + 2)
 
     def p(self) -> float:
-        from scipy.special import ndtr
-
-        return max(float(2 * ndtr(-abs(self._middle) / self.error(self.n))), self._exact)
+        return max(float(2 * scipy.special.ndtr(-abs(self._middle) / self.error(self.n))), self._exact)
 
     @cached_property
     def _exact(self) -> float:
@@ -135,9 +125,7 @@ class TwoShares(Evidence):
 
     def ends(self, alpha: float) -> tuple[float, float]:
         """Return the ends of the interval of the difference: without 0 just where the test rejects."""
-        from scipy.special import ndtri
-
-        half = float(ndtri(1 - alpha / 2)) * self.error(self.n)
+        half = float(scipy.special.ndtri(1 - alpha / 2)) * self.error(self.n)
         low, high = self._middle - half, self._middle + half
         return (min(low, 0.0), max(high, 0.0)) if self._exact >= alpha else (low, high)
 
@@ -146,10 +134,9 @@ class TwoShares(Evidence):
 
 
 def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
+    """Return the 95 % interval of a mean of rows, or groups, [n >= 2], for others; None where equal ones lack a range.
 
-    Clopper and Pearson's where scores are one of two ends, else Student's t with the guards of `OverRows`: both give
-    the same where all scores are equal, which is no point. `scores` are of [n >= 2 rows or groups], in a range `span`.
+    Clopper and Pearson's where scores are one of two ends, `span` apart, else Student's t with guards.
     """
     data = np.asarray(scores, dtype=float)
     if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
@@ -165,15 +152,11 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
 
 def fisher(a: int, b: int, n: int) -> float:
     """Return twice the smaller tail of Fisher's exact test of a and b successes in n trials each, at most 1."""
-    from scipy.special import gammaln
-
-    def log_binomial(k: Any) -> Any:
-        return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-
     more, total = max(a, b), a + b
     far = math.ceil(20 * math.sqrt(n))  # the chance of counts further off is below e^-800 (Hoeffding 1963), 0 in floats
     of_first = np.arange(max(0, total - n, total // 2 - far), min(n, total, total // 2 + far + 1) + 1)
-    logs = log_binomial(of_first) + log_binomial(total - of_first)
+    parts = np.stack([of_first, total - of_first])
+    logs = -scipy.special.betaln(parts + 1, n - parts + 1).sum(axis=0)  # but for a constant
     chances = np.exp(logs - logs.max())
     return min(1.0, 2 * float(chances[of_first >= more].sum() / chances.sum()))
 
@@ -183,12 +166,9 @@ def compare_rows(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
 
-    Where all scores are one of two ends, `span` apart, the test is McNemar's, else Student's t with guards: of few rows
-    with two ends that claims too much. All of 4 fall to one side in 1 of 8 pages of equal systems, and its p is 0.03.
-
-    `scores` are of rows, or of groups as `group_scores` gives them, in the same order for all systems. `margin` is the
-    difference of means that counts as none, `span` the range that a row's, or group's, score can have (`bounded`), or
-    that of those seen: then skewed differences are marked.
+    McNemar's test where all scores are one of two ends, `span` apart, else Student's t with guards. `scores` are of
+    rows, or of groups as `group_scores` gives them, in one order for all systems, and `span` is the range of a score,
+    known (`bounded`) or as seen: then skewed differences are marked.
     """
     exact = _has_two_ends(scores.values(), span)
 
@@ -214,24 +194,16 @@ def _has_two_ends(scores: Iterable[NDArray[Any]], span: float) -> bool:
 
 
 def compare_shares(
-    means: Mapping[str, float], n: int, margin: float | None = None, bounds: tuple[float, float] = (0.0, 1.0)
+    means: Mapping[str, float], n: int, margin: float | None = None, bounds: tuple[float, float] | None = (0.0, 1.0)
 ) -> tuple[Comparison, ...]:
-    """Compare every pair of systems by means of n rows each, without the rows; `decide` gives verdicts.
-
-    `margin` is the difference of means that counts as none, `bounds` the least and the largest score of a row.
-    """
-    low, high = bounds
+    """Compare every pair of systems by means of n rows each, whose scores lie in `bounds`; without these by no test."""
 
     def evidence(a: str, b: str) -> TwoShares:
+        low, high = bounds or (0.0, 1.0)
         of_a, of_b = ((means[name] - low) / (high - low) for name in (a, b))
         return TwoShares(n, means[a] - means[b], of_a, of_b, high - low)
 
-    return _compare(means, n, margin, evidence)
-
-
-def untested(means: Mapping[str, float], n: int) -> tuple[Comparison, ...]:
-    """Return every pair of systems with its difference and no test, of n rows each."""
-    return _compare(means, n, None, None)
+    return _compare(means, n, margin, evidence if bounds else None)
 
 
 def _compare(
@@ -258,11 +230,9 @@ Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     """Return a score per group, [G], whose mean over the groups is exactly the mean of the rows' scores.
 
-    Rows of a group depend on each other, so the groups are the units that another sample would replace. The mean over
-    rows is a ratio of two means over groups, of their scores' totals and of their sizes; linearised at them a group's
-    score is s + G size_g / m (s_g - s), with m rows in G groups, mean s_g in group g and mean s over all rows. Its
-    variance over groups is that of the ratio (Cochran 1977, Sampling Techniques, ch. 9A). Groups of one row each keep
-    the rows' scores. `groups` [m rows] are equal for rows of one group; the scores are in the order of their values.
+    The mean over m rows is a ratio of means over G groups, of scores' totals and of sizes; linearised a group's score
+    is s + G size_g / m (s_g - s), with means s_g in the group and s over all rows (Cochran 1977, ch. 9A).
+    `groups` [m rows] are equal for rows of one group; the scores are in the order of their values.
     """
     values = np.asarray(scores, dtype=float)
     _, places, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
@@ -275,11 +245,8 @@ def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
     A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Evidence
-    without spread is left out: for real numbers the second where all seeds agree, without a range both where rows do.
-
-    `values` [n seeds, m rows], n, m >= 2, are scores of a method, or differences of two methods' scores; `span` is the
-    range of a row's score, 0 where it has none, and `step` the least amount by which it changes, 0 for real numbers:
-    both are 1 for right and wrong.
+    without spread is left out. `values` [n seeds, m rows], n, m >= 2, are scores of a method, or differences of two;
+    `span` is the range of a row's score, 0 without one, `step` the least change of it, 0 for real numbers.
     """
     table = np.asarray(values, dtype=float)
     over_seeds = OverSeeds.of(table.mean(axis=1), grid=step / table.shape[1] or None)
@@ -289,8 +256,6 @@ def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
 
 def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows."""
-    # The wider of the intervals of `crossed_evidence`, none where that is empty; the spread is that of the seeds'
-    # means.
     table = np.asarray(values, dtype=float)
     low, high = widest(crossed_evidence(table, span, step))
     return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)
@@ -301,8 +266,7 @@ def compare_scores(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
-    `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`. Where
-    `span` is not the range that scores can have (`bounded`), differences that few rows carry are marked.
+    `span` and `step` as in `crossed_evidence`; without a range (`bounded`) differences that few rows carry are marked.
     """
 
     def table(a: str, b: str, seeds: Sequence[int]) -> list[NDArray[Any]]:

@@ -1,11 +1,8 @@
 """Methods over several suites: mean ranks, their intervals, and which differ.
 
-A suite is a block: its methods are ranked by their means, the best first, ties sharing their mean rank. Friedman's test
-(1937), as Iman and Davenport (1980) correct it, says whether the methods differ at all (Demsar 2006). Pairs are tested
-by the suites' differences of ranks, whatever the others do, as the test by mean ranks that Demsar suggests is not
-(Benavoli, Corani and Mangili 2016): with all patterns of signs, which takes differences that are symmetric where two
-methods do equally well, and with the guard against rare rows, here suites in which the better one is far behind. Holm
-adjusts them.
+Friedman's test (1937), as Iman and Davenport (1980) correct it, says whether the methods differ at all (Demsar 2006).
+Pairs are tested by the suites' differences of ranks, whatever the others do (Benavoli, Corani and Mangili 2016): with
+all patterns of signs, and with the guard against rare rows, here suites in which the better one is far behind.
 """
 
 import itertools
@@ -15,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.evidence import opposed_to, p_of_rare_rows
@@ -56,8 +54,7 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     """Return ranks over suites, values and direction of each, of the methods that all have; a ValueError under two.
 
     `blocks` are numbers, from 0, of the suites' blocks: suites of one depend on each other and count as one, in which
-    methods are ranked by their mean rank. Without blocks each suite is one. `look` is the number, from 1, of the look
-    at these suites, which sets its share of the 5 %.
+    methods are ranked by their mean rank. Without blocks each suite is one. `look` is the look's number, from 1.
     """
     methods = shared_methods([values for values, _ in suites])
     if len(methods) < 2:
@@ -75,26 +72,22 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
         low, high = (mean_of_rows(ranks, most - 1) if len(ranks) > 1 else None) or (1.0, most)
         return max(1.0, low), min(most, high)
 
-    indices = list(itertools.combinations(range(len(methods)), 2))
-    own = [p_of_ranks(table[:, i] - table[:, j], len(methods) - 1.0) for i, j in indices]
+    ranks = dict(zip(methods, table.T, strict=True))
+    apart = {(a, b): ranks[a] - ranks[b] for a, b in itertools.combinations(methods, 2)}
+    own = [p_of_ranks(of, most - 1) for of in apart.values()]
     pairs = tuple(
-        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, min(1.0, p_adjusted / share))
-        for (i, j), one, p_adjusted in zip(indices, own, np.maximum(holm(own), p).tolist(), strict=True)
+        RankPair(a, b, float(of.mean()), one, min(1.0, p_adjusted / share))
+        for ((a, b), of), one, p_adjusted in zip(apart.items(), own, np.maximum(holm(own), p).tolist(), strict=True)
     )
-    mean = table.mean(axis=0)
     return OverSuites(
-        ranks={name: float(mean[i]) for i, name in enumerate(methods)},
-        intervals={name: interval(table[:, i]) for i, name in enumerate(methods)},
-        p=p,
-        pairs=pairs,
-        by_suite={name: tuple(map(float, table[:, i])) for i, name in enumerate(methods)},
-    )
+        {name: float(of.mean()) for name, of in ranks.items()}, {name: interval(of) for name, of in ranks.items()},
+        p, pairs, {name: tuple(of.tolist()) for name, of in ranks.items()},
+    )  # fmt: skip
 
 
 def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:
     """Return the suites that show a method which is always so many places ahead of another; of all places if None."""
-    # 2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs. Of all places: 6
-    # suites for two methods, 8 for three, 9 for five, and fewer show nothing.
+    # 2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs
     level = ALPHA * spent_at(look) / (methods * (methods - 1) / 2)
     gain = 1.0 if places is None else places / (methods - 1)
     return math.floor(math.log(2 / level) / math.log1p(gain)) + 1
@@ -107,8 +100,7 @@ def shared_methods(suites: Sequence[Values]) -> tuple[str, ...]:
 
 def ranked(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the ranks of values, the least first; equal ones share the mean of their ranks."""
-    below = (costs[:, None] > costs[None, :]).sum(axis=1)
-    alike = (costs[:, None] == costs[None, :]).sum(axis=1)
+    below, alike = (of(costs[:, None], costs).sum(axis=1) for of in (np.greater, np.equal))
     return np.asarray(below + (alike + 1) / 2, dtype=np.float64)
 
 
@@ -116,23 +108,17 @@ def friedman(table: NDArray[np.float64]) -> float:
     """Return the p of Friedman's test of ranks [suites, methods], by Iman and Davenport's F."""
     # F = (n - 1) Q / (n (k - 1) - Q) with k - 1 and (k - 1)(n - 1) degrees of freedom; Q is corrected for ties. 1 for
     # one suite, or ranks that are all tied.
-    from scipy.special import fdtrc
-
     n, k = table.shape
     spread = float(((table - (k + 1) / 2) ** 2).sum())
     if n < 2 or not spread:
         return 1.0
     q = (k - 1) * float(((table.sum(axis=0) - n * (k + 1) / 2) ** 2).sum()) / spread
     rest = n * (k - 1) - q
-    return 0.0 if rest <= 1e-12 else float(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / rest))
+    return 0.0 if rest <= 1e-12 else float(scipy.special.fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / rest))
 
 
 def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
-    """Return the two-sided p of two methods' differences of ranks, [suites], of at most so many places each.
-
-    The larger of that of all patterns of signs and of `p_of_rare_rows`: were the true mean 0, rare suites in which the
-    better is behind by up to `most` may be too few here. Opposed is a suite in which it is behind by more than half.
-    """
+    """Return the two-sided p of two methods' differences of ranks, [suites], of at most so many places each."""
     mean = float(differences.mean())
     opposed = opposed_to(mean, differences, most)
     return max(sign_patterns(differences), p_of_rare_rows(mean, len(differences), most, opposed))
@@ -144,8 +130,7 @@ def sign_patterns(differences: NDArray[np.float64]) -> float:
     steps = np.rint(2 * differences).astype(int).tolist()
     sums = Counter({0: 1})
     for step in steps:
-        sums = Counter({total + step: count for total, count in sums.items()}) + Counter(
-            {total - step: count for total, count in sums.items()}
-        )
+        more, less = ({total + sign * step: count for total, count in sums.items()} for sign in (1, -1))
+        sums = Counter(more) + Counter(less)
     observed = abs(sum(steps))
     return float(sum(count for total, count in sums.items() if abs(total) >= observed) / 2 ** len(steps))

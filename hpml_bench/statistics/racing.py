@@ -33,13 +33,10 @@ def race(
     """Return the pairs of all systems with their verdicts after the last complete round, and the complete rounds.
 
     A system that is shown to be worse than another by score leaves, and its pairs keep what they were at that look, as
-    a pair does that has a verdict. The family stays whole, so that Holm's and Shaffer's procedures count every pair; a
-    variance that methods share is of those in the race. By Boole the chance of a false claim is the sum over looks at
-    most, whoever leaves when (as of AdaStop, arXiv:2306.10882, by permutations).
-
-    `rounds` are the numbers of seeds at the declared looks; `complete` returns whether all runs of systems below a
-    number of seeds have ended, `compare` their pairs without verdicts, `decide` all pairs with those of a look, from 1.
-    Systems leave by `score`. `later` is the number of looks at all seeds that weren't declared; the last is taken.
+    a pair with a verdict does; the family stays whole (as of AdaStop, arXiv:2306.10882, by permutations). `rounds` are
+    the numbers of seeds at the declared looks; `complete` returns whether all runs of systems below a number of seeds
+    have ended, `compare` their pairs without verdicts, `decide` all pairs with those of a look, from 1. `later` is the
+    number of looks at all seeds that weren't declared; the last is taken.
     """
     staying, taken, found = tuple(systems), list[Round](), dict[Metric, tuple[Comparison, ...]]()
     settled: dict[tuple[Metric, str, str], Comparison] = {}
@@ -75,9 +72,7 @@ def _standing(c: Comparison, before: Comparison | None) -> Comparison:
 
 def _beaten(score: Sequence[Comparison], staying: Sequence[str], better: Better) -> dict[str, str]:
     """Return those that are shown to be worse -> the one shown to be better by most."""
-    by: dict[str, tuple[float, str]] = {}
-    for c in score:
-        winner = c.winner(better)
-        if winner and {c.a, c.b} <= {*staying}:
-            by[c.other(winner)] = max(by.get(c.other(winner), (0.0, "")), (abs(c.difference.mean), winner))
-    return {name: by[name][1] for name in staying if name in by}
+    pairs = [(c, c.winner(better)) for c in score if {c.a, c.b} <= {*staying}]
+    wins = sorted((abs(c.difference.mean), c.other(winner), winner) for c, winner in pairs if winner)
+    by = {loser: winner for _, loser, winner in wins}  # the last by most
+    return {name: by[name] for name in staying if name in by}

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,13 +40,8 @@ DECLARED_LOOKS = 0.95  # share of the 5 % that looks may use together which were
 
 
 def spent_at(look: int, declared: int = 1) -> float:
-    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
-
-    Several looks that were declared before the first have equal shares.
-    """
-    # Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
-    # is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how many will
-    # follow isn't known.
+    """Return the share of a page's 5 % for a look, from 1: equal ones of declared looks, then half of what is left."""
+    # alpha spending (Lan and DeMets 1983) by the look's number, since how many will follow isn't known
     first = FIRST_LOOK if declared == 1 else DECLARED_LOOKS
     return first / declared if look <= declared else (1 - first) / 2 ** (look - declared)
 
@@ -138,26 +134,44 @@ def compare_pairs(
     values: Values, *, exact: bool = False, ratio: bool = False, margin: float | None = None,
     grid: float | None = None, evidence: EvidenceOf | None = None,
 ) -> tuple[Comparison, ...]:  # fmt: skip
-    """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
+    """Compare every pair of methods on one metric by the seeds both have, in the order given; `decide` gives verdicts.
 
-    Args:
-        values: method -> seed -> value; pairs that share no seed are left out.
-        exact: a method that has the same value in several seeds has no noise (a count of parameters): between two such
-            methods any difference is real, and p is 0 or 1. Without it, equal values may be luck, as with accuracies.
-        ratio: compare logarithms; all values must be above 0.
-        margin: difference (of logarithms where `ratio`) that counts as none.
-        grid: spacing of the values that can be measured, where it is known.
-        evidence: returns a pair's evidence from its methods and shared seeds; empty where the spread is unknown, None
-            where the pair can't be tested; by default the paired t test's.
-
+    With `exact` any difference of methods that have one value in several seeds each (a count of parameters) is real,
+    and p is 0 or 1. With `ratio` logarithms are compared, and `margin` is one of theirs. `grid` is the spacing of
+    measured values. `evidence` returns a pair's, from its methods and shared seeds: empty where the spread is
+    unknown, None where the pair can't be tested; by default the paired t test's.
     """
-    pairs = {
-        (a, b): _compare(a, b, values, exact, ratio, margin, grid, evidence)
-        for a, b in itertools.combinations(values, 2)
-        if values[a].keys() & values[b].keys()
-    }
+    pairs = dict[tuple[str, str], Comparison]()
+    for a, b in itertools.combinations(values, 2):
+        if not (seeds := sorted(values[a].keys() & values[b].keys())):
+            continue
+        table = np.array([[values[name][seed] for seed in seeds] for name in (a, b)], dtype=float)
+        if exact and all(len(of) > 1 and len({*of.values()}) == 1 for of in (values[a], values[b])):
+            value = float(table[0, 0] - table[1, 0])
+            point = Interval(len(seeds), value, 0.0, value, value)
+            pairs[a, b] = Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
+            continue
+        spacing = grid / float(table.min()) if grid and ratio else grid
+        table = np.log(table) if ratio else table
+        over_seeds = OverSeeds.of(table[0] - table[1], spacing)
+        given = evidence(a, b, seeds) if evidence and len(seeds) > 1 else (over_seeds,) if over_seeds else ()
+        pairs[a, b] = replace(_over_seeds(a, b, table, given), margin=margin, ratio=ratio)
     shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values))
     return tuple(tested_by(c, shared[pair]) for pair, c in pairs.items())
+
+
+def _over_seeds(a: str, b: str, table: NDArray[np.float64], given: tuple[Evidence, ...] | None) -> Comparison:
+    """Return a pair by its values, [2, seeds], with the evidence that it is given."""
+    differences, n = table[0] - table[1], table.shape[1]
+    enough, found = n >= LEAST_SEEDS and given is not None, given or ()
+    by_signs, sd = (sign_flip(differences), float(differences.std(ddof=1))) if n > 1 else (None, None)
+    return Comparison(
+        a, b, Interval(n, float(differences.mean()), sd, *widest(found)),
+        p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
+        p_equivalent=None, margin=None, p_sign_flip=by_signs, sign_flip_floor=2.0 ** (1 - n) if n > 1 else None,
+        superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if n > 1 else None,
+        skewed=looks_skewed(*table), evidence=found if enough else (),
+    )  # fmt: skip
 
 
 def tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
@@ -184,11 +198,10 @@ def decide_family(
 ) -> dict[Metric, tuple[Comparison, ...]]:  # fmt: skip
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
-    The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
-    spend of 5 %, as far as p are exact (benchmarks/calibration.py). Of three methods or more that of differences is
-    divided among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each; of two, and for
-    equivalences, Holm's over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none.
-    Without `guess` the page has no verdicts on guessing, and differences have their share too.
+    The chance of any false difference, and of any false equivalence, is held to its share of what this look may spend
+    of 5 %: by Shaffer's procedure for each metric's differences of three methods or more (`shares_of`), else by Holm's
+    over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the
+    page has no verdicts on guessing, and differences have their share too.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
     first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
@@ -225,9 +238,7 @@ def shares_of(
     family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, float]:
     """Return the share that the differences by each metric of a family have of what a look may spend."""
-    # Differences have `FOR_DIFFERENCES`, `FOR_EQUIVALENCES` where no metric has a margin, and `FOR_GUESSING` where no
-    # verdict is on guessing. Of three methods or more the score has `OF_SCORE` of that, the other metrics the rest
-    # equally; a metric alone has it whole. Of two methods all metrics share it whole.
+    # of three methods or more the score has `OF_SCORE`, the other metrics the rest equally, and one alone all of it
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
     whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES) + (0.0 if guess else FOR_GUESSING)
@@ -265,47 +276,14 @@ def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:
     return all(len(_methods(of)) < 3 for of in family.values())
 
 
-def _compare(
-    a: str, b: str, values: Values, exact: bool, ratio: bool, margin: float | None, grid: float | None,
-    evidence: EvidenceOf | None,
-) -> Comparison:  # fmt: skip
-    shared = sorted(values[a].keys() & values[b].keys())
-    of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
-    if exact and all(len(of) > 1 and len({*of.values()}) == 1 for of in (values[a], values[b])):
-        value = float(of_a[0] - of_b[0])
-        point = Interval(len(shared), value, 0.0, value, value)
-        return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
-    if ratio:
-        grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
-        of_a, of_b = np.log(of_a), np.log(of_b)
-    differences, several = of_a - of_b, len(shared) > 1
-    over_seeds = OverSeeds.of(differences, grid)
-    given = evidence(a, b, shared) if evidence and several else (over_seeds,) if over_seeds else ()
-    found = given or ()
-    enough = len(shared) >= LEAST_SEEDS and given is not None
-    by_signs, sd = (sign_flip(differences), float(differences.std(ddof=1))) if several else (None, None)
-    return Comparison(
-        a, b, Interval(len(shared), float(differences.mean()), sd, *widest(found)),
-        p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
-        p_equivalent=None, margin=margin, ratio=ratio, p_sign_flip=by_signs,
-        sign_flip_floor=2.0 ** (1 - len(shared)) if several else None,
-        superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        skewed=looks_skewed(of_a, of_b), evidence=found if enough else (),
-    )  # fmt: skip
-
-
 def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:
-    """Compare every pair of methods by the factor of their costs, all above 0, for other seeds.
-
-    `margin` is the share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
-    """
+    """Compare every pair of methods by the factor of their costs above 0; `margin` is the share that counts as none."""
     return compare_pairs(values, ratio=True, margin=math.log1p(margin), grid=grid)
 
 
 SPREAD, SKEW = 3.0, 1.0
 """Ratio of the methods' standard deviations, and coefficient of skewness of the differences, from which a pair looks
-like skewed noise of unequal spread. So skewed are 12 % of samples of five normal differences and 27 % of exponential
-ones, of ten 9 % and 46 %; three can't be."""
+like skewed noise of unequal spread."""
 
 
 def looks_skewed(of_a: NDArray[np.float64], of_b: NDArray[np.float64]) -> bool:
@@ -328,7 +306,6 @@ ROW_SKEW = 3.0
 
 
 def carried_by_few(rows: NDArray[np.float64]) -> bool:
-    """Return whether the mean of differences, [rows], is so skewed over them that few carry it."""
     return skewness(rows) > ROW_SKEW
 
 
@@ -346,8 +323,7 @@ def pareto_membership(
     methods: Sequence[str], family: Mapping[str, Iterable[Comparison]], better: Mapping[str, Better]
 ) -> dict[str, Membership]:
     """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts."""
-    # Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
-    # method it is shown better in some metric, so that none can dominate it. Else undecided.
+    # off: another is shown better in one metric, and better or equivalent in all; on: better than each other in some
     wins, even = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
     for metric, comparisons in family.items():
         for c in comparisons:
@@ -372,10 +348,7 @@ def pareto_membership(
 
 def rank_intervals(pairs: Iterable[Comparison], methods: Sequence[str], better: Better) -> dict[str, tuple[int, int]]:
     """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
-    # Undecided is not transitive, so a single order would claim more than is known.
-    ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
-    for c in pairs:
-        if winner := c.winner(better):
-            ahead[c.other(winner)] += 1
-            behind[winner] += 1
-    return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
+    # undecided is not transitive, so a single order would claim more than is known
+    wins = [(winner, c.other(winner)) for c in pairs if (winner := c.winner(better))]
+    won, lost = (Counter(pair[at] for pair in wins) for at in (0, 1))
+    return {method: (1 + lost[method], len(methods) - won[method]) for method in methods}

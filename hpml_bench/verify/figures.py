@@ -18,8 +18,7 @@ from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.folder import Evidence, Finding, RunFiles, failed
 
-SECONDS = 1e-6
-"""Absolute, between a step's time and that of its ranks."""
+SECONDS = 1e-6  # absolute, between a step's time and that of its ranks
 PHASES = (
     "first_step_seconds", "train_seconds", "evaluation_seconds", "validation_answer_seconds", "inference_seconds",
     "test_answer_seconds",
@@ -27,8 +26,7 @@ PHASES = (
 """Phases that follow each other, within a run's total time."""
 AFTER = ("merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds")
 """Phases behind them, within the wall time of a run."""
-ALWAYS = ("better",)
-"""Fields of a metric that no version defined otherwise, in whatever words."""
+ALWAYS = ("better",)  # fields of a metric that no version defined otherwise, in whatever words
 DEFINED = ("title", "over_ranks", *(field for field in DECISIVE if field != "grid"))
 """Fields that follow from a metric's definition; a probe may know the grid of one device alone."""
 REDUCTIONS: dict[str, Callable[[list[float]], float]] = {"max": max, "sum": math.fsum, "mean": fmean}
@@ -37,8 +35,7 @@ REDUCTIONS: dict[str, Callable[[list[float]], float]] = {"max": max, "sum": math
 def predictions(evidence: Evidence) -> Iterator[Finding]:
     """Predictions of the same test rows give the scores."""
     yield from evidence.excluded("predictions")
-    stored = evidence.selection.stored.values() if evidence.selection else ()
-    for why in {one.unchecked for one in stored if one.unchecked}:
+    for why in {one.unchecked for one in evidence.selection.stored.values()} - {""} if evidence.selection else ():
         yield Finding("not checked", f"scores of rows: {why}")
 
 
@@ -80,7 +77,7 @@ def answers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
-    """Yield the runs that predict as others do, but as the base model does."""
+    """Yield the runs that predict as others do, unless as the base model does."""
     traces = evidence.traces
     unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
     for predicted, same in grouped(records, lambda record: traces[record.run_id].predicted).items():
@@ -96,19 +93,16 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
     of_probes: dict[str, Metric] = {metric.name: metric for probe in probes for metric in probe.metrics}
     unlike = dict[str, None]()
     for record in evidence.ok:
-        here = dict(of_probes)
+        here, wrong = dict(of_probes), list[str]()
         with suppress(UserError):  # its task isn't installed: `predictions` says so
             here |= {metric.name: metric for metric in task_of(record).metrics}
-        wrong = []
         for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
             known = here.get(metric.name)
             same = known is not None and metric.definition == known.definition
             unlike |= {} if same else {metric.name: None}
-            wrong += [
-                f"{metric.name} has {field} {getattr(metric, field)} instead of {getattr(known, field)}"
-                for field in (() if known is None else DEFINED if same else ALWAYS)
-                if getattr(metric, field) != getattr(known, field)
-            ]
+            for field in () if known is None else DEFINED if same else ALWAYS:
+                own, other = getattr(metric, field), getattr(known, field)
+                wrong += [f"{metric.name} has {field} {own} instead of {other}"] if own != other else []
         if wrong:
             what = f"defines metrics otherwise than task and probes do: {'; '.join(wrong[:3])}"
             yield failed(record.run_id, what, "verify with the version that made the runs, which records name")
@@ -123,11 +117,10 @@ def passed(evidence: Evidence) -> Iterator[Finding]:
     yield from evidence.excluded("self-checks")
     for record in evidence.records:
         if record.status == "invalid":
-            named, passes = [check.name for check in record.checks if not check.passed], set[str]()
-            if named:
-                again = RunFiles.read(evidence.folder, record).self_checks()
-                equal = all(len(_counts(check.detail)) == 1 for check in record.checks if check.name == "parameters")
-                passes = {check.name for check in again if check.passed and (equal or check.name != "parameters")}
+            named = [check.name for check in record.checks if not check.passed]
+            again = RunFiles.read(evidence.folder, record).self_checks() if named else ()
+            equal = all(len(_counts(check.detail)) == 1 for check in record.checks if check.name == "parameters")
+            passes = {check.name for check in again if check.passed and (equal or check.name != "parameters")}
             if passes.issuperset(named):
                 yield failed(record.run_id, f"is called invalid for {', '.join(named) or 'no check'}, which it passes")
 
@@ -138,10 +131,7 @@ def self_checks(run: RunFiles) -> Iterator[str]:
     named, due = {check.name: check for check in record.checks}, run.self_checks()
     if lacking := [check.name for check in due if check.name not in named]:
         yield f"lacks the self-check{'s' if lacking[1:] else ''} {', '.join(lacking)}"
-    for again in due:
-        was = named.get(again.name)
-        if was is None:
-            continue
+    for was, again in ((named[check.name], check) for check in due if check.name in named):
         if again.name == "parameters":
             if _counts(was.detail) != {f"{run.parameters:,.0f}"}:
                 yield f"has {run.parameters:,.0f} trained parameters, and its self-check counted {was.detail}"
@@ -160,11 +150,10 @@ def _counts(detail: str) -> set[str]:
 
 def scores(run: RunFiles) -> Iterator[str]:
     """Stored scores of the rows are those of the answers."""
-    stored = None if run.predictions is None else run.predictions.scores
-    if run.predictions is None or stored is None or not run.defined_alike:
+    if run.predictions is None or run.predictions.scores is None or not run.defined_alike:
         return
     given = np.asarray(run.task.scores(run.predictions), dtype=np.float64)
-    wrong = int((~np.isclose(stored, given, rtol=STORED, atol=STORED)).sum())
+    wrong = int((~np.isclose(run.predictions.scores, given, rtol=STORED, atol=STORED)).sum())
     if wrong:
         yield f"{wrong:,} of {len(given):,} rows of its predictions have a score that their answers don't give"
 
@@ -200,12 +189,13 @@ def figures(run: RunFiles) -> Iterator[str]:
     for name in registry.names("probes"):
         for metric, given in registry.plugin("probes", name).implied(finished).items():
             recorded = record.metrics.get(metric)
-            if recorded is not None and not math.isnan(given) and not _close(recorded, given):
-                yield f"its {metric} is recorded as {recorded:.6g}, and its files give {given:.6g}"
+            if recorded is not None and not math.isnan(given):
+                yield from _unlike(metric, recorded, given, "files")
 
 
-def _close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=STORED, abs_tol=1e-9)
+def _unlike(metric: str, recorded: float, given: float, source: str) -> Iterator[str]:
+    if not math.isclose(recorded, given, rel_tol=STORED, abs_tol=1e-9):
+        yield f"its {metric} is recorded as {recorded:.6g}, and its {source} give {given:.6g}"
 
 
 def ranks(run: RunFiles) -> Iterator[str]:
@@ -221,9 +211,7 @@ def ranks(run: RunFiles) -> Iterator[str]:
         reduce, recorded = REDUCTIONS.get(over.get(name, "")), record.metrics.get(name)
         known = [value for value in values if value is not None]
         if reduce is not None and recorded is not None and known:
-            given = reduce(known)
-            if not _close(recorded, given):
-                yield f"its {name} is recorded as {recorded:.6g}, and its ranks give {given:.6g}"
+            yield from _unlike(name, recorded, reduce(known), "ranks")
 
 
 def steps(run: RunFiles) -> Iterator[str]:
@@ -248,21 +236,18 @@ def steps(run: RunFiles) -> Iterator[str]:
     windows, wrong, first = Windows(settings, len(run.steps)), 0, 0
     for step in run.steps:
         if windows.ends_window(step.index) or step is run.steps[-1]:  # where ranks meet
-            window = run.steps[first : step.index]
+            window, first = run.steps[first : step.index], step.index
             given = step_seconds(np.array([one.rank_seconds for one in window], dtype=np.float64).T)
-            own = np.array([one.seconds for one in window])
-            wrong += int((np.abs(own - given) > SECONDS).sum())
-            first = step.index
+            wrong += int((np.abs([one.seconds for one in window] - given) > SECONDS).sum())
     if wrong:
         yield f"{wrong} of its {len(run.steps)} steps have times that their ranks' don't give"
 
 
 def evaluations(run: RunFiles) -> Iterator[str]:
     """Validation losses stand where settings say."""
-    consumed = run.record.consumed
+    consumed, there = run.record.consumed, [point.step for point in run.series("validation_loss")]
     if consumed is None:
         return
-    there = [point.step for point in run.series("validation_loss")]
     windows = Windows(run.record.spec.settings, consumed.planned or consumed.steps)
     due = [step for step in range(1, consumed.steps + 1) if windows.evaluates(step)]
     if run.trained and there != due:

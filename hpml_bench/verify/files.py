@@ -15,7 +15,6 @@ from hpml_bench.records.load import kept_digests
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
-from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import is_plain_file
 from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
@@ -36,17 +35,14 @@ SECRETS = {
 """Forms of tokens and keys by what they are."""
 COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
 """Names of users that identify nobody, and of folders that many machines have."""
-MOST = 3
-"""Places that are named of a file, of each kind."""
+MOST = 3  # places that are named of a file, of each kind
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
-NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})
-"""Suffixes of the files that hold numbers and sentences."""
+NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})  # suffixes of files with numbers and sentences
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
 """Suffixes of files that a reader may take for pages or charts of the report."""
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
-LONG = re.compile(r"[-0.]*[1-9](\.?\d){9}")
-"""Numbers of ten significant digits or more, which are behind those shown."""
+LONG = re.compile(r"[-0.]*[1-9](\.?\d){9}")  # ten significant digits or more, which are behind those shown
 AGAIN = "hpml-bench report writes it again; older versions wrote other pages"
 
 
@@ -67,18 +63,16 @@ def hashes(evidence: Evidence) -> Iterator[Finding]:
         yield failed(where, what)
     known = {record.run_id: record for record in evidence.records}
     unread = {problem.partition("/")[0] for problem in evidence.loaded.problems}
-    for place in sorted(evidence.folder.glob("*/")):
-        if place.name in NO_RUNS or place.name in unread:
-            continue
-        there = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()]
-        if there and place.name not in known:
+    for place in (one for one in sorted(evidence.folder.glob("*/")) if one.name not in {*NO_RUNS, *unread}):
+        there, record = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()], known.get(place.name)
+        if there and record is None:
             what = f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended"
             yield failed(place.name, what, "a run that was killed has none: run-all does it again")
-        elif place.name in known and known[place.name].status == "ok":
-            for name in set(there) - known[place.name].files.keys():
+        elif record is not None and record.status == "ok":
+            for name in set(there) - record.files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
             for name, value in kept_digests(place).items():  # none where they were removed, which is no fault
-                if known[place.name].kept.get(name) != value:
+                if record.kept.get(name) != value:
                     yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
 
 
@@ -133,13 +127,8 @@ def page(evidence: Evidence) -> Iterator[Finding]:
     if there or (folder / "report.json").exists():
         load_libraries()
         made = page_of(Results.of(evidence.selection))
-        with tempfile.TemporaryDirectory() as name:
-            fresh = Path(name)
-            try:
-                write_page(made, fresh, there or ("md",))
-            except UserError as error:
-                yield Finding("not checked", f"the report can't be written again: {error}")
-                return
+        with tempfile.TemporaryDirectory() as name:  # what stops it is a line that it isn't checked
+            write_page(made, fresh := Path(name), there or ("md",))
             given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
     else:
         yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")
@@ -160,10 +149,7 @@ def _text(path: Path) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two texts have the same words and the same numbers.
-
-    numpy and scipy sum in another order from one version or processor to the next: a sixteenth digit may differ.
-    """
+    """Return whether two texts have the same words and numbers, but for the digits that another order of sums gives."""
     parts, others = NUMBER.split(one), NUMBER.split(other)
     pairs = zip(parts[1::2], others[1::2], strict=True)
     return parts[::2] == others[::2] and all(

@@ -33,8 +33,7 @@ State = Literal["ok", "failed", "not checked"]
 """failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""
 Finding = checklist.CheckResult[State]
 VERIFIED = "verified.json"
-VARIED = 10
-"""Unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!."""
+VARIED = 10  # unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""
 
@@ -93,12 +92,11 @@ class RunFiles:
 
     def self_checks(self) -> tuple[Check, ...]:
         """Make the self-checks again from the files; that of parameters, which only the run could count, is void."""
-        record, stored, settings = self.record, self.predictions, self.record.spec.settings
+        record, stored, parameters = self.record, self.predictions, {"trainable": round(self.parameters)}
         if stored is None or record.consumed is None:
             return ()  # other checks say so
-        parameters = {"trainable": round(self.parameters)}
-        given = (record.metrics, self.points, record.consumed, settings, stored, len(stored), self.task, parameters)
-        return self_checks(RunFigures(*given))
+        given = (record.metrics, self.points, record.consumed, record.spec.settings, stored, len(stored))
+        return self_checks(RunFigures(*given, self.task, parameters))
 
 
 class Trace(NamedTuple):
@@ -128,8 +126,7 @@ class Evidence:
     loaded: LoadedRuns
     selection: Selection | None  # None where no record can be read
     suite: Suite | None  # the suite beside the runs; None where it is missing or no suite
-    traces: dict[str, Trace] = field(default_factory=dict)
-    """run_id -> what its steps and test rows were, of the records that enter a report and whose files were read."""
+    traces: dict[str, Trace] = field(default_factory=dict)  # by run_id, of the records that enter a report, once read
 
     @classmethod
     def read(cls, folder: Path) -> Evidence:
@@ -137,7 +134,7 @@ class Evidence:
         loaded = load_records(folder)
         if not loaded.records and not loaded.problems:
             raise UserError(f"{folder}: no runs here (looked for */run.json); name a suite's results folder")
-        selection = Selection.of(folder, loaded) if loaded.records else None
+        selection = Selection.among(folder, loaded) if loaded.records else None
         return cls(folder, loaded, selection, read_model(folder / SUITE, Suite))
 
     @property
@@ -181,13 +178,12 @@ class Evidence:
     @cached_property
     def entries(self) -> tuple[Path, ...]:
         """All that lies in the folder but folders and `tracking`, sorted by path; links are not followed."""
-        found = []
+        found = set[Path]()
         for place, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
-            links = [name for name in folders if (Path(place) / name).is_symlink()]
-            found += [Path(place) / name for name in (*names, *links)]
-        own = {self.folder / name for name in UNCOUNTED}
-        return tuple(sorted((path for path in found if path not in own), key=self.name))
+            found |= {Path(place, name) for name in names}
+            found |= {Path(place, name) for name in folders if Path(place, name).is_symlink()}
+        return tuple(sorted(found - {self.folder / name for name in UNCOUNTED}, key=self.name))
 
     @cached_property
     def tracking(self) -> tuple[Path, ...]:
@@ -204,7 +200,6 @@ class Evidence:
 
 
 FolderCheck = Callable[[Evidence], Iterable[Finding]]
-"""A check of the folder: yields what it finds wrong, or can't check. Its name is the function's, and its docstring the
-sentence that holds where it yields nothing."""
+"""A check of the folder: yields what it finds wrong, or can't check; where nothing, its docstring's sentence holds."""
 RunCheck = Callable[[RunFiles], Iterable[str]]
 """A check of each run that ended well; the same, but yields clauses on what is wrong with the run."""

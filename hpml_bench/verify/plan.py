@@ -25,12 +25,9 @@ SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
 OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
-CLOCKS = timedelta(seconds=2)
-"""Rounding of the times at which runs began, and the steps of a clock."""
-AT_ONCE = timedelta(seconds=1)
-"""Time within which a sweep begins its next run."""
-TO_COME = timedelta(hours=1)
-"""By how much clocks of other machines may be ahead."""
+CLOCKS = timedelta(seconds=2)  # rounding of the times at which runs began, and the steps of a clock
+AT_ONCE = timedelta(seconds=1)  # time within which a sweep begins its next run
+TO_COME = timedelta(hours=1)  # by how much clocks of other machines may be ahead
 REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
 
 
@@ -199,24 +196,21 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
-    """Yield the runs of a host that began while another ran and neither names the other, or at once after a later one.
-
-    Of a sweep's runs, that is; jobs begin in any order, and another call of `run-all` takes seconds to begin a run.
-    """
+    """Yield the runs of a host that began while another ran that neither names, or at once after a later one."""
     last: RunRecord | None = None
+    end = datetime.min.replace(tzinfo=UTC)  # of the last one
     for record in records:
-        if last is not None:
-            end = began[last.run_id] + timedelta(seconds=last.seconds)
+        start, until = began[record.run_id], began[record.run_id] + timedelta(seconds=record.seconds)
+        if last is not None and start < end + AT_ONCE:
             named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
-            if began[record.run_id] < end - CLOCKS and not named:
+            if start < end - CLOCKS and not named:
                 what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
                 yield failed(record.run_id, what)
-            elif began[record.run_id] < end + AT_ONCE and (record.order or 0) < (last.order or 0) and not record.call:
+            elif (record.order or 0) < (last.order or 0) and not record.call:  # other calls begin in any order
                 what = f"began at once after {last.run_id}, run {last.order} of the sweep, and is run {record.order}"
                 yield failed(record.run_id, what)
-            if began[record.run_id] + timedelta(seconds=record.seconds) < end:
-                continue
-        last = record
+        if until >= end:
+            last, end = record, until
 
 
 def environment(evidence: Evidence) -> Iterator[Finding]:
@@ -225,15 +219,14 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
         lacking = [key for key in ENVIRONMENT if not said.get(key)]
-        lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
-        if lacking:
+        if lacking := [*lacking, *(f"packages.{name}" for name in PACKAGES if packages and not packages.get(name))]:
             yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")
         elif said["fingerprint"] != digest(said["hardware"], 12):
             what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"
             yield failed(record.run_id, f"{what}, {digest(said['hardware'], 12)}")
     software = {r.run_id: {key: r.environment.get(key) for key in SOFTWARE} for r in evidence.compared}
     kinds = grouped(evidence.compared, lambda record: digest(software[record.run_id]))
-    usual = max(kinds.values(), key=len, default=[])
+    usual = max(kinds.values(), key=len, default=tuple[RunRecord, ...]())
     for record in evidence.compared:
         if pairs := differences(software[usual[0].run_id], software[record.run_id]):
             named = ", ".join(f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs)

@@ -15,8 +15,7 @@ from hpml_bench.system.files import read_json, write_atomically
 from hpml_bench.verify import figures, files, plan
 from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
 
-FORMAT = 1
-"""Counts up when a field of verified.json changes its meaning."""
+FORMAT = 1  # counts up when a field of verified.json changes its meaning
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
 OF_RUNS: tuple[RunCheck, ...] = (
     figures.scores, figures.self_checks, figures.metrics, figures.wall_time, figures.steps, figures.figures,
@@ -58,11 +57,10 @@ class Verified:
 
     def changed(self) -> tuple[str, ...] | None:
         """Return the files that differ from those an earlier verified.json names; None where there is none."""
-        earlier = read_json(self.folder / VERIFIED)
-        if earlier is None or not isinstance(files := earlier.get("files"), dict):
+        files = (read_json(self.folder / VERIFIED) or {}).get("files")
+        if not isinstance(files, dict):
             return None
-        names = sorted({*files, *self.files})
-        return tuple(name for name in names if files.get(name) != self.files.get(name))
+        return tuple(name for name in sorted({*files, *self.files}) if files.get(name) != self.files.get(name))
 
     def write(self) -> Path:
         """Write verified.json; a UserError where that can't be done."""
@@ -106,10 +104,9 @@ def verify(folder: Path) -> Verified:
 
 def _found(findings: Iterable[Finding]) -> list[Finding]:
     """Return a check's findings; what stops it is one, since a record may be made to stop it."""
-    found = []
+    found = list[Finding]()
     try:
-        for finding in findings:
-            found.append(finding)  # noqa: PERF402 - what was found before an error stays
+        found.extend(findings)  # what was found before an error stays
     except UserError as error:
         found.append(Finding("not checked", str(error)))
     except Exception as error:

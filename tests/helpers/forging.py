@@ -12,11 +12,11 @@ from hpml_bench.records.load import digests_of
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord, protocol_id
-from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.plan import places, shuffled
+from hpml_bench.verify.folder import RunFiles
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 Json = dict[str, Any]
@@ -120,16 +120,11 @@ def _sealed(place: Path) -> Path:
 
 def _checks(place: Path, record: RunRecord) -> list[Json]:
     """Return the self-checks that a record names, as its files give them, passed."""
-    predictions = read_predictions(place)
-    if record.status != "ok" or record.consumed is None or predictions is None:
+    if record.status != "ok":
         return [check.model_dump() for check in record.checks]
-    settings, task = record.spec.settings, task_of(record)
-    parts = (read_points(place), record.consumed, settings, predictions, len(predictions), task, {"trainable": 1})
-    again = {check.name: check for check in self_checks(RunFigures(record.metrics, *parts))}
-    return [
-        (check if check.name == "parameters" else again.get(check.name, check)).model_dump() | {"passed": True}
-        for check in record.checks
-    ]
+    files = RunFiles(record, tuple(read_points(place)), read_predictions(place), task_of(record))
+    again = {check.name: check for check in files.self_checks() if check.name != "parameters"}
+    return [again.get(check.name, check).model_dump() | {"passed": True} for check in record.checks]
 
 
 # Edits: each returns the runs that it edits, or where it shows

@@ -26,34 +26,22 @@ ROUNDS = (3, 5, 8)
 
 
 def raced(
-    folder: Path,
-    means: dict[str, float],
-    seeds: dict[str, int],
-    question: Literal["decided", "costs"] = "decided",
-    *,
-    noise: float = 0.004,
-    pace: float = 0.001,
-    failed: tuple[tuple[str, int], ...] = (),
-    of_suite: int = 5,
-) -> Results:
+    folder: Path, means: dict[str, float], seeds: dict[str, int], question: Literal["decided", "costs"] = "decided", *,
+    noise: float = 0.004, pace: float = 0.001, failed: tuple[tuple[str, int], ...] = (), of_suite: int = 5,
+) -> Results:  # fmt: skip
     """Return the results of a race of methods with these mean accuracies and numbers of seeds."""
     declared = Declared(seeds=of_suite, margin=Margin(), until=Until(question=question, rounds=ROUNDS))
-    records, order = [], 0
-    for seed in range(max(seeds.values())):
-        for method, mean in means.items():
-            if seed >= seeds[method]:
-                continue
-            random = np.random.default_rng([seed, len(method), 5])
-            order += 1
-            if (method, seed) in failed:
-                records.append(
-                    made_records.failed(method, seed, "oom_cuda", "no memory", order=order, declared=declared)
-                )
-                continue
-            own: dict[str, Any] = made_records.metrics(method, seed)
-            own |= {"test_accuracy": round(mean + noise * random.standard_normal(), 3)}
-            own |= {"train_seconds": (own["train_seconds"] or 0) * float(np.exp(pace * random.standard_normal()))}
-            records.append(made_records.record(method, seed, order, metrics=own, declared=declared))
+    records = []
+    runs = ((method, seed) for seed in range(max(seeds.values())) for method in means if seed < seeds[method])
+    for order, (method, seed) in enumerate(runs, 1):
+        if (method, seed) in failed:
+            lost = made_records.failed(method, seed, "oom_cuda", "no memory", order=order, declared=declared)
+            records.append(lost)
+            continue
+        random, own = np.random.default_rng([seed, len(method), 5]), dict[str, Any](made_records.metrics(method, seed))
+        own["test_accuracy"] = round(means[method] + noise * random.standard_normal(), 3)
+        own["train_seconds"] = (own["train_seconds"] or 0) * float(np.exp(pace * random.standard_normal()))
+        records.append(made_records.record(method, seed, order, metrics=own, declared=declared))
     return Results.load(made_records.write(folder, records))
 
 

@@ -14,7 +14,7 @@ from helpers.made_records import by_jobs, failed, record, sweep
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord, Segment
-from hpml_bench.report.jobs import sweep_times
+from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import TIME, Results
@@ -29,9 +29,7 @@ def beside(which: Callable[[RunRecord], bool], seeds: int = 4) -> list[RunRecord
 
 
 @pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])
-def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
-    second: str, ranked: bool, tmp_path: Path
-) -> None:
+def test_runs_with_parts_on_several_hosts_are_not_ranked_by_costs(second: str, ranked: bool, tmp_path: Path) -> None:
     """Not even if all have parts on the same two: one may have done most of its steps on the quicker one."""
     first = Segment(hosts=("n1",), started="2026-01-02T03:00:00+00:00", first=1, last=50, seconds=30)
     again = {"hosts": (second,), "first": 51, "last": 100, "repeated_steps": 3, "repeated_seconds": 4.0}
@@ -62,18 +60,14 @@ def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
     assert {len(by_seed) for by_seed in stray.values(TIME).values()} == {4}
 
 
-@pytest.mark.parametrize(
-    ("scores", "by_rows", "below"),
-    [
-        ({"lora": [0.8, 0.81, 0.8], "full": [0.28, 0.27, 0.285]}, [], ["full"]),
-        ({"lora": [0.86, 0.85], "full": [0.28, 0.27]}, ["lora"], ["full"]),
-        ({"lora": [0.82, 0.86, 0.9], "full": [0.28, 0.27, 0.28], **{f"m{n}": [0.6, 0.75, 0.9] for n in range(3)}},
-         ["lora", "m0", "2 others"], ["full"]),
-        ({"lora": [0.86, 0.27], "full": [0.8, 0.8]}, ["full"], ["lora"]),
-        ({"lora": [0.86, 0.85, 0.86], "full": [0.8, 0.8, 0.81]}, [], []),
-    ],
-    ids=["over seeds", "two seeds", "seeds that differ", "one run at guessing", "all"],
-)  # fmt: skip
+@pytest.mark.parametrize(("scores", "by_rows", "below"), [
+    ({"lora": [0.8, 0.81, 0.8], "full": [0.28, 0.27, 0.285]}, [], ["full"]),
+    ({"lora": [0.86, 0.85], "full": [0.28, 0.27]}, ["lora"], ["full"]),
+    ({"lora": [0.82, 0.86, 0.9], "full": [0.28, 0.27, 0.28], **{f"m{n}": [0.6, 0.75, 0.9] for n in range(3)}},
+     ["lora", "m0", "2 others"], ["full"]),
+    ({"lora": [0.86, 0.27], "full": [0.8, 0.8]}, ["full"], ["lora"]),
+    ({"lora": [0.86, 0.85, 0.86], "full": [0.8, 0.8, 0.81]}, [], []),
+], ids=["over seeds", "two seeds", "seeds that differ", "one run at guessing", "all"])  # fmt: skip
 def test_guessing_is_beaten_over_seeds_or_rows(
     scores: dict[str, list[float]], by_rows: list[str], below: list[str], tmp_path: Path
 ) -> None:
@@ -98,9 +92,7 @@ def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path:
 def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) -> None:
     """Where one method's records name a host and another's don't, nothing shows that it is the same."""
     one = {"environment": made_records.ENVIRONMENT | {"hosts": ["n1"]}}
-    runs = [r.model_copy(update=one if r.spec.method.name == "lora" else {}) for r in sweep(["lora", "full"])]
-    results = load(tmp_path, runs)
-    assert results.selection.unranked == ("hosts",)
+    assert load(tmp_path, [*sweep(["lora"], **one), *sweep(["full"])]).unranked == ("hosts",)
 
 
 # Runs that jobs did: where they ran, their costs by hardware, and the jobs in time
@@ -136,18 +128,23 @@ def run_of(number: int, began: int, seconds: float, restart: int = 0) -> RunReco
 
 def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
     """A sweep in one process has nothing to say of jobs, also where a sweep before left one."""
-    results = load(tmp_path, sweep(THREE, 3))
-    assert section("jobs", results) is None
     write_job(tmp_path, job(0, 10, 50))
-    assert section("jobs", Results.load(tmp_path)) is None
+    assert section("jobs", load(tmp_path, sweep(THREE, 3))) is None
+
+
+def times_of(folder: Path, jobs: tuple[Job, ...], *runs: RunRecord) -> SweepTimes:
+    """Return the times of jobs and their runs."""
+    for one in jobs:
+        write_job(folder, one)
+    times = sweep_times(folder, runs)
+    assert times
+    return times
 
 
 def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
     """Queued, in runs, idle, and from the first submission to the last end; a preparation is no idle time."""
-    for one in (job(9, 10, 40, unit=-1), job(0, 50, 100), job(1, 60, 200)):
-        write_job(tmp_path, one)
-    times = sweep_times(tmp_path, [run_of(0, 55, 30.0), run_of(1, 70, 60.0), run_of(1, 140, 50.0)])
-    assert times is not None
+    times = times_of(tmp_path, (job(9, 10, 40, unit=-1), job(0, 50, 100), job(1, 60, 200)),
+                     run_of(0, 55, 30.0), run_of(1, 70, 60.0), run_of(1, 140, 50.0))  # fmt: skip
     assert times.sums == {"queued": 120.0, "preparing": 30.0, "in runs": 140.0, "idle": 50.0}
     assert times.makespan == 200.0
 
@@ -160,10 +157,7 @@ def test_a_start_waits_since_the_one_before_and_lasts_as_long_as_is_known(
     jobs: tuple[Job, ...], run: RunRecord, waited: list[float], lasted: list[float], tmp_path: Path
 ) -> None:
     """A restart was submitted with the first start; a killed job says no end, for which its last run stands."""
-    for one in jobs:
-        write_job(tmp_path, one)
-    times = sweep_times(tmp_path, [run])
-    assert times is not None
+    times = times_of(tmp_path, jobs, run)
     assert [one.began - one.queued for one in times.jobs] == waited
     assert [one.ended - one.began for one in times.jobs] == lasted
 

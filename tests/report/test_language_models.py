@@ -140,9 +140,7 @@ def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
     assert f", declared in the suite{unused}" in section("definitions", found).model_dump_json()
 
 
-def test_a_record_keeps_scores_of_a_definition_that_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_keeps_scores_of_a_former_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its runs are compared by the scores they recorded, row by row, and named by their own definition."""
     write(tmp_path / "exact", "exact")
     before = Results.load(tmp_path / "exact")
@@ -170,7 +168,7 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
     (table, *_) = section("language", found).blocks
     assert isinstance(table, Table)
     assert table.notes == ()
-    stored, rows = found.selection.stored, np.arange(ROWS)
+    stored, rows = found.stored, np.arange(ROWS)
     first, second = (record.run_id for record in found.runs("none"))
     for run, emptied, cut in ((first, rows < ROWS, rows < ROWS), (second, rows < 150, rows < 60)):
         answers = stored[run].texts

@@ -153,12 +153,9 @@ def test_later_suites_are_a_later_look(made: list[Results], tmp_path: Path) -> N
     """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
     folders, out = made[:10], tmp_path / "over"
     assert not (page_over(folders[:2], out), out.exists())[1]  # without a test nothing can err
-    looks = []
-    for n in (9, 10, 9):
+    for n, looks in ((9, 1), (10, 2), (9, 2)):
         page_over(folders[:n][:: -1 if n == 9 else 1], out)
-        first = json.loads((out / FILE).read_text())
-        looks.append(len(first))
-    assert looks == [1, 2, 2]
+        assert len(json.loads((out / FILE).read_text())) == looks
     first, second = (replace(Suites.of(folders), look=look) for look in (1, 2))
     assert "This is look 2 at results in this folder: it has 5 % of the 5 %." in beside_ranks(second)
     for one, two in zip(first.found.pairs, second.found.pairs, strict=True):

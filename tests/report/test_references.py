@@ -65,7 +65,7 @@ def test_without_a_scorer_s_package_recorded_scores_are_used(
     found = said("cautions", results)
     if recorded:
         assert answer_of(results) == with_package
-        evidence: Any = SimpleNamespace(selection=results.selection, excluded=lambda _: iter(()))
+        evidence: Any = SimpleNamespace(selection=results, excluded=lambda _: iter(()))
         (finding,) = figures.predictions(evidence)
         assert finding.state == "not checked"
         assert re.search(r"as the runs recorded them, not computed anew: the scorer rouge_l needs .*install", found)

@@ -19,9 +19,8 @@ RANDOM = np.random.default_rng(5)
 
 def test_many_rows_are_the_paired_t_test() -> None:
     """Where no guard binds, p and interval are those of scipy's paired t test."""
-    a, b = RANDOM.standard_normal((2, 2000))
-    a += 0.08
-    (found,) = compare_rows({"a": a, "b": b}, span=float(np.ptp(np.stack([a, b]))))
+    a, b = np.array([[0.08], [0.0]]) + RANDOM.standard_normal((2, 2000))
+    (found,) = compare_rows({"a": a, "b": b}, span=float(np.ptp([a, b])))
     theirs = stats.ttest_rel(a, b)
     assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
     assert (found.difference.low, found.difference.high) == pytest.approx(theirs.confidence_interval(0.95))
@@ -90,12 +89,11 @@ def test_an_interval_agrees_with_its_test(kind: str, data: st.DataObject, alpha:
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(60, 80))
 def test_shares_are_no_surer_than_fishers_test(a: int, b: int, n: int) -> None:
-    """P is at least Fisher's, and never claims what a normal approximation alone would."""
-    p = TwoShares(n, (a - b) / n, a / n, b / n).p()
+    """P is at least Fisher's, as scipy has it, and never claims what a normal approximation alone would."""
     more, less = max(a, b), min(a, b)
     theirs = stats.fisher_exact([[more, n - more], [less, n - less]], alternative="greater").pvalue
     assert fisher(a, b, n) == pytest.approx(min(1.0, 2 * theirs), rel=1e-6)
-    assert p >= fisher(a, b, n)
+    assert TwoShares(n, (a - b) / n, a / n, b / n).p() >= fisher(a, b, n)
 
 
 def test_fishers_test_of_the_most_rows_takes_little_memory() -> None:
@@ -112,8 +110,7 @@ def test_fishers_test_of_the_most_rows_takes_little_memory() -> None:
 
 def test_rare_rows_keep_a_small_difference_from_being_claimed() -> None:
     """48 rows, all of them a little better: the other system may be better by the range in rows that aren't here."""
-    a = 0.707 + 0.001 * RANDOM.standard_normal(48)
-    b = 0.700 + 0.001 * RANDOM.standard_normal(48)
+    a, b = 0.001 * RANDOM.standard_normal((2, 48)) + [[0.707], [0.7]]
     assert stats.ttest_rel(a, b).pvalue < 1e-10
     (found,) = decide(compare_rows({"a": a, "b": b}))
     assert found.verdict == "undecided"
@@ -160,14 +157,6 @@ def test_scores_of_no_range() -> None:
     assert decide(compare_rows({"a": np.ones(2), "b": np.zeros(2)}))[0].verdict == "untested"
 
 
-def test_few_rows_show_no_equivalence() -> None:
-    """Identical answers to 100 rows don't show that systems are equal within a point; those to 3,000 do."""
-    for rows, verdict in ((100, "undecided"), (3000, "equivalent")):
-        right = (np.arange(rows) % 3 > 0).astype(float)
-        (found,) = decide(compare_rows({"a": right, "b": right}, 0.01))
-        assert found.verdict == verdict
-
-
 @pytest.mark.parametrize("rows", [100, 1000])
 def test_a_margin_may_be_carried_by_rare_rows(rows: int) -> None:
     """A difference of the margin has the score test's error, however alike all rows are: few rows can't exclude it."""
@@ -192,8 +181,7 @@ def test_the_interval_of_a_mean_covers_it_where_nearly_all_are_right(right: floa
 
 def test_few_rows_all_to_one_side_are_no_surer_than_mcnemar() -> None:
     """Four rows all to one side: 1 of 8 by chance, by McNemar's test and by Student's t with its guards."""
-    of_t = OverRows.of(np.ones(4))
-    assert of_t.p() == pytest.approx(1 / 8)
+    assert OverRows.of(np.ones(4)).p() == pytest.approx(1 / 8)
     (found,) = compare_rows({"a": np.ones(4), "b": np.zeros(4)})
     assert found.p == pytest.approx(1 / 8)
 

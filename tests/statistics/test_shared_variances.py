@@ -38,32 +38,22 @@ def test_p_is_limmas() -> None:
     for _ in range(60):
         k, n = int(random.integers(3, 9)), int(random.integers(3, 11))
         spread = random.choice([0.1, 1.0, 5.0], k)
-        values = {
-            f"m{m}": {seed: float(100 + spread[m] * random.standard_normal()) for seed in range(n)} for m in range(k)
-        }
+        drawn = 100 + spread[:, None] * random.standard_normal((k, n))
+        values = {f"m{m}": dict(enumerate(of.tolist())) for m, of in enumerate(drawn)}
         if n > 5:
             del values["m0"][0], values["m1"][n - 1]
-        differences = {
-            (a, b): np.array([values[a][s] - values[b][s] for s in sorted(values[a].keys() & values[b].keys())])
-            for a, b in itertools.combinations(values, 2)
-        }
+        differences = {(a, b): np.array([values[a][s] - values[b][s] for s in values[a].keys() & values[b].keys()])
+                       for a, b in itertools.combinations(values, 2)}  # fmt: skip
         theirs = limma(differences, 2.4 * min(1, (k - 2) / 3))
         ours = {(c.a, c.b): c.p for c in statistics.compare_pairs(values)}
         assert ours == {pair: pytest.approx(p, rel=1e-9) for pair, p in theirs.items()}
 
 
 def test_two_methods_share_nothing() -> None:
-    """Two methods have Student's t, as scipy has it; the weight of equal noise grows with the methods up to five."""
-    random = np.random.default_rng(2)
-    a, b = np.exp(random.standard_normal((2, 6)))
-    (pair,) = statistics.compare_costs({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, 0.05)
-    assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
-    alike = {
-        k: {(f"m{a}", f"m{b}"): (OverSeeds(3, 0.0, 1.0),) for a, b in itertools.combinations(range(k), 2)}
-        for k in (2, 3, 4, 5, 12)
-    }
-    weights = [share_variances(of, k)["m0", "m1"][0].prior for k, of in alike.items()]
-    assert weights == pytest.approx([0, 0.8, 1.6, 2.4, 2.4])
+    """The weight of equal noise grows with the methods from two up to five."""
+    for k, weight in ((2, 0), (3, 0.8), (4, 1.6), (5, 2.4), (12, 2.4)):
+        alike = dict.fromkeys(itertools.combinations(range(k), 2), (OverSeeds(3, 0.0, 1.0),))
+        assert share_variances(alike, k)[0, 1][0].prior == pytest.approx(weight)
 
 
 def test_unequal_noise_and_none_share_less() -> None:
@@ -82,10 +72,8 @@ def test_a_score_shares_both_variances() -> None:
     random = np.random.default_rng(3)
     table = (random.random((4, 5, 50)) < 0.7).astype(float)
     scores = {f"m{m}": dict(enumerate(table[m])) for m in range(4)}
-    own = {
-        (f"m{a}", f"m{b}"): float((table[a] - table[b]).mean(axis=1).var(ddof=1))
-        for a, b in itertools.combinations(range(4), 2)
-    }
+    own = {(f"m{a}", f"m{b}"): float((table[a] - table[b]).mean(axis=1).var(ddof=1))
+           for a, b in itertools.combinations(range(4), 2)}  # fmt: skip
     grid = (1 / 50) ** 2 / 12
     for c in statistics.compare_scores(scores, 0.05):
         both, alone = c.evidence
@@ -146,15 +134,15 @@ def test_metrics_have_shares_of_the_level() -> None:
     """Of three methods the score has 60 % of the differences' level and each of two costs 20 %; alone it has all."""
     three = pairs_of("abc", 0.01)
     family = {"score": three, "time": three, "memory": three}
-    assert [statistics.levels(family, 1, "score")[m][0] for m in family] == pytest.approx(
-        [0.0216 / 3, 0.0072 / 3, 0.0072 / 3]
-    )
-    assert statistics.levels({"score": three}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
-    assert statistics.levels({"time": three, "memory": three}, 1, "score")["time"][0] == pytest.approx(0.018 / 3)
-    assert statistics.levels({"score": three, "time": []}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
+    for of, levels in (
+        (family, {"score": 0.0216, "time": 0.0072, "memory": 0.0072}), ({"score": three}, {"score": 0.036}),
+        ({"time": three, "memory": three}, {"time": 0.018}), ({"score": three, "time": []}, {"score": 0.036}),
+    ):  # fmt: skip
+        found = statistics.levels(of, 1, "score")
+        assert {m: found[m][0] for m in levels} == pytest.approx({m: level / 3 for m, level in levels.items()})
     decided = statistics.decide_family(family, 1, "score")
-    assert [c.p_adjusted for c in decided["score"]] == pytest.approx([0.01 * 3 / (0.72 * 0.6)] * 3)
-    assert [c.p_adjusted for c in decided["memory"]] == pytest.approx([0.01 * 3 / (0.72 * 0.2)] * 3)
+    for metric, share in (("score", 0.6), ("memory", 0.2)):
+        assert [c.p_adjusted for c in decided[metric]] == pytest.approx([0.01 * 3 / (0.72 * share)] * 3)
 
 
 def test_two_methods_are_holms_over_all_metrics() -> None:

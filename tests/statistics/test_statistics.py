@@ -13,7 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval, Membership, OverSeeds
-from hpml_bench.statistics.evidence import OverSeedsAndRows, p_equivalent, seeds_to_decide
+from hpml_bench.statistics.evidence import OverSeedsAndRows, cautious, p_equivalent, seeds_to_decide
 from hpml_bench.statistics.intervals import sign_flip
 from hpml_bench.statistics.over_rows import OverRows
 
@@ -107,9 +107,8 @@ def test_evidence_over_seeds_is_scipys_and_statsmodels(n: int) -> None:
 
 def test_caution_raises_the_spread_alone() -> None:
     """A cautious evidence has the upper bound of the spread over seeds; mean, rows and interaction stay."""
-    over_seeds = OverSeeds(5, 0.1, 2.0).cautious()
-    assert (over_seeds.n, over_seeds.mean, over_seeds.sd) == (5, 0.1, pytest.approx(statistics.sd_upper_bound(2.0, 5)))
-    over_rows = OverSeedsAndRows(5, 100, 0.1, (3.0, 2.0, 1.0)).cautious()
+    assert cautious(OverSeeds(5, 0.1, 2.0)) == OverSeeds(5, 0.1, pytest.approx(statistics.sd_upper_bound(2.0, 5)))
+    over_rows = cautious(OverSeedsAndRows(5, 100, 0.1, (3.0, 2.0, 1.0)))
     assert over_rows.squares == (pytest.approx(3.0 * statistics.sd_upper_bound(1.0, 5) ** 2), 2.0, 1.0)
 
 
@@ -169,9 +168,7 @@ def test_a_claim_needs_both_evidences() -> None:
     """Over seeds and rows one is never surer than over seeds alone: p and interval are the wider ones'."""
     random = np.random.default_rng(0)
     for rows in (4, 40, 400):
-        right = {
-            name: {seed: random.random(rows) < share for seed in range(4)} for name, share in (("a", 0.7), ("b", 0.6))
-        }
+        right = {name: {s: random.random(rows) < share for s in range(4)} for name, share in (("a", 0.7), ("b", 0.6))}
         (pair,) = statistics.compare_scores(right, 0.01)
         both = statistics.crossed_evidence([right["a"][seed].astype(float) - right["b"][seed] for seed in range(4)])
         assert pair.p == max(one.p() for one in both)
@@ -199,9 +196,8 @@ def test_group_scores_mean_what_the_rows_do() -> None:
     residuals = [float(one.sum()) - rows.mean() * len(one) for one in of]
     ratio = math.sqrt(sum(value**2 for value in residuals) / 59 / 60) / sizes.mean()
     assert found.std(ddof=1) / math.sqrt(60) == pytest.approx(ratio)
-    assert statistics.group_scores([0.2, 0.9, 0.4], [7, 9, 8]) == pytest.approx([0.2, 0.4, 0.9]), (
-        "in the order of the groups"
-    )
+    in_order = [0.2, 0.4, 0.9]
+    assert statistics.group_scores([0.2, 0.9, 0.4], [7, 9, 8]) == pytest.approx(in_order), "of the groups"
     assert statistics.group_scores(np.array([True, False, True, True]), [1, 1, 0, 0]) == pytest.approx([1.0, 0.5])
 
 
@@ -253,9 +249,8 @@ def test_seeds_to_find_are_the_least_that_detect(size: float, alpha: float) -> N
     n = statistics.seeds_to_find(evidence, size, alpha)
     assert max(statistics.detectable(one, n, alpha) for one in evidence) <= size
     assert n == 3 or max(statistics.detectable(one, n - 1, alpha) for one in evidence) > size
-    assert statistics.seeds_to_find([OverSeeds(50, 0.0, 0.03)], size, alpha) == statistics.seeds_to_find(
-        [evidence[1]], size, alpha
-    )
+    pilots = {statistics.seeds_to_find([OverSeeds(seeds, 0.0, 0.03)], size, alpha) for seeds in (5, 50)}
+    assert len(pilots) == 1
 
 
 def test_seeds_that_show_equivalence_do_so_in_simulations() -> None:
@@ -296,9 +291,8 @@ def test_under_three_shared_seeds_there_is_no_verdict() -> None:
     assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
     values = {"a": by_seed(1, 2), "b": by_seed(2, 3.1), "c": by_seed(5, 6, 7)}
     two = statistics.decide(statistics.compare_pairs(values, margin=10))
-    assert {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two} == {
-        (None, None, "untested", None, None)
-    }
+    found = {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two}
+    assert found == {(None, None, "untested", None, None)}
     assert [c.p_sign_flip for c in two] == [0.5, 0.5, 0.5]
     (three,) = statistics.decide(statistics.compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
     assert three.verdict == "different"
@@ -326,9 +320,8 @@ def test_costs_are_compared_by_their_factor() -> None:
     logs = np.log(a) - np.log(b)
     assert pair.ratio
     assert pair.difference.mean == pytest.approx(logs.mean())
-    assert (pair.difference.low, pair.difference.high) == pytest.approx(
-        stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
-    )
+    theirs = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    assert (pair.difference.low, pair.difference.high) == pytest.approx(theirs)
     assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
     assert pair.p_equivalent == pytest.approx(ttost_paired(np.log(a), np.log(b), -math.log(1.05), math.log(1.05))[0])
     (mirrored,) = statistics.compare_costs({"b": by_seed(*b), "a": by_seed(*a)}, 0.05)
@@ -380,9 +373,8 @@ def test_a_family_shares_five_percent_between_its_two_claims() -> None:
     assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.72) for one in theirs])
     bounded = [one for one in near if one is not None]
     equivalent = iter(min(1, one / 0.135) for one in statistics.holm(bounded))
-    assert [c.p_equivalent_adjusted for c in family] == [
-        None if one is None else pytest.approx(next(equivalent)) for one in near
-    ]
+    wanted = [None if one is None else pytest.approx(next(equivalent)) for one in near]
+    assert [c.p_equivalent_adjusted for c in family] == wanted
     assert statistics.levels({"score": family}) == {"score": pytest.approx((0.036 / 6, 0.00675 / 4))}
     assert {c.first_levels for c in family} == {statistics.levels({"score": family})["score"]}
 
@@ -392,11 +384,8 @@ def test_the_shares_are_borders() -> None:
 
     Nothing can be shown equal without a margin, so that differences are claimed at 4.275 % then.
     """
-    verdicts = [
-        statistics.decide([made(p=p, p_equivalent=q, margin=0.1)])[0].verdict
-        for p, q in ((0.0359, 1.0), (0.0361, 0.0067), (0.0361, 0.0068))
-    ]
-    assert verdicts == ["different", "equivalent", "undecided"]
+    for p, q, verdict in ((0.0359, 1.0, "different"), (0.0361, 0.0067, "equivalent"), (0.0361, 0.0068, "undecided")):
+        assert statistics.decide([made(p=p, p_equivalent=q, margin=0.1)])[0].verdict == verdict
     (both,) = statistics.decide([made(p=0.001, p_equivalent=0.001, margin=0.1)])
     assert (both.verdict, both.equivalent) == ("different", True)
     assert [statistics.decide([made(p=p)])[0].verdict for p in (0.0427, 0.0428)] == ["different", "undecided"]
@@ -478,14 +467,11 @@ def test_places_of_three_methods() -> None:
 
 def test_skewed_noise_of_unequal_spread_is_marked() -> None:
     """One far outlier of the noisier method is marked; equal spreads, symmetry and three seeds are not."""
-    outlier, calm = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1])
-    assert statistics.looks_skewed(outlier, calm)
-    assert statistics.looks_skewed(calm, outlier)
-    assert statistics.looks_skewed(outlier, np.zeros(5))
-    assert not statistics.looks_skewed(outlier, outlier[::-1])
-    assert not statistics.looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
-    assert not statistics.looks_skewed(outlier[2:], calm[2:])
-    assert not statistics.looks_skewed(np.zeros(5), np.zeros(5))
+    outlier, calm, still = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1]), np.zeros(5)
+    for pair in ((outlier, calm), (calm, outlier), (outlier, still)):
+        assert statistics.looks_skewed(*pair)
+    for pair in ((outlier, outlier[::-1]), (np.arange(-2.0, 3.0), calm), (outlier[2:], calm[2:]), (still, still)):
+        assert not statistics.looks_skewed(*pair)
 
 
 def test_single_seed_tools_are_statsmodels() -> None:

@@ -114,9 +114,7 @@ def scaled(factor: float) -> Callable[[Any], Any]:
 
 
 def times(name: str, factor: float) -> Callable[[list[Json]], list[Json]]:
-    return lambda old: [
-        point | {"value": factor * point["value"]} if point["metric"] == name else point for point in old
-    ]
+    return lambda old: [of | {"value": factor * of["value"]} if of["metric"] == name else of for of in old]
 
 
 def without(drop: Callable[[Json], bool]) -> Callable[[list[Json]], list[Json]]:
@@ -191,15 +189,6 @@ def answers_of_the_best_seed(made: Forged) -> list[Path]:
     scores = {f"metrics__{name}": value for name, value in record_of(best)["metrics"].items() if "test_" in name}
     made.edit(run, **scores)
     return [run]
-
-
-def losses_and_answers_of_the_best_seed(made: Forged) -> list[Path]:
-    """Give a seed the training losses of a better one, too."""
-    best = map(json.loads, (made.run("lora", 1) / "points.jsonl").read_text().splitlines())
-    edit_points(made.run("lora", 0), lambda old: [
-        there if there["metric"] == "train_loss" else own for own, there in zip(old, best, strict=True)
-    ])  # fmt: skip
-    return answers_of_the_best_seed(made)
 
 
 def other_places(made: Forged) -> str:
@@ -317,8 +306,6 @@ Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
-    "a torn record": (on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
-        "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
     "a deleted failure": (lambda made: shutil.rmtree(made.run("head", 1)) or "suite.json: declares head with seed 1",
@@ -366,10 +353,6 @@ SEALED: dict[str, Forgery] = {
         lambda made: rows_left_out(made) and record("", notes__rows="512 train, 256 validation, 850 test")(made),
         "predictions", "its suite asks for 1,000 test rows"),
     "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
-    "right rows called wrong": (
-        rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
-             rescore=True),
-        "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -383,7 +366,6 @@ SEALED: dict[str, Forgery] = {
         "predictions", "hold 1 row(s) that are no test rows"),
     "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
     "answers of the best seed": (answers_of_the_best_seed, "answers", "predicts as"),
-    "losses and answers of the best seed": (losses_and_answers_of_the_best_seed, "answers", "predicts as"),
     "other data": (record("lora 0", digests__data="d" * 64), "protocol", "other data"),
     "another setting": (record("lora 0", spec__settings__weight_decay=0.1),
         "protocol", "weight_decay 0.1 instead of 0.0"),
@@ -440,15 +422,12 @@ SEALED: dict[str, Forgery] = {
     "another headline": (record("", headline="test_macro_f1"), "metrics", "its score is test_macro_f1"),
     "a latency below its median": (record("lora 0", metrics__latency_ms_p99=0.1),
         "metrics", "its latency_ms_p99 of 0.1 is below the median"),
-    "another headline of one": (record("lora 0", headline="test_macro_f1"),
-        "definitions", "the score is test_macro_f1"),
     "the score turned round": (metric("", "test_accuracy", better="lower"),
         "definitions", "test_accuracy has better lower instead of higher"),
     "the score turned round in other words": (metric("", "test_accuracy", better="lower", definition=OTHER_WORDS),
         "definitions", "test_accuracy has better lower instead of higher"),
     "a renamed score": (metric("", "test_accuracy", title="accuracy on unseen domains"),
         "definitions", "test_accuracy has title"),
-    "wider bounds": (metric("", "test_accuracy", bounds=[None, None]), "definitions", "test_accuracy has bounds"),
     "a validation left out": (
         points("lora 0", without(lambda point: point["metric"].startswith("validation") and point["step"] == 75)),
         "evaluations", "3 validation losses"),
@@ -547,8 +526,7 @@ def under_two_names(made: Forged) -> None:
     made.suite(methods=suite["methods"] | {"again": suite["methods"]["full"] | {"method": "full"}})
     for seed in range(3):
         copy = made.copy(made.run("full", seed), f"again-s{seed}-0123456789")
-        edit_points(copy, lambda old: [dict(point, value=point["value"] + 1e-12) if point["metric"] == "step_seconds"
-                                       else point for point in old])  # fmt: skip
+        edit_points(copy, times("step_seconds", 1 + 1e-12))
         made.edit(copy, spec__method__name="again")
         made.seal(copy)
     reorder(made)
@@ -570,8 +548,7 @@ def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forg
 def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     """Another version may define it otherwise: a line names it, the score first, and refuses nothing."""
     sealed(forged, metric("", "test_accuracy", definition=OTHER_WORDS, title="share right"))
-    found = findings(verify(forged.folder), "definitions")
-    ((state, text),) = found
+    ((state, text),) = findings(verify(forged.folder), "definitions")
     assert state == "not checked"
     assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
 
@@ -585,10 +562,10 @@ def test_an_invalid_run_has_a_place(forged: Forged) -> None:
 
 def test_a_single_rank_has_no_values_of_its_own(forged: Forged) -> None:
     """The run's values are its own; what it needed for training follows from them."""
-    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={})
-    assert list(figures.ranks(RunFiles.read(forged.folder, load_record(run / "run.json")))) == []
-    forged.edit(run, metrics__peak_memory_over_setup_mb=scaled(0.5))
+    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={},
+                metrics__peak_memory_over_setup_mb=scaled(0.5))  # fmt: skip
     alone = RunFiles.read(forged.folder, load_record(run / "run.json"))
+    assert list(figures.ranks(alone)) == []
     assert "its peak_memory_over_setup_mb is recorded as" in " ".join(figures.figures(alone))
 
 

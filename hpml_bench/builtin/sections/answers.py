@@ -20,7 +20,7 @@ def section(results: Results) -> Section | None:
         method: stored.texts
         for method in results.methods
         for record in results.runs(method)
-        if record.spec.seed == seed and (stored := results.selection.stored[record.run_id]).texts is not None
+        if record.spec.seed == seed and (stored := results.stored[record.run_id]).texts is not None
     }
     answered = {method: one for method, one in texts.items() if one is not None and one.answer is not None}
     if not answered:

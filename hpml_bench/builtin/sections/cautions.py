@@ -123,7 +123,7 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         yield MIND, f"Speed drifted by over 5 % within some runs: {who}."
     if answer.unranked:
         yield MIND, f"Costs are shown, not ranked: {answer.unranked}."
-    if "hosts" in results.selection.unranked:
+    if "hosts" in results.unranked:
         unit = "The line unit: seed in the profile puts all runs of a seed on one host."
         yield MIND, f"Hosts of one kind differ in speed too. {unit} The line exclusive: true keeps others away from it."
     if resumed := [run for run in results.compared if run.segments]:
@@ -132,7 +132,7 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         lost = f"{count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked"
         went_on = f"{count_of(len(resumed), 'run')} went on from a checkpoint"
         yield MIND, f"{went_on}. Their costs are of steps that count; {lost}."
-    neighbours = 0 if "neighbours" in results.selection.unranked else len(results.beside)
+    neighbours = 0 if "neighbours" in results.unranked else len(results.beside)
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),
         "neighbours on their host, which slow each other (see Jobs and hosts)": neighbours,

@@ -162,7 +162,7 @@ def _language_notes(results: Results) -> list[str]:
     """Return a note on methods with answers cut before any scored part, as in reasoning, which score 0 for that."""
     cut = []
     for method in results.methods:
-        answered = [results.selection.stored[record.run_id].texts for record in results.runs(method)]
+        answered = [results.stored[record.run_id].texts for record in results.runs(method)]
         shares = [
             np.mean([ended and not text.strip() for ended, text in zip(one.cut, one.answer, strict=True)])
             for one in answered

@@ -128,7 +128,7 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
 
 def _hardware(results: Results) -> Table | None:
     """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
-    ordered = sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed)
+    ordered = sorted(results.compared, key=lambda record: record.run_id not in results.costed_ids)
     groups = grouped(ordered, lambda record: (str(record.environment.get("fingerprint")), alone(record)))
     quantities = [quantity_of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
     if len(groups) < 2 or not quantities:

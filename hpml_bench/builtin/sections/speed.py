@@ -151,7 +151,7 @@ def _checkpointing(results: Results) -> Section | None:
     found: dict[str, list[Pair]] = {}  # a run that keeps its activations, and one of its seed that computes them again
     for method in results.methods:
         own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
-        for other in results.selection.checkpointed:
+        for other in results.checkpointed:
             if record := own.get((method_of(other), other.spec.seed)):
                 recomputes = record.spec.settings.gradient_checkpointing
                 found.setdefault(method, []).append((other, record) if recomputes else (record, other))

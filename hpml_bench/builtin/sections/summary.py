@@ -81,7 +81,7 @@ def _of_methods(results: Results) -> Iterator[str]:
     reasons = {run.run_id: "ran on another host than most of its seed" for run in results.astray}
     reasons |= {run.run_id: "had neighbours on its host" for run in results.beside}
     for method in results.methods:
-        uncosted = (run for run in results.runs(method) if run.run_id not in results.selection.costed)
+        uncosted = (run for run in results.runs(method) if run.run_id not in results.costed_ids)
         for why, runs in grouped(uncosted, lambda run: reasons.get(run.run_id, "ran in another environment")).items():
             yield f"{method} has no costs of seed {', '.join(str(run.spec.seed) for run in runs)}: it {why}."
 

@@ -60,7 +60,7 @@ def _measured(results: Results) -> InputScores:
         own = {record.spec.seed: record for record in results.runs(method)}
         for run, scores in by_run.items():
             record = results.of_all_seeds(method) or own[int(aligned.seeds[run])]
-            file, index = results.folder / record.run_id / PREDICTIONS, results.selection.stored[record.run_id].index
+            file, index = results.folder / record.run_id / PREDICTIONS, results.stored[record.run_id].index
             frame = pd.DataFrame({ROW: [str(n) for n in index], SCORE: scores.astype(float)})
             frame = frame.assign(**{SYSTEM: sanitize(method), SEED: aligned.seeds[run], DATASET: name})
             frame[WHERE] = [f"{file}, row {n}" for n in index]

@@ -104,8 +104,8 @@ def facts(results: Results) -> dict[str, str]:
     rows = "all" if fewer or settings.train_samples is None else f"{settings.train_samples:,}"
     left = results.left_out
     others = {
-        "on other ranks": len(results.selection.scaled),
-        "with other checkpointing": len(results.selection.checkpointed),
+        "on other ranks": len(results.scaled_runs),
+        "with other checkpointing": len(results.checkpointed),
         "set apart": left.excluded_runs,
         "not ok": len(left.unfinished),
         "unreadable": len(left.problems),

@@ -186,8 +186,11 @@ def strip(results: Results, metric: str) -> Picture | None:
 
 
 def reliability_chart(results: Results) -> Picture | None:
-    """Return the share of right answers against their probability, in bins of as many rows, means over seeds."""
-    stored, style = results.selection.stored, styles(results.methods)
+    """Return the share of right answers against their probability, in bins of as many rows, means over seeds.
+
+    Wilson's intervals are of as many rows as a bin has in one seed, since seeds share the rows.
+    """
+    stored, style = results.stored, styles(results.methods)
     found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
     methods = [method for method, bins in found.items() if bins]
     if not methods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
@@ -17,11 +17,12 @@ from hpml_bench.plugins.task import Guess
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric
 from hpml_bench.report.comparability import untrained
-from hpml_bench.report.judge import Verdicts, judge
+from hpml_bench.report.judge import Verdicts, judge, largest_seen
 from hpml_bench.report.predictions import Scored
 from hpml_bench.report.results.compared import ComparedRuns
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition, entering
 from hpml_bench.report.selection import Selection
+from hpml_bench.statistics.over_rows import ROUNDING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +34,8 @@ else the peak (on a GPU: of tensors)."""
 SAVED = "saved_bytes"
 UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
 """Why costs rank nothing, as a clause."""
-DEFAULT_MARGIN = 0.01
-"""Difference of scores that counts as none where a suite declares no other: a share of the score's range."""
-LARGEST = 1e100
-"""Beyond this (or NaN) a number is no measurement, and its square would overflow."""
+DEFAULT_MARGIN = 0.01  # share of the score's range that counts as no difference where a suite declares no other
+LARGEST = 1e100  # beyond this (or NaN) a number is no measurement, and its square would overflow
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -79,13 +78,13 @@ class Results(ComparedRuns):
     @classmethod
     def of(cls, selection: Selection) -> Results:
         """Return the results of selected runs: where methods race, of each the runs up to its last complete round."""
-        found = cls(selection)
+        found = cls(**{field.name: getattr(selection, field.name) for field in fields(Selection)})
         seeds = found.verdicts.raced if found.race and not found.race.later else {}
-        runs = [r for r in selection.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize)]
-        if len(runs) == len(selection.compared):
+        runs = tuple(r for r in found.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize))
+        if len(runs) == len(found.compared):
             return found
-        stored = {run.run_id: selection.stored[run.run_id] for run in runs}
-        return cls(replace(selection, compared=tuple(runs), costed=selection.costed & stored.keys(), stored=stored))
+        stored = {run.run_id: found.stored[run.run_id] for run in runs}
+        return replace(found, compared=runs, costed_ids=found.costed_ids & stored.keys(), stored=stored)
 
     # Values
 
@@ -101,19 +100,14 @@ class Results(ComparedRuns):
 
     @once
     def values(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return method -> seed -> value of the compared runs; values not measured, or no numbers, are absent.
-
-        Metrics that depend on the machine are of the runs whose costs count.
-        """
+        """Return method -> seed -> value, where measured, of the compared runs; of costs, of those that count."""
         definition, found = self.definitions.get(metric), {}
         runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
             measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
-            finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
-            if finite and runs == self.runs and self.of_all_seeds(method):
-                finite = dict.fromkeys(self.seeds, *finite.values())
-            if finite:
-                found[method] = finite
+            if finite := {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}:
+                alike = runs == self.runs and self.of_all_seeds(method)
+                found[method] = dict.fromkeys(self.seeds, *finite.values()) if alike else finite
         return found
 
     def measured(self, *metrics: str) -> tuple[str, ...]:
@@ -151,7 +145,7 @@ class Results(ComparedRuns):
 
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
-        found = {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+        found = {r.spec.seed: self.stored[r.run_id].scores for r in self.runs(method)}
         return dict.fromkeys(self.seeds, *found.values()) if self.of_all_seeds(method) else found
 
     @property
@@ -175,7 +169,7 @@ class Results(ComparedRuns):
     @property
     def unchecked(self) -> str:
         """Reason why scores of rows are as recorded, as a clause; empty where they were computed anew."""
-        return next((own.unchecked for own in self.selection.stored.values() if own.unchecked), "")
+        return next((own.unchecked for own in self.stored.values() if own.unchecked), "")
 
     @cached_property
     def not_largest(self) -> str:
@@ -187,13 +181,10 @@ class Results(ComparedRuns):
             return "the score is no mean of rows' real scores in a range"
         if largest > self._score_range:
             return "it is above the score's range"
-        of = [self.row_scores(method) for method in self.methods]
-        compared = [[by[seed] for by in of if seed in by] for seed in self.seeds]
-        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of, 2)), default=statistics.LEAST_SEEDS)
-        if shared < statistics.LEAST_SEEDS:  # means of each method's own runs are compared
-            compared.append([np.mean(list(by.values()), axis=0) for by in of])
-        seen = max(np.ptp(each, axis=0).max() for each in compared)
-        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
+        of = {method: self.row_scores(method) for method in self.methods}
+        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of.values(), 2)), default=sys.maxsize)
+        seen = largest_seen(of, of_means=shared < statistics.LEAST_SEEDS)
+        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + ROUNDING) else ""
 
     @cached_property
     def guess(self) -> Guess | None:
@@ -211,7 +202,7 @@ class Results(ComparedRuns):
     @cached_property
     def test_set(self) -> Scored | None:
         """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
-        return next(iter(self.selection.stored.values()), None)
+        return next(iter(self.stored.values()), None)
 
     @property
     def test_rows(self) -> int:
@@ -220,18 +211,18 @@ class Results(ComparedRuns):
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
         """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
-        found: dict[str, dict[str, list[Curve]]] = {}
+        found: dict[str, dict[str, tuple[Curve, ...]]] = {}
         for record in (run for method in self.methods for run in self.runs(method)):
             points: dict[str, dict[int, float]] = {}
             for point in read_points(self.folder / record.run_id):
-                if point.value is not None and abs(point.value) < LARGEST:
+                depends = point.metric == "step_seconds" and record.run_id not in self.costed_ids
+                if point.value is not None and abs(point.value) < LARGEST and not depends:
                     points.setdefault(point.metric, {})[point.step] = point.value
-            if record.run_id not in self.selection.costed:
-                points.pop("step_seconds", None)  # which depend on the machine
             for metric, steps in points.items():
-                curve = Curve(record.spec.seed, tuple(sorted(steps)), tuple(steps[step] for step in sorted(steps)))
-                found.setdefault(metric, {}).setdefault(self.labels[record.run_id], []).append(curve)
-        return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}
+                curve = Curve(record.spec.seed, *zip(*sorted(steps.items()), strict=True))
+                of, name = found.setdefault(metric, {}), self.labels[record.run_id]
+                of[name] = (*of.get(name, ()), curve)
+        return found
 
     def curve(self, metric: str, method: str, seed: int) -> Curve | None:
         return next((one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None)
@@ -268,7 +259,7 @@ class Results(ComparedRuns):
             seeds=tuple(map(str, self.seeds)), means=by_run(means),
             rows=by_run({name: self.row_scores(name) for name in means}), count=self.test_rows, groups=groups,
             binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
-            unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
+            unranked=" and ".join(UNRANKED[why] for why in self.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
         )  # fmt: skip
 
@@ -310,10 +301,7 @@ class Results(ComparedRuns):
 
     @once
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own.
-
-        Over seeds: by the factor of a cost, else by difference.
-        """
+        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
         if metric in self.family:
             return self.family[metric]
         definition, values = self.definitions[metric], self.values(metric)

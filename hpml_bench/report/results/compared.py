@@ -1,9 +1,9 @@
 """The compared runs of a folder by method and seed, their suite and their task."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,28 +15,17 @@ from hpml_bench.report.comparability import alone, grouped, hosts_of, label, mac
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.scores import Race
-from hpml_bench.report.selection import LeftOut, Selection
+from hpml_bench.report.selection import Selection
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
 
 
 @dataclass(frozen=True)
-class ComparedRuns:
+class ComparedRuns(Selection):
     """Runs that enter the tables, by method and seed."""
 
-    selection: Selection
-
     # The suite
-
-    @property
-    def folder(self) -> Path:
-        return self.selection.folder
-
-    @property
-    def reference(self) -> RunRecord:
-        """The newest compared run, for all that the compared runs share."""
-        return self.selection.reference
 
     @property
     def suite(self) -> str:
@@ -44,14 +33,13 @@ class ComparedRuns:
 
     @property
     def description(self) -> str:
-        return self._declared.description if self._declared else ""
+        return self._declared.description
 
     @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        # who left a race lacks nothing
-        planned = self._declared.runs(self._planned) if self._declared and not self.race else ()
+        planned = () if self.race else self._declared.runs(self._planned)  # who left a race lacks nothing
         return len({(spec.method.name, spec.seed) for spec in planned} - there)
 
     @property
@@ -61,22 +49,18 @@ class ComparedRuns:
 
     @property
     def _planned(self) -> tuple[str, ...]:
-        return tuple(self._declared.methods) if self._declared and (self.folder / SUITE).exists() else ()
+        return tuple(self._declared.methods) if (self.folder / SUITE).exists() else ()
 
     @cached_property
     def margin(self) -> Margin:
         """Differences that count as none, as declared before the first run: later edits decide no verdict."""
         declared = [record.declared for record in self.by_start if record.declared is not None]
-        return declared[0].margin if declared else self._margin_now
+        return declared[0].margin if declared else self._declared.margin
 
     @property
     def margin_edited(self) -> bool:
         declared = {record.declared.margin for record in self.compared if record.declared is not None}
-        return len(declared | {self._margin_now}) > 1 if declared else False
-
-    @property
-    def _margin_now(self) -> Margin:
-        return self._declared.margin if self._declared else Margin()
+        return bool(declared - {self._declared.margin})
 
     @cached_property
     def race(self) -> Race | None:
@@ -91,11 +75,7 @@ class ComparedRuns:
 
     @cached_property
     def look(self) -> int:
-        """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
-
-        Each is a look at the results: seeds were added when those of fewer were known. Records without a
-        declaration count as one look. Declared looks have equal shares, so that any of them counts as the first.
-        """
+        """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts."""
         if self.race:
             return len(self.race.until.rounds) + self.race.later if self.race.later else 1
         return max(1, self._looks(statistics.LEAST_SEEDS - 1))
@@ -116,12 +96,12 @@ class ComparedRuns:
         return sorted(self.compared, key=lambda record: (record.started, record.run_id))
 
     @cached_property
-    def _declared(self) -> Suite | None:
-        """The suite as the sweep wrote it beside its runs, else the packaged one of that name."""
-        try:
+    def _declared(self) -> Suite:
+        """The suite as the sweep wrote it beside its runs, else the packaged one of that name, or one of no methods."""
+        with suppress(ValidationError):
             return Suite.model_validate(read_json(self.folder / SUITE))
-        except ValidationError:
-            return load_suite(self.suite) if self.suite in packaged_suites() else None
+        bare = Suite.model_construct(name=self.suite, settings=self.reference.spec.settings, methods={})
+        return load_suite(self.suite) if self.suite in packaged_suites() else bare
 
     @property
     def validation_rows(self) -> int:
@@ -132,15 +112,6 @@ class ComparedRuns:
     # The runs
 
     @property
-    def compared(self) -> tuple[RunRecord, ...]:
-        return self.selection.compared
-
-    @property
-    def left_out(self) -> LeftOut:
-        """The runs that enter none; for the section on failures and the head's counts."""
-        return self.selection.left_out
-
-    @property
     def _not_compared(self) -> tuple[RunRecord, ...]:
         left = self.left_out
         return (*left.unfinished, *(record for group in left.excluded for record in group.records))
@@ -148,7 +119,7 @@ class ComparedRuns:
     @cached_property
     def labels(self) -> dict[str, str]:
         """run_id -> label of its method in the report; a name with two specifications gets the differences appended."""
-        runs = (*self.compared, *self.selection.scaled)
+        runs = (*self.compared, *self.scaled_runs)
         found: dict[str, str] = {}
         for name, own in grouped(runs, lambda record: record.spec.method.name).items():
             namesakes = {method_of(record): record for record in own}
@@ -158,36 +129,31 @@ class ComparedRuns:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The methods with at least one compared run: in the suite's order, then as they ran."""
-        order = list(self._declared.methods) if self._declared else []
-        position = {name: index for index, name in enumerate(order)}
+        place = {name: at for at, name in enumerate(self._declared.methods)}
         first = sorted(self.compared, key=lambda r: (r.spec.seed, r.spec.method.name))
-        names = {self.labels[r.run_id]: position.get(r.spec.method.name, len(order)) for r in first}
+        names = {self.labels[r.run_id]: place.get(r.spec.method.name, len(place)) for r in first}
         return tuple(sorted(names, key=names.__getitem__))
 
     @cached_property
     def absent(self) -> tuple[str, ...]:
         """Names of methods that were tried and have no compared run."""
         present = {record.spec.method.name for record in self.compared}
-        tried = dict.fromkeys(record.spec.method.name for record in self._not_compared)
-        return tuple(name for name in tried if name not in present)
+        return tuple(dict.fromkeys(r.spec.method.name for r in self._not_compared if r.spec.method.name not in present))
 
     def runs(self, method: str) -> tuple[RunRecord, ...]:
         return self._runs.get(method, ())
 
     def costed(self, method: str) -> tuple[RunRecord, ...]:
-        return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
+        return tuple(record for record in self.runs(method) if record.run_id in self.costed_ids)
 
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
         """Return (ranks, nodes) -> runs of a method that differ in these alone, on the same machine or ones like it."""
-        own = [r for r in (*self.costed(method), *self.selection.scaled) if self.labels[r.run_id] == method]
-        found = grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
-        return {key: tuple(runs) for key, runs in found.items()}
+        own = [r for r in (*self.costed(method), *self.scaled_runs) if self.labels[r.run_id] == method]
+        return grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
 
     @cached_property
     def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        by_seed = sorted(self.compared, key=lambda record: record.spec.seed)
-        found = grouped(by_seed, lambda record: self.labels[record.run_id])
-        return {method: tuple(runs) for method, runs in found.items()}
+        return grouped(sorted(self.compared, key=lambda r: r.spec.seed), lambda r: self.labels[r.run_id])
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -210,9 +176,9 @@ class ComparedRuns:
     @cached_property
     def astray(self) -> tuple[RunRecord, ...]:
         """Runs without neighbours, in the environment whose costs count, but on another host than their seed's."""
-        return tuple(r for r in self._here if alone(r) and r.run_id not in self.selection.costed)
+        return tuple(r for r in self._here if alone(r) and r.run_id not in self.costed_ids)
 
-    @cached_property
+    @property
     def costs_shown(self) -> frozenset[str]:
         """run_ids of the compared runs whose costs are shown: all in the environment whose costs count."""
         return frozenset(record.run_id for record in self._here)
@@ -220,27 +186,24 @@ class ComparedRuns:
     @cached_property
     def hosts(self) -> tuple[str, ...]:
         """Names of the hosts of the runs whose costs count; empty where a record names none."""
-        named = [hosts_of(r) for r in self.compared if r.run_id in self.selection.costed and not untrained(r)]
-        if any(hosts is None for hosts in named):
-            return ()
-        return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts or ()}))
+        named = [hosts_of(r) or () for r in self.compared if r.run_id in self.costed_ids and not untrained(r)]
+        return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts})) if all(named) else ()
 
     @property
     def costs_ranked(self) -> bool:
         """Whether methods are ranked by costs; else costs are shown of runs that can't be compared by them."""
-        return not self.selection.unranked
+        return not self.unranked
 
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
         """The compared runs by environment on which costs depend, the one whose costs count first."""
-        ordered = sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed)
-        return {name: tuple(runs) for name, runs in grouped(ordered, machine_of).items()}
+        return grouped(sorted(self.compared, key=lambda r: r.run_id not in self.costed_ids), machine_of)
 
     @cached_property
     def times(self) -> SweepTimes | None:
         """The jobs in time with all recorded runs, compared or not; None where no job did any."""
-        used = (*self.compared, *self.selection.scaled, *self.selection.checkpointed)
-        return sweep_times(self.folder, (*used, *self._not_compared))
+        runs = (*self.compared, *self.scaled_runs, *self.checkpointed, *self._not_compared)
+        return sweep_times(self.folder, runs)
 
     # The task
 
