@@ -152,16 +152,19 @@ def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     assert found["merged_test_score"] == before.metrics["score"]
     assert found["merged_answers_changed"] == 0
     assert found["merged_evaluation_seconds"] > 0
+    assert 0 < found["merged_logit_difference"] < 1e-4
+    assert len(found) == 5
 
 
 def test_a_merge_that_changes_a_model_is_seen(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights left out of the merge show in the loss and in answers."""
+    """Weights left out of the merge show in the loss, in the logits, and in answers."""
     trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, ANSWERS)
     trainer.train()
     before = trainer.evaluate(run.test, "test", trainer.steps)
     monkeypatch.setattr(type(run.method), "merge", lambda method, encoder: encoder.unload())
     found = probe.stop()
     assert abs(found["merged_test_loss"] - before.metrics["loss"]) > 0.01
+    assert found["merged_logit_difference"] > 0.01
     assert found["merged_answers_changed"] > 0
 
 
@@ -171,9 +174,9 @@ def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group
     assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
 
 
-@pytest.mark.parametrize(("options", "count"), [({}, 2), ({"scorer": "choice"}, 4)])
+@pytest.mark.parametrize(("options", "count"), [({}, 3), ({"scorer": "choice"}, 5)])
 def test_merging_defines_what_it_finds(options: dict[str, Any], count: int, text_folder: Path, group: Group) -> None:
-    """Loss and time; score and answers besides where choices are compared."""
+    """Loss, logits and time; score and answers besides where choices are compared."""
     row = '{{"prompt": "w{0} w{0}", "completion": " w{1}", "choices": [" w0", " w1", " w2"]}}\n'
     (text_folder / "choices.jsonl").write_text("".join(row.format(i, i % 3) for i in range(100)))
     rows = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
