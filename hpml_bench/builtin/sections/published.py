@@ -6,8 +6,9 @@ from typing import Any
 import yaml
 from pydantic import Field
 
+from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.numbers import Cell, cell, number, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, cell, limits, number, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 from hpml_bench.suite.base import Frozen
@@ -47,6 +48,8 @@ class Reference(Frozen):
     """Data sets beside whose results it stands, by name and some of their options."""
     scorer: str | None = None
     """Scorer of its answers; shown beside suites with this scorer only, or None for all."""
+    test_rows: int | None = None
+    """Rows of its score, where that is a share of right ones, for an interval."""
     methods: tuple[Published, ...]
     caveats: tuple[str, ...]
 
@@ -88,8 +91,12 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
     rows: list[list[Cell]] = []
     for published in reference.methods:
         figures = published.figures
-        scaled = ((quantity, figures.get(quantity.metric.name)) for quantity in quantities)
-        known = [None if value is None else (f"{value * of.scale:,.10g}", value * of.scale) for of, value in scaled]
+        known: list[Cell] = []
+        for quantity in quantities:
+            value = figures.get(quantity.metric.name)
+            scaled = None if value is None else value * quantity.scale
+            of_rows = reference.test_rows if quantity.metric.name == results.quality else None
+            known.append((_as_published(scaled, quantity.scale, of_rows), scaled))
         samples = _samples(figures)
         consumed: Cell = None if samples is None else (f"≈ {number(samples, 'd')}", samples)
         rows.append([published.title, reference.title, *known, consumed])
@@ -100,6 +107,16 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
     columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
     notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
     return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
+
+
+def _as_published(value: float | None, scale: float, rows: int | None) -> str:
+    """Return a figure as published, with Wilson's interval where it is a share of rows."""
+    if value is None:
+        return MISSING
+    if rows is None:
+        return f"{value:,.10g}"
+    low, high = statistics.share_interval(round(value / scale * rows) / rows, rows)
+    return f"{value:,.10g} {limits(scale * low, scale * high, '.1f')}"
 
 
 def _samples(figures: Mapping[str, float]) -> float | None:
