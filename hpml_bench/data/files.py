@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.data.columns import SAMPLE_ROWS, TAG_NAMES, WORD_NAMES, first_named, is_number, short, some
 from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.cache import cache_folder, disk_error
+from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import digest, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,8 +71,6 @@ def file_of(uri: str) -> Path:
     known = [*SEPARATED, *OTHER, *TAGGED]
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
-    if MAGIC & set(str(path)):
-        raise UserError(f"{path}: is not read, since its path has one of {' '.join(sorted(MAGIC))}; rename it")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty")
     return path
@@ -160,7 +158,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
             arguments["encoding"] = form.encoding
         elif suffix == ".json" and (field := form.field or _field_of(file)):
             arguments["field"] = field
-        rows = load_dataset(builder, data_files=str(file), split="train", cache_dir=cache, **arguments)
+        rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
     except UserError:
         raise
     except Exception as error:
@@ -194,6 +192,22 @@ def _torn_line(file: Path) -> str:
             except (ValueError, RecursionError) as error:
                 return f"line {number} is no JSON ({first_line(error)}); mend or remove it"
     return ""
+
+
+def _literal(file: Path) -> Path:
+    """Return a path without `*`, `[` or `::`, which `datasets` would expand: the file's own, or a link to it.
+
+    The link's name changes with the file, since `datasets` decides by the link's own time stamp whether to read anew.
+    """
+    if not MAGIC & set(str(file)):
+        return file
+    facts = file.stat()
+    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns])
+    link = cache_folder() / "links" / f"{name}{file.suffix.lower()}"
+    with locked(link):
+        if not link.is_symlink():
+            link.symlink_to(file.resolve())
+    return link
 
 
 # Sentences with a tag per word

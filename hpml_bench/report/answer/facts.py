@@ -25,11 +25,16 @@ def facts(answer: PageSummary) -> tuple[Fact, ...]:
     skewed = [method.name for method in answer.methods if method.name in names]
     care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
     found = (
-        Fact("Difference", _difference(answer), "#sure"), Fact("Cost", _cost(answer), "#cost"),
-        Fact("Still improving?", _improving(answer), "#training"), Fact("Worth it?", _worth_it(answer), "#sure"),
-        Fact("Cheaper", _cheaper(answer), "#cost"), Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", care, "#wrong"), Fact("Sure?", _sure(answer), "#sure"), Fact("Next", _next(answer), "#sure"),
-    )  # fmt: skip
+        Fact("Difference", _difference(answer), "#sure"),
+        Fact("Cost", _cost(answer), "#cost"),
+        Fact("Still improving?", _improving(answer), "#training"),
+        Fact("Worth it?", _worth_it(answer), "#sure"),
+        Fact("Cheaper", _cheaper(answer), "#cost"),
+        Fact("Guessing", _guessing(answer), "#best"),
+        Fact("Take care", care, "#wrong"),
+        Fact("Sure?", _sure(answer), "#sure"),
+        Fact("Next", _next(answer), "#sure"),
+    )
     return tuple(fact for fact in found if fact.text)
 
 
@@ -157,8 +162,15 @@ def _far(answer: PageSummary, name: str, lead: str) -> str:
 def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
     if cost.key != "time":
         return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
-    if answer.winner("time") == lead:
-        return "No method trains faster."
+    memory, size = answer.axis("memory"), answer.axis("size")
+    if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
+        adds = "adds" if memory.tested != memory.id else "needs"
+        text = f"No method trains faster or {adds} less memory."
+        least = answer.best("size")
+        if size and least and lead not in least:
+            value = answer.value(least[0], size.id)
+            text += f" {_opening(answer, label(answer, least[0]))} saves less: {size.text(value or 0.0)}."
+        return text
     n = min((pair.shared for pair in answer.pairs.get(cost.tested or "", ()) if pair.verdict != "untested"), default=0)
     return f"No method is shown to train faster: times vary too much over {n} seeds."
 
