@@ -17,7 +17,6 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
 RACY_SECONDS = 2.0  # a file younger than this may still change without a change of its size and time stamp
-OLD_PATTERN = ".new-*"  # incomplete entries of older versions, and their locks
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")  # the errno in messages of libraries written in Rust
 
@@ -120,8 +119,5 @@ def _make(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
-    for pattern in (temporary.PATTERN, OLD_PATTERN):
-        for abandoned in filter(temporary.left_over, folder.glob(pattern)):
-            shutil.rmtree(abandoned, ignore_errors=True)
-            with suppress(OSError):  # a folder, which is gone or another user's
-                abandoned.unlink()
+    for abandoned in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
+        shutil.rmtree(abandoned, ignore_errors=True)

@@ -1,7 +1,6 @@
 """Child processes that end with this one: jobs, which print into a file, pip, and a pool; arguments to run a module."""
 
 import ctypes
-import itertools
 import multiprocessing
 import os
 import signal
@@ -135,44 +134,35 @@ def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str]
         return status, log.read()
 
 
-# A pool: work on many items by forked processes, in the items' order, as one process would do it
-
-
 _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no pickling
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield `work` of each item, done by that many processes; by this one what they can't do, or with fewer than two.
+    """Yield `work` of each item in order, done by that many forked processes; by this one with fewer than two.
 
-    A process ends with this one. An exception of `work` is raised here.
+    A process ends with this one. An exception of `work` is raised here; UserError where a process was killed.
     """
-    waiting = deque[tuple[Any, Future[Any] | None]]()
-    try:
-        fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
-    except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
-        pool = None
-
-    def sent(item: Any) -> Future[Any] | None:
-        with suppress(OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
-            return None if pool is None else pool.submit(_call, item)
-        return None
-
-    def done(item: Any, result: Future[Any] | None) -> Any:
-        with suppress(BrokenProcessPool):  # a process was killed
-            if result is not None:
-                return result.result()
-        return work(item)
-
+    if processes < 2:
+        yield from map(work, items)
+        return
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
+    waiting = deque[Future[Any]]()
     try:
         for item in items:
-            waiting.append((item, sent(item)))
-            if pool is None or len(waiting) > 2 * processes:
-                yield done(*waiting.popleft())
-        yield from itertools.starmap(done, waiting)
+            waiting.append(pool.submit(_call, item))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        from hpml_bench.system.errors import UserError  # pip's process runs this file, perhaps without the package
+
+        raise UserError(
+            "a process that prepares rows was killed, perhaps for lack of memory (see dmesg); free some, then the same "
+            "command goes on"
+        ) from None
     finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

@@ -207,8 +207,8 @@ def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: p
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
-    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: False)
     versions = {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
-    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "off"}
-    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: True)
-    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "on"}
+    for enabled in (False, True):
+        monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda enabled=enabled: enabled)
+        attention = "on" if enabled else "off"
+        assert environment.describe()["libraries"] == {**versions, "cudnn_attention": attention}
