@@ -20,7 +20,7 @@ from helpers.commands import called
 from hpml_bench.cli import main
 from hpml_bench.fit import limits, predict
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
-from hpml_bench.fit.predict import Predictor, predict_to
+from hpml_bench.fit.predict import predict_to
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.launch import preparation
 from hpml_bench.suite.devices import resolve_suite
@@ -65,18 +65,6 @@ def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPat
     assert max(map(len, table.splitlines())) <= 80
     assert "--json has all" in rest
     assert "taken to have" not in done.stdout, "the rows are there"
-
-
-def test_each_method_is_printed_when_it_is_known(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method's line stands before the next one is traced."""
-    shown: list[int] = []
-    need = Predictor.need
-    lines: list[str] = []
-    monkeypatch.setattr("hpml_bench.cli.commands.fit.click.echo", lines.append)
-    monkeypatch.setattr(Predictor, "need", lambda *of, **how: shown.append(len(lines)) or need(*of, **how))
-    fit(suite, "--methods", "head,lora,full")
-    assert shown == [0, 2, 3]
-    assert [line.split()[0] for line in lines[:4]] == ["method", "head", "lora", "full"]
 
 
 def test_json_has_bytes_that_add_up(suite: Path) -> None:

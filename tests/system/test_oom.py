@@ -10,7 +10,7 @@ import pytest
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import CausePriority, Report
-from hpml_bench.system import cgroups, environment, errors
+from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
@@ -180,19 +180,3 @@ def test_without_control_groups_there_is_no_limit(kernel: Path) -> None:
     assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
     put(kernel, V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"})
     assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-
-
-@pytest.mark.parametrize(("mounts", "groups", "file"), [
-    (V2, "0::/slice/job\n", {"slice/cpu.max": "100000 100000\n"}),
-    (V1, V1_GROUPS, {"cpu/a/b/cpu.cfs_quota_us": "120000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}),
-], ids=["2, of a group above", "1"])  # fmt: skip
-def test_a_quota_wherever_it_is_makes_cores_fewer(
-    mounts: str, groups: str, file: dict[str, str], kernel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads are counted by it: of version 1 too, and of a group that isn't at the root of the mount."""
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("HPML_BENCH_CORES", raising=False)
-    put(kernel, mounts, groups, file)
-    assert environment.cores() == 1
-    (kernel / "GROUPS").unlink()
-    assert environment.cores() == 8

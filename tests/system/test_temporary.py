@@ -126,10 +126,10 @@ def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -
 
 def test_a_removed_folder_of_multiprocessing_ends_no_process_with_a_traceback(tmp_path: Path) -> None:
     """As where ranks remove their sockets while this process removes the folder."""
-    done = run(
-        "import shutil; from multiprocessing import util\nwith temporary.as_temporary(): shutil.rmtree(util.get_temp_dir())",
-        tmp_path,
+    program = (
+        "import shutil, multiprocessing.util as util\nwith temporary.as_temporary(): shutil.rmtree(util.get_temp_dir())"
     )
+    done = run(program, tmp_path)
     assert (done.returncode, done.stderr, [*tmp_path.iterdir()]) == (0, "", [])
 
 
