@@ -169,10 +169,7 @@ def _of_library(folder: Path, variables: str) -> Result:
 
 
 def _tried(folder: Path, advice: str) -> Result:
-    """Write and lock a file in a folder, or where the folder would be made; the file is gone afterwards.
-
-    A UserError where it can't be written or locked, or the disk has no room for a run.
-    """
+    """Write and lock a file in a folder, or where it would be made; a UserError where it can't, or has no room."""
     from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError
 

@@ -138,11 +138,7 @@ def precision() -> Result:
 
 
 def torch_report() -> dict[str, Any]:
-    """Return the report, made once for all checks.
-
-    Beside its parts it has the `status` of its process, None where that was killed as too slow, and the last line of
-    its `stderr`.
-    """
+    """Return the report, made once, with its process's `status` (None: too slow) and last line of `stderr`."""
     with _once:
         return _report()
 

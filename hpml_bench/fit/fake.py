@@ -127,10 +127,7 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets a program read values of tensors that have none, and shows what operators do inside.
-
-    Enter it after the tracker, which then sees what stands in for an operator.
-    """
+    """Lets a program read values that fake tensors lack, and shows what operators do inside; inside the tracker."""
 
     def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -146,10 +146,8 @@ def in_doubt(settings: Settings, folder: Path) -> bool:
 
 
 def estimate(settings: Settings, folder: Path) -> float:
-    """Return about the bytes of tensors that full fine-tuning of a folder's model takes.
-
-    Raises any Exception where config.json is strange, or files can't be read.
-    """
+    """Return about the bytes of tensors that full fine-tuning of a folder's model takes."""
+    # any Exception where config.json is strange, or files can't be read
     config = read_config(folder / "config.json")
     width, layers = (int(first_value(config, keys)) for keys in (WIDTH, LAYERS))
     share = settings.global_batch // (settings.world_size or 1)

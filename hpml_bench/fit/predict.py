@@ -140,10 +140,7 @@ class Predictor:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return the footprint of a method under some settings; it is traced once.
-
-        Raises Unsupported: backbone or fake tensors can't run it; UserError: an option is wrong.
-        """
+        """Return a method's footprint, traced once; Unsupported: it can't run here, UserError: an option is wrong."""
         key = (method.name, settings.model_dump_json())
         if key in self._traced:
             return self._traced[key]

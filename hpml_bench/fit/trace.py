@@ -78,12 +78,9 @@ class Size:
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages from the operator that returns them first until nothing refers to them.
+    """Counts storages, each once, from the operator that returns it first until nothing refers to it."""
 
-    A storage counts once, however many tensors view it. `block` is the allocator's unit, to which sizes are rounded up.
-    """
-
-    def __init__(self, block: int = 1) -> None:
+    def __init__(self, block: int = 1) -> None:  # the allocator's unit, to which sizes are rounded up
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.logits = 0
         self._operator: Any = None

@@ -106,19 +106,12 @@ _PROGRAM = (
 
 
 def pip_command(*arguments: str) -> list[str]:
-    """Return the command that runs pip of this interpreter with these arguments.
-
-    The child compares its parent with the number of this process, and doesn't begin if this process has ended.
-    """
+    """Return the command of this interpreter's pip, which doesn't begin if this process has ended meanwhile."""
     return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]
 
 
 def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a pip command, that of `pip_command`, with `variables` in its environment; return its status and output.
-
-    When this process is interrupted, pip and its children end too; when it is killed, pip does. After `seconds` it is
-    killed, and subprocess.TimeoutExpired raised.
-    """
+    """Run a pip command, which ends with this process; return status and output. TimeoutExpired after `seconds`."""
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -138,10 +131,8 @@ _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no p
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield `work` of each item in order, done by that many forked processes; by this one with fewer than two.
-
-    A process ends with this one. An exception of `work` is raised here; UserError where a process was killed.
-    """
+    """Yield `work` of each item in order, done by that many forked processes; by this one with fewer than two."""
+    # they end with this one; an exception of `work` is raised here, UserError where a process was killed
     if processes < 2:
         yield from map(work, items)
         return

@@ -67,10 +67,7 @@ def shareable_gpus() -> tuple[dict[str, Any], ...]:
 
 
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
-    """Return `read(pynvml, handle)` for a device; NaN where the driver doesn't report it.
-
-    The UUID is CUDA's, with or without a prefix. A card in MIG mode is not read: other processes use it too.
-    """
+    """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of a card in MIG mode."""
     with nvml() as library:
         handle = None if library is None else _handle(library, uuid)
         if handle is None:

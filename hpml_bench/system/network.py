@@ -55,11 +55,8 @@ def interface_to(host: str) -> str | None:
 
 
 def interconnect(hosts: list[str]) -> str:
-    """Return the network between a run's nodes, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`.
-
-    InfiniBand's devices if there are any, else the socket interface that the user named, or that leads to the first of
-    the other hosts.
-    """
+    """Return the network between a run's nodes, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`."""
+    # InfiniBand's devices, else the interface that the user named, or that leads to the first of the other hosts
     devices = []
     for port in sorted(INFINIBAND.glob("*/ports/*")):
         with suppress(OSError):

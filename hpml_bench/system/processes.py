@@ -48,20 +48,15 @@ def identity(pid: int) -> str | None:
 
 
 def is_here(identity: str) -> bool:
-    """Return whether a process with this identity is, or was, one of this machine, or of this container on it.
-
-    False for earlier boots of a machine without an id, which can't be distinguished from other machines.
-    """
+    """Return whether a process with this identity is, or was, one of this machine, or of this container on it."""
+    # False for earlier boots of a machine without an id, which can't be distinguished from other machines
     place, started, _ = identity.rsplit(":", 2)
     return place == home() and (started == boot() or not place.startswith(":"))
 
 
 def home() -> str:
-    """Return the identity of this machine, or of this container on it, within which processes are numbered.
-
-    A reboot doesn't change it: a machine's first namespace always has the same number. Names of hosts aren't unique:
-    containers may have that of their host, or all the same.
-    """
+    """Return the identity of this machine, or container on it, which numbers processes; a reboot keeps it."""
+    # a machine's first namespace always has the same number; names of hosts are not unique
     return f"{_text('/etc/machine-id')}:{namespace()}"
 
 
