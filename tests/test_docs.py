@@ -170,10 +170,7 @@ NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 
 
 def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: pytest.Config) -> None:
-    """Each marker that --here leaves out is in a call of `ci`, or of an environment whose calls `ci` does.
-
-    An environment that leaves serial tests out of one call has another for them.
-    """
+    """By `ci`, or an environment whose calls it does; where one leaves serial tests out, another call has them."""
     tox = ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     commands = tox["testenv:ci"]["commands"]

@@ -143,10 +143,7 @@ def test_core_code_reaches_plug_ins_through_the_registry() -> None:
 
 
 def test_only_what_trains_imports_training_libraries() -> None:
-    """Torch and its like are imported in `training`, `data`, `fit`, by plug-ins, the gate's residents and the launcher.
-
-    Plug-ins, and all that the command line imports before it trains, import them in functions only.
-    """
+    """`training`, `data`, `fit`, plug-ins, the gate's residents and the launcher; before a training in functions."""
     launcher, meeting = "hpml_bench.launch.launcher", "hpml_bench.launch.meeting"
     users = {launcher, "hpml_bench.launch.agent"}  # they import it in functions, and nobody else does
     assert {name for name in FILES if meeting in OWN[name]} == users

@@ -113,10 +113,7 @@ def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None
 
 
 def test_what_does_not_show_is_shown_by_its_escape(tmp_path: Path) -> None:
-    """NUL, escapes, tabs and marks that turn the direction; right-to-left letters stay; no command is obeyed.
-
-    A line of the row is a line of the output, however long, with all its spaces.
-    """
+    """NUL, escapes, tabs, marks of direction; no command is obeyed; a long line of the row is one of the output."""
     long = "word  " * 40 + "."
     text = "a\x00b\x1b[31mc\td\u202ee \u05e9\u05dc\n::error::x ##[group]"
     out = shown(suite(tmp_path, [{"prompt": f"{long}\n{text}", "completion": text}] * 5), "--rows", "1")

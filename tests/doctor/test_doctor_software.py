@@ -213,10 +213,7 @@ def test_what_quickstart_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_services_that_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub, with whatever; whether there is a token is said, the token never. The index that pip is set to.
-
-    The index's password isn't shown.
-    """
+    """A hub, with whatever, and the index that pip is set to; neither token nor password is shown."""
     monkeypatch.setattr(constants, "ENDPOINT", f"{server}/none")
     monkeypatch.setenv("HF_TOKEN", KEY)
     assert only(software.hub) == Result("ok", f"{server}/none answers; a token is set", name="hub")

@@ -49,10 +49,7 @@ def rows(table: Iterable[str], *some: str) -> list[Any]:
     "name", [*SOME, *(pytest.param(name, marks=pytest.mark.fit) for name in CASES if name not in SOME)]
 )
 def test_predictions_are_above_the_truth_by_five_percent_at_most(name: str, task_folder: Path, group: Group) -> None:
-    """Peaks of step, evaluation and generation, of a run's own DDP on one rank; cases in BEYOND by their own bounds.
-
-    Of every method of the packaged suites and PEFT's types, with each variant.
-    """
+    """Peaks of step, evaluation and generation of every method and variant; cases in BEYOND by their own bounds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = fit_ratios.compare(name, CASES[name], task_folder, group)

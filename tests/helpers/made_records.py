@@ -198,11 +198,7 @@ def failed(method: str, seed: int, status: str, message: str, **changes: Any) ->
 def write(
     folder: Path, records: Iterable[RunRecord], course: Callable[[str, int], list[Point]] = points, rows: int = 1000
 ) -> Path:
-    """Write records with their points and predictions under `folder`, and return it.
-
-    The predictions give the record's accuracy and loss; its macro-F1 and the digests of its files are made theirs. The
-    points' seconds are those of the record; where the course has some of its own, the record's times are theirs.
-    """
+    """Write records under `folder`, and return it; predictions, macro-F1, digests and points' times fit the records."""
     for item in records:
         place = folder / item.run_id
         place.mkdir(parents=True, exist_ok=True)

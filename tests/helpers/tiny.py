@@ -139,10 +139,7 @@ def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> S
 
 
 def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = None, **settings: Any) -> Path:
-    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them.
-
-    `more` replaces keys of the suite.
-    """
+    """Write a model, a csv of rows whose first word tells the colour, and a suite of them, with `more` keys."""
     import yaml
 
     model(folder / "model")

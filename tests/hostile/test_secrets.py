@@ -143,10 +143,7 @@ def test_a_word_of_a_name_makes_a_secret(names: str, secret: bool) -> None:
 
 
 def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message is cut to length after secrets are gone, or the first half of one would stay.
-
-    Tracebacks name the folders of libraries, and records are given on; the rest of a path is kept.
-    """
+    """Secrets go before a message is cut; of home folders in a traceback the rest of the path is kept."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     told = run_error(ValueError("x" * 1990 + SECRETS["HF_TOKEN"]), 0)
     assert "hf_" not in told.message
@@ -177,10 +174,7 @@ def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start takes secrets out of the logs of runs without a record, and of attempts of jobs that have gone.
-
-    Those of a job that holds its unit are left to it, and no link to a folder is followed.
-    """
+    """The next start redacts logs of runs without record and of lost jobs' attempts; no living job's, and no link's."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     folder, outside = tmp_path / "sweep", tmp_path / "outside"
     gone, works = (folder / ATTEMPTS / f"lora-0-abc.{job}.0" for job in ("12_0", "12_1"))

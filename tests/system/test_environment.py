@@ -78,10 +78,7 @@ def test_what_the_machine_cannot_do_is_one_sentence(
 
 
 def test_a_description_is_json_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hardware, versions, threads and process settings; no variable but the named ones.
-
-    PEFT imports bitsandbytes if it can: records made with it and without are of two environments.
-    """
+    """Hardware, versions, threads and process settings, and bitsandbytes where PEFT imports it; no other variable."""
     import torch
 
     monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
@@ -145,11 +142,7 @@ def test_a_run_names_its_hosts() -> None:
 
 
 def test_an_extra_is_installed_by_the_names_and_lower_bounds_of_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command is right in a clone and for a wheel, and names nothing that a stranger could publish.
-
-    Code that runs from a clone which pip hasn't installed knows no packages of an extra: the command is for the clone.
-    `pip install hpml-bench[...]` would install whatever a stranger publishes under that name.
-    """
+    """In a clone and for a wheel; `pip install hpml-bench[...]` would install a stranger's package."""
     assert re.fullmatch(r"pip install 'gguf>=[\d.]+' 'optuna>=[\d.]+'", packages.install_extras("gguf", "tune"))
     monkeypatch.setattr(packages, "requirements", Mock(side_effect=PackageNotFoundError(packages.PACKAGE)))
     assert packages.install_extras("quant") == "pip install '.[quant]' in the clone"

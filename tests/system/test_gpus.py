@@ -120,11 +120,7 @@ CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
 def test_visible_devices_count(
     cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
 ) -> None:
-    """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does.
-
-    A process has one instance of a card in MIG mode at most, with its own memory and the card's capability; cards
-    beside it come first.
-    """
+    """By index or UUID, in order, each once, up to the first unknown name, as CUDA does; in MIG mode one instance."""
     install_cards(*cards, visible=visible)
     assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == shared.split()
     found = gpus.visible_gpus()
@@ -135,10 +131,7 @@ def test_visible_devices_count(
 
 
 def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
-    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability.
-
-    A driver that answers nothing has no GPU, nor a version, and nothing is raised.
-    """
+    """A card without memory of its own (GB10), a capability or a limit is a card; with no answers there is no GPU."""
     install_cards(card("GPU-a", total=None, capability=None, watts=None))
     (gpu,) = gpus.visible_gpus()
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
@@ -162,11 +155,7 @@ def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytes
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
-    """By UUID, with or without a prefix, in whatever order CUDA counts.
-
-    The whole card is not charged to an instance: memory is the instance's; energy, which the card has alone, is
-    unknown, whichever UUID CUDA gives.
-    """
+    """By UUID, with or without a prefix, in whatever order CUDA counts; a whole card is not charged to an instance."""
     install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]

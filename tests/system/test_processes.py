@@ -114,10 +114,7 @@ def test_results_come_in_order() -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
-    """Outside a run; within one nothing is raised: the books are kept first. The handlers from before come back.
-
-    A sweep and the runs in it share a request; the next sweep starts afresh.
-    """
+    """Outside a run; within one, which shares its sweep's request, nothing is raised. Earlier handlers come back."""
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         os.kill(os.getpid(), number)

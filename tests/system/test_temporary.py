@@ -43,10 +43,7 @@ def foreign(path: Path) -> Path:
 
 
 def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old.
-
-    A process of another user lives: where /proc hides it, a signal tells that it is there.
-    """
+    """A living process's file stays, also another user's; a dead one's of this place goes, and one over a day old."""
     target = tmp_path / "suite.json"
     own, other, old_style = temporary.beside(target), foreign(target), tmp_path / ".run.json.1.tmp"
     kept = [own, other, old_style]
