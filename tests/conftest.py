@@ -125,7 +125,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -148,7 +147,6 @@ def room() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
-    """A process group of this process alone."""
     from helpers import tiny
 
     with tiny.alone() as found:
@@ -157,13 +155,11 @@ def group() -> Iterator[Group]:
 
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the module's for models and rows of tasks."""
     return tmp_path_factory.mktemp("tasks")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A tiny backbone and rows."""
     from helpers import tiny
 
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))

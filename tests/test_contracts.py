@@ -41,7 +41,6 @@ TASKS = registry.names("tasks")
 
 
 def parameters(function: object) -> int:
-    """Return how many arguments a function takes."""
     return len(inspect.signature(function).parameters)
 
 
@@ -83,7 +82,6 @@ def test_a_plug_in_says_what_it_is(kind: registry.Kind, name: str) -> None:
 
 
 def trained(folder: Path, name: str, group: Group, steps: int = 40) -> tuple[Trainer, list[float]]:
-    """Train all weights of a tiny model; return the trainer and the losses."""
     settings = tiny.task_settings(folder, name, world_size=1, steps=steps, global_batch=16)
     spec = tiny.spec("full", lr=5e-3).model_copy(update={"settings": settings})
     trainer, recorder = train(spec, group)
@@ -149,19 +147,16 @@ def test_padding_changes_no_answer_of_a_task(name: str, task_folder: Path, group
 
 
 def kept(rows: Rows, answers: list[Any]) -> list[Any]:
-    """Return the answers that count, a row each."""
     found = rows.answers(np.array(answers))
     return [np.atleast_1d(answer) for answer in found]
 
 
 def headline(task: Task) -> Metric:
-    """Return the definition of a task's headline metric."""
     return next(metric for metric in task.metrics if metric.name == task.headline)
 
 
 @cache
 def some_rows(folder: Path, name: str) -> tuple[Task, Rows]:
-    """Return a task that knows its labels, and some test rows."""
     settings = tiny.task_settings(folder, name)
     prepared = prepare(settings)
     rows = Rows(Path(prepared.data) / "test", prepared.pad_id)
@@ -262,7 +257,6 @@ GIVEN = [
 
 
 def loaded(folder: Path, name: str, target: Target) -> LoadedData:
-    """Load rows of a data set; those that read files get some."""
     from datasets import Dataset
 
     settings = tiny.task_settings(folder, TASK_OF[target], train_samples=24)

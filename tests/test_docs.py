@@ -41,7 +41,6 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
 
 
 def text(page: Path) -> str:
-    """Return a page's text."""
     return page.read_text(encoding="utf-8")
 
 
@@ -60,13 +59,11 @@ def files(name: str, folders: tuple[Path, ...]) -> list[Path]:
 
 @cache
 def functions(file: Path) -> frozenset[str]:
-    """Return the names of the functions that a Python file defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 def broken_links(page: Path) -> list[str]:
-    """Return the relative links of a page that lead nowhere."""
     broken = []
     for link in filter(lambda link: not EXTERNAL.match(link), LINK.findall(text(page))):
         name, _, anchor = link.partition("#")

@@ -32,7 +32,6 @@ FILES = {
 
 
 def _imported(node: ast.AST) -> list[str]:
-    """Return the modules an import statement names."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -60,7 +59,6 @@ TOP = sorted({name.split(".")[1] for name in FILES if "." in name})
 
 
 def top_of(name: str) -> str:
-    """Return the package or module at the top that a module is of."""
     return name.split(".")[1]
 
 
@@ -90,7 +88,6 @@ def within(name: str, *packages: str) -> bool:
 
 
 def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
-    """Return the training libraries among imports."""
     return {name for name in imports if name.partition(".")[0] in libraries}
 
 

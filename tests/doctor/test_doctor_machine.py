@@ -29,7 +29,6 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def only(check: Callable[[], Result]) -> Result:
-    """Return the line of a check."""
     (line,) = run_checks((check,))
     return line
 

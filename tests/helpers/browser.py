@@ -39,7 +39,6 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """Serve a site on a free port of this machine."""
     served = Site()
 
     class Handler(web.Handler):

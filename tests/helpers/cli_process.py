@@ -44,7 +44,6 @@ class Command:
         self.family: set[psutil.Process] = set()
 
     def until(self, condition: Callable[[], object], seconds: float = 90) -> None:
-        """Wait until the condition holds; note the processes there are."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[0]

@@ -151,7 +151,6 @@ def metrics(method: str, seed: int) -> dict[str, float | None]:
 
 
 def points(method: str, seed: int, steps: int = 100) -> list[Point]:
-    """Return the course of a run towards its end values."""
     end = metrics(method, seed)
     noise = np.random.default_rng([seed, 1])
     loss, accuracy = end["train_loss"] or 0.0, end["test_accuracy"] or 0.0
@@ -189,7 +188,6 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
 
 
 def failed(method: str, seed: int, status: str, message: str, **changes: Any) -> RunRecord:
-    """Return the record of a run that didn't end well."""
     error = RunError(kind=status, message=message, rank=0)
     empty: dict[str, Any] = {"metrics": {}, "consumed": None, "checks": (), "status": status, "error": error}
     return record(method, seed, **(empty | changes))
@@ -293,7 +291,6 @@ def answers(item: RunRecord, accuracy: float, rows: int) -> tuple[np.ndarray, np
 
 
 def sweep(methods: Sequence[str] = METHODS, seeds: int = 5, **changes: Any) -> list[RunRecord]:
-    """Return the ok records of methods x seeds, seed by seed."""
     pairs = [(method, seed) for seed in range(seeds) for method in methods]
     return [record(method, seed, order, **changes) for order, (method, seed) in enumerate(pairs)]
 
@@ -323,7 +320,6 @@ def by_jobs(records: Iterable[RunRecord], hosts: int = 2, began: str = "2026-01-
 
 
 def write_jobs(folder: Path, records: Iterable[RunRecord], queued: str = "2026-01-02T03:00:00+00:00") -> None:
-    """Write what the jobs of `by_jobs` say of themselves."""
     by_seed: dict[int, list[RunRecord]] = {}
     for item in records:
         by_seed.setdefault(item.spec.seed, []).append(item)

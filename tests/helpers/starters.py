@@ -40,7 +40,6 @@ def _tokenizer(folder: Path, template: str | None, **special: str) -> None:
 
 
 def bert(folder: Path) -> Path:
-    """Save a random BERT of two layers with a tokenizer of words."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -52,7 +51,6 @@ def bert(folder: Path) -> Path:
 
 
 def llama(folder: Path, template: str | None = CHAT) -> Path:
-    """Save a random Llama of two layers with a tokenizer of words and a chat template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -71,7 +69,6 @@ def leave_out_estimates(patch: pytest.MonkeyPatch) -> None:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Return texts of 4 to 12 words, all different."""
     random = np.random.default_rng(seed)
     lengths = random.integers(4, 13, count)
     return [f"{' '.join(random.choice(WORDS, length))} w{row % 100}" for row, length in enumerate(lengths)]
@@ -83,7 +80,6 @@ def jsonl(file: Path, rows: Sequence[Any]) -> Path:
 
 
 def classes(file: Path, count: int = 120) -> Path:
-    """Write a csv of texts and labels."""
     rows = [f'"{text}",{("sport", "business", "world")[row % 3]}' for row, text in enumerate(texts(count))]
     file.write_text("\n".join(["text,label", *rows]) + "\n")
     return file
@@ -97,13 +93,11 @@ def numbers(file: Path, count: int = 120) -> Path:
 
 
 def tags(file: Path, count: int = 120) -> Path:
-    """Write lists of words and of their tags."""
     rows = [text.split() for text in texts(count)]
     return jsonl(file, [{"tokens": row, "ner_tags": ["O" if len(word) < 5 else "B-X" for word in row]} for row in rows])
 
 
 def messages(file: Path, count: int = 120) -> Path:
-    """Write conversations of two to four turns."""
     rows = []
     for row, text in enumerate(texts(count)):
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": " ".join(text.split()[:2])}]

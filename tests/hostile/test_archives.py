@@ -46,7 +46,6 @@ def fetched(content: bytes, inner: str = "pack") -> Path:
 
 
 def special(name: str, mode: int) -> zipfile.ZipInfo:
-    """Return a member of another kind than a file."""
     member = zipfile.ZipInfo(name)
     member.external_attr = mode << 16
     return member
@@ -119,7 +118,6 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def word_model(tmp_path: Path) -> Path:
-    """Return a model folder with its tokenizer."""
     tiny.local_suite(tmp_path)
     return tmp_path / "model"
 

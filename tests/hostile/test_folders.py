@@ -34,7 +34,6 @@ def at_once() -> Iterator[None]:
 
 @pytest.fixture
 def results_folder(tmp_path: Path) -> Path:
-    """Return a results folder of four runs."""
     return made_records.write(tmp_path / "reports" / "example", made_records.sweep(["lora", "full"], 2))
 
 
@@ -108,7 +107,6 @@ def test_a_record_cannot_name_another_folder(results_folder: Path, run_id: str) 
 
 
 def deep(levels: int) -> Any:
-    """Return a mapping in a mapping, and so on."""
     value: Any = "x"
     for _ in range(levels):
         value = {"a": value}

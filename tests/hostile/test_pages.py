@@ -22,7 +22,6 @@ FORMATS = ("html", "md", "csv", "tex")
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Site]:
-    """Serve what the attacks would load from."""
     with site() as one:
         yield one
 

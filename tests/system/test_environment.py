@@ -22,7 +22,6 @@ from hpml_bench.system.errors import UserError
 
 
 def open_settings(**changes: Any) -> Any:
-    """Return settings that leave the machine open."""
     open_values = {"device": "auto", "world_size": None, "threads": None, "precision": "auto"}
     return tiny.settings(**(open_values | changes))
 

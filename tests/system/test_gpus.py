@@ -57,7 +57,6 @@ class Nvml:
         self.cards, self.broken = cards, False
 
     def calls(self) -> dict[str, Callable[..., Any]]:
-        """Return pynvml's functions by name."""
         every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
         by_uuid, by_index = {each.uuid: each for each in every}, dict(enumerate(self.cards))
         found: dict[str, Callable[..., Any]] = {name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()}

@@ -31,7 +31,6 @@ def killed(path: Path) -> Path:
 
 
 def aged(path: Path, seconds: float) -> Path:
-    """Make a file so old."""
     path.touch()
     os.utime(path, (time.time() - seconds,) * 2)
     return path
