@@ -64,7 +64,6 @@ class Limit(NamedTuple):
 
 
 def read_bytes(text: str) -> int:
-    """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
     whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text)  # pydantic reads `24,5GB` as 24 bytes
     with suppress(ValidationError):
         if whole and (size := int(TypeAdapter(ByteSize).validate_python(text))):

@@ -232,7 +232,6 @@ def gigabytes(size: float) -> str:
 
 
 def sizes(settings: Settings) -> list[int]:
-    """Return the micro-batches that a rank's share of the global batch allows, smallest first."""
     share = settings.global_batch // (settings.world_size or 1)
     return [size for size in range(1, share + 1) if share % size == 0]
 

@@ -299,7 +299,6 @@ def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
 
 
 def _traced(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Traced:
-    """Trace a run with a backbone of its first blocks, or of all."""
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with (

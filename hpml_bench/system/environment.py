@@ -65,12 +65,10 @@ def where() -> dict[str, Any] | None:
 
 
 def node_number() -> int:
-    """Return the number of this node among those of a run, from 0."""
     return _number(NODE, "SLURM_NODEID") or 0
 
 
 def plain(text: str) -> str:
-    """Return a job's id as used in file names."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:80].strip("-") or "job"
 
 
@@ -220,7 +218,6 @@ class NodeLayout(NamedTuple):
 
 
 def hardware() -> dict[str, Any]:
-    """Return the parts of the machine on which a run's costs depend."""
     import psutil
 
     return {

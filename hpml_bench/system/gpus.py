@@ -120,7 +120,6 @@ def states() -> list[dict[str, Any]]:
 
 
 def driver() -> str | None:
-    """Return the driver's version; None where there is none, or it doesn't tell."""
     with nvml() as library:
         return None if library is None else _ask(library, "nvmlSystemGetDriverVersion")
 

@@ -61,7 +61,6 @@ def home() -> str:
 
 
 def namespace() -> int:
-    """Return the inode of the PID namespace; 0 where it is unknown."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -69,7 +68,6 @@ def namespace() -> int:
 
 
 def boot() -> str:
-    """Return the kernel's boot id; empty where it is unknown."""
     return _text("/proc/sys/kernel/random/boot_id")
 
 
@@ -86,7 +84,6 @@ def alive(process: psutil.Process) -> bool:
 
 
 def stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal."""
     process = identify(pid)
     with suppress(psutil.NoSuchProcess):
         return process is not None and process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
