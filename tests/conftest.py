@@ -89,28 +89,18 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Let a test or a file that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
     report = yield
-    fail_if_skipped(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same of a whole file."""
-    report = yield
-    fail_if_skipped(report)
-    return report
-
-
-def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure where the test has to run."""
     if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2]
         if skips.must_run(reason):
             report.outcome = "failed"
             report.longrepr = f"{reason}: under CI this has to run; see tests/helpers/skips.py"
+    return report
+
+
+pytest_make_collect_report = pytest_runtest_makereport
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ CHAT = (
 WORDS = ("the", "bank", "goal", "rates", "match", "won", "rose", "team", "market", "player", "share", "cup")
 
 
-def _tokenizer(folder: Path, template: str | None, **special: str) -> None:
+def _tokenizer(folder: Path, template: str | None) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -31,12 +31,14 @@ def _tokenizer(folder: Path, template: str | None, **special: str) -> None:
     known += ["<|user|>", "<|assistant|>", "<|system|>"]
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="<|end|>", **special
-    )
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "<|end|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|system|>"]})
     fast.chat_template = template
     fast.save_pretrained(folder)
+
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def bert(folder: Path) -> Path:
@@ -44,8 +46,7 @@ def bert(folder: Path) -> Path:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, **shape)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, **SHAPE)).save_pretrained(folder)
     _tokenizer(folder, None)
     return folder
 
@@ -55,8 +56,7 @@ def llama(folder: Path, template: str | None = CHAT) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = LlamaConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=256, **shape)
+    config = LlamaConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=256, **SHAPE)
     LlamaForCausalLM(config).save_pretrained(folder)
     _tokenizer(folder, template)
     return folder
