@@ -72,16 +72,13 @@ def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
         assert {*tmp_path.iterdir()} == {kept, tmp_path / "entry.lock"}
 
 
-@pytest.mark.parametrize("what", ["gethostname", "boot", "namespace"])
+@pytest.mark.parametrize("what", ["socket.gethostname", "processes.boot", "processes.namespace"])
 def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By host, kernel or namespace: a process there with the number of a dead one here is none that has ended."""
-    here = temporary.host_id()
-    owner = temporary.socket if what == "gethostname" else temporary.processes
-    monkeypatch.setattr(owner, what, lambda: "another")
-    monkeypatch.setattr(temporary, "host_id", temporary.host_id.__wrapped__)
-    assert temporary.host_id() != here
-    monkeypatch.undo()
-    assert temporary.host_id() == here
+    here = temporary.host_id.__wrapped__()
+    assert here == temporary.host_id()
+    monkeypatch.setattr(f"hpml_bench.system.temporary.{what}", lambda: "another")
+    assert temporary.host_id.__wrapped__() != here
 
 
 @pytest.mark.parametrize("write", [

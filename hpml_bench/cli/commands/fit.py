@@ -53,7 +53,7 @@ def fit(
     if as_json:
         click.echo(json.dumps([need.row() for need in prediction.needs], indent=1))
     else:
-        rows = [COLUMNS]
+        rows: list[tuple[str, ...]] = [COLUMNS]
         for need in prediction.needs:
             sizes = ["" if size is None else gigabytes(size) for size in map(need.row().get, BYTES)]
             fits, largest = {True: "yes", False: "no", None: "unknown"}[need.fits], need.largest_micro_batch
