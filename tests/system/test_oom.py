@@ -142,41 +142,36 @@ V1 = "".join(
 V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
 
 
-def test_version_2(kernel: Path) -> None:
-    """The smallest quota, and the budget with the least left, of a group and those that it is in; "max" is no limit."""
-    put(kernel, V2, "0::/a/b\n", {
+NO_LIMITS = (None, None, None)
+
+
+@pytest.mark.parametrize(("mounts", "groups", "files", "found"), [
+    (V2, "0::/a/b\n", {
         "a/b/cpu.max": "max 100000\n", "a/cpu.max": "250000 100000\n",
         "a/b/memory.max": "3000\n", "a/b/memory.current": "2000\n", "a/b/memory.stat": "anon 5\ninactive_file 500\n",
         "a/memory.max": "1600\n", "a/memory.current": "1600\n", "a/memory.stat": "inactive_file 100\n",
         "a/b/pids.max": "max\n", "a/b/pids.current": "3\n", "a/pids.max": "9\n", "a/pids.current": "4\n",
-    })  # fmt: skip
-    assert cgroups.cpus() == 2.5
-    assert cgroups.memory() == (1600, 1500)
-    assert cgroups.processes() == (9, 4)
-    assert cgroups.Budget(4, 9).free == 0
-
-
-def test_version_1(kernel: Path) -> None:
-    """The same from its files; a quota of -1 and a memory limit near 2 ** 63 are none."""
-    whole = {"memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory.usage_in_bytes": "9\n", "memory.stat": ""}
-    put(kernel, V1, V1_GROUPS, {
-        **{f"memory/a/b/{name}": text for name, text in whole.items()},
-        "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
-    })  # fmt: skip
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-    put(kernel, V1, V1_GROUPS, {
+    }, (2.5, (1600, 1500), (9, 4))),
+    (V1, V1_GROUPS, {
         "memory/a/memory.limit_in_bytes": "700\n", "memory/a/memory.usage_in_bytes": "600\n",
         "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
         "cpu/a/cpu.cfs_quota_us": "150000\n", "cpu/a/cpu.cfs_period_us": "100000\n",
         "pids/a/pids.max": "30\n", "pids/a/pids.current": "10\n",
-    })  # fmt: skip
-    assert cgroups.cpus() == 1.5
-    assert cgroups.memory() == (700, 400)
-    assert cgroups.processes() == (30, 10)
+    }, (1.5, (700, 400), (30, 10))),
+    (V1, V1_GROUPS, {
+        "memory/a/b/memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory/a/b/memory.usage_in_bytes": "9\n",
+        "memory/a/b/memory.stat": "", "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
+    }, NO_LIMITS),
+    (V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"}, NO_LIMITS),
+    ("", "", {}, NO_LIMITS),
+])  # fmt: skip
+def test_limits_of_control_groups(
+    mounts: str, groups: str, files: dict[str, str], found: tuple[object, ...], kernel: Path
+) -> None:
+    """The smallest quota, and the budget with the least left, of a group and those that it is in, in each version.
 
-
-def test_without_control_groups_there_is_no_limit(kernel: Path) -> None:
-    """Neither where the files are missing nor where they can't be understood."""
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-    put(kernel, V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"})
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
+    "max", a quota of -1, a limit near 2 ** 63, and what is missing or can't be understood are none.
+    """
+    put(kernel, mounts, groups, files)
+    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == found
+    assert cgroups.Budget(4, 9).free == 0
