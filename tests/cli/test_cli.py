@@ -8,7 +8,6 @@ import pytest
 
 from helpers import made_records
 from helpers.commands import called
-from hpml_bench.cli.reporting import result_folders
 from hpml_bench.suite import registry, suite
 from hpml_bench.system import gpus
 
@@ -84,13 +83,6 @@ def test_folders_that_are_of_no_use_are_told(small: str, tmp_path: Path) -> None
     assert "no such folder" in sentence("report", tmp_path / "nowhere")
     assert "run-all" in sentence("report", tmp_path)
     assert "html, md, csv, tex" in sentence("report", tmp_path, "--format", "html,docx")
-
-
-def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
-    """DIR is a suite's results, or a folder of such."""
-    made = [made_records.write(tmp_path / name, [made_records.record()]) for name in ("a", "b")]
-    assert result_folders(tmp_path) == made
-    assert result_folders(made[0]) == made[:1]
 
 
 @pytest.mark.parametrize("kind", ["methods", "probes", "tasks", "datasets", "suites"])
