@@ -199,11 +199,10 @@ class Predictor:
 def predict(
     suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True
 ) -> Prediction:
-    """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
+    """Return the memory of a suite's methods, or of some, from config.json and rows, without weights and GPU.
 
-    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `methods`: None for the suite's own.
-    `advised`: whether to search for the largest micro-batch and for settings that fit, by further traces. Raises
-    UserError: config.json isn't available, settings are wrong.
+    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `advised`: search for the largest
+    micro-batch and settings that fit, by further traces. UserError: there is no config.json, settings are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
@@ -262,9 +261,8 @@ def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | No
 def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Settings | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
-    `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
-    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout, or its
-    loading, is too much, only changes of that are traced.
+    `most`: bytes of tensors that a rank may have. Left out are changes with which the method doesn't run, and all but
+    those of `HOLDING` where what a training holds throughout, or its loading, is too much.
     """
     kept, least = settings, trace(settings).least
     for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):

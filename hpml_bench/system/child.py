@@ -53,9 +53,8 @@ def start(
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
-    `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
-    job. `scratch` is a folder for temporary files, made if missing; variables in its path are expanded. `place` is
-    called in the child before its command.
+    `setup`: shell lines before the command, of which the first that fails ends the job. `scratch`: a folder for
+    temporary files, whose variables are expanded. `place` is called in the child before its command.
     """
     environment = {**os.environ, **variables}
     if scratch:
@@ -74,15 +73,11 @@ def start(
 
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as file:
+        # in a session of its own: Ctrl-C in the terminal reaches this process alone, which asks the job to end
         return subprocess.Popen(  # noqa: S603 - the words are ours, the lines the profile's
-            words,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which asks the job to end
-            preexec_fn=begin,  # noqa: PLW1509 - it makes two calls of the kernel
-        )
+            words, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True, preexec_fn=begin,  # noqa: PLW1509 - it makes two calls of the kernel
+        )  # fmt: skip
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:

@@ -44,8 +44,7 @@ def nvml() -> Iterator[Any]:
 def visible_gpus() -> tuple[dict[str, Any], ...]:
     """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU that CUDA may use.
 
-    Selected by CUDA_VISIBLE_DEVICES as in CUDA. The index is CUDA's where it counts in the order of the bus. Values
-    unknown to the driver are None. Of instances of cards in MIG mode only one is returned: a process can use one.
+    Unknown values are None; the index is CUDA's in the order of the bus. Of MIG instances a process can use only one.
     """
     found = shareable_gpus()
     return found[:1] if found and found[0]["uuid"].startswith(MIG) else found
@@ -95,11 +94,7 @@ def rapl_joules(folder: Path = RAPL) -> float:
 
 
 def states() -> list[dict[str, Any]]:
-    """Return what each GPU that CUDA may use does now; values unknown to the driver are None.
-
-    That is the clock of its cores and the highest (MHz), why it is lower, whether memory is checked for errors (ECC),
-    and the number of processes that compute.
-    """
+    """Return clocks (MHz), what lowers them, ECC and processes of each GPU that CUDA may use; None for unknown ones."""
     found = []
     for gpu in visible_gpus():
         with nvml() as library:

@@ -204,11 +204,9 @@ def subreaper() -> Iterator[None]:
 def guard(parent: str, report: str, folder: str, *command: str) -> None:
     """Run a program that isn't ours in a folder until all its processes have ended, and write a report as JSON.
 
-    It has a process of its own: where the one that waits for the program is killed, the kernel asks the guard to end.
-    Orphans of the program become the guard's children, whatever session they moved to.
-
-    That is `error`, why the program can't be started; or its `status` (negative: a signal), `seconds`, `largest_mb`
-    (peak memory of its largest process), and `left` (names of the processes that it left behind).
+    Where who waits for it is killed, the kernel asks this process, which adopts the program's orphans, to end. Reported
+    is `error`, why it can't be started; or `status` (negative: a signal), `seconds`, `largest_mb` (peak memory of its
+    largest process), and `left` (names of the processes that it left behind).
     """
     signal.signal(signal.SIGTERM, _end)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
