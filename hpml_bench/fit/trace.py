@@ -38,8 +38,8 @@ from hpml_bench.training.trainer import Trainer
 CUDA_BLOCK = 512
 """Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
 SCRATCH = 0.03
-"""Share of a phase's memory above what is held, added for scratch memory of kernels, so that packaged suites' methods are
-never below real steps on a CPU (benchmarks/fit_ratios.py); docs/memory.md names PEFT's types that need more."""
+"""Share of a phase's memory above what is held, added for scratch memory of kernels, so that packaged suites' methods
+are never below real steps on a CPU (benchmarks/fit_ratios.py); docs/memory.md names PEFT's types that need more."""
 AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
 
 
