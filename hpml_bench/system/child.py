@@ -128,10 +128,16 @@ _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no p
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
     """Yield `work` of each item in order, done by that many forked processes; by this one with fewer than two."""
     # they end with this one; an exception of `work` is raised here, UserError where a process was killed
+    from hpml_bench.system.errors import UserError  # pip's process runs this file without the package
+
     if processes < 2:
         yield from map(work, items)
         return
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
+    try:
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
+        pool.submit(os.getpid)  # which starts them all
+    except OSError as error:
+        raise UserError(f"no processes can be started to prepare rows ({error}); see ulimit -u and /dev/shm") from None
     waiting = deque[Future[Any]]()
     try:
         for item in items:
@@ -141,12 +147,7 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        from hpml_bench.system.errors import UserError  # pip's process runs this file, perhaps without the package
-
-        raise UserError(
-            "a process that prepares rows was killed, perhaps for lack of memory (see dmesg); free some, then the same "
-            "command goes on"
-        ) from None
+        raise UserError("a process that prepares rows was killed, perhaps for lack of memory; try again") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

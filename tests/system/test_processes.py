@@ -98,7 +98,7 @@ def killed(item: int) -> int:
     return item
 
 
-def test_results_come_in_order() -> None:
+def test_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several processes and of this one, which does the work alone with fewer than two; errors are raised here."""
     for number in (3, 1, 0):
         found = list(in_order(where, range(20), number))
@@ -106,6 +106,9 @@ def test_results_come_in_order() -> None:
     for work, error in ((lambda item: 1 // (item - 3), ZeroDivisionError), (killed, UserError)):  # for lack of memory
         with pytest.raises(error):
             list(in_order(work, range(9), 2))
+    monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError))
+    with pytest.raises(UserError, match="no processes can be started"):
+        list(in_order(where, range(9), 2))
     assert not multiprocessing.active_children()
 
 
