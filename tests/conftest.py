@@ -52,7 +52,6 @@ APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "d
 NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""
 
-
 TRIED = pytest.StashKey[int]()
 """How many tests were collected, less those with an environment of their own."""
 

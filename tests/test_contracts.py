@@ -237,7 +237,6 @@ def test_labels_come_back_from_disk(name: str, task_folder: Path) -> None:
 
 # Data sets
 
-
 TYPES: dict[Target, tuple[str, type, str, type]] = {
     "class": ("text", str, "label", int),
     "number": ("text", str, "label", float),
@@ -374,7 +373,6 @@ def test_importing_them_imports_nothing_heavy() -> None:
 
 
 # Found by name
-
 
 METHOD = "from hpml_bench.plugins.method import Method\nclass A(Method):\n    "
 

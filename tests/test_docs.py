@@ -161,7 +161,6 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
 
 # Environments: every test is run by README's command or by one that continuous integration runs after it
 
-
 NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 """Markers of tests of many minutes, which are left out on purpose."""
 

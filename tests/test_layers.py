@@ -21,7 +21,6 @@ TYPES = ("plugins.group", "plugins.model", "plugins.rows", "plugins.tokenizer")
 """Types that plug-ins share with the core and that need a training library."""
 TRAINING = ("torch", "transformers", "peft", "datasets")
 
-
 DATA = {"assets", "suites"}
 """Folders of the package that hold no modules, but files beside a model or a suite."""
 FILES = {

@@ -121,7 +121,6 @@ def machine(settings: Settings) -> int:
 
 # Foresight
 
-
 DOUBTFUL_SHARE = 0.5
 """Share of a rank's memory up to which an estimate raises no doubt: methods may take more than the estimate."""
 TRAINED_BYTES = 8

@@ -305,7 +305,6 @@ def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> N
 
 # `run-all` warns before a sweep that won't fit, as fast as before where there is no doubt; what `fit` advises fits
 
-
 ASSETS = Path(limits.__file__).parents[1] / "assets"
 
 
@@ -365,7 +364,6 @@ def test_what_cannot_be_predicted_gives_no_warning(tmp_path: Path, capfd: pytest
 
 
 # Under a limit
-
 
 LIMIT = 1_500_000_000
 WORDS = 500  # words of a text: their activations are nearly all of a step's memory

@@ -114,7 +114,6 @@ def test_a_gpu_takes_what_is_predicted(method: str, variant: str, task_folder: P
 
 # Loading
 
-
 SHAPE = {
     "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
     "intermediate_size": 512, "vocab_size": 2048,
@@ -164,7 +163,6 @@ def test_sampling_is_part_of_the_prediction(group: Group, tmp_path: Path) -> Non
 
 
 # Attention and norms: what a batch without padding saves, and what a card keeps otherwise than a CPU
-
 
 UNPADDED = {"micro_batch": 1, "dropout": 0.0, "max_length": 512, "global_batch": 4, "eval_batch": 1}
 CARD = UNPADDED | {"device": "cuda", "precision": "bf16", "weights": "bfloat16"}
@@ -216,7 +214,6 @@ def test_on_a_card_norms_keep_float32(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # A few blocks of a model tell of all
-
 
 BLOCKS = 8
 QWEN = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 32}

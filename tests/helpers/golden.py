@@ -189,7 +189,6 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "cluster": _cluster, "apart": _apart,
 }  # fmt: skip
 
-
 OVER = {"over_suites": range(9), "over_two": (0, 1, 1)}
 """Numbers of the data sets of made suites, of which a second suite of the same isn't ranked."""
 

@@ -222,7 +222,6 @@ COMPOSITES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 """Options of text model, vision tower and whole, of models that transformers lists for text and images alone."""
 
-
 GEMMA_3 = (
     ALTERNATING | {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 6},
     LAYERS | {"image_size": 28, "patch_size": 14},

@@ -46,7 +46,6 @@ TYPICAL = {  # accuracy, train seconds, samples/s, memory MB, gradient norm, tra
 }
 HEAD_PARAMETERS, BACKBONE_PARAMETERS = 516, 1_340_000
 
-
 GROUPS = {
     "time": "setup_seconds train_seconds evaluation_seconds total_seconds",
     "throughput": "samples_per_second tokens_per_second padded_tokens_per_second virtual_tokens step_ms_p50 "

@@ -134,7 +134,6 @@ def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: b
 
 written = values.map(json.dumps).map(str.encode) | st.binary(max_size=80)
 
-
 KEYS = "steps name methods methods.lora methods.lora.options.r task.options dataset.options a.b"
 keys = st.text("abc.settingsmethodslora", max_size=20) | st.sampled_from(KEYS.split())
 

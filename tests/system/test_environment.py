@@ -151,7 +151,6 @@ def test_an_extra_is_installed_by_the_names_and_lower_bounds_of_its_packages(mon
 
 # A sweep where the kernel lacks what only Linux has: prctl, the cores that a process may use, and /proc
 
-
 TAKEN_AWAY = """
 import ctypes, os, pathlib, sys
 

@@ -134,13 +134,11 @@ def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, word
 
 # Control groups: their limits, by version, and those of the groups that they are in
 
-
 V1 = "".join(
     f"{number} 23 0:28 / {{mount}}/{name} rw - cgroup cgroup rw,{name}\n"
     for number, name in enumerate(["memory", "pids", "cpu"])
 )
 V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
-
 
 NO_LIMITS = (None, None, None)
 

@@ -40,7 +40,6 @@ def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
 
 # Jobs that are children: what is done before their command, and where their modules come from
 
-
 STARTED = [sys.executable, "-c", "print('began')"]
 
 
@@ -82,7 +81,6 @@ def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypa
 
 
 # Forked processes do work in order, and what they can't do is done here
-
 
 HERE = os.getpid()
 
