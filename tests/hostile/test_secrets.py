@@ -38,8 +38,6 @@ import os, sys, warnings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.suite.base import Frozen
 from hpml_bench.plugins.method import Method
-from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
 class Leaky(Method):
     title, lr = "Leaky", 1e-3
     class Options(Frozen):
@@ -69,15 +67,13 @@ def leaks(*texts: bytes) -> list[str]:
     return [form for form in forms for text in texts if form.encode() in text]
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    """Return where a sweep with failing runs wrote everything, and what it printed, the secrets in its environment."""
-    place = tmp_path_factory.mktemp("sweep")
-    plugin = plugin_packages.write(place, "methods", leaky=LEAKY)
-    (place / "suite").mkdir()
+def test_nothing_written_holds_a_secret(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither records, logs, reports, wandb's files, the cache nor the terminal; what failed stays readable."""
+    place = tmp_path_factory.mktemp("sweep")  # a short one: sockets are made in it
+    plugin, out = plugin_packages.write(place, "methods", leaky=LEAKY), place / "out"
+    for folder in (place / "suite", out):
+        folder.mkdir()
     suite = tiny.local_suite(place / "suite")
-    out = place / "out"
-    out.mkdir()
     settings = {"methods.loud": "{method: leaky}", "methods.quiet": "{method: leaky, options: {quietly: true}}"}
     settings |= {"steps": "1", "latency_samples": "0"}
     command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
@@ -86,14 +82,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     folders = {"HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
     folders["PYTHONPATH"] = plugin_packages.on_path(plugin)
     sweep = WarmProcess(command, {**os.environ, **SECRETS, **folders}, folder=out)
-    printed, _ = sweep.communicate(300)
-    assert sweep.returncode == 1, printed[-3000:]
-    return out, printed.encode()
-
-
-def test_nothing_written_holds_a_secret(swept: tuple[Path, bytes]) -> None:
-    """Neither records, logs, reports, wandb's files, the cache nor the terminal; what failed stays readable."""
-    out, printed = swept
+    said, _ = sweep.communicate(300)
+    assert sweep.returncode == 1, said[-3000:]
+    printed = said.encode()
     files = [path for path in out.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"report.html", "report.md", "run.json", "rank0.log", "rank1.log", "suite.json"} <= names

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -129,14 +130,9 @@ def test_a_removed_folder_of_multiprocessing_ends_no_process_with_a_traceback(tm
 # Locks where a file system has none: told in one sentence, and no marker is taken that would outlive its holder
 
 
-def enter(context) -> None:
-    with context:
-        pass
-
-
-LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "results": (lambda folder: enter(locked(folder)), "give an --out on another one"),
-    "cache": (lambda folder: enter(cache.locked(folder / "entry")), "set HPML_BENCH_CACHE"),
+LOCKS: dict[str, tuple[Callable[[Path], AbstractContextManager[object]], str]] = {
+    "results": (locked, "give an --out on another one"),
+    "cache": (lambda folder: cache.locked(folder / "entry"), "set HPML_BENCH_CACHE"),
 }
 
 
@@ -149,9 +145,10 @@ def test_a_disk_without_locks_is_told(what: str, number: int, tmp_path: Path, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):  # a marker left by the first would be in the way of the second
-            with pytest.raises(UserError, match="this file system can't lock files") as told:
-                take(tmp_path)
+            with pytest.raises(UserError, match="this file system can't lock files") as told, take(tmp_path):
+                pass
             assert str(tmp_path) in str(told.value)
             assert advice in str(told.value)
     monkeypatch.undo()
-    take(tmp_path)
+    with take(tmp_path):
+        pass
