@@ -52,7 +52,6 @@ APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "d
 NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""
 
-
 TRIED = pytest.StashKey[int]()
 """How many tests were collected, less those with an environment of their own."""
 
@@ -89,28 +88,18 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Let a test or a file that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
     report = yield
-    fail_if_skipped(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same of a whole file."""
-    report = yield
-    fail_if_skipped(report)
-    return report
-
-
-def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure where the test has to run."""
     if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2]
         if skips.must_run(reason):
             report.outcome = "failed"
             report.longrepr = f"{reason}: under CI this has to run; see tests/helpers/skips.py"
+    return report
+
+
+pytest_make_collect_report = pytest_runtest_makereport
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,7 +114,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -148,7 +136,6 @@ def room() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
-    """A process group of this process alone."""
     from helpers import tiny
 
     with tiny.alone() as found:
@@ -157,13 +144,11 @@ def group() -> Iterator[Group]:
 
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the module's for models and rows of tasks."""
     return tmp_path_factory.mktemp("tasks")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A tiny backbone and rows."""
     from helpers import tiny
 
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))

@@ -48,7 +48,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def run(folder: Path, **changes: Any) -> RunSpec:
-    """Return a run of the examples of method, task and data set."""
     method = registry.plugin("methods", "bitfit")
     values = {"backbone": "embedded:newswire-gpt2", "task": "probability", "dataset": "signs"}
     sizes = {"train_samples": 24, "validation_samples": 8, "test_samples": 10, "world_size": 1, "steps": 8}

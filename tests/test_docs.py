@@ -1,6 +1,7 @@
 """The pages name files, tests, modules and headings that exist."""
 
 import ast
+import pkgutil
 import re
 from configparser import ConfigParser
 from functools import cache
@@ -41,7 +42,6 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
 
 
 def text(page: Path) -> str:
-    """Return a page's text."""
     return page.read_text(encoding="utf-8")
 
 
@@ -60,13 +60,11 @@ def files(name: str, folders: tuple[Path, ...]) -> list[Path]:
 
 @cache
 def functions(file: Path) -> frozenset[str]:
-    """Return the names of the functions that a Python file defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 def broken_links(page: Path) -> list[str]:
-    """Return the relative links of a page that lead nowhere."""
     broken = []
     for link in filter(lambda link: not EXTERNAL.match(link), LINK.findall(text(page))):
         name, _, anchor = link.partition("#")
@@ -98,15 +96,11 @@ def missing_modules(page: Path) -> list[str]:
     """Return the dotted names of a page that are neither a module, nor defined in one, nor a group of entry points."""
     missing = []
     for dotted in MODULE.findall(text(page)):
-        parts = dotted.strip(".").split(".")
-        places = [ROOT / "hpml_bench" / Path(*parts[:end]) for end in (len(parts), len(parts) - 1)]
-        whole, parent = (
-            [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()] for place in places
-        )
-        defined = any(re.search(rf"\b{parts[-1]}\b", text(file)) for file in parent)
-        group = parts[-1] in registry.ONE or dotted == ".commands"
-        if not (whole or defined or group):
-            missing.append(f"hpml_bench{dotted}")
+        group = dotted.rpartition(".")[2] in registry.ONE or dotted == ".commands"
+        try:
+            pkgutil.resolve_name(f"hpml_bench{dotted}")
+        except (ImportError, AttributeError):
+            missing += [] if group else [f"hpml_bench{dotted}"]
     return missing
 
 
@@ -127,18 +121,16 @@ def test_a_page_is_short(page: Path) -> None:
 
 def test_every_command_stands_on_a_page() -> None:
     """As a reader types it; one that nobody can find need not be there."""
-    pages = "\n".join(text(page) for page in PAGES)
-    assert [
-        name for name in main.list_commands(click.Context(main)) if not re.search(rf"hpml-bench {name}\b", pages)
-    ] == []
+    pages = "\n".join(map(text, PAGES))
+    names = main.list_commands(click.Context(main))
+    assert [name for name in names if not re.search(rf"hpml-bench {name}\b", pages)] == []
 
 
 def test_the_table_of_packages_is_the_order_of_imports() -> None:
     """docs/architecture.md names every module and folder at the top of hpml_bench, in the order that imports have."""
     rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text(ROOT / "docs" / "architecture.md"), re.MULTILINE)
-    top = [
-        path.stem for path in (ROOT / "hpml_bench").glob("[a-z_]*") if path.suffix == ".py" or any(path.glob("*.py"))
-    ]
+    paths = (ROOT / "hpml_bench").glob("[a-z_]*")
+    top = [path.stem for path in paths if path.suffix == ".py" or any(path.glob("*.py"))]
     assert rows == [name for name in ORDER if name in top]
     assert set(rows) == set(top) - {"__init__"}
 
@@ -164,16 +156,12 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
 
 # Environments: every test is run by README's command or by one that continuous integration runs after it
 
-
 NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 """Markers of tests of many minutes, which are left out on purpose."""
 
 
 def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: pytest.Config) -> None:
-    """Each marker that --here leaves out is in a call of `ci`, or of an environment whose calls `ci` does.
-
-    An environment that leaves serial tests out of one call has another for them.
-    """
+    """By `ci`, or an environment whose calls it does; where one leaves serial tests out, another call has them."""
     tox = ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     commands = tox["testenv:ci"]["commands"]
@@ -195,9 +183,7 @@ def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: py
 def test_continuous_integration_runs_both() -> None:
     """README's command, word for word, then `ci`; with CI set, so that no skip passes for a test."""
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    (command,) = re.findall(
-        r"^    (python3 -m venv .*pip install tox.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
+    (command,) = re.findall(r"^    (python3 -m venv .*pip install tox.*)$", text(ROOT / "README.md"), re.MULTILINE)
     assert command in script.replace("install -q", "install")
     assert re.search(r"^export CI=1", script, re.MULTILINE)
     after = script.partition("tox -e tests ")[2]

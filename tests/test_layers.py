@@ -21,7 +21,6 @@ TYPES = ("plugins.group", "plugins.model", "plugins.rows", "plugins.tokenizer")
 """Types that plug-ins share with the core and that need a training library."""
 TRAINING = ("torch", "transformers", "peft", "datasets")
 
-
 DATA = {"assets", "suites"}
 """Folders of the package that hold no modules, but files beside a model or a suite."""
 FILES = {
@@ -32,7 +31,6 @@ FILES = {
 
 
 def _imported(node: ast.AST) -> list[str]:
-    """Return the modules an import statement names."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -60,7 +58,6 @@ TOP = sorted({name.split(".")[1] for name in FILES if "." in name})
 
 
 def top_of(name: str) -> str:
-    """Return the package or module at the top that a module is of."""
     return name.split(".")[1]
 
 
@@ -75,23 +72,13 @@ def reachable(*starts: str) -> set[str]:
     return found
 
 
-def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Return modules that import each other in a circle; none where they can be put in an order."""
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
-
-
 def within(name: str, *packages: str) -> bool:
     """Tell whether a module is of one of these packages."""
     return any(f"{name}.".startswith(f"hpml_bench.{package}.") for package in packages)
 
 
-def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
-    """Return the training libraries among imports."""
-    return {name for name in imports if name.partition(".")[0] in libraries}
+def heavy(imports: set[str]) -> set[str]:
+    return {name for name in imports if name.partition(".")[0] in TRAINING}
 
 
 def test_the_reader_of_imports_sees_them() -> None:
@@ -101,7 +88,8 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert "pyarrow" not in AT_TOP["hpml_bench.records.predictions"]
     assert "torch" in AT_TOP["hpml_bench.training.worker"]
     assert "datasets" not in ANYWHERE["hpml_bench.plugins.dataset"]
-    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"b"}}).prepare()
 
 
 def test_every_package_has_its_place() -> None:
@@ -125,7 +113,8 @@ def test_a_module_imports_only_what_comes_before_it(name: str) -> None:
 
 def test_there_is_no_import_circle() -> None:
     """All imports can be put in an order, those inside functions too."""
-    assert cycle({name: imports - {"hpml_bench", name} for name, imports in OWN.items() if name != "hpml_bench"}) == []
+    graph = {name: imports - {"hpml_bench", name} for name, imports in OWN.items() if name != "hpml_bench"}
+    TopologicalSorter(graph).prepare()  # which names the circle
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if within(name, PLUGINS) and name.count(".") > 2])
@@ -143,10 +132,7 @@ def test_core_code_reaches_plug_ins_through_the_registry() -> None:
 
 
 def test_only_what_trains_imports_training_libraries() -> None:
-    """Torch and its like are imported in `training`, `data`, `fit`, by plug-ins, the gate's residents and the launcher.
-
-    Plug-ins, and all that the command line imports before it trains, import them in functions only.
-    """
+    """`training`, `data`, `fit`, plug-ins, the gate's residents and the launcher; before a training in functions."""
     launcher, meeting = "hpml_bench.launch.launcher", "hpml_bench.launch.meeting"
     users = {launcher, "hpml_bench.launch.agent"}  # they import it in functions, and nobody else does
     assert {name for name in FILES if meeting in OWN[name]} == users
@@ -172,31 +158,20 @@ def test_the_report_side_names_no_training_library() -> None:
 def test_runs_are_chosen_in_one_place() -> None:
     """What is left out is seen by cautions, answer, counts, verify and compare."""
     users = {
-        name
-        for name, tree in TREES.items()
+        name for name, tree in TREES.items()
         if any(isinstance(node, ast.Attribute) and node.attr == "left_out" for node in ast.walk(tree))
-    }
-    assert users <= {
-        *(name for name in FILES if within(name, "report.results")),
-        "hpml_bench.report.render",
-        "hpml_bench.report.answer.from_results",
-        "hpml_bench.verify.folder",
-        "hpml_bench.builtin.sections.cautions",
-        "hpml_bench.comparison.readers.results",
-    }
-    readers = {
-        name for name, tree in TREES.items() if within(name, "builtin.sections") and "load_records" in ast.dump(tree)
-    }
-    assert readers == set(), "no section reads records of its own"
+    }  # fmt: skip
+    known = ("report.results", "report.render", "report.answer.from_results", "verify.folder",
+             "builtin.sections.cautions", "comparison.readers.results")  # fmt: skip
+    assert {name for name in users if not within(name, *known)} == set()
+    sections = [ast.dump(tree) for name, tree in TREES.items() if within(name, "builtin.sections")]
+    assert not any("load_records" in section for section in sections), "no section reads records of its own"
 
 
 def test_no_task_is_named_outside_tasks() -> None:
     """No module compares with a task's name: what differs between tasks is asked of the task."""
     names = {path.stem for path in (ROOT / "builtin/tasks").glob("*.py") if path.stem != "__init__"}
-    for name, tree in TREES.items():
-        if within(name, "builtin.tasks"):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Compare):
-                said = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
-                assert not said & names, name
+    others = {name: tree for name, tree in TREES.items() if not within(name, "builtin.tasks")}
+    compared = [(name, node) for name in others for node in ast.walk(others[name]) if isinstance(node, ast.Compare)]
+    for name, compare in compared:
+        assert not names & {part.value for part in ast.walk(compare) if isinstance(part, ast.Constant)}, name

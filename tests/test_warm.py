@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from helpers import warm
+from helpers.waiting import until
 
 TELLS = """
 import json, os, signal, sys, threading
@@ -48,14 +47,6 @@ ENDS = {
 }
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a fact."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
     """Arguments, folder, environment, session, signals, descriptors, and the same package."""
     command, environment = [sys.executable, "-c", TELLS, "a", "b c"], {**os.environ, "TOLD": "x y"}
@@ -87,9 +78,9 @@ def test_a_fork_server_of_this_process_ends_with_its_handle() -> None:
 
     fork_server.start_fork_server()
     first = processes.fork_server() or 0
-    until(lambda: "forkserver" in " ".join(psutil.Process(first).cmdline()))
+    assert until(lambda: "forkserver" in " ".join(psutil.Process(first).cmdline()))
     assert psutil.Process(first).ppid() != os.getpid()
     os.kill(first, signal.SIGKILL)
-    until(lambda: processes.identify(first) is None)
+    assert until(lambda: processes.identify(first) is None)
     fork_server.start_fork_server()
     assert processes.fork_server() != first

@@ -19,7 +19,6 @@ class Commands(Sentences):
         return sorted({*_own(), *_foreign()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return a command; None where there is none of that name."""
         if cmd_name in _own():
             module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
         elif point := _foreign().get(cmd_name):

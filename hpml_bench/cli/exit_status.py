@@ -28,7 +28,6 @@ class Sentences(click.Group):
             formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in found])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
         from hpml_bench.system.redaction import redacted
 
         try:

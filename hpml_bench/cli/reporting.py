@@ -38,7 +38,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = ()) -> None:
-    """Write a folder's report, print its answer and the paths."""
     from hpml_bench.records.load import load_records
     from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
 

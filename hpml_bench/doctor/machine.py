@@ -32,7 +32,6 @@ LITTLE = 1e9  # free bytes below which most models don't fit on a disk
 
 
 def refused(error: Exception, state: State = "fail") -> Result:
-    """Return the result for a UserError, whose text is a problem, a semicolon and advice."""
     finding, _, advice = str(error).partition("; ")
     return Result(state, finding, advice)
 
@@ -52,7 +51,6 @@ def processor() -> Result:
 
 
 def memory() -> Result:
-    """Compare the free memory with the needs of quickstart."""
     import psutil
 
     from hpml_bench.system import cgroups
@@ -69,7 +67,6 @@ def memory() -> Result:
 
 
 def limits() -> Result:
-    """Say what the container and the shell limit beside cores and memory."""
     from hpml_bench.system import cgroups
 
     pids = cgroups.processes()
@@ -88,7 +85,6 @@ def limits() -> Result:
 
 
 def clock() -> Result:
-    """Compare the clock with the file system's, which may be another machine's, in the working folder."""
     try:
         with tempfile.TemporaryFile(dir=".") as file:
             before = time.time()
@@ -169,10 +165,7 @@ def _of_library(folder: Path, variables: str) -> Result:
 
 
 def _tried(folder: Path, advice: str) -> Result:
-    """Write and lock a file in a folder, or where the folder would be made; the file is gone afterwards.
-
-    A UserError where it can't be written or locked, or the disk has no room for a run.
-    """
+    """Write and lock a file in a folder, or where it would be made; a UserError where it can't, or has no room."""
     from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError
 

@@ -45,7 +45,6 @@ NO_ANSWER = "No matching distribution"  # what pip says where the index doesn't 
 
 
 def python() -> Result:
-    """Compare Python with the versions that the tests use, which the metadata lists."""
     tested = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata(PACKAGE).get_all("Classifier", [])), re.MULTILINE)
     found = f"Python {platform.python_version()}, {PACKAGE} {version(PACKAGE)}"
     if tested and ".".join(platform.python_version_tuple()[:2]) not in tested:
@@ -54,7 +53,6 @@ def python() -> Result:
 
 
 def dependencies() -> Result:
-    """Compare the versions of dependencies with the lower bounds."""
     needed = requirements()[""]
     missing = [need for need in needed if installed(need.name) is None]
     old = [need for need in needed if need not in missing and lacks(need)]
@@ -67,7 +65,6 @@ def dependencies() -> Result:
 
 
 def extras() -> Result:
-    """Say which extras are missing or too old, and what they are for."""
     known = requirements()
     lacking = sorted(extra for extra in PURPOSES if any(map(lacks, known.get(extra, ()))))
     if not lacking:
@@ -88,7 +85,6 @@ def quickstart() -> Result:
 
 
 def torch() -> Result:
-    """Say whether the libraries of a rank can be imported."""
     report = torch_report()
     broken = report.get("torch_error") or report.get("worker_error")
     if broken:
@@ -138,11 +134,7 @@ def precision() -> Result:
 
 
 def torch_report() -> dict[str, Any]:
-    """Return the report, made once for all checks.
-
-    Beside its parts it has the `status` of its process, None where that was killed as too slow, and the last line of
-    its `stderr`.
-    """
+    """Return the report, made once, with its process's `status` (None: too slow) and last line of `stderr`."""
     with _once:
         return _report()
 
@@ -223,7 +215,6 @@ def trackers() -> Result:
 
 
 def engines() -> Result:
-    """Say which engines can start jobs here, and what the others lack."""
     kinds, broken = _plugins("engines")
     lacking = {name: kind.lacks() for name, kind in kinds.items()}
     here = ", ".join(name for name, lack in lacking.items() if not lack)

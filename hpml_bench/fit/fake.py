@@ -108,8 +108,8 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
         written = floats[:1] if func._schema.is_mutable else []
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
-        # conjugates are resolved (aten/src/ATen/ConjugateFallback.cpp), and bfloat16 matrices copied whose rows or
-        # columns aren't contiguous (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`)
+        # conjugates are resolved (ATen/ConjugateFallback.cpp), and bfloat16 matrices copied whose rows or columns
+        # aren't contiguous (ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`)
         half = tensors[-1].dtype == torch.bfloat16
         odd = [half and not (value.is_contiguous() or value.mT.is_contiguous()) for value in tensors]
         copied = [value for value, strange in zip(tensors, odd, strict=True) if strange or value.is_conj()]
@@ -127,10 +127,7 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets a program read values of tensors that have none, and shows what operators do inside.
-
-    Enter it after the tracker, which then sees what stands in for an operator.
-    """
+    """Lets a program read values that fake tensors lack, and shows what operators do inside; inside the tracker."""
 
     def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

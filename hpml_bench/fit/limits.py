@@ -21,23 +21,19 @@ from hpml_bench.system import cgroups, environment, gpus
 from hpml_bench.system.errors import UserError
 
 PROCESS = 500_000_000
-"""Bytes of a rank's process without tensors: `peak_memory_mb` less `peak_memory_over_setup_mb`, and less the model's 5
-MB, of the records in reports/reference/quickstart."""
+"""Bytes of a rank's process without tensors: peak memory less that over set-up and the model's 5 MB, in our records."""
 COMMAND, SHARED = 600_000_000, 290_000_000
 """Bytes of the command and its fork server on the same machine, and those of a rank's process that it shares with the
-server. By /proc/PID/smaps_rollup during quickstart with one rank (kB of Anonymous and Pss_Anon): 210 MB of the command,
-394 MB of the server, of which 226 MB are the rank's too, as are 65 MB of files."""
+server (smaps_rollup during quickstart: 210 MB the command, 394 the server, of which 226 are the rank's, as 65 of files
+are)."""
 WITH_CUDA, WITH_CUDA_PRIVATE = 380_000_000, 155_000_000
-"""Further bytes of each of these processes where torch is a build with CUDA, on a CPU too, and those that are no
-file's: Rss 889 MB and Anonymous 525 MB after the imports with torch 2.15 for CUDA 13.2, 510 and 372 MB with 2.13 for
-CPUs."""
+"""Further bytes of each of these processes, and those that are no file's, where torch is a build with CUDA (2.15 for
+CUDA 13.2 against 2.13 for CPUs: Rss 889 and 510 MB after the imports, Anonymous 525 and 372 MB)."""
 THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
-FREEING = f"{THRESHOLD}=65536 in the environment"
-"""Setting of glibc's allocator with which a process on a CPU gives freed tensors back."""
+FREEING = f"{THRESHOLD}=65536 in the environment"  # with it glibc's allocator gives freed tensors back on a CPU
 HEAP = 3
-"""Times the bytes of its tensors that a process on a CPU may take without that: 1.9, 2.2 and 2.8 were measured of a
-GPT-2 in micro-batches of texts of 500 tokens, and 0.98 with it. The harness has freed memory kept, for speed
-(`system.environment.PROCESS_ENVIRONMENT`)."""
+"""Times the bytes of its tensors that a process on a CPU may take without that: 1.9 to 2.8 were measured of a GPT-2 in
+micro-batches of texts of 500 tokens (0.98 with it). `environment.PROCESS_ENVIRONMENT` keeps freed memory, for speed."""
 CUDA_CONTEXT = 600_000_000
 """Bytes of a CUDA context with torch's kernels, loaded lazily. An estimate: not measured on a card by this project."""
 CUBLAS_WORKSPACE = 2 * 32 * 2**20
@@ -64,7 +60,6 @@ class Limit(NamedTuple):
 
 
 def read_bytes(text: str) -> int:
-    """Return the bytes of a size such as `24GB` or `40GiB`; a UserError if it isn't one."""
     whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text)  # pydantic reads `24,5GB` as 24 bytes
     with suppress(ValidationError):
         if whole and (size := int(TypeAdapter(ByteSize).validate_python(text))):
@@ -126,7 +121,6 @@ def machine(settings: Settings) -> int:
 
 # Foresight
 
-
 DOUBTFUL_SHARE = 0.5
 """Share of a rank's memory up to which an estimate raises no doubt: methods may take more than the estimate."""
 TRAINED_BYTES = 8
@@ -146,10 +140,8 @@ def in_doubt(settings: Settings, folder: Path) -> bool:
 
 
 def estimate(settings: Settings, folder: Path) -> float:
-    """Return about the bytes of tensors that full fine-tuning of a folder's model takes.
-
-    Raises any Exception where config.json is strange, or files can't be read.
-    """
+    """Return about the bytes of tensors that full fine-tuning of a folder's model takes."""
+    # any Exception where config.json is strange, or files can't be read
     config = read_config(folder / "config.json")
     width, layers = (int(first_value(config, keys)) for keys in (WIDTH, LAYERS))
     share = settings.global_batch // (settings.world_size or 1)

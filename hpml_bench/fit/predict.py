@@ -74,38 +74,33 @@ def _largest_value(kind: pa.DataType, length: int) -> Any:
     return "" if pa.types.is_string(kind) else length - 1
 
 
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
+         "generation")  # fmt: skip
+
+
 class Need(Frozen):
-    """Memory of a method on one rank, in bytes; None where it can't be predicted, which `advice` explains."""
+    """Memory of a method on one rank; without a footprint it can't be predicted, which `advice` explains."""
 
     method: str
     fits: bool | None
-    weights: int | None = None
-    gradients: int | None = None
-    optimizer: int | None = None
-    activations: int | None = None
-    logits: int | None = None
-    buckets: int | None = None
-    loading: int | None = None
-    step: int | None = None
-    evaluation: int | None = None
-    generation: int | None = None
-    peak: int | None = None
-    """The largest of loading, step, evaluation and generation, and what a rank takes beside tensors."""
-    largest_micro_batch: int | None = None
-    """Largest part of a rank's share of the global batch whose step fits; 0 for none."""
-    advice: str = ""
-    """What to change; empty where it surely fits."""
+    footprint: Footprint | None = None
+    peak: int | None = None  # bytes of tensors at the largest phase's peak, and what a rank takes beside them
+    largest_micro_batch: int | None = None  # largest part of a rank's share whose step fits; 0 for none
+    advice: str = ""  # what to change; empty where it surely fits
+
+    def row(self) -> dict[str, Any]:
+        """Return all by name, sizes in bytes, None for what isn't known."""
+        parts = {name: getattr(self.footprint, name, None) for name in PARTS}
+        largest = {"peak": self.peak, "largest_micro_batch": self.largest_micro_batch}
+        return {"method": self.method, "fits": self.fits, **parts, **largest, "advice": self.advice}
 
 
 class Prediction(Frozen):
     """Memory of a suite's methods."""
 
-    settings: Settings
-    """Settings of the prediction, with device, ranks and precision decided."""
-    limit: Limit
-    """Memory of a rank."""
-    made_up_rows: str
-    """Why rows are made up, each of `max_length` tokens; empty where they are the suite's own."""
+    settings: Settings  # with device, ranks and precision decided
+    limit: Limit  # memory of a rank
+    made_up_rows: str  # why rows are made up, each of `max_length` tokens; empty where they are the suite's own
     needs: tuple[Need, ...]
 
     @property
@@ -145,10 +140,7 @@ class Predictor:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return the footprint of a method under some settings; it is traced once.
-
-        Raises Unsupported: backbone or fake tensors can't run it; UserError: an option is wrong.
-        """
+        """Return a method's footprint, traced once; Unsupported: it can't run here, UserError: an option is wrong."""
         key = (method.name, settings.model_dump_json())
         if key in self._traced:
             return self._traced[key]
@@ -181,15 +173,17 @@ class Predictor:
         except Unsupported as error:
             return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
         fits = found.peak <= most(self.settings)
-        parts: dict[str, Any] = {**vars(found), "activations": found.activations}
-        parts["peak"] = found.peak + self.limit(self.settings).outside
-        if advised and found.step:
-            parts["largest_micro_batch"] = largest_micro_batch(self.settings, footprint_of, most(self.settings)) or 0
-        if advised and not fits:
-            parts["advice"] = self._advice(method, advise(self.settings, footprint_of, most))
-        elif advised and keeps_freed(self.settings) and HEAP * found.peak > most(self.settings):
-            parts["advice"] = f"fits with {FREEING}; without it up to {HEAP} times the tensors are kept"
-        return Need(method=method.name, fits=fits, **parts)
+        need = Need(method=method.name, fits=fits, footprint=found, peak=found.peak + self.limit(self.settings).outside)
+        if not advised:
+            return need
+        largest, advice = None, ""
+        if found.step:
+            largest = largest_micro_batch(self.settings, footprint_of, most(self.settings)) or 0
+        if not fits:
+            advice = self._advice(method, advise(self.settings, footprint_of, most))
+        elif keeps_freed(self.settings) and HEAP * found.peak > most(self.settings):
+            advice = f"fits with {FREEING}; without it up to {HEAP} times the tensors are kept"
+        return need.model_copy(update={"largest_micro_batch": largest, "advice": advice})
 
     def _advice(self, method: MethodSpec, found: Settings | None) -> str:
         if found is None:
@@ -203,25 +197,20 @@ class Predictor:
 
 
 def predict(
-    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True,
-    done: Callable[[Need], None] = lambda _: None,
-) -> Prediction:  # fmt: skip
-    """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
+    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True
+) -> Prediction:
+    """Return the memory of a suite's methods, or of some, from config.json and rows, without weights and GPU.
 
-    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `methods`: None for the suite's own.
-    `advised`: whether to search for the largest micro-batch and for settings that fit, by further traces. `done` gets
-    each method's memory as soon as it is known. Raises UserError: config.json isn't available, settings are wrong.
+    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `advised`: search for the largest
+    micro-batch and settings that fit, by further traces. UserError: there is no config.json, settings are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
-    needs: list[Need] = []
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' hints for authors of scripts
         predictor = Predictor(suite, memory, Path(name))
-        for spec in specs:
-            needs.append(predictor.need(spec, advised=advised))
-            done(needs[-1])
+        needs = tuple(predictor.need(spec, advised=advised) for spec in specs)
         settings, made_up = predictor.settings, predictor.made_up
-        return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=tuple(needs))
+        return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=needs)
 
 
 def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str) -> None:
@@ -242,7 +231,6 @@ def gigabytes(size: float) -> str:
 
 
 def sizes(settings: Settings) -> list[int]:
-    """Return the micro-batches that a rank's share of the global batch allows, smallest first."""
     share = settings.global_batch // (settings.world_size or 1)
     return [size for size in range(1, share + 1) if share % size == 0]
 
@@ -273,9 +261,8 @@ def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | No
 def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Settings | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
-    `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
-    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout, or its
-    loading, is too much, only changes of that are traced.
+    `most`: bytes of tensors that a rank may have. Left out are changes with which the method doesn't run, and all but
+    those of `HOLDING` where what a training holds throughout, or its loading, is too much.
     """
     kept, least = settings, trace(settings).least
     for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):

@@ -38,9 +38,8 @@ from hpml_bench.training.trainer import Trainer
 CUDA_BLOCK = 512
 """Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
 SCRATCH = 0.03
-"""Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
-operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
-benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
+"""Share of a phase's memory above what is held, added for scratch memory of kernels, so that packaged suites' methods
+are never below real steps on a CPU (benchmarks/fit_ratios.py); docs/memory.md names PEFT's types that need more."""
 AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
 
 
@@ -78,12 +77,9 @@ class Size:
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages from the operator that returns them first until nothing refers to them.
+    """Counts storages, each once, from the operator that returns it first until nothing refers to it."""
 
-    A storage counts once, however many tensors view it. `block` is the allocator's unit, to which sizes are rounded up.
-    """
-
-    def __init__(self, block: int = 1) -> None:
+    def __init__(self, block: int = 1) -> None:  # the allocator's unit, to which sizes are rounded up
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.logits = 0
         self._operator: Any = None
@@ -220,16 +216,11 @@ class Footprint:
     weights: int  # parameters and buffers, as they are stored while training
     gradients: int  # gradients of all trained parameters, which are in DDP's buckets
     optimizer: int
-    buckets: int
-    """Second copy of the gradients while DDP makes its buckets anew, where a step adds up micro-batches: before the
-    step's first pass, so that activations are not there at the same time."""
+    buckets: int  # second gradients while DDP makes buckets anew between micro-batches, before there are activations
     logits: int  # logits with all that is computed of their size, at the step's peak
-    step: int
-    """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
+    step: int  # peak of a training step: weights, gradients, optimizer, logits, activations; 0: nothing is trained
     loading: int  # peak of loading: until weights have the types that they have in training
-    evaluation: int
-    """Peak of an evaluation batch, with all that a training holds meanwhile; of a sharded model, also when it is whole
-    after training."""
+    evaluation: int  # peak of an evaluation batch while training; of a sharded model, also when it is whole after it
     generation: int  # peak of a batch of answers while training; 0 where none are generated
 
     @property
@@ -279,10 +270,9 @@ def _further(one: int, other: int, times: int) -> int:
 
 
 def trace(spec: RunSpec, prepared: Prepared, few: Few | None = None) -> Footprint:
-    """Return the memory of a run whose settings are resolved, on prepared rows; its backbone needs no weights.
+    """Return the memory of a run of resolved settings on prepared rows, without weights; of `few` blocks, None: all.
 
-    `few`: numbers of blocks that tell of all (`blocks_that_tell`); None to trace all. Raises Unsupported: the method
-    can't run with this backbone; UserError: config.json can't be read, an option is wrong.
+    Raises Unsupported: it can't run with this backbone; UserError: config.json can't be read, an option is wrong.
     """
     if few is None:
         return _traced(spec, prepared, None).footprint()
@@ -302,7 +292,6 @@ def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
 
 
 def _traced(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Traced:
-    """Trace a run with a backbone of its first blocks, or of all."""
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with (

@@ -17,16 +17,12 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
 RACY_SECONDS = 2.0  # a file younger than this may still change without a change of its size and time stamp
-OLD_PATTERN = ".new-*"  # incomplete entries of older versions, and their locks
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")  # the errno in messages of libraries written in Rust
 
 
 def cache_folder() -> Path:
-    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder.
-
-    Raises UserError for a user without a home folder, as a number without a name in a container.
-    """
+    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
     own = os.environ.get("HPML_BENCH_CACHE")
     try:
         return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")
@@ -53,10 +49,8 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
-    """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing.
-
-    `replace`: remove a damaged folder of that name first. `entry`: the cache entry of which the target is a part.
-    """
+    """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing."""
+    # replace: remove a damaged folder of that name first; entry: the cache entry of which the target is a part
     _make(target.parent)
     with new_folder((entry or target).parent) as folder:
         yield folder / target.name
@@ -86,10 +80,8 @@ def locked(entry: Path) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> UserError | None:
-    """Return the error to show for an exception that the cache's disk caused; None for any other.
-
-    Code that turns exceptions into errors about a file calls this first: a full disk is no fault of the file.
-    """
+    """Return the error to show for an exception that the cache's disk caused; None for any other."""
+    # first asked where exceptions become errors about a file: a full disk is no fault of the file
     while error is not None:
         number = error.errno if isinstance(error, OSError) else next(map(int, _AS_TEXT.findall(str(error))), None)
         name = getattr(error, "filename", None)
@@ -120,8 +112,5 @@ def _make(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
-    for pattern in (temporary.PATTERN, OLD_PATTERN):
-        for abandoned in filter(temporary.left_over, folder.glob(pattern)):
-            shutil.rmtree(abandoned, ignore_errors=True)
-            with suppress(OSError):  # a folder, which is gone or another user's
-                abandoned.unlink()
+    for abandoned in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
+        shutil.rmtree(abandoned, ignore_errors=True)

@@ -120,10 +120,7 @@ def oom_kills() -> int:
 
 
 def _counters() -> Iterator[Path]:
-    """Yield the counters of this process's control group, wherever it is mounted.
-
-    In version 2 a group's count includes groups below it; in version 1 it doesn't, so that each of them is read.
-    """
+    """Yield the counters of this process's control group; of version 1 those below it too, which 2 includes."""
     for group in groups("memory"):
         if group.version == 2:
             yield group.folder / "memory.events"

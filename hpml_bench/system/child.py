@@ -1,7 +1,6 @@
 """Child processes that end with this one: jobs, which print into a file, pip, and a pool; arguments to run a module."""
 
 import ctypes
-import itertools
 import multiprocessing
 import os
 import signal
@@ -54,9 +53,8 @@ def start(
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
-    `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
-    job. `scratch` is a folder for temporary files, made if missing; variables in its path are expanded. `place` is
-    called in the child before its command.
+    `setup`: shell lines before the command, of which the first that fails ends the job. `scratch`: a folder for
+    temporary files, whose variables are expanded. `place` is called in the child before its command.
     """
     environment = {**os.environ, **variables}
     if scratch:
@@ -75,15 +73,11 @@ def start(
 
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as file:
+        # in a session of its own: Ctrl-C in the terminal reaches this process alone, which asks the job to end
         return subprocess.Popen(  # noqa: S603 - the words are ours, the lines the profile's
-            words,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which asks the job to end
-            preexec_fn=begin,  # noqa: PLW1509 - it makes two calls of the kernel
-        )
+            words, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True, preexec_fn=begin,  # noqa: PLW1509 - it makes two calls of the kernel
+        )  # fmt: skip
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
@@ -107,19 +101,12 @@ _PROGRAM = (
 
 
 def pip_command(*arguments: str) -> list[str]:
-    """Return the command that runs pip of this interpreter with these arguments.
-
-    The child compares its parent with the number of this process, and doesn't begin if this process has ended.
-    """
+    """Return the command of this interpreter's pip, which doesn't begin if this process has ended meanwhile."""
     return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]
 
 
 def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a pip command, that of `pip_command`, with `variables` in its environment; return its status and output.
-
-    When this process is interrupted, pip and its children end too; when it is killed, pip does. After `seconds` it is
-    killed, and subprocess.TimeoutExpired raised.
-    """
+    """Run a pip command, which ends with this process; return status and output. TimeoutExpired after `seconds`."""
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -135,44 +122,39 @@ def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str]
         return status, log.read()
 
 
-# A pool: work on many items by forked processes, in the items' order, as one process would do it
-
-
 _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no pickling
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield `work` of each item, done by that many processes; by this one what they can't do, or with fewer than two.
+    """Yield `work` of each item in order, done by that many forked processes, or by this one where they can't share a queue.
 
-    A process ends with this one. An exception of `work` is raised here.
+    They end with this one. An exception of `work` is raised here, UserError where a process was killed.
     """
-    waiting = deque[tuple[Any, Future[Any] | None]]()
+    from hpml_bench.system.errors import UserError  # pip's process runs this file without the package
+
+    pool = None
+    with suppress(OSError):  # there is no room for a semaphore
+        if processes > 1:
+            pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
+    if pool is None:
+        yield from map(work, items)
+        return
     try:
-        fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
-    except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
-        pool = None
-
-    def sent(item: Any) -> Future[Any] | None:
-        with suppress(OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
-            return None if pool is None else pool.submit(_call, item)
-        return None
-
-    def done(item: Any, result: Future[Any] | None) -> Any:
-        with suppress(BrokenProcessPool):  # a process was killed
-            if result is not None:
-                return result.result()
-        return work(item)
-
+        pool.submit(os.getpid)  # which starts them all
+    except OSError as error:
+        raise UserError(f"no processes can be started to prepare rows ({error}); see ulimit -u") from None
+    waiting = deque[Future[Any]]()
     try:
         for item in items:
-            waiting.append((item, sent(item)))
-            if pool is None or len(waiting) > 2 * processes:
-                yield done(*waiting.popleft())
-        yield from itertools.starmap(done, waiting)
+            waiting.append(pool.submit(_call, item))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("a process that prepares rows was killed, perhaps for lack of memory; try again") from None
     finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

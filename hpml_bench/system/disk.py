@@ -51,7 +51,6 @@ def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
 def check_space(
     folder: Path, what: str = "a run", advice: str = "free some space, then the same command goes on"
 ) -> None:
-    """Raise UserError if a disk has no room for a run, or for `what`."""
     free = shutil.disk_usage(folder).free / 1e6
     if free < LEAST_FREE_MB:
         raise UserError(f"{folder}: {free:.0f} MB are free there, and {what} needs {LEAST_FREE_MB}; {advice}")
@@ -78,7 +77,6 @@ def lock_held(path: Path, advice: str, timeout: float = -1) -> Iterator[None]:
 
 
 def no_locks_error(folder: Path, error: OSError, advice: str) -> UserError:
-    """Return the error to show for a folder on a file system without locks."""
     return UserError(
         f"{folder}: this file system can't lock files ({error.strerror}); {advice}, or have it mounted with locks "
         "(Lustre: -o flock)"

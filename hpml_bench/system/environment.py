@@ -65,12 +65,10 @@ def where() -> dict[str, Any] | None:
 
 
 def node_number() -> int:
-    """Return the number of this node among those of a run, from 0."""
     return _number(NODE, "SLURM_NODEID") or 0
 
 
 def plain(text: str) -> str:
-    """Return a job's id as used in file names."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:80].strip("-") or "job"
 
 
@@ -99,21 +97,14 @@ PROCESS_ENVIRONMENT = {
 }
 
 CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-"""Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
+"""Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes. torch prefers this name to
+PYTORCH_ALLOC_CONF: it is set where neither is."""
 
-All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is."""
-
-RECORDED = (
-    *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
-    "OMP_NUM_THREADS",
-    "PYTORCH_CUDA_ALLOC_CONF",
-)
-"""Variables written into records: a run's costs depend on them."""
-
-RECORDED_WHERE_SET = (
-    "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "PYTORCH_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)  # fmt: skip
-"""Variables of GPUs that are recorded, like NCCL's, only where they are set."""
+OF_ALLOCATOR = tuple(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC")))
+RECORDED = (*OF_ALLOCATOR, "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables in records, since costs depend on them; those below, like NCCL's, only where they are set."""
+RECORDED_WHERE_SET = ("CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "PYTORCH_ALLOC_CONF",
+                      "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # fmt: skip
 
 Check = Literal["equal", "shown", "ignored"]
 """Use of a part of the environment: costs are compared where it is equal; it is shown; it is a run's own."""
@@ -219,7 +210,6 @@ class NodeLayout(NamedTuple):
 
 
 def hardware() -> dict[str, Any]:
-    """Return the parts of the machine on which a run's costs depend."""
     import psutil
 
     return {
@@ -232,11 +222,9 @@ def hardware() -> dict[str, Any]:
 
 
 def describe(over: NodeLayout | None = None) -> dict[str, Any]:
-    """Return the environment for a record: hardware and its fingerprint, versions, variables, threads.
+    """Return the environment for a record: hardware and its fingerprint, versions, named variables, threads.
 
-    For a run over several nodes (`over`) the fingerprint covers all of them; `node_fingerprint`, given if they are
-    alike, is that of a run on one of them. Of variables only `RECORDED`, `RECORDED_WHERE_SET` and NCCL's are taken, so
-    that no key or token gets into a record.
+    A run's over several nodes (`over`) covers all; `node_fingerprint`, of alike ones, is that of a run on one of them.
     """
     torch: Any = sys.modules.get("torch")
     node, place = hardware(), where()

@@ -57,7 +57,6 @@ def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "faile
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception is for lack of memory, on the host or on the GPU."""
     return status_of(type(error).__name__, str(error)) != "failed"
 
 

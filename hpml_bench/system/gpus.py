@@ -44,8 +44,7 @@ def nvml() -> Iterator[Any]:
 def visible_gpus() -> tuple[dict[str, Any], ...]:
     """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU that CUDA may use.
 
-    Selected by CUDA_VISIBLE_DEVICES as in CUDA. The index is CUDA's where it counts in the order of the bus. Values
-    unknown to the driver are None. Of instances of cards in MIG mode only one is returned: a process can use one.
+    Unknown values are None; the index is CUDA's in the order of the bus. Of MIG instances a process can use only one.
     """
     found = shareable_gpus()
     return found[:1] if found and found[0]["uuid"].startswith(MIG) else found
@@ -67,10 +66,7 @@ def shareable_gpus() -> tuple[dict[str, Any], ...]:
 
 
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
-    """Return `read(pynvml, handle)` for a device; NaN where the driver doesn't report it.
-
-    The UUID is CUDA's, with or without a prefix. A card in MIG mode is not read: other processes use it too.
-    """
+    """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of a card in MIG mode."""
     with nvml() as library:
         handle = None if library is None else _handle(library, uuid)
         if handle is None:
@@ -98,11 +94,7 @@ def rapl_joules(folder: Path = RAPL) -> float:
 
 
 def states() -> list[dict[str, Any]]:
-    """Return what each GPU that CUDA may use does now; values unknown to the driver are None.
-
-    That is the clock of its cores and the highest (MHz), why it is lower, whether memory is checked for errors (ECC),
-    and the number of processes that compute.
-    """
+    """Return clocks (MHz), what lowers them, ECC and processes of each GPU that CUDA may use; None for unknown ones."""
     found = []
     for gpu in visible_gpus():
         with nvml() as library:
@@ -123,7 +115,6 @@ def states() -> list[dict[str, Any]]:
 
 
 def driver() -> str | None:
-    """Return the driver's version; None where there is none, or it doesn't tell."""
     with nvml() as library:
         return None if library is None else _ask(library, "nvmlSystemGetDriverVersion")
 

@@ -28,8 +28,7 @@ def no_loopback() -> str | None:
 def own_address() -> str:
     """Return the address by which other nodes reach this machine: IPv6 where it has no IPv4.
 
-    That of the interface which NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names, else what Slurm's node name or the
-    host's name resolves to, else (where that is the loopback, as in Debian's /etc/hosts) the default route's.
+    Of the interface that a variable names, else of Slurm's or the host's name, else (if loopback) the default route's.
     """
     named = _named()
     if named is not None and (found := _addresses().get(named)):
@@ -55,11 +54,8 @@ def interface_to(host: str) -> str | None:
 
 
 def interconnect(hosts: list[str]) -> str:
-    """Return the network between a run's nodes, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`.
-
-    InfiniBand's devices if there are any, else the socket interface that the user named, or that leads to the first of
-    the other hosts.
-    """
+    """Return the network between a run's nodes, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`."""
+    # InfiniBand's devices, else the interface that the user named, or that leads to the first of the other hosts
     devices = []
     for port in sorted(INFINIBAND.glob("*/ports/*")):
         with suppress(OSError):

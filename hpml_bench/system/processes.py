@@ -48,25 +48,19 @@ def identity(pid: int) -> str | None:
 
 
 def is_here(identity: str) -> bool:
-    """Return whether a process with this identity is, or was, one of this machine, or of this container on it.
-
-    False for earlier boots of a machine without an id, which can't be distinguished from other machines.
-    """
+    """Return whether a process with this identity is, or was, one of this machine, or of this container on it."""
+    # False for earlier boots of a machine without an id, which can't be distinguished from other machines
     place, started, _ = identity.rsplit(":", 2)
     return place == home() and (started == boot() or not place.startswith(":"))
 
 
 def home() -> str:
-    """Return the identity of this machine, or of this container on it, within which processes are numbered.
-
-    A reboot doesn't change it: a machine's first namespace always has the same number. Names of hosts aren't unique:
-    containers may have that of their host, or all the same.
-    """
+    """Return the identity of this machine, or container on it, which numbers processes; a reboot keeps it."""
+    # a machine's first namespace always has the same number; names of hosts are not unique
     return f"{_text('/etc/machine-id')}:{namespace()}"
 
 
 def namespace() -> int:
-    """Return the inode of the PID namespace; 0 where it is unknown."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -74,7 +68,6 @@ def namespace() -> int:
 
 
 def boot() -> str:
-    """Return the kernel's boot id; empty where it is unknown."""
     return _text("/proc/sys/kernel/random/boot_id")
 
 
@@ -91,7 +84,6 @@ def alive(process: psutil.Process) -> bool:
 
 
 def stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal."""
     process = identify(pid)
     with suppress(psutil.NoSuchProcess):
         return process is not None and process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
@@ -212,11 +204,9 @@ def subreaper() -> Iterator[None]:
 def guard(parent: str, report: str, folder: str, *command: str) -> None:
     """Run a program that isn't ours in a folder until all its processes have ended, and write a report as JSON.
 
-    It has a process of its own: where the one that waits for the program is killed, the kernel asks the guard to end.
-    Orphans of the program become the guard's children, whatever session they moved to.
-
-    That is `error`, why the program can't be started; or its `status` (negative: a signal), `seconds`, `largest_mb`
-    (peak memory of its largest process), and `left` (names of the processes that it left behind).
+    Where who waits for it is killed, the kernel asks this process, which adopts the program's orphans, to end. Reported
+    is `error`, why it can't be started; or `status` (negative: a signal), `seconds`, `largest_mb` (peak memory of its
+    largest process), and `left` (names of the processes that it left behind).
     """
     signal.signal(signal.SIGTERM, _end)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -72,10 +72,7 @@ def without_assigned(text: str) -> str:
 
 
 def redacted_error(value: Any) -> Any:
-    """Return the value, an error's text or a dictionary, as `redacted` does, with `~` for home folders in its texts.
-
-    A traceback names the folders of the libraries, which often lie in a home folder, and with that a user.
-    """
+    """Return an error's text or dictionary, as `redacted` does, with `~` for home folders, which name a user."""
     own = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without one
     here = rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|" if own.is_absolute() and len(own.parts) > 1 else ""
     homes = re.compile(here + HOMES)

@@ -46,11 +46,8 @@ _current: list[Stop] = []
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle Ctrl-C, SIGTERM and SIGHUP while the body runs; inside another such body, yield the outer one's `Stop`.
-
-    Only the main thread may set handlers: in other threads nothing changes. Signals that are ignored stay ignored, as
-    SIGHUP is under nohup.
-    """
+    """Handle Ctrl-C, SIGTERM and SIGHUP in the body; inside another such body, yield the outer one's `Stop`."""
+    # only the main thread may set handlers; signals that are ignored stay so, as SIGHUP under nohup
     if _current:
         yield _current[0]
         return

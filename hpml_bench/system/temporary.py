@@ -112,7 +112,6 @@ def remove() -> None:
 
 
 def check_length() -> None:
-    """Raise UserError if TMPDIR is too long."""
     if len(tempfile.gettempdir()) > LONGEST:
         raise UserError(
             f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST} characters); "

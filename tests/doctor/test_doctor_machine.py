@@ -11,7 +11,6 @@ from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 from unittest.mock import Mock
 
 import psutil
@@ -24,12 +23,11 @@ from hpml_bench.doctor.machine import Result
 from hpml_bench.system import cache as system_cache
 from hpml_bench.system import cgroups, environment, gpus
 
-GB = 1_000_000_000
+GB, NONE = 1_000_000_000, resource.RLIM_INFINITY
 Usage = namedtuple("Usage", "total used free")
 
 
 def only(check: Callable[[], Result]) -> Result:
-    """Return the line of a check."""
     (line,) = run_checks((check,))
     return line
 
@@ -64,7 +62,7 @@ class Here:
     def memory(self, total: int, free: int) -> None:
         self.patch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=free))
 
-    def shell(self, files: int = 4096, space: int = resource.RLIM_INFINITY) -> None:
+    def shell(self, files: int = 4096, space: int = NONE) -> None:
         found = {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: space}
         self.patch.setattr(resource, "getrlimit", lambda kind: (found[kind], found[kind]))
 
@@ -85,8 +83,12 @@ class Here:
         now = time.time
         self.patch.setattr(machine.time, "time", lambda: now() + later)
 
-    def unwritable(self, number: int = errno.EROFS) -> None:
-        self.patch.setattr(machine.tempfile, "TemporaryFile", Mock(side_effect=OSError(number, os.strerror(number))))
+    def unwritable(self) -> None:
+        self.patch.setattr(machine.tempfile, "TemporaryFile", fails(errno.EROFS))
+
+    def read_only_home(self) -> None:
+        self.variables(HPML_BENCH_CACHE=None, XDG_CACHE_HOME=None, HOME=self.folder / "home")
+        self.unwritable()
 
     def homeless(self) -> None:
         """Be a user without a home, as a number without a name in a container."""
@@ -105,108 +107,62 @@ def here(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     return Here(tmp_path, tmp_path_factory.mktemp("t"), monkeypatch)
 
 
-class Case(NamedTuple):
-    """A machine, and the line of a check."""
-
-    check: Callable[[], Result]
-    make: Callable[[Here], object]
-    state: str
-    finding: str  # a part of it, as `advice`
-    advice: str = ""
+def fails(number: int = 0) -> Mock:
+    return Mock(side_effect=OSError(number, os.strerror(number)) if number else FileNotFoundError)
 
 
 IN_GROUP = {"memory_max": 4 * GB, "memory_stat": f"inactive_file {GB}"}
-CASES = {
-    "all cores": Case(machine.processor, lambda _: 0, "ok", "Some CPU, 8 of 8 cores"),
-    "a container's quota": Case(
-        machine.processor, lambda h: h.group(cpu_max="250000 100000"), "ok", "2 of 8 cores, by the container's quota of"
-    ),
-    "affinity": Case(
-        machine.processor, lambda h: h.patch.setattr(os, "sched_getaffinity", lambda _: {3}), "ok",
-        "1 of 8 cores, by affinity",
-    ),
-    "memory of the machine": Case(machine.memory, lambda _: 0, "ok", "12.0 GB free of 16.0 GB"),
-    "memory of the container": Case(
-        machine.memory, lambda h: h.group(**IN_GROUP, memory_current=2 * GB), "ok",
-        "3.0 GB free of the container's 4.0 GB (machine: 16.0 GB)",
-    ),
-    "little memory of the container": Case(
-        machine.memory, lambda h: h.group(**IN_GROUP, memory_current=4 * GB), "fail", "1.0 GB free", "needs 1.2 GB"
-    ),
-    "little memory of the machine": Case(machine.memory, lambda h: h.memory(GB, GB // 2), "fail", "500 MB free"),
-    "no limits": Case(
-        machine.limits, lambda h: h.shell(files=resource.RLIM_INFINITY), "ok",
-        "any number of open files, no limit on processes",
-    ),
-    "processes of the container": Case(
-        machine.limits, lambda h: h.group(pids_max=512, pids_current=12), "ok",
-        "4,096 open files, 500 more processes of 512",
-    ),
-    "few processes": Case(
-        machine.limits, lambda h: h.group(pids_max=512, pids_current=500), "fail", "12 more", "--pids-limit"
-    ),
-    "few open files": Case(machine.limits, lambda h: h.shell(files=256), "warn", "256 open files", "ulimit -n"),
-    "few addresses": Case(machine.limits, lambda h: h.shell(space=8 * GB), "warn", "8.0 GB of addresses", "ulimit -v"),
-    "a clock that agrees": Case(machine.clock, lambda _: 0, "ok", "agrees with the file system's"),
-    "a folder that isn't writable": Case(machine.clock, lambda h: h.unwritable(), "ok", "not compared"),
-    "a clock ahead of the file system's": Case(machine.clock, lambda h: h.clock(60.0), "warn", "60.0 s ahead of"),
-    "a clock behind it": Case(machine.clock, lambda h: h.clock(-60.0), "warn", "60.0 s behind"),
-    "a file in place of results": Case(
-        machine.results_folder, lambda h: (h.folder / "reports").touch(), "fail", "/reports", "--out"
-    ),
-    "a file in place of the cache": Case(
-        machine.cache, lambda h: (h.folder / "cache").touch(), "fail", "/cache", "HPML_BENCH_CACHE"
-    ),
-    "a file in place of the library's cache": Case(
-        machine.datasets_cache, lambda h: (h.folder / "datasets").touch(), "warn", "/datasets", "HF_DATASETS_CACHE"
-    ),
-    "a home that is read-only": Case(
-        machine.cache,
-        lambda h: (h.variables(HPML_BENCH_CACHE=None, XDG_CACHE_HOME=None, HOME=h.folder / "home"), h.unwritable()),
-        "fail", "/home/.cache/hpml-bench can't be written to (Read-only file system)", "set HPML_BENCH_CACHE",
-    ),
-    "no home": Case(machine.cache, lambda h: h.homeless(), "fail", "", "HPML_BENCH_CACHE"),
-    "no home for the library": Case(
-        machine.datasets_cache, lambda h: h.homeless(), "warn",
-        "~/.cache/huggingface/datasets: this user has no home folder",
-    ),
-    "the hub's cache": Case(
-        machine.hub_cache, lambda h: h.patch.setattr(constants, "HF_HUB_CACHE", str(h.folder / "hub")), "ok", "/hub: wr"
-    ),
-    "a full disk": Case(machine.results_folder, lambda h: h.disk(10e6), "fail", ""),
-    "a disk with little room": Case(machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free"),
-    "a file system without locks": Case(
-        machine.results_folder,
-        lambda h: h.patch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))),
-        "fail", "can't lock files",
-    ),
-    "a folder for temporary files that is missing": Case(
-        machine.temporary_folder, lambda h: h.variables(TMPDIR=h.folder / "none"), "warn", "/none"
-    ),
-    "one whose name is too long for sockets": Case(
-        machine.temporary_folder, lambda h: h.long_temporary(), "fail", "too long"
-    ),
-    "no folder for temporary files": Case(
-        machine.temporary_folder,
-        lambda h: h.patch.setattr(tempfile, "gettempdir", Mock(side_effect=FileNotFoundError)), "fail", "",
-    ),
-    "shared memory without GPUs": Case(
-        machine.shared_memory, lambda h: (h.cards(0), h.disk(64e6)), "ok", "64 MB free"
-    ),
-    "Docker's 64 MB for two GPUs": Case(
-        machine.shared_memory, lambda h: (h.cards(2), h.disk(64e6)), "warn", "64 MB free", "--shm-size"
-    ),
-    "enough shared memory": Case(machine.shared_memory, lambda h: (h.cards(2), h.disk(8e9)), "ok", "8.0 GB free"),
-}  # fmt: skip
+HOME = "~/.cache/huggingface/datasets: this user has no home folder"
+READ_ONLY = "/home/.cache/hpml-bench can't be written to (Read-only file system)"
+CASES: list[tuple[Callable[[], Result], Callable[[Here], object], str, str, str]] = [
+    (machine.processor, lambda _: 0, "ok", "Some CPU, 8 of 8 cores", ""),
+    (machine.processor, lambda h: h.group(cpu_max="250000 100000"), "ok", "2 of 8 cores, by the container's quota", ""),
+    (machine.processor, lambda h: h.patch.setattr(os, "sched_getaffinity", lambda _: {3}), "ok",
+     "1 of 8 cores, by affinity", ""),
+    (machine.memory, lambda _: 0, "ok", "12.0 GB free of 16.0 GB", ""),
+    (machine.memory, lambda h: h.group(**IN_GROUP, memory_current=2 * GB), "ok",
+     "3.0 GB free of the container's 4.0 GB (machine: 16.0 GB)", ""),
+    (machine.memory, lambda h: h.group(**IN_GROUP, memory_current=4 * GB), "fail", "1.0 GB free", "needs 1.2 GB"),
+    (machine.memory, lambda h: h.memory(GB, GB // 2), "fail", "500 MB free", ""),
+    (machine.limits, lambda h: h.shell(files=NONE), "ok", "any number of open files, no limit on processes", ""),
+    (machine.limits, lambda h: h.group(pids_max=512, pids_current=12), "ok",
+     "4,096 open files, 500 more processes of 512", ""),
+    (machine.limits, lambda h: h.group(pids_max=512, pids_current=500), "fail", "12 more", "--pids-limit"),
+    (machine.limits, lambda h: h.shell(files=256), "warn", "256 open files", "ulimit -n"),
+    (machine.limits, lambda h: h.shell(space=8 * GB), "warn", "8.0 GB of addresses", "ulimit -v"),
+    (machine.clock, lambda _: 0, "ok", "agrees with the file system's", ""),
+    (machine.clock, lambda h: h.unwritable(), "ok", "not compared", ""),
+    (machine.clock, lambda h: h.clock(60.0), "warn", "60.0 s ahead of", ""),
+    (machine.clock, lambda h: h.clock(-60.0), "warn", "60.0 s behind", ""),
+    (machine.results_folder, lambda h: (h.folder / "reports").touch(), "fail", "/reports", "--out"),
+    (machine.results_folder, lambda h: h.disk(10e6), "fail", "", ""),
+    (machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free", ""),
+    (machine.results_folder, lambda h: h.patch.setattr(fcntl, "flock", fails(errno.ENOLCK)), "fail", "can't lock", ""),
+    (machine.cache, lambda h: (h.folder / "cache").touch(), "fail", "/cache", "HPML_BENCH_CACHE"),
+    (machine.cache, lambda h: h.read_only_home(), "fail", READ_ONLY, "set HPML_BENCH_CACHE"),
+    (machine.cache, lambda h: h.homeless(), "fail", "", "HPML_BENCH_CACHE"),
+    (machine.datasets_cache, lambda h: (h.folder / "datasets").touch(), "warn", "/datasets", "HF_DATASETS_CACHE"),
+    (machine.datasets_cache, lambda h: h.homeless(), "warn", HOME, ""),
+    (machine.hub_cache, lambda h: h.patch.setattr(constants, "HF_HUB_CACHE", f"{h.folder}/hub"), "ok",
+     "/hub: writable", ""),
+    (machine.temporary_folder, lambda h: h.variables(TMPDIR=h.folder / "none"), "warn", "/none", ""),
+    (machine.temporary_folder, lambda h: h.long_temporary(), "fail", "too long", ""),
+    (machine.temporary_folder, lambda h: h.patch.setattr(tempfile, "gettempdir", fails()), "fail", "", ""),
+    (machine.shared_memory, lambda h: (h.cards(0), h.disk(64e6)), "ok", "64 MB free", ""),
+    (machine.shared_memory, lambda h: (h.cards(2), h.disk(64e6)), "warn", "64 MB free", "--shm-size"),  # Docker's own
+    (machine.shared_memory, lambda h: (h.cards(2), h.disk(8e9)), "ok", "8.0 GB free", ""),
+]  # fmt: skip
+"""Checks, what makes a machine, and the line's state, a part of its finding, and of its advice."""
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_line_of_a_check(name: str, here: Here) -> None:
+@pytest.mark.parametrize(("check", "make", "state", "finding", "advice"), CASES)
+def test_the_line_of_a_check(
+    check: Callable[[], Result], make: Callable[[Here], object], state: str, finding: str, advice: str, here: Here
+) -> None:
     """Its state, a part of what it found, and what to do about it where it isn't ok."""
-    case = CASES[name]
-    case.make(here)
-    line = only(case.check)
-    assert (line.state, case.finding in line.finding, case.advice in line.advice) == (case.state, True, True), line
+    make(here)
+    line = only(check)
+    assert (line.state, finding in line.finding, advice in line.advice) == (state, True, True), line
     assert line.state != "ok" or not line.advice
 
 

@@ -5,11 +5,10 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ import torch
 from huggingface_hub import constants
 from test_doctor_machine import only
 
+from helpers import web
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.data import sources
 from hpml_bench.doctor import software
@@ -81,22 +81,19 @@ def test_packages_that_are_old_or_missing(
     installed: dict[str, str],
 ) -> None:  # fmt: skip
     """A local build counts as its release; quickstart can't run without a dependency, unless it doesn't use that."""
-    installed |= {name: version for name, version in versions.items() if version}
-    for name in versions.keys() - {name for name, version in versions.items() if version}:
-        del installed[name]
+    for name, version in versions.items():
+        installed.pop(name)
+        installed |= {name: version} if version else {}
     line = only(check)
     assert (line.state, line.finding.startswith(finding), advice in line.advice) == (state, True, True), line
 
 
 def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The classifiers say which they use; a clone that isn't installed lacks its metadata, which stops nothing."""
-    monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "12", "1"))
-    assert only(software.python).state == "ok"
-    monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "14", "0"))
-    line = only(software.python)
-    assert line.state == "warn"
-    assert "3.11 to 3.13" in line.advice
-    monkeypatch.setattr(software.platform, "python_version_tuple", lambda: ("3", "12", "1"))
+    for minor, state, advice in (("12", "ok", ""), ("14", "warn", "3.11 to 3.13")):
+        monkeypatch.setattr(software.platform, "python_version_tuple", lambda minor=minor: ("3", minor, "1"))
+        line = only(software.python)
+        assert (line.state, advice in line.advice) == (state, True)
     for module in (software, packages):
         monkeypatch.setattr(module, "metadata", Mock(side_effect=PackageNotFoundError("hpml-bench")))
     lines = run_checks((software.python, software.dependencies, software.extras))
@@ -149,11 +146,15 @@ def test_a_report_that_breaks_off(program: str, found: dict[str, Any], monkeypat
     assert software._report.__wrapped__() == {"torch": "2", **found}
 
 
+def reported(*words: str) -> dict[str, Any]:
+    output = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
+
+
 def test_torch_reports() -> None:
     """Version, times of products in both precisions, a rank's modules; a part that fails is told by its exception."""
     program = "from hpml_bench.training import torch_report as of\nof._gpus = lambda: int('no')\nof.main()"
-    output = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
-    report = {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
+    report = reported("-c", program)
     assert report["torch"] == torch.__version__
     assert report["gpus_error"] == "ValueError: invalid literal for int() with base 10: 'no'"
     assert set(report["cpu"]) == {"fp32", "bf16"}
@@ -164,9 +165,7 @@ def test_torch_reports() -> None:
 @pytest.mark.gpu
 def test_torch_reports_gpus() -> None:
     """Each with a UUID, and the times of products in three precisions; in a process, since it initialises CUDA."""
-    command = [sys.executable, *child.module("hpml_bench.training.torch_report")]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    report = {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
+    report = reported(*child.module("hpml_bench.training.torch_report"))
     assert [gpu["uuid"] for gpu in report["gpus"]] == [gpu["uuid"].partition("-")[2] for gpu in gpus.visible_gpus()]
     assert set(report["cuda"]) == {"fp32", "tf32", "bf16"}
     assert min(report["cuda"].values()) > 0
@@ -179,10 +178,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, "*")
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / "pip-99.0-py3-none-any.whl").touch()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with web.Server(partial(SimpleHTTPRequestHandler, directory=tmp_path)) as running:
+        yield running.address
 
 
 @pytest.fixture
@@ -212,15 +209,11 @@ def test_what_quickstart_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert only(software.loopback).state == "ok"
     monkeypatch.setattr(socket, "create_connection", Mock(side_effect=OSError(101, "Network is unreachable")))
     line = only(software.loopback)
-    assert line.state == "fail"
-    assert "Network is unreachable" in line.finding
+    assert (line.state, "Network is unreachable" in line.finding) == ("fail", True)
 
 
 def test_services_that_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub, with whatever; whether there is a token is said, the token never. The index that pip is set to.
-
-    The index's password isn't shown.
-    """
+    """A hub, with whatever, and the index that pip is set to; neither token nor password is shown."""
     monkeypatch.setattr(constants, "ENDPOINT", f"{server}/none")
     monkeypatch.setenv("HF_TOKEN", KEY)
     assert only(software.hub) == Result("ok", f"{server}/none answers; a token is set", name="hub")
@@ -251,8 +244,7 @@ def test_services_that_do_not_answer(closed: str, monkeypatch: pytest.MonkeyPatc
     assert (line.state, "HF_HUB_OFFLINE is set" in line.finding) == ("ok", True)
     monkeypatch.setattr(software, "find_spec", lambda _: None)
     line = only(software.package_index)
-    assert line.state == "warn"
-    assert "ensurepip" in line.advice
+    assert (line.state, "ensurepip" in line.advice) == ("warn", True)
 
 
 def test_trackers_with_their_modes(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from hpml_bench.fit.depth import few
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.system.errors import Unsupported
 
 CASES = dict(fit_ratios.cases())
 LEAST, MOST = 1.0, 1.05
@@ -49,10 +48,7 @@ def rows(table: Iterable[str], *some: str) -> list[Any]:
     "name", [*SOME, *(pytest.param(name, marks=pytest.mark.fit) for name in CASES if name not in SOME)]
 )
 def test_predictions_are_above_the_truth_by_five_percent_at_most(name: str, task_folder: Path, group: Group) -> None:
-    """Peaks of step, evaluation and generation, of a run's own DDP on one rank; cases in BEYOND by their own bounds.
-
-    Of every method of the packaged suites and PEFT's types, with each variant.
-    """
+    """Peaks of step, evaluation and generation of every method and variant; cases in BEYOND by their own bounds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = fit_ratios.compare(name, CASES[name], task_folder, group)
@@ -116,17 +112,7 @@ def test_a_gpu_takes_what_is_predicted(method: str, variant: str, task_folder: P
     assert peak <= 1.1 * real
 
 
-def test_an_unsupported_method_has_a_reason(task_folder: Path) -> None:
-    """The trace refuses what a run refuses."""
-    spec = fit_ratios.spec_of("sequence_classification", "peft", {"type": "PREFIX_TUNING"}, {})
-    spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"gradient_checkpointing": True})})
-    prepared = fit_ratios.prepare(task_folder, spec.settings.task)
-    with pytest.raises(Unsupported, match="checkpointing"):
-        trace(spec, prepared)
-
-
 # Loading
-
 
 SHAPE = {
     "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -178,7 +164,6 @@ def test_sampling_is_part_of_the_prediction(group: Group, tmp_path: Path) -> Non
 
 # Attention and norms: what a batch without padding saves, and what a card keeps otherwise than a CPU
 
-
 UNPADDED = {"micro_batch": 1, "dropout": 0.0, "max_length": 512, "global_batch": 4, "eval_batch": 1}
 CARD = UNPADDED | {"device": "cuda", "precision": "bf16", "weights": "bfloat16"}
 
@@ -229,7 +214,6 @@ def test_on_a_card_norms_keep_float32(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # A few blocks of a model tell of all
-
 
 BLOCKS = 8
 QWEN = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 32}

@@ -27,11 +27,8 @@ def an_answer(
     untested: tuple[tuple[str, str], ...] = (), costs: Mapping[str, tuple[float, float, float]] | None = None,
     bases: tuple[str, ...] = (), score: Score = ACCURACY, **fields: Any,
 ) -> PageSummary:  # fmt: skip
-    """Return an answer in which the better score wins every pair but those listed as undecided, equal or not tested.
-
-    `costs` is method -> (seconds, MB, saved MB), all differences of which are real; by default the better score costs
-    more. `fields` replace fields of the answer.
-    """
+    """Return an answer in which the better score wins every pair but those listed as undecided, equal or not tested."""
+    # `costs` is method -> (seconds, MB, saved MB), by default more for a better score; `fields` replace fields
     better_first = sorted(scores, key=lambda name: scores[name] * (-1 if score.better == "higher" else 1))
     costs = costs or {name: (10 * 0.9**i, ADDED + 400 * 0.9**i, 5 * 0.5**i) for i, name in enumerate(better_first)}
     verdicts = {frozenset(p): v for v, of in (("undecided", open_), ("equivalent", equal), ("untested", untested))

@@ -39,7 +39,6 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """Serve a site on a free port of this machine."""
     served = Site()
 
     class Handler(web.Handler):
@@ -53,23 +52,26 @@ def site() -> Iterator[Site]:
         yield served
 
 
-def look(page: Path, profile: Path, fragment: str = "", *more: str) -> tuple[str, list[str]]:
-    """Open a page from disk in Chromium; return the document after its scripts ran, and the console's messages."""
+def opened(address: str, profile: Path, *more: str) -> tuple[str, str]:
+    """Open an address in Chromium; return the document after its scripts ran, and what Chromium said."""
     assert CHROMIUM
-    flags = (*FLAGS, "--virtual-time-budget=4000", "--enable-logging=stderr", f"--user-data-dir={profile}", *more)
-    command = [CHROMIUM, *flags, "--dump-dom", f"{page.as_uri()}{fragment}"]
+    command = [CHROMIUM, *FLAGS, *more, f"--user-data-dir={profile}", "--dump-dom", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, done.stderr
+
+
+def look(page: Path, profile: Path, fragment: str = "", *more: str) -> tuple[str, list[str]]:
+    """Open a page from disk; return the document, and the console's messages."""
+    flags = ("--virtual-time-budget=4000", "--enable-logging=stderr", *more)
+    document, said = opened(f"{page.as_uri()}{fragment}", profile, *flags)
+    return document, [line for line in said.splitlines() if "CONSOLE" in line]
 
 
 def visit(served: Site, page: str, profile: Path) -> tuple[str, set[str]]:
-    """Open a page in Chromium; return the document after its scripts ran, and what else was asked for."""
-    assert CHROMIUM
+    """Open a page; return the document, and what else was asked for."""
     served.pages["/page.html"] = page
     served.asked.clear()
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"{served.address}/page.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    document, _ = opened(f"{served.address}/page.html", profile)
     assert "/page.html" in served.asked
-    return done.stdout, set(served.asked) - {"/page.html", "/favicon.ico"}
+    return document, set(served.asked) - {"/page.html", "/favicon.ico"}

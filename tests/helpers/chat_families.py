@@ -1,8 +1,7 @@
 """Templates and tokenizers of families of models, and conversations as token ids with them.
 
-The templates of files/chat_families.json are those of the families' own model cards, without their parts on tools; the
-files in `data/templates/` are unchanged copies (its README says where each is from and under which licence). The
-tokenizers are small ones of the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
+Templates of files/chat_families.json are those of the families' model cards, without their parts on tools; files in
+`data/templates/` are unchanged copies (see its README). The tokenizers are small ones of the families' kinds.
 """
 
 import json

@@ -18,7 +18,6 @@ def installed(method: str) -> bool:
 
 
 def settings(**changes: object) -> Settings:
-    """Return settings that fit the small backbones."""
     return Settings.model_validate({"backbone": "path:", "dataset": "d", "steps": 3, "max_length": 12} | changes)
 
 
@@ -34,5 +33,4 @@ def assemble(
 
 
 def build(folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object) -> TaskModel:
-    """Build such a classifier."""
     return assemble(folder, method, seed, options, **changes)[0]

@@ -22,16 +22,7 @@ class Command:
     def __init__(
         self, suite: Path, out: Path, *options: str, cold: bool = False, constants: Mapping[str, float] | None = None
     ) -> None:
-        """Start it.
-
-        Args:
-            suite: its file.
-            out: the folder for results.
-            options: further words.
-            cold: as a new interpreter, instead of a fork of the session's warm process.
-            constants: values for constants of the package, such as limits that a test can't wait for, by module:NAME.
-
-        """
+        """Start it, warm unless `cold`; `constants` are values for constants of the package, by module:NAME."""
         self.out, self.temporary = out, out.absolute().parent / "tmp"
         self.temporary.mkdir(exist_ok=True)
         lines = [
@@ -53,7 +44,6 @@ class Command:
         self.family: set[psutil.Process] = set()
 
     def until(self, condition: Callable[[], object], seconds: float = 90) -> None:
-        """Wait until the condition holds; note the processes there are."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[0]

@@ -6,10 +6,7 @@ from hpml_bench.cli import main
 
 
 def called(*words: object, status: int | None = 0, width: int | None = None) -> Result:
-    """Call the command, on a terminal of this width; return what it gave, after it ended with this status, or any.
-
-    An error that is not caught has status 1 in click's runner, as a failed run has; it fails here.
-    """
+    """Call the command, on a terminal of this width; return what it gave, after it ended with this status, or any."""
     done = CliRunner(env={"COLUMNS": str(width)} if width else None).invoke(main, [*map(str, words)])
     assert status in {None, done.exit_code}, done.output
     assert status is None or isinstance(done.exception, SystemExit | None), done.exc_info

@@ -27,7 +27,6 @@ class Elements(HTMLParser):
             self.texts[-1] += data
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all elements of a tag."""
         return [attributes for name, attributes in self.found if name == tag]
 
     def said(self, tag: str, **attributes: str | None) -> list[str]:

@@ -62,7 +62,6 @@ def opened(folder: Path, lag: float = 0, seeds: int = 1, **changes: Any) -> Any:
 
 
 def resolved(sweep: JobSweep) -> Path:
-    """Write the settings as a first job would."""
     file = sweep.folder / "resolved.json"
     file.write_text(resolve_devices(sweep.plan.suite.settings).model_dump_json())
     return file

@@ -129,7 +129,6 @@ def _checks(place: Path, record: RunRecord) -> list[Json]:
 
 # Edits: each returns the runs that it edits, or where it shows
 
-
 Edit = Callable[[Forged], Sequence[Path] | str]
 
 

@@ -28,7 +28,6 @@ SHOWN = ("test_accuracy", "test_macro_f1", "test_loss", "train_seconds", "sample
 
 
 def few(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return records with the metrics of `SHOWN` alone."""
     definitions = tuple(metric for metric in made_records.DEFINITIONS if metric.name in SHOWN)
     return [
         run.model_copy(update={
@@ -84,7 +83,6 @@ ArithmeticError: %s
 
 
 def raising(name: str, message: str = "<b>told</b>", calls: int = 0, seed: int = 7) -> RunRecord:
-    """Return the record of a run that raised."""
     deep = "".join(f'  File "deep.py", line {number}, in call\n    call()\n' for number in range(calls))
     error = RunError(kind="failed", message=message, rank=0, traceback=TRACEBACK % (deep, name, message))
     return failed("lora", seed, "failed", message, error=error)
@@ -190,7 +188,6 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "jobs": rich_records.write, "hosts": _hosts, "failures": _failures, "looks": _looks, "tuned": _tuned,
     "cluster": _cluster, "apart": _apart,
 }  # fmt: skip
-
 
 OVER = {"over_suites": range(9), "over_two": (0, 1, 1)}
 """Numbers of the data sets of made suites, of which a second suite of the same isn't ranked."""

@@ -88,25 +88,6 @@ def save_letters(folder: Path, eos: str | None = "<|end|>", *, like_llama: bool 
     return folder
 
 
-def save_composite(folder: Path) -> Path:
-    """Save a Gemma 3 of text and images, as those from 4B on: its own configuration has no width."""
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-
-    shape = {"num_attention_heads": 2, "num_hidden_layers": 2}
-    text = shape | {
-        "vocab_size": VOCABULARY, "hidden_size": 32, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64,
-        "max_position_embeddings": POSITIONS, "sliding_window": 6, "initializer_range": SPREAD,
-        "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": PAD, "bos_token_id": 0,
-        "eos_token_id": 0,
-    }  # fmt: skip
-    vision = shape | {"hidden_size": 16, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
-    tokens = {"boi_token_index": 117, "eoi_token_index": 118, "image_token_index": 119}
-    torch.manual_seed(0)
-    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **tokens)
-    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
 def spec_of(folder: Path, method: str, options: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
     kind = registry.plugin("methods", method)
     chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr)
@@ -241,11 +222,18 @@ COMPOSITES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 """Options of text model, vision tower and whole, of models that transformers lists for text and images alone."""
 
+GEMMA_3 = (
+    ALTERNATING | {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 6},
+    LAYERS | {"image_size": 28, "patch_size": 14},
+    {"boi_token_index": 117, "eoi_token_index": 118, "image_token_index": 119, "mm_tokens_per_image": 4},
+)
+"""The same of Gemma 3 from 4B on, whose own configuration has no width."""
+
 
 def save_of_images(kind: str, folder: Path) -> Path:
     from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
-    text, vision, whole = COMPOSITES[kind]
+    text, vision, whole = (COMPOSITES | {"gemma3": GEMMA_3})[kind]
     config = CONFIG_MAPPING[kind](text_config=COMMON | text, vision_config=vision, **whole)
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config).float().save_pretrained(folder)

@@ -61,7 +61,6 @@ def run_of(
     folder: Path, task: str, /, method: str = "lora", options: dict[str, Any] | None = None, lr: float = 1e-2,
     **changes: Any,
 ) -> RunSpec:  # fmt: skip
-    """Return a run of one rank, unless changes say otherwise, on rows of a task."""
     settings = tiny.task_settings(folder, task, **{"world_size": 1} | changes)
     kind = registry.plugin("methods", method)
     chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=lr)

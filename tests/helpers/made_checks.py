@@ -47,7 +47,6 @@ def counts(method: str = "lora", grown: int = 0) -> tuple[MethodCount, ...]:
 def report(
     slowdowns: Mapping[str, float] | None = None, grown: int = 0, label: str = "main", **changes: Any
 ) -> CheckReport:
-    """Return a whole report, its verdicts from its blocks."""
     slowdowns = dict.fromkeys(METHODS, 0.0) if slowdowns is None else slowdowns
     rules = Rules()
     measured = blocks(slowdowns)

@@ -46,7 +46,6 @@ TYPICAL = {  # accuracy, train seconds, samples/s, memory MB, gradient norm, tra
 }
 HEAD_PARAMETERS, BACKBONE_PARAMETERS = 516, 1_340_000
 
-
 GROUPS = {
     "time": "setup_seconds train_seconds evaluation_seconds total_seconds",
     "throughput": "samples_per_second tokens_per_second padded_tokens_per_second virtual_tokens step_ms_p50 "
@@ -151,7 +150,6 @@ def metrics(method: str, seed: int) -> dict[str, float | None]:
 
 
 def points(method: str, seed: int, steps: int = 100) -> list[Point]:
-    """Return the course of a run towards its end values."""
     end = metrics(method, seed)
     noise = np.random.default_rng([seed, 1])
     loss, accuracy = end["train_loss"] or 0.0, end["test_accuracy"] or 0.0
@@ -189,7 +187,6 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
 
 
 def failed(method: str, seed: int, status: str, message: str, **changes: Any) -> RunRecord:
-    """Return the record of a run that didn't end well."""
     error = RunError(kind=status, message=message, rank=0)
     empty: dict[str, Any] = {"metrics": {}, "consumed": None, "checks": (), "status": status, "error": error}
     return record(method, seed, **(empty | changes))
@@ -198,11 +195,7 @@ def failed(method: str, seed: int, status: str, message: str, **changes: Any) ->
 def write(
     folder: Path, records: Iterable[RunRecord], course: Callable[[str, int], list[Point]] = points, rows: int = 1000
 ) -> Path:
-    """Write records with their points and predictions under `folder`, and return it.
-
-    The predictions give the record's accuracy and loss; its macro-F1 and the digests of its files are made theirs. The
-    points' seconds are those of the record; where the course has some of its own, the record's times are theirs.
-    """
+    """Write records under `folder`, and return it; predictions, macro-F1, digests and points' times fit the records."""
     for item in records:
         place = folder / item.run_id
         place.mkdir(parents=True, exist_ok=True)
@@ -297,7 +290,6 @@ def answers(item: RunRecord, accuracy: float, rows: int) -> tuple[np.ndarray, np
 
 
 def sweep(methods: Sequence[str] = METHODS, seeds: int = 5, **changes: Any) -> list[RunRecord]:
-    """Return the ok records of methods x seeds, seed by seed."""
     pairs = [(method, seed) for seed in range(seeds) for method in methods]
     return [record(method, seed, order, **changes) for order, (method, seed) in enumerate(pairs)]
 
@@ -327,7 +319,6 @@ def by_jobs(records: Iterable[RunRecord], hosts: int = 2, began: str = "2026-01-
 
 
 def write_jobs(folder: Path, records: Iterable[RunRecord], queued: str = "2026-01-02T03:00:00+00:00") -> None:
-    """Write what the jobs of `by_jobs` say of themselves."""
     by_seed: dict[int, list[RunRecord]] = {}
     for item in records:
         by_seed.setdefault(item.spec.seed, []).append(item)

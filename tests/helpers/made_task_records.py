@@ -23,7 +23,6 @@ ROWS = 400
 def write(
     folder: Path, task: str, methods: Sequence[str] = made_records.METHODS, seeds: int = 5, rank_by: str | None = None
 ) -> Path:
-    """Write methods x seeds of a task under `folder`, and return it."""
     changes = {"task": TaskSpec(name=task), "test_samples": ROWS, "rank_by": rank_by}
     settings = made_records.SETTINGS.model_copy(update=changes)
     target = registry.plugin("tasks", task).target
@@ -102,7 +101,6 @@ def _alarms(item: RunRecord) -> Predictions:
 
 
 def _points(item: RunRecord, task: Task, scores: dict[str, float]) -> list[Point]:
-    """Return the course of a run towards its scores."""
     points: list[Point] = []
     end, better = scores[task.headline], task.headline == "test_f1"
     for step in range(10, 101, 10):

@@ -23,7 +23,6 @@ def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:
 
 
 def on_path(folder: Path) -> str:
-    """Return PYTHONPATH with a folder before what it has."""
     return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
 
 

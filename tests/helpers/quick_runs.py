@@ -13,7 +13,6 @@ from hpml_bench.training.request import RunRequest
 
 
 def suite_of(*methods: str, seeds: int = 2) -> Suite:
-    """Return a suite of methods with their defaults."""
     entries = {name: {"method": "head"} for name in methods}
     settings = tiny.settings().model_dump()
     return Suite.model_validate({"name": "quick", "seeds": seeds, "settings": settings, "methods": entries})

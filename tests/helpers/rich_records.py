@@ -12,7 +12,6 @@ TIMED = {"first_step_seconds": 0.5, "validation_answer_seconds": 0.1, "test_answ
 
 
 def write(folder: Path) -> Path:
-    """Write the records and their jobs, and return the folder."""
     methods = ("lora", "full", "head")
     usual = [run.model_copy(update={"metrics": run.metrics | TIMED}) for run in by_jobs(sweep(methods, 3))]
     where = {run.spec.seed: run.environment for run in usual}

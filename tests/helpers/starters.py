@@ -23,7 +23,7 @@ CHAT = (
 WORDS = ("the", "bank", "goal", "rates", "match", "won", "rose", "team", "market", "player", "share", "cup")
 
 
-def _tokenizer(folder: Path, template: str | None, **special: str) -> None:
+def _tokenizer(folder: Path, template: str | None) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -31,34 +31,32 @@ def _tokenizer(folder: Path, template: str | None, **special: str) -> None:
     known += ["<|user|>", "<|assistant|>", "<|system|>"]
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="<|end|>", **special
-    )
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "<|end|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|system|>"]})
     fast.chat_template = template
     fast.save_pretrained(folder)
 
 
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
 def bert(folder: Path) -> Path:
-    """Save a random BERT of two layers with a tokenizer of words."""
     import torch
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, **shape)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, **SHAPE)).save_pretrained(folder)
     _tokenizer(folder, None)
     return folder
 
 
 def llama(folder: Path, template: str | None = CHAT) -> Path:
-    """Save a random Llama of two layers with a tokenizer of words and a chat template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = LlamaConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=256, **shape)
+    config = LlamaConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=256, **SHAPE)
     LlamaForCausalLM(config).save_pretrained(folder)
     _tokenizer(folder, template)
     return folder
@@ -71,7 +69,6 @@ def leave_out_estimates(patch: pytest.MonkeyPatch) -> None:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Return texts of 4 to 12 words, all different."""
     random = np.random.default_rng(seed)
     lengths = random.integers(4, 13, count)
     return [f"{' '.join(random.choice(WORDS, length))} w{row % 100}" for row, length in enumerate(lengths)]
@@ -83,7 +80,6 @@ def jsonl(file: Path, rows: Sequence[Any]) -> Path:
 
 
 def classes(file: Path, count: int = 120) -> Path:
-    """Write a csv of texts and labels."""
     rows = [f'"{text}",{("sport", "business", "world")[row % 3]}' for row, text in enumerate(texts(count))]
     file.write_text("\n".join(["text,label", *rows]) + "\n")
     return file
@@ -97,13 +93,11 @@ def numbers(file: Path, count: int = 120) -> Path:
 
 
 def tags(file: Path, count: int = 120) -> Path:
-    """Write lists of words and of their tags."""
     rows = [text.split() for text in texts(count)]
     return jsonl(file, [{"tokens": row, "ner_tags": ["O" if len(word) < 5 else "B-X" for word in row]} for row in rows])
 
 
 def messages(file: Path, count: int = 120) -> Path:
-    """Write conversations of two to four turns."""
     rows = []
     for row, text in enumerate(texts(count)):
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": " ".join(text.split()[:2])}]

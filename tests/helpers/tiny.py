@@ -59,7 +59,6 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
 
 
 def settings(**changes: Any) -> Settings:
-    """Return settings of a run of seconds."""
     values: dict[str, Any] = {
         "backbone": "path:tiny", "dataset": "text_files", "steps": 6, "global_batch": 12, "eval_batch": 16,
         "log_every": 2, "warmup_steps": 1, "latency_samples": 3, "device": "cpu", "world_size": 2, "threads": 1,
@@ -74,7 +73,6 @@ ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 @contextmanager
 def alone() -> Iterator[Group]:
-    """Make a process group of this process alone."""
     from hpml_bench.training.distributed import process_group
 
     os.environ.update(ALONE)
@@ -139,10 +137,7 @@ def task_settings(folder: Path, task: str, /, rows: int = 160, **changes: Any) -
 
 
 def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = None, **settings: Any) -> Path:
-    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them.
-
-    `more` replaces keys of the suite.
-    """
+    """Write a model, a csv of rows whose first word tells the colour, and a suite of them, with `more` keys."""
     import yaml
 
     model(folder / "model")
@@ -179,7 +174,6 @@ def run_and_save(folder: Path, method: str, settings: Settings) -> RunRecord:
 
 
 def records(out: Path) -> dict[tuple[str, int], RunRecord]:
-    """Return the records of the local suite by method and seed."""
     return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}
 
 
@@ -195,12 +189,10 @@ NO_LIMITS = Limits(stall=0)
 
 
 def request(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = NO_LIMITS, **more: Any) -> RunRequest:
-    """Return the request of a run, without limits unless they are given."""
     return RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, **more)
 
 
 def execute(request: RunRequest) -> RunRecord:
-    """Do a run in this process alone."""
     from hpml_bench.launch import launcher
     from hpml_bench.training import worker
 

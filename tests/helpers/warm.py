@@ -1,10 +1,9 @@
 """Warm processes: commands forked from a process that has imported torch and the libraries, instead of executed anew.
 
-A cold `python -m hpml_bench run-all` imports for seconds of a core, its fork server once more, and each of its jobs
-again. Tests that look at what commands do, not at how an interpreter starts, take theirs from one server per session
-(`Server`). In it, and in every process that descends from it, two calls fork instead of executing: `subprocess.Popen`
-of this interpreter, and the start of a fork server. All else is as in a cold process: parent, session, signals,
-descriptors, environment, module `__main__`, exit handlers, and the arguments in /proc.
+A cold command, its fork server and each of its jobs import for seconds of a core. Tests that look at what commands do
+take theirs from one server per session (`Server`). In it, and in every process that descends from it, two calls fork
+instead of executing: `subprocess.Popen` of this interpreter, and the start of a fork server. All else is as in a cold
+process: parent, session, signals, descriptors, environment, `__main__`, exit handlers, and the arguments in /proc.
 """
 
 from __future__ import annotations

@@ -46,7 +46,6 @@ def fetched(content: bytes, inner: str = "pack") -> Path:
 
 
 def special(name: str, mode: int) -> zipfile.ZipInfo:
-    """Return a member of another kind than a file."""
     member = zipfile.ZipInfo(name)
     member.external_attr = mode << 16
     return member
@@ -99,10 +98,7 @@ def test_an_absolute_member_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun.
-
-    Nor are very many members: empty files cost inodes.
-    """
+    """By its declared size, over the limit or what the disk has room for, or by many members, which cost inodes."""
     bomb = archive(("pack/a", b"\0" * 20_000_000))
     assert len(bomb) < 30_000
     monkeypatch.setattr(wheel, "MAX_UNZIPPED_BYTES", 10_000_000)
@@ -122,7 +118,6 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def word_model(tmp_path: Path) -> Path:
-    """Return a model folder with its tokenizer."""
     tiny.local_suite(tmp_path)
     return tmp_path / "model"
 

@@ -18,7 +18,6 @@ GOOD = "label,text\n" + "a,some words\nb,other words\n" * 20
 
 
 def load(path: Path, **options: Any) -> LoadedData:
-    """Read a file as the training rows."""
     return TextFiles(TextFiles.Options(train=f"path:{path}", **options)).load(tiny.settings(), "class")
 
 

@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
-from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 
@@ -40,8 +38,6 @@ import os, sys, warnings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.suite.base import Frozen
 from hpml_bench.plugins.method import Method
-from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
 class Leaky(Method):
     title, lr = "Leaky", 1e-3
     class Options(Frozen):
@@ -71,15 +67,13 @@ def leaks(*texts: bytes) -> list[str]:
     return [form for form in forms for text in texts if form.encode() in text]
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    """Return where a sweep with failing runs wrote everything, and what it printed, the secrets in its environment."""
-    place = tmp_path_factory.mktemp("sweep")
-    plugin = plugin_packages.write(place, "methods", leaky=LEAKY)
-    (place / "suite").mkdir()
+def test_nothing_written_holds_a_secret(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither records, logs, reports, wandb's files, the cache nor the terminal; what failed stays readable."""
+    place = tmp_path_factory.mktemp("sweep")  # a short one: sockets are made in it
+    plugin, out = plugin_packages.write(place, "methods", leaky=LEAKY), place / "out"
+    for folder in (place / "suite", out):
+        folder.mkdir()
     suite = tiny.local_suite(place / "suite")
-    out = place / "out"
-    out.mkdir()
     settings = {"methods.loud": "{method: leaky}", "methods.quiet": "{method: leaky, options: {quietly: true}}"}
     settings |= {"steps": "1", "latency_samples": "0"}
     command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
@@ -88,14 +82,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     folders = {"HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
     folders["PYTHONPATH"] = plugin_packages.on_path(plugin)
     sweep = WarmProcess(command, {**os.environ, **SECRETS, **folders}, folder=out)
-    printed, _ = sweep.communicate(300)
-    assert sweep.returncode == 1, printed[-3000:]
-    return out, printed.encode()
-
-
-def test_nothing_written_holds_a_secret(swept: tuple[Path, bytes]) -> None:
-    """Records, logs, reports, wandb's files, the cache and the terminal: none of it holds any of the values."""
-    out, printed = swept
+    said, _ = sweep.communicate(300)
+    assert sweep.returncode == 1, said[-3000:]
+    printed = said.encode()
     files = [path for path in out.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"report.html", "report.md", "run.json", "rank0.log", "rank1.log", "suite.json"} <= names
@@ -103,11 +92,6 @@ def test_nothing_written_holds_a_secret(swept: tuple[Path, bytes]) -> None:
     assert {str(path): found for path in files if (found := leaks(path.read_bytes()))} == {}
     assert b"rank 0: on stdout" in printed
     assert leaks(printed, printed.replace(b"\n", b"")) == []  # a terminal wraps lines
-
-
-def test_the_rest_of_an_error_is_kept(swept: tuple[Path, bytes]) -> None:
-    """Only the values are taken out of messages, tracebacks and logs: what failed stays readable."""
-    out, _ = swept
     records = [json.loads(path.read_text()) for path in out.glob("reports/*/*/run.json")]
     assert {record["status"] for record in records} == {"ok", "failed", "unsupported"}
     error = next(record["error"] for record in records if record["status"] == "failed")
@@ -145,10 +129,7 @@ def test_a_word_of_a_name_makes_a_secret(names: str, secret: bool) -> None:
 
 
 def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message is cut to length after secrets are gone, or the first half of one would stay.
-
-    Tracebacks name the folders of libraries, and records are given on; the rest of a path is kept.
-    """
+    """Secrets go before a message is cut; of home folders in a traceback the rest of the path is kept."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     told = run_error(ValueError("x" * 1990 + SECRETS["HF_TOKEN"]), 0)
     assert "hf_" not in told.message
@@ -179,10 +160,7 @@ def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start takes secrets out of the logs of runs without a record, and of attempts of jobs that have gone.
-
-    Those of a job that holds its unit are left to it, and no link to a folder is followed.
-    """
+    """The next start redacts logs of runs without record and of lost jobs' attempts; no living job's, and no link's."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     folder, outside = tmp_path / "sweep", tmp_path / "outside"
     gone, works = (folder / ATTEMPTS / f"lora-0-abc.{job}.0" for job in ("12_0", "12_1"))
@@ -201,17 +179,3 @@ def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.
     mended = {log.parent for log in logs if log.read_text() == "token [redacted]\n"}
     assert mended == {folder / "killed", gone}
     assert all("hf_" in log.read_text() for log in logs if log.parent not in mended)
-
-
-def test_a_log_shown_live_holds_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`--verbose` shows the log while it is written; of a secret of several lines, no long one."""
-    for name in ("HF_TOKEN", "SSH_PRIVATE_KEY"):
-        monkeypatch.setenv(name, SECRETS[name])
-    (tmp_path / "rank0.log").write_text(f"token {SECRETS['HF_TOKEN']}\nkey {SECRETS['SSH_PRIVATE_KEY']}\nafter it\n")
-    with SweepProgress(Console(width=200), 1, verbose=True) as progress, progress.run(tiny.spec(), tmp_path, 1):
-        pass
-    shown = capsys.readouterr().out
-    assert all(f"rank 0: {words}" in shown for words in ("token [redacted]", "key [redacted]", "after it"))
-    assert leaks(shown.encode()) == []

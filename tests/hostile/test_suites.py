@@ -1,7 +1,5 @@
-"""Suite files and `--set` from anywhere: a valid suite, or one sentence, within a second and little memory."""
+"""Suite files and `--set` from anywhere: a valid suite, or one sentence, within seconds."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +54,7 @@ BOMBS = {  # name -> content, and the reason in the sentence
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_at_once(name: str, tmp_path: Path) -> None:
-    """Whatever makes YAML grow, nest or run is refused in one sentence that names the file, within two seconds."""
+    """Whatever makes YAML grow, nest or run is refused in one sentence within two seconds, in `--set` too."""
     path = tmp_path / "bomb.yaml"
     content, why = BOMBS[name]
     path.write_text(content)
@@ -66,41 +64,21 @@ def test_bombs_are_refused_at_once(name: str, tmp_path: Path) -> None:
     assert time.process_time() - began < 2.0
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 4000
+    if name != "no text":
+        with pytest.raises(UserError) as caught:
+            load_suite("quickstart", [f"methods={content}"])
+        assert len(str(caught.value)) < 4000
     assert not list(Path.cwd().glob("owned"))
 
 
-@pytest.mark.parametrize("name", [name for name in BOMBS if name != "no text"])
-def test_bombs_on_the_command_line_are_refused(name: str) -> None:
-    """The same as a value of `--set`: no more of it is read."""
-    with pytest.raises(UserError) as caught:
-        load_suite("quickstart", [f"methods={BOMBS[name][0]}"])
-    assert len(str(caught.value)) < 4000
-
-
-def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
-    """In a process that may use 40 MB more than it has, a file that expands to gigabytes is still one sentence."""
-    (tmp_path / "bomb.yaml").write_text(LAUGHS)
-    code = (
-        "import resource, sys; from hpml_bench.system.errors import UserError\n"
-        "from hpml_bench.suite.suite import load_suite\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"
-        "try: load_suite(sys.argv[1])\nexcept UserError as error: print(error)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "bomb.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert "aliases" in done.stdout
-
-
-def test_keys_of_set_and_runs_are_bounded(tmp_path: Path) -> None:
+def test_keys_of_set_and_runs_are_bounded() -> None:
     """A key of a thousand parts would build a structure that nothing can write; methods times seeds is in memory."""
-    with pytest.raises(UserError, match="at most 16 parts"):
-        load_suite("quickstart", ["settings.task.options" + ".a" * 5000 + "=1"])
-
-    path = tmp_path / "many.yaml"
-    path.write_text(yaml.safe_dump(GOOD | {"methods": {f"m{i}": {"method": "lora"} for i in range(2000)}}))
-    with pytest.raises(UserError, match="at most 200"):
-        load_suite(str(path))
+    methods = {f"m{i}": {"method": "lora"} for i in range(2000)}
+    for asked, why in (
+        ("settings.task.options" + ".a" * 5000 + "=1", "at most 16 parts"), (f"methods={methods}", "at most 200"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=why):
+            load_suite("quickstart", [asked])
 
 
 @pytest.mark.parametrize("place", ["\x00", "x" * 5000, "~no-such-user-anywhere/x", "loop"])

@@ -51,13 +51,6 @@ def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path,
     assert_inert(done.output)
 
 
-def test_a_run_is_listed_on_one_line(hostile_folders: Path) -> None:
-    """`list runs` prints a line of bounded length for each record that can be read."""
-    lines = called("list", "runs", hostile_folders / "one").output.splitlines()
-    assert len(lines) == len(load_records(hostile_folders / "one").records) > 10
-    assert max(map(len, lines)) < 400
-
-
 @pytest.mark.parametrize("width", [20, 140])
 def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[str], hostile_folders: Path) -> None:
     """A failed run's line and a rank's log lines are inert, wherever they are wrapped; markup is shown, not obeyed."""

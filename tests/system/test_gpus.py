@@ -57,7 +57,6 @@ class Nvml:
         self.cards, self.broken = cards, False
 
     def calls(self) -> dict[str, Callable[..., Any]]:
-        """Return pynvml's functions by name."""
         every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
         by_uuid, by_index = {each.uuid: each for each in every}, dict(enumerate(self.cards))
         found: dict[str, Callable[..., Any]] = {name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()}
@@ -120,11 +119,7 @@ CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
 def test_visible_devices_count(
     cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
 ) -> None:
-    """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does.
-
-    A process has one instance of a card in MIG mode at most, with its own memory and the card's capability; cards
-    beside it come first.
-    """
+    """By index or UUID, in order, each once, up to the first unknown name, as CUDA does; in MIG mode one instance."""
     install_cards(*cards, visible=visible)
     assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == shared.split()
     found = gpus.visible_gpus()
@@ -134,10 +129,10 @@ def test_visible_devices_count(
     assert all(gpu["memory_mb"] == memory.get(gpu["uuid"], 80_000) for gpu in found)
 
 
-def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
-    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability.
+def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of a card's own (GB10), a capability, a limit, a call that an old or a new pynvml doesn't have.
 
-    A driver that answers nothing has no GPU, nor a version, and nothing is raised.
+    A driver that answers nothing has no GPU, nor a version; without pynvml one sentence says so.
     """
     install_cards(card("GPU-a", total=None, capability=None, watts=None))
     (gpu,) = gpus.visible_gpus()
@@ -147,14 +142,8 @@ def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None
     install_cards(card("GPU-a")).broken = True
     assert (gpus.visible_gpus(), environment.describe()["driver"]) == ((), None)
     assert math.isnan(energy.gpu_joules("a"))
-
-
-def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that an old or a new pynvml doesn't have, as one that fails; without pynvml one sentence says so."""
     install_cards(card("GPU-a"))
-    for call in ("nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetEnforcedPowerLimit"):
-        monkeypatch.delattr(pynvml, call)
-    assert gpus.visible_gpus()[0]["power_limit_w"] is None
+    monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksThrottleReasons")
     assert gpus.states()[0]["slowed_by"] is None
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"), gpus.nvml():
@@ -162,11 +151,7 @@ def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytes
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
-    """By UUID, with or without a prefix, in whatever order CUDA counts.
-
-    The whole card is not charged to an instance: memory is the instance's; energy, which the card has alone, is
-    unknown, whichever UUID CUDA gives.
-    """
+    """By UUID, with or without a prefix, in whatever order CUDA counts; a whole card is not charged to an instance."""
     install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
@@ -207,8 +192,8 @@ def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: p
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
-    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: False)
     versions = {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
-    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "off"}
-    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: True)
-    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "on"}
+    for enabled in (False, True):
+        monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda enabled=enabled: enabled)
+        attention = "on" if enabled else "off"
+        assert environment.describe()["libraries"] == {**versions, "cudnn_attention": attention}

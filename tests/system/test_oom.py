@@ -10,13 +10,13 @@ import pytest
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import CausePriority, Report
-from hpml_bench.system import cgroups, environment, errors
+from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
     "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
 )
-VERSION_2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+V2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 EVENTS = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"
 CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
 
@@ -39,16 +39,14 @@ def put(kernel: Path, mounts: str, groups: str, files: dict[str, str], root: str
 
 
 @pytest.mark.parametrize(("mounts", "groups", "root", "counters", "count"), [
-    (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
-    (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
+    (V2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+    (V2, "0::/", "/", {"memory.events": EVENTS}, 3),
     (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
-    (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
     (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
     (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
     (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
     (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-    (VERSION_2 + VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS}, 3),
-    (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+    (VERSION_1 + V2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
     ("", "", "", {}, 7),
 ])  # fmt: skip
 def test_the_kernels_counters_are_read(
@@ -64,22 +62,18 @@ def test_the_kernels_counters_are_read(
     ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
     ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
     ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
-    ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
     ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
     ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
     ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
-    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
     ("DistBackendError", "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", "oom_cuda"),
     ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
     ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
     ("MemoryError", "", "oom_host"),
-    ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
     ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
     ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
     ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
     ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
     ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
-    ("RuntimeError", "shapes can't be multiplied", "failed"),
 ])  # fmt: skip
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
@@ -92,7 +86,6 @@ def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, statu
     ("NCCL communicator was aborted on rank 1.", True),
     ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
     ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
-    ("CUDA error: an illegal memory access was encountered", False),
 ])  # fmt: skip
 def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     """As gloo and NCCL put it; an error of its own is none of these."""
@@ -104,7 +97,6 @@ def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
     ("rank 1 was ended by SIGBUS", True),
     ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
-    ("rank 1 was ended by SIGKILL", False),
 ])  # fmt: skip
 def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     """With what a container needs, in the record of a rank that raises and of one that is ended."""
@@ -142,66 +134,42 @@ def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, word
 
 # Control groups: their limits, by version, and those of the groups that they are in
 
-
-V2 = "30 23 0:28 / {mount} rw - cgroup2 cgroup2 rw\n"
 V1 = "".join(
     f"{number} 23 0:28 / {{mount}}/{name} rw - cgroup cgroup rw,{name}\n"
     for number, name in enumerate(["memory", "pids", "cpu"])
 )
 V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
 
+NO_LIMITS = (None, None, None)
 
-def test_version_2(kernel: Path) -> None:
-    """The smallest quota, and the budget with the least left, of a group and those that it is in; "max" is no limit."""
-    put(kernel, V2, "0::/a/b\n", {
+
+@pytest.mark.parametrize(("mounts", "groups", "files", "found"), [
+    (V2, "0::/a/b\n", {
         "a/b/cpu.max": "max 100000\n", "a/cpu.max": "250000 100000\n",
         "a/b/memory.max": "3000\n", "a/b/memory.current": "2000\n", "a/b/memory.stat": "anon 5\ninactive_file 500\n",
         "a/memory.max": "1600\n", "a/memory.current": "1600\n", "a/memory.stat": "inactive_file 100\n",
         "a/b/pids.max": "max\n", "a/b/pids.current": "3\n", "a/pids.max": "9\n", "a/pids.current": "4\n",
-    })  # fmt: skip
-    assert cgroups.cpus() == 2.5
-    assert cgroups.memory() == (1600, 1500)
-    assert cgroups.processes() == (9, 4)
-    assert cgroups.Budget(4, 9).free == 0
-
-
-def test_version_1(kernel: Path) -> None:
-    """The same from its files; a quota of -1 and a memory limit near 2 ** 63 are none."""
-    whole = {"memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory.usage_in_bytes": "9\n", "memory.stat": ""}
-    put(kernel, V1, V1_GROUPS, {
-        **{f"memory/a/b/{name}": text for name, text in whole.items()},
-        "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
-    })  # fmt: skip
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-    put(kernel, V1, V1_GROUPS, {
+    }, (2.5, (1600, 1500), (9, 4))),
+    (V1, V1_GROUPS, {
         "memory/a/memory.limit_in_bytes": "700\n", "memory/a/memory.usage_in_bytes": "600\n",
         "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
         "cpu/a/cpu.cfs_quota_us": "150000\n", "cpu/a/cpu.cfs_period_us": "100000\n",
         "pids/a/pids.max": "30\n", "pids/a/pids.current": "10\n",
-    })  # fmt: skip
-    assert cgroups.cpus() == 1.5
-    assert cgroups.memory() == (700, 400)
-    assert cgroups.processes() == (30, 10)
-
-
-def test_without_control_groups_there_is_no_limit(kernel: Path) -> None:
-    """Neither where the files are missing nor where they can't be understood."""
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-    put(kernel, V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"})
-    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == (None, None, None)
-
-
-@pytest.mark.parametrize(("mounts", "groups", "file"), [
-    (V2, "0::/slice/job\n", {"slice/cpu.max": "100000 100000\n"}),
-    (V1, V1_GROUPS, {"cpu/a/b/cpu.cfs_quota_us": "120000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}),
-], ids=["2, of a group above", "1"])  # fmt: skip
-def test_a_quota_wherever_it_is_makes_cores_fewer(
-    mounts: str, groups: str, file: dict[str, str], kernel: Path, monkeypatch: pytest.MonkeyPatch
+    }, (1.5, (700, 400), (30, 10))),
+    (V1, V1_GROUPS, {
+        "memory/a/b/memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory/a/b/memory.usage_in_bytes": "9\n",
+        "memory/a/b/memory.stat": "", "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
+    }, NO_LIMITS),
+    (V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"}, NO_LIMITS),
+    ("", "", {}, NO_LIMITS),
+])  # fmt: skip
+def test_limits_of_control_groups(
+    mounts: str, groups: str, files: dict[str, str], found: tuple[object, ...], kernel: Path
 ) -> None:
-    """Threads are counted by it: of version 1 too, and of a group that isn't at the root of the mount."""
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("HPML_BENCH_CORES", raising=False)
-    put(kernel, mounts, groups, file)
-    assert environment.cores() == 1
-    (kernel / "GROUPS").unlink()
-    assert environment.cores() == 8
+    """The smallest quota, and the budget with the least left, of a group and those that it is in, in each version.
+
+    "max", a quota of -1, a limit near 2 ** 63, and what is missing or can't be understood are none.
+    """
+    put(kernel, mounts, groups, files)
+    assert (cgroups.cpus(), cgroups.memory(), cgroups.processes()) == found
+    assert cgroups.Budget(4, 9).free == 0

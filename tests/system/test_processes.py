@@ -5,10 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,7 +17,8 @@ import pytest
 
 from hpml_bench.system import child, heartbeat, processes
 from hpml_bench.system.child import in_order
-from hpml_bench.system.signals import SIGNALS, Stop, stoppable
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.signals import SIGNALS, stoppable
 
 
 def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
@@ -39,7 +39,6 @@ def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
 
 
 # Jobs that are children: what is done before their command, and where their modules come from
-
 
 STARTED = [sys.executable, "-c", "print('began')"]
 
@@ -83,7 +82,6 @@ def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypa
 
 # Forked processes do work in order, and what they can't do is done here
 
-
 HERE = os.getpid()
 
 
@@ -92,38 +90,26 @@ def where(item: int) -> tuple[int, bool]:
     return item, os.getpid() != HERE
 
 
-def killed(item: int) -> tuple[int, bool]:
-    """Return as `where`; the process of the fifth item is killed."""
-    if item == 5 and os.getpid() != HERE:
+def killed(item: int) -> int:
+    if item == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return where(item)
+    return item
 
 
-@pytest.mark.parametrize(("work", "processes", "elsewhere"), [(where, 3, 20), (where, 1, 0), (where, 0, 0)])
-def test_results_come_in_order(work: Callable[[int], Any], processes: int, elsewhere: int) -> None:
-    """Of several processes and of this one, which does the work alone with fewer than two."""
-    found = list(in_order(work, range(20), processes))
-    assert [item for item, _ in found] == list(range(20))
-    assert sum(other for _, other in found) == elsewhere
+def test_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes, and of this one alone with fewer than two or without semaphores; errors are raised here."""
+    for number in (3, 1, 0):
+        found = list(in_order(where, range(20), number))
+        assert found == [(item, number > 1) for item in range(20)]
+    for work, error in ((lambda item: 1 // (item - 3), ZeroDivisionError), (killed, UserError)):  # for lack of memory
+        with pytest.raises(error):
+            list(in_order(work, range(9), 2))
+    monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError))
+    with pytest.raises(UserError, match="no processes can be started"):
+        list(in_order(where, range(9), 2))
+    monkeypatch.setattr(child, "ProcessPoolExecutor", Mock(side_effect=OSError("no semaphores")))
+    assert list(in_order(where, range(9), 2)) == [(item, False) for item in range(9)]
     assert not multiprocessing.active_children()
-
-
-def test_work_goes_on_where_a_process_is_killed() -> None:
-    """As for lack of memory: this process does the rest. Of errors of the work the first is raised here."""
-    found = list(in_order(killed, range(20), 2))
-    assert [item for item, _ in found] == list(range(20))
-    assert found[5] == (5, False)
-    with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda item: 1 // (item - 3), range(9), 2))
-
-
-@pytest.mark.parametrize(("name", "owner"), [
-    ("get_context", multiprocessing), ("ProcessPoolExecutor", child), ("submit", ProcessPoolExecutor),
-])  # fmt: skip
-def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine without fork or semaphores, or that starts no more processes."""
-    monkeypatch.setattr(owner, name, Mock(side_effect=OSError("no semaphores")))
-    assert list(in_order(where, range(7), 3)) == [(item, False) for item in range(7)]
 
 
 # Requests to end: signals in the main thread, in a run, and where they are ignored
@@ -131,41 +117,30 @@ def test_work_is_done_here_where_there_is_no_pool(name: str, owner: Any, monkeyp
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
-    """Outside a run; within one nothing is raised: the books are kept first. The handlers from before come back."""
+    """Outside a run; within one, which shares its sweep's request, nothing is raised. Earlier handlers come back."""
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         os.kill(os.getpid(), number)
     assert stop.requested
     assert [signal.getsignal(each) for each in SIGNALS] == before
     with stoppable() as later, later.deferred():
-        os.kill(os.getpid(), number)
+        assert later is not stop
+        with stoppable() as inner:  # of a run, which shares that of its sweep
+            os.kill(os.getpid(), number)
+        assert inner is later
         assert later.requested
-
-
-def test_one_request_is_known_everywhere() -> None:
-    """A sweep and the runs in it share it; the next sweep starts afresh."""
-    with stoppable() as outer:
-        with stoppable() as inner:
-            assert inner is outer
-        assert signal.getsignal(signal.SIGTERM) == outer.handle
-    with stoppable() as later:
-        assert later is not outer
+        assert signal.getsignal(number) == later.handle
 
 
 def test_other_threads_leave_signals_alone() -> None:
     """Only the main thread may set handlers; elsewhere a sweep runs without."""
-    found: list[Stop] = []
-    before = signal.getsignal(signal.SIGINT)
 
-    def sweep() -> None:
-        with stoppable() as stop:
-            found.append(stop)
+    def sweep() -> Any:
+        with stoppable():
+            return signal.getsignal(signal.SIGINT)
 
-    thread = threading.Thread(target=sweep)
-    thread.start()
-    thread.join()
-    assert len(found) == 1
-    assert signal.getsignal(signal.SIGINT) == before
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(sweep).result() == signal.getsignal(signal.SIGINT)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -235,9 +210,3 @@ def test_without_a_count_of_bytes_the_processor_s_time_tells(error: Exception, m
     """Some kernels give none, or an empty one."""
     monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", Mock(side_effect=error))
     assert heartbeat._work()[1] == 0
-
-
-def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
-    """As under torchrun: no file is written."""
-    heartbeat.beat("step 1")
-    assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from hpml_bench.records.folder import ResultsFolder, locked
+from hpml_bench.records.folder import locked
 from hpml_bench.records.jobs import write_once
 from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
@@ -31,7 +32,6 @@ def killed(path: Path) -> Path:
 
 
 def aged(path: Path, seconds: float) -> Path:
-    """Make a file so old."""
     path.touch()
     os.utime(path, (time.time() - seconds,) * 2)
     return path
@@ -43,10 +43,7 @@ def foreign(path: Path) -> Path:
 
 
 def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old.
-
-    A process of another user lives: where /proc hides it, a signal tells that it is there.
-    """
+    """A living process's file stays, also another user's; a dead one's of this place goes, and one over a day old."""
     target = tmp_path / "suite.json"
     own, other, old_style = temporary.beside(target), foreign(target), tmp_path / ".run.json.1.tmp"
     kept = [own, other, old_style]
@@ -64,31 +61,25 @@ def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_cache_keeps_an_entry_that_is_written(tmp_path: Path) -> None:
-    """Another host's folder is as old as what was written last in it; what older versions left goes after a day."""
+    """Another host's folder is as old as what was written last in it."""
     target = tmp_path / "entry"
-    kept, old, left = foreign(target), foreign(target), tmp_path / ".new-0123456789ab"
-    for folder in (kept, old, left):
+    kept, old = foreign(target), foreign(target)
+    for folder in (kept, old):
         (folder / "entry").mkdir(parents=True)
         (folder / "entry" / "weights").touch()
-    lock, new_lock = tmp_path / f"{left.name}.lock", tmp_path / ".new-ba9876543210.lock"
-    new_lock.touch()
-    for path in (old / "entry" / "weights", left / "entry" / "weights", lock, kept / "entry", old / "entry",
-                 left / "entry", kept, old, left):  # fmt: skip
+    for path in (old / "entry" / "weights", kept / "entry", old / "entry", kept, old):
         aged(path, DAY + 60)
     with cache.locked(target):
-        assert {*tmp_path.iterdir()} == {kept, new_lock, tmp_path / "entry.lock"}
+        assert {*tmp_path.iterdir()} == {kept, tmp_path / "entry.lock"}
 
 
-@pytest.mark.parametrize("what", ["gethostname", "boot", "namespace"])
+@pytest.mark.parametrize("what", ["socket.gethostname", "processes.boot", "processes.namespace"])
 def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By host, kernel or namespace: a process there with the number of a dead one here is none that has ended."""
-    here = temporary.host_id()
-    owner = temporary.socket if what == "gethostname" else temporary.processes
-    monkeypatch.setattr(owner, what, lambda: "another")
-    monkeypatch.setattr(temporary, "host_id", temporary.host_id.__wrapped__)
-    assert temporary.host_id() != here
-    monkeypatch.undo()
-    assert temporary.host_id() == here
+    here = temporary.host_id.__wrapped__()
+    assert here == temporary.host_id()
+    monkeypatch.setattr(f"hpml_bench.system.temporary.{what}", lambda: "another")
+    assert temporary.host_id.__wrapped__() != here
 
 
 @pytest.mark.parametrize("write", [
@@ -107,6 +98,12 @@ def test_no_names_are_shared(write: Callable[[Path], object], tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def run(program: str, place: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TMPDIR": str(place)}
+    program = f"from hpml_bench.system import temporary\n{program}"
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+
+
 def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -> None:
     """What a SIGKILL left goes as the next process begins, its own as it ends; not a living one's or another host's."""
     kept = [tmp_path / f"{temporary.PREFIX}{name}" for name in ("living", "elsewhere", "just-made")]
@@ -115,42 +112,27 @@ def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -
     temporary.beside(kept[0] / "owner").touch()
     dead = killed(kept[1] / "owner")
     dead.rename(dead.with_name(dead.name.replace(temporary.host_id(), "0123456789ab")))
-    program = "import os, sys; from hpml_bench.system import temporary; print(temporary.folder(), flush=True)\n"
-    program += "if sys.argv[1] == 'kill': os.kill(os.getpid(), 9)\n"
-    for how in ("kill", "end"):
-        done = subprocess.run(
-            [sys.executable, "-c", program, how], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        assert Path(done.stdout.strip()).exists() == (how == "kill"), done.stderr
+    for end in ("import os; os.kill(os.getpid(), 9)", ""):
+        done = run(f"print(temporary.folder(), flush=True)\n{end}", tmp_path)
+        assert Path(done.stdout.strip()).exists() == bool(end), done.stderr
     assert {*tmp_path.iterdir()} == {*kept}
 
 
 def test_a_removed_folder_of_multiprocessing_ends_no_process_with_a_traceback(tmp_path: Path) -> None:
     """As where ranks remove their sockets while this process removes the folder."""
     program = (
-        "import shutil\nfrom multiprocessing import util\nfrom hpml_bench.system import temporary\n"
-        "with temporary.as_temporary(): shutil.rmtree(util.get_temp_dir())\n"
+        "import shutil, multiprocessing.util as util\nwith temporary.as_temporary(): shutil.rmtree(util.get_temp_dir())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    assert (done.stderr, [*tmp_path.iterdir()]) == ("", [])
+    done = run(program, tmp_path)
+    assert (done.returncode, done.stderr, [*tmp_path.iterdir()]) == (0, "", [])
 
 
 # Locks where a file system has none: told in one sentence, and no marker is taken that would outlive its holder
 
 
-def enter(context) -> None:
-    with context:
-        pass
-
-
-LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "results": (lambda folder: enter(locked(folder)), "give an --out on another one"),
-    "opened": (lambda folder: enter(ResultsFolder.open(folder)), "give an --out on another one"),
-    "cache": (lambda folder: enter(cache.locked(folder / "entry")), "set HPML_BENCH_CACHE"),
+LOCKS: dict[str, tuple[Callable[[Path], AbstractContextManager[object]], str]] = {
+    "results": (locked, "give an --out on another one"),
+    "cache": (lambda folder: cache.locked(folder / "entry"), "set HPML_BENCH_CACHE"),
 }
 
 
@@ -163,9 +145,10 @@ def test_a_disk_without_locks_is_told(what: str, number: int, tmp_path: Path, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):  # a marker left by the first would be in the way of the second
-            with pytest.raises(UserError, match="this file system can't lock files") as told:
-                take(tmp_path)
+            with pytest.raises(UserError, match="this file system can't lock files") as told, take(tmp_path):
+                pass
             assert str(tmp_path) in str(told.value)
             assert advice in str(told.value)
     monkeypatch.undo()
-    take(tmp_path)
+    with take(tmp_path):
+        pass

@@ -74,7 +74,7 @@ def test_losses_of_many_logits_are_computed_in_parts(
 
 @pytest.fixture(scope="module")
 def composite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return language_models.save_composite(tmp_path_factory.mktemp("composite") / "gemma3")
+    return language_models.save_of_images("gemma3", tmp_path_factory.mktemp("composite"))
 
 
 def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) -> None:

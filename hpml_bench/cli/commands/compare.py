@@ -70,7 +70,6 @@ def show(
     found: Sequence[AlignedScores], out: Path, wanted: tuple[str, ...], margin: float | None = None,
     look: int | None = None,
 ) -> None:  # fmt: skip
-    """Write the pages of a comparison, and print their answers and paths."""
     from hpml_bench.cli.reporting import shown
     from hpml_bench.comparison.page import write
     from hpml_bench.report.render import load_libraries

@@ -10,15 +10,15 @@ import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.options import DEVICE, METHODS, load, overrides
+from hpml_bench.cli.reporting import aligned
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
-    from hpml_bench.fit.predict import Need, Prediction
+    from hpml_bench.fit.predict import Prediction
 
 COLUMNS = ("method", "fits", "peak", "loading", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
            "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
 BYTES = COLUMNS[2:-1]
-WIDEST = "0.123 MB"  # a cell as wide as any size or micro-batch
 
 
 @click.command()
@@ -49,25 +49,18 @@ def fit(
     from hpml_bench.fit.predict import gigabytes, predict
     from hpml_bench.report.terminal import fitting, terminal
 
+    prediction = predict(loaded, given, methods)
     if as_json:
-        prediction = predict(loaded, given, methods)
-        click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
+        click.echo(json.dumps([need.row() for need in prediction.needs], indent=1))
     else:
-        # the columns that the terminal has room for, and their widths, before the cells are known
-        names = list(methods or loaded.methods)
-        widest = [max(map(for_terminal, names), key=len), "unknown", *[WIDEST] * len(BYTES), WIDEST]
-        kept = fitting(COLUMNS, [widest], terminal().width)
-        widths = {index: max(len(COLUMNS[index]), len(widest[index])) for index in kept}
-
-        def show(need: Need) -> None:
-            sizes = ["" if size is None else gigabytes(size) for size in (getattr(need, name) for name in BYTES)]
-            fits = {True: "yes", False: "no", None: "unknown"}[need.fits]
-            row = (need.method, fits, *sizes, "" if need.largest_micro_batch is None else str(need.largest_micro_batch))
-            for cells in [COLUMNS, row][need.method != names[0] :]:
-                shown = (for_terminal(cells[index]).ljust(width) for index, width in widths.items())
-                click.echo("  ".join(shown).rstrip())
-
-        prediction = predict(loaded, given, methods, done=show)
+        rows: list[tuple[str, ...]] = [COLUMNS]
+        for need in prediction.needs:
+            sizes = ["" if size is None else gigabytes(size) for size in map(need.row().get, BYTES)]
+            fits, largest = {True: "yes", False: "no", None: "unknown"}[need.fits], need.largest_micro_batch
+            rows.append((for_terminal(need.method), fits, *sizes, "" if largest is None else str(largest)))
+        kept = fitting(COLUMNS, rows[1:], terminal().width)
+        for line in aligned([[row[index] for index in kept] for row in rows]):
+            click.echo(line)
         _print_notes(prediction, [name for index, name in enumerate(COLUMNS) if index not in kept])
     ctx.exit(OK if all(need.fits for need in prediction.needs) else FAILED)
 

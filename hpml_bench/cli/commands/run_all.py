@@ -73,7 +73,6 @@ def run_all(
 
 
 def sweep(request: SweepRequest, trackers: Sequence[Tracker]) -> int:
-    """Run, report, publish to trackers, and return the exit status."""
     from hpml_bench.records.folder import RunFolder
     from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal

@@ -88,7 +88,6 @@ def show(record: TuningRecord, console: Console) -> None:
 
 
 def hints(record: TuningRecord) -> list[str]:
-    """Return a sentence for each method whose choice should be reconsidered."""
     sentences = []
     for tuned in record.methods:
         if tuned.best is None:
