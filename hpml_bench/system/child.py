@@ -126,7 +126,7 @@ _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no p
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield `work` of each item in order, done by that many forked processes, or by this one where they can't share a queue.
+    """Yield `work` of each item in order, done by that many forked processes, or by this one without a pool.
 
     They end with this one. An exception of `work` is raised here, UserError where a process was killed.
     """
