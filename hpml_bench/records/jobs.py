@@ -116,6 +116,10 @@ class JobPlan(Frozen):
         return self.units[number]
 
 
+HowEnded = Literal["done", "limit", "interrupted", "left", "time", "failed"]
+"""`limit`: by --max-hours or --fail-fast; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
+
+
 class Job(Frozen):
     """A past or present job on a unit; a line of the page's chart."""
 
@@ -130,8 +134,7 @@ class Job(Frozen):
     queued: str | None = None  # when it was submitted; UTC, ISO 8601
     began: str
     ended: str | None = None
-    how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
-    """How it ended. `left`: restarted elsewhere; `time`: at the job's time limit; None: it works, or was killed."""
+    how: HowEnded | None = None  # None: it works, or was killed
     why: str | None = None  # error of a failed job
 
     @property

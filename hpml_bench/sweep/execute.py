@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -18,6 +17,7 @@ from hpml_bench.launch import launcher
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.records.files import NOT_SAVED, POINTS
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.jobs import HowEnded
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import FINAL, Point, RunRecord
@@ -37,8 +37,7 @@ STEP = "training step"  # prefix of a heartbeat that the bar of steps shows alre
 class Ending:
     """End of an execution."""
 
-    how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
-    """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
+    how: HowEnded = "done"
     why: str | None = None  # the reason: of `limit` its option, else a sentence
     failed: bool = False  # of a job: whether one of its unit's runs has failed
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args, get_type_hints
 from unittest.mock import Mock
 
 import pytest
@@ -15,10 +16,11 @@ from helpers import made_records
 from helpers.commands import called
 from hpml_bench.records import jobs
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
-from hpml_bench.records.jobs import Job, claims, read_jobs, refuse_if_worked_on, write_job, write_once
+from hpml_bench.records.jobs import HowEnded, Job, claims, read_jobs, refuse_if_worked_on, write_job, write_once
 from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.local import run_as_rank
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import temporary
@@ -43,6 +45,14 @@ def claim(folder: Path, owner: Job) -> Path:
     place.mkdir(parents=True)
     (place / jobs.OWNER).write_text(owner.model_dump_json())
     return place
+
+
+@pytest.mark.parametrize("how", get_args(get_type_hints(Ending)["how"]))
+def test_however_its_work_ends_a_job_is_read_again(how: HowEnded, tmp_path: Path) -> None:
+    """Also by --max-hours or --fail-fast: otherwise it would count as one that works until its engine's list shows."""
+    ended = job(0, ELSEWHERE, 7).model_copy(update={"ended": BEGAN, "how": how})
+    write_job(tmp_path, ended)
+    assert read_jobs(tmp_path) == (ended,)
 
 
 def worked_on(folder: Path) -> Path:
