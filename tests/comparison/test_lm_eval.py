@@ -125,6 +125,16 @@ def test_a_value_that_is_no_number_is_named(value: object, said: str, out: Path)
         lm_eval.read(out)
 
 
+@pytest.mark.parametrize("cut", ["samples_news_cloze_*", "results_*"])
+def test_a_file_that_is_cut_off_is_named(cut: str, out: Path) -> None:
+    """Samples with the line; a results file as a whole."""
+    path = file(out, cut)
+    path.write_text(path.read_text()[:-40])
+    assert lm_eval.claims(out)
+    with pytest.raises(UserError, match=f"{path.name}.*isn't JSON"):
+        lm_eval.read(out)
+
+
 REMARKED: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "figures that are no means of the rows": (
         "samples_news_cloze_*", lambda one: one.update(acc=1.0 - one["acc"]) if one["doc_id"] == 0 else None,
@@ -168,6 +178,26 @@ def test_the_newest_of_several_runs_counts_and_the_others_are_named(out: Path) -
     assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]
     assert all("_2027" in where for where in one.lines[one.lines["system"] == MODEL]["where"])
     assert any(said.startswith(remark) and said.endswith(" is left out.") for said in one.remarks)
+    later(out, lambda one: one["n-shot"].update(news_cloze=2))
+    one = cloze(out)
+    assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]  # another number of examples is no seed
+
+
+def test_seeds_of_examples_are_seeds(out: Path) -> None:
+    """Two runs that differ in the examples before each row are two seeds of one system."""
+
+    def shots(seed: int) -> Callable[[dict[str, Any]], None]:
+        def change(one: dict[str, Any]) -> None:
+            one["n-shot"]["news_cloze"], one["config"]["fewshot_seed"] = 5, seed
+
+        return change
+
+    for path in out.glob("*/results_*"):
+        edit(path, shots(1))
+    later(out, shots(2))
+    one = cloze(out)
+    assert sorted(one.lines[one.lines["system"] == MODEL]["seed"].unique()) == ["1", "2"]
+    assert any("examples before each row" in remark for remark in one.remarks)
 
 
 def test_a_direction_comes_from_the_results_file(out: Path) -> None:

@@ -5,11 +5,13 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ import psutil
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from helpers import tiny, warm
+from helpers import skips, tiny, warm
 from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent, launcher
@@ -336,3 +338,75 @@ def test_an_agent_refuses_another_folder(tmp_path: Path, monkeypatch: pytest.Mon
             agent.check_folder(folder)
     (tmp_path / LOG).touch()
     agent.check_folder(tmp_path)
+
+
+# From another machine, here a namespace with a network of its own
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """This machine's address on a network with another one, and the words before a command that runs there."""
+    address, link = f"10.79.{os.getpid() % 250}", f"hm{os.getpid()}"
+    other = subprocess.Popen(["unshare", "--net", "sleep", "300"], stderr=subprocess.DEVNULL)
+    inside = ["nsenter", f"--net=/proc/{other.pid}/ns/net"]
+    lines = (
+        ["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(other.pid)],
+        ["ip", "addr", "add", f"{address}.1/24", "dev", link],
+        ["ip", "link", "set", link, "up"],
+        [*inside, "ip", "addr", "add", f"{address}.2/24", "dev", "eth0"],
+        [*inside, "ip", "link", "set", "eth0", "up"],
+    )
+    try:
+        if shutil.which("ip") is None:
+            pytest.skip("there is no ip; install iproute2")
+        deadline = time.monotonic() + 60
+        own = Path("/proc/self/ns/net").readlink()
+        while other.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError):  # it has ended meanwhile
+                if Path(f"/proc/{other.pid}/ns/net").readlink() != own:
+                    break
+            time.sleep(0.02)
+        for words in lines:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                skips.only_as_root(f"a network with another namespace can't be made here: {done.stderr}")
+        yield f"{address}.1", inside
+    finally:
+        subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
+        other.kill()
+        other.wait()
+
+
+OVERWRITE = """
+import sys
+from datetime import timedelta
+from torch.distributed import TCPStore
+store = TCPStore(sys.argv[1], int(sys.argv[2]), is_master=False, timeout=timedelta(seconds=20))
+task = store.get("request").decode()
+store.set("request", task.replace("/results/run", "/somewhere/else"))
+store.set("report/0", '{"node": 0, "host": "n9"}')
+print(store.get("request").decode().count("/somewhere/else"))
+"""
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)"
+
+
+@pytest.mark.disks
+def test_another_machine_can_steer_no_run(elsewhere: tuple[str, list[str]]) -> None:
+    """A local run's store can't be reached; what somebody writes to that of a run over nodes isn't believed."""
+    address, inside = elsewhere
+
+    def there(program: str, port: int) -> subprocess.CompletedProcess[str]:
+        words = [*inside, sys.executable, "-c", program, address, str(port)]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+    alone = KnownNodes("127.0.0.1", 0, 0, 1, "run", 30).next_rendezvous()
+    refused = there(CONNECT, alone.bootstrap_store_info.master_port)
+    assert "ConnectionRefusedError" in refused.stderr
+    meeting = Meeting(address, "key")
+    meeting.give(REQUEST)
+    assert meeting.request() == REQUEST
+    written = there(OVERWRITE, meeting.port)
+    assert written.stdout.strip() == "1", written.stderr
+    assert meeting.texts("report", 2) == {}
+    with pytest.raises(UserError, match="was not written by this run's job"):
+        meeting.request()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from hpml_bench.comparison import inputs
-from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -101,8 +101,8 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
         what = f"disagree on whether more {name} is better; compare models by one version of the task"
         raise UserError(f"{' and '.join(str(log.file) for log in better.values())} {what}")
     lines = [
-        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), DATASET: task, CONTENT: row.content,
-         WHERE: row.where, GROUP: row.group}
+        {SYSTEM: log.system, ROW: row.row, SCORE: _value(row, name), SEED: log.seed, DATASET: task,
+         CONTENT: row.content, WHERE: row.where, GROUP: row.group}
         for log in logs for row in log.rows[chosen]
     ]  # fmt: skip
     frame = pd.DataFrame(lines).astype({SCORE: float})
@@ -136,17 +136,25 @@ def _label(metric: str, chosen: str) -> str:
 
 
 def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
-    """Return each model's newest samples, and remarks on the others and on settings."""
+    """Return each model's newest samples, by seed of the examples, and remarks on the others and on settings.
+
+    Runs of a model in the same way but for that seed are its seeds.
+    """
+    used, remarks = list[Log](), list[str]()
     by_model = grouped(sorted(logs, key=lambda log: log.date), lambda log: log.system)
-    used = [of[-1] for of in by_model.values()]
-    remarks = [
-        f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
-        for system, of in by_model.items() for old in of[:-1]
-    ]  # fmt: skip
+    for system, of in by_model.items():
+        kept = {log.seed: log for log in of if log.settings == of[-1].settings}
+        used += kept.values()
+        remarks += [
+            f"{system} was evaluated on {task} before {of[-1].file.name}: {old.file.name} is left out."
+            for old in of if kept.get(old.seed) is not old
+        ]  # fmt: skip
     for name in dict.fromkeys(key for log in used for key in log.settings):
         if len({log.settings.get(name) for log in used}) > 1:
             each = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
             remarks.append(f"Models were evaluated on {task} with another {name}: {sanitize(each, 600)}.")
+    if len(used) > len(by_model):
+        remarks.append("Seeds are those of the examples before each row; the models themselves are the same in all.")
     return used, remarks
 
 
@@ -204,6 +212,12 @@ class Log:
         """The model's name, else that of its folder."""
         name = self.get("model_name")
         return (sanitize(name) if isinstance(name, str) else "") or sanitize(self.file.parent.name)
+
+    @property
+    def seed(self) -> str:
+        """The seed of the examples before each row; empty where there are none or it is unknown."""
+        seed = self.get("config", "fewshot_seed")
+        return str(seed) if self.get("n-shot", self.task) and isinstance(seed, int) else ""
 
     @cached_property
     def settings(self) -> dict[str, str]:
