@@ -156,7 +156,7 @@ class ResidentProcess:
     def _line(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101
         label, line = self.installation.label, self._process.stdout.readline()
-        if line:
+        if line.endswith("\n"):  # a whole one: a side that is killed may have written half
             answer: dict[str, Any] = json.loads(line)
             return answer
         if self._deadline is not None and monotonic() >= self._deadline:

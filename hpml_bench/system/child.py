@@ -126,23 +126,15 @@ _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no p
 
 
 def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield `work` of each item in order, done by that many forked processes, or by this one without a pool.
+    """Yield `work` of each item in order, done by that many forked processes, or by this one where they can't start.
 
     They end with this one. An exception of `work` is raised here, UserError where a process was killed.
     """
     from hpml_bench.system.errors import UserError  # pip's process runs this file without the package
 
-    pool = None
-    with suppress(OSError):  # there is no room for a semaphore
-        if processes > 1:
-            pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
-    if pool is None:
+    if (pool := _pool(work, processes)) is None:
         yield from map(work, items)
         return
-    try:
-        pool.submit(os.getpid)  # which starts them all
-    except OSError as error:
-        raise UserError(f"no processes can be started to prepare rows ({error}); see ulimit -u") from None
     waiting = deque[Future[Any]]()
     try:
         for item in items:
@@ -155,6 +147,18 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
         raise UserError("a process that prepares rows was killed, perhaps for lack of memory; try again") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pool(work: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor | None:
+    before = {*multiprocessing.active_children()}
+    try:
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
+        pool.submit(os.getpid)  # which starts them all
+    except (OSError, RuntimeError, ImportError, ValueError):  # no more processes or threads, no semaphore, none wanted
+        for process in {*multiprocessing.active_children()} - before:
+            process.kill()  # its exit would be awaited
+        return None
+    return pool
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

@@ -33,6 +33,8 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
             setattr(backbone.get_submodule(parent), child, linear)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
+    if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
+        options = {"target_parameters": stacked_experts(backbone) or None} | options
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
     config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made

@@ -65,8 +65,8 @@ def test_the_terminal_begins_with_the_sides_and_ends_with_the_outcome() -> None:
 def test_undecided_outcomes_say_why() -> None:
     """The reason stands in a sentence before the outcome, and that the status is 0 all the same."""
     for status in ("INCONCLUSIVE", "INCOMPARABLE"):
-        *_, reason, note, outcome = printed(mixed(status)).splitlines()
-        assert f"{status} m0: why {status}" in reason or "disturbed" in reason
+        *lines, note, outcome = printed(mixed(status)).splitlines()
+        assert f"{status} m0: why {status}" in lines
         assert note == "what is not decided leaves the exit status at 0; with --strict it is 3"
         assert outcome.startswith(f"{status}: ")
 

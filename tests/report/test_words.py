@@ -94,7 +94,7 @@ def test_the_headline_names_whom_no_verdict_puts_behind(said: str) -> None:
 
 
 @pytest.mark.parametrize(("case", "label", "said"), [
-    ("several costs won", "Cheaper", "No method trains faster."),
+    ("several costs won", "Cheaper", "No method trains faster or adds less memory."),
     ("one best", "Cheaper", "lora: 10 % less time than full, 0.10 points lower. head: fastest, 6.50 points lower."),
     ("base wins", "Cheaper", ""),
     ("unranked", "Cheaper", "Costs are shown, not ranked: runs had neighbours on their host."),

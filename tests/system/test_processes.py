@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
+from helpers.waiting import until
 from hpml_bench.system import child, heartbeat, processes
 from hpml_bench.system.child import in_order
 from hpml_bench.system.errors import UserError
@@ -91,25 +92,35 @@ def where(item: int) -> tuple[int, bool]:
 
 
 def killed(item: int) -> int:
-    if item == 5:
+    if item == 5 and os.getpid() != HERE:
         os.kill(os.getpid(), signal.SIGKILL)
     return item
 
 
-def test_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several processes, and of this one alone with fewer than two or without semaphores; errors are raised here."""
+def test_results_come_in_order() -> None:
+    """Of several processes, and of this one alone with fewer than two; errors are raised here."""
     for number in (3, 1, 0):
         found = list(in_order(where, range(20), number))
         assert found == [(item, number > 1) for item in range(20)]
-    for work, error in ((lambda item: 1 // (item - 3), ZeroDivisionError), (killed, UserError)):  # for lack of memory
-        with pytest.raises(error):
-            list(in_order(work, range(9), 2))
-    monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError))
-    with pytest.raises(UserError, match="no processes can be started"):
-        list(in_order(where, range(9), 2))
-    monkeypatch.setattr(child, "ProcessPoolExecutor", Mock(side_effect=OSError("no semaphores")))
-    assert list(in_order(where, range(9), 2)) == [(item, False) for item in range(9)]
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // (item - 3), range(9), 2))
+    with pytest.raises(UserError, match="was killed, perhaps for lack of memory"):
+        list(in_order(killed, range(9), 2))
     assert not multiprocessing.active_children()
+
+
+def test_work_is_done_here_where_processes_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without semaphores, or where the second one is refused; the first is ended, since an exit would wait for it."""
+    forks = iter([os.fork])
+
+    def one_more() -> int:
+        return next(forks, Mock(side_effect=BlockingIOError))()
+
+    no_semaphores = Mock(side_effect=OSError("no semaphores"))
+    for owner, name, refused in ((os, "fork", one_more), (child, "ProcessPoolExecutor", no_semaphores)):
+        monkeypatch.setattr(owner, name, refused)
+        assert list(in_order(where, range(9), 2)) == [(item, False) for item in range(9)]
+        assert until(lambda: not multiprocessing.active_children())
 
 
 # Requests to end: signals in the main thread, in a run, and where they are ignored

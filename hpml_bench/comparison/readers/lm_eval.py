@@ -5,6 +5,7 @@ Written by versions since 0.4.6 as MODEL/samples_TASK_DATE.jsonl beside MODEL/re
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -19,7 +20,7 @@ from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SE
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import digest, sanitize
 
 ORDER = 10
 SOURCE = "samples of lm-evaluation-harness"
@@ -182,7 +183,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any]  # all but its texts
     where: str
     row: str  # the row's number in its split
-    content: str | None  # hash of the document
+    content: str  # hash of the document
     group: str | None  # group of rows that it is of; None where its document names none
 
 
@@ -258,8 +259,11 @@ class Log:
         for where, fields in inputs.json_records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            known = fields.get("doc_hash"), _value_at(fields.get("doc"), self.field.split("."))
-            content, group = (None if value is None else str(value) for value in known)
+            document = fields.get("doc")
+            content = str(fields.get("doc_hash") or digest(document))  # some versions log no hash
+            group = _value_at(document, self.field.split("."))
+            if group is not None and not isinstance(group, str):
+                group = json.dumps(group, sort_keys=True)
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
             row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
