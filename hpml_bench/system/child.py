@@ -132,7 +132,8 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
     """
     from hpml_bench.system.errors import UserError  # pip's process runs this file without the package
 
-    if (pool := _pool(work, processes)) is None:
+    pool = _pool(work, processes) if processes > 1 else None
+    if pool is None:
         yield from map(work, items)
         return
     waiting = deque[Future[Any]]()
@@ -154,7 +155,7 @@ def _pool(work: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor | N
     try:
         pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,))
         pool.submit(os.getpid)  # which starts them all
-    except (OSError, RuntimeError, ImportError, ValueError):  # no more processes or threads, no semaphore, none wanted
+    except (OSError, RuntimeError, ImportError):  # no more processes or threads, no semaphore
         for process in {*multiprocessing.active_children()} - before:
             process.kill()  # its exit would be awaited
         return None
