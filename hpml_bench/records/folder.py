@@ -27,7 +27,7 @@ from hpml_bench.system.redaction import redact_files
 Say = Callable[[str], None]
 T = TypeVar("T")
 STALE_TRIES = 8  # tries of an operation that fails with a stale file handle; the wait doubles each time
-TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # a rename onto a folder that isn't empty: file systems say either
 
 
 class RunFolder:

@@ -90,6 +90,7 @@ def test_cases_are_done_while_time_lasts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [[*each["cases"]] for each in written[:3]] == [["known", "fails"]] * 2 + [["known", "fails", "first"]]
     assert written[0]["cases"]["fails"] == gpu.RUNNING
     assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
+    assert gpu.passed([{"passed": True}, {"passed": None}]) is True
 
 
 def test_a_process_that_ends_in_a_case_is_followed_by_another(

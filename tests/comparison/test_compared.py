@@ -302,6 +302,19 @@ def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
     assert {str(link).partition("/")[0] for link in linked} == folders
 
 
+def test_the_command_takes_data_sets_of_different_scores(tmp_path: Path) -> None:
+    """Each is compared by its own score, without --metric; the page over them ranks within each."""
+    reference = Path(__file__).parents[2] / "reports/reference"
+    called("compare", reference / "quickstart", reference / "regression", "--out", tmp_path)
+    answers = [PageSummary.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
+    assert {(one.suite, one.score.title) for one in answers} == {("quickstart", "accuracy"), ("regression", "RMSE")}
+    text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
+    assert all(re.search(rf"{one} \(\d+ files\)", text) for one in ("quickstart", "regression"))
+    over = PageSummary.model_validate_json((tmp_path / "report.json").read_bytes())
+    assert over.over == "data set"
+    assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))
+
+
 @pytest.mark.parametrize(("options", "said"), [
     (("--format", "doc"), "choose from html, md, csv, tex"),
     (("--range", "0"), "give the least and the largest score"),
@@ -356,7 +369,10 @@ def test_more_rows_of_the_same_systems_are_the_next_look(tmp_path: Path) -> None
 
 
 def test_a_data_set_has_looks_of_its_own(tmp_path: Path) -> None:
-    """Two data sets in one folder don't count as looks at each other; Python is given the number of the look."""
+    """Two data sets in one folder don't count as looks at each other; Python is given the number of the look.
+
+    A single pair has the whole 4.5 % of its first look; with a margin equivalence has 15 % of that.
+    """
     sets = right_and_wrong(NEAR, 60, dataset="x") + right_and_wrong(NEAR, 60, seed=2, dataset="y")
     for rows, expected in ((60, 1), (61, 2)):
         lines = sets + [{"system": s, "row": "new", "score": 1, "dataset": "y"} for s in NEAR if rows > 60]
@@ -366,6 +382,8 @@ def test_a_data_set_has_looks_of_its_own(tmp_path: Path) -> None:
     frame = pd.DataFrame(right_and_wrong(NEAR))
     first, second = (hpml_bench.compare(frame, look=look) for look in (1, 2))
     assert second["p_adjusted"][0] == pytest.approx(min(1, first["p"][0] / statistics.spent_at(2)))
+    assert first["p_adjusted"][0] == pytest.approx(first["p"][0] / 0.9)
+    assert hpml_bench.compare(frame, margin=0.01)["p_adjusted"][0] == pytest.approx(first["p"][0] / 0.9 / 0.85)
 
 
 # The largest difference of a row

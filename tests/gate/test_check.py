@@ -95,7 +95,7 @@ def test_equals_pass_at_the_first_look_and_what_is_slower_fails(tmp_path: Path) 
 
 
 def test_time_that_runs_out_is_inconclusive(tmp_path: Path) -> None:
-    """It stops before the limit, and says no more than its few pairs allow."""
+    """It is ended at the limit, and says no more than its few pairs allow."""
     wild = "0.04 * (0.9 if START % 2 else 1.1)"
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", wild, pause=0.6, label="wild"))
     report = check(asked(minutes=4 / 60), sides, lambda _: None)

@@ -113,7 +113,7 @@ def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[
 
 
 def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None:
-    """Of each pair; the median over pairs is kept, and an A/A trial has none."""
+    """The middle one of the steps that are not disturbed; an A/A trial has none."""
     made = report({"lora": 0.5}, environment={"delay_seconds": {"lora": 0.0006}})
     assert selftest.injected_slowdown(made) == {"lora": pytest.approx(0.03)}, "of the reference's 0.02 s"
     assert selftest.injected_slowdown(report({"lora": 0.0})) == {}

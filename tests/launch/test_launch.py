@@ -106,8 +106,10 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
 # The fork server imports the libraries once, unless one of them would initialise CUDA
 
 
-def in_fork(folder: Path, lines: str, child: str, path: list[str], work: Path | None = None) -> str:
-    """Run a program with these lines whose fork server does the lines of `child`; return what it printed."""
+def in_fork(
+    folder: Path, lines: str, child: str, path: list[str], work: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with these lines whose fork server does the lines of `child`; return how it ended."""
     inner = "\n    ".join(child.strip().splitlines())
     (folder / "start.py").write_text(f"""
 import gc, multiprocessing, os, sys
@@ -125,12 +127,11 @@ if __name__ == "__main__":
     child.join()
     print(child.exitcode, fork_server.SAFE_PATH in os.environ)
 """)
-    done = subprocess.run(
-        [sys.executable, str(folder / "start.py")], env=os.environ | {"PYTHONPATH": os.pathsep.join(path)}, cwd=work,
+    paths = os.pathsep.join([*path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    return subprocess.run(
+        [sys.executable, str(folder / "start.py")], env=os.environ | {"PYTHONPATH": paths}, cwd=work,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stderr == ""
-    return done.stdout
 
 
 STAND_IN = """
@@ -157,7 +158,8 @@ def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeyp
     assert libraries == ["torch", "transformers.modeling_utils"]
     (tmp_path / "bitsandbytes.py").write_text(STAND_IN)
     one_gpu = 'gpus.visible_gpus = lambda: ({"name": "GPU"},)'
-    assert in_fork(tmp_path, one_gpu, IMPORTS_IT, [str(tmp_path), PACKAGE]) == "True False\nTrue\n0 False\n"
+    done = in_fork(tmp_path, one_gpu, IMPORTS_IT, [str(tmp_path), PACKAGE])
+    assert done.stdout == "True False\nTrue\n0 False\n", done.stderr
 
 
 @pytest.mark.parametrize("seen", [False, True])
@@ -171,5 +173,6 @@ def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) ->
     preload = 'fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]'
     path = [PACKAGE, *([str(tmp_path / "work")] if seen else [])]
     frozen = "assert gc.get_freeze_count() > 1000"
-    assert in_fork(tmp_path, preload, frozen, path, tmp_path / "work") == "0 False\n"
+    done = in_fork(tmp_path, preload, frozen, path, tmp_path / "work")
+    assert done.stdout == "0 False\n", done.stderr
     assert (tmp_path / "work" / "imported").exists() is seen

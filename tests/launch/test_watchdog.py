@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.waiting import until
 from hpml_bench.launch import watchdog
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.plan import Limits
@@ -60,6 +62,24 @@ def test_a_run_is_ended_at_its_limits(
     monkeypatch.setattr(watching, "_end", lambda status, kind, *_: ended.append(kind))
     watching._watch()
     assert (ended, over.done) == ([kind] if kind else [], seen)
+
+
+def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
+    monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
+    program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
+        (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
+        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
+            until(lambda: 0 in watching.peak_mb, 30)
+            before = watching.peak_mb[0]
+            child.stdin.write("\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            until(lambda: watching.peak_mb[0] > before + 150, 30)
+            child.kill()
+    assert watching.peak_mb[0] > before + 150
 
 
 @pytest.fixture

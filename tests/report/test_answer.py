@@ -32,18 +32,29 @@ def test_relations_follow_winners(tmp_path: Path) -> None:
     assert answer.best("size") == (min(names, key=lambda n: answer.by_name[n].values["saved_bytes"].mean),)
 
 
+def test_no_compared_run_leaves_an_answer_without_methods(tmp_path: Path) -> None:
+    """Where every run failed the answer says so, and counts the failures; it names no rows and seeds."""
+    answer = answer_of(load(tmp_path, [failed("lora", seed, "diverged", "loss is NaN") for seed in range(3)]))
+    assert words.banner(answer) == "3 of 3 runs failed (loss not finite)."
+    assert not any(part.startswith("0 ") for part in words.setup_line(answer))
+
+
 def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> None:
     """Means are over the seeds that all methods share; set-up line and rows say so, and a failed run lacks no more."""
     diverged = failed("lora", 4, "diverged", "loss is NaN")
-    cases = ((without("lora", 4), ["4 of 5 seeds"]), ([*without("lora", 4), diverged], ["1 run failed"]),
-             ([*without("lora", 3, 4), diverged], ["3 of 5 seeds", "1 run failed"]))  # fmt: skip
-    for at, (runs, said) in enumerate(cases):
+    cases = (
+        (without("lora", 4), 4, ["4 of 5 seeds"]),
+        ([*without("lora", 4), diverged], 4, ["1 run failed"]),
+        ([*without("lora", 3, 4), diverged], 3, ["3 of 5 seeds", "1 run failed"]),
+    )
+    for at, (runs, shared, said) in enumerate(cases):
         answer = answer_of(load(tmp_path / str(at), runs))
         shown = words.verdict(answer, "lora").in_full.split("; ")
         assert [text for text in shown if "seeds" in text or "failed" in text] == said
         assert not any("seeds" in text for text in words.verdict(answer, "full").more)
-        assert {answer.shared} == {len(method.values["score"].runs) for method in answer.methods} == {4 - (at > 1)}
-        assert f"5 seeds, means over the {answer.shared} that all share" in words.setup_line(answer)
+        assert answer.shared == shared
+        assert all(len(method.values["score"].runs) == shared for method in answer.methods)
+        assert f"5 seeds, means over the {shared} that all share" in words.setup_line(answer)
 
 
 @pytest.mark.parametrize("quiet", [0, 1])
@@ -115,8 +126,10 @@ def assert_claims_agree(results: Results) -> None:
         wins[by] = {pair[:: 1 if v.startswith(f"{pair[0]} is") else -1] for pair, v in pairs.items() if " better" in v}
         even[by] = {turned for pair, v in pairs.items() if v.startswith("equal") for turned in (pair, pair[::-1])}
         assert set(answer.best(by)) == tested - {loser for _, loser in wins[by]}
+        if not rows:
+            continue
         title = results.definitions[metric].title.capitalize()
-        column = next((at for at, name in enumerate(shown["intervals"].columns) if name.startswith(title)), 0)
+        column = next(at for at, name in enumerate(shown["intervals"].columns) if name.startswith(title))
         for method, cell in ((row[0], row[column]) for row in shown["intervals"].rows if "rank" in row[column]):
             lost, won = (sum(pair[at] == method for pair in wins[by]) for at in (1, 0))
             ends = (1 + lost, len(results.values(metric)) - won)

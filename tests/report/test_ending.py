@@ -26,9 +26,16 @@ ROUNDS = (3, 5, 8)
 
 
 def raced(
-    folder: Path, means: dict[str, float], seeds: dict[str, int], question: Literal["decided", "costs"] = "decided", *,
-    noise: float = 0.004, pace: float = 0.001, failed: tuple[tuple[str, int], ...] = (), of_suite: int = 5,
-) -> Results:  # fmt: skip
+    folder: Path,
+    means: dict[str, float],
+    seeds: dict[str, int],
+    question: Literal["decided", "costs"] = "decided",
+    *,
+    noise: float = 0.004,
+    pace: float = 0.001,
+    failed: tuple[tuple[str, int], ...] = (),
+    of_suite: int = 5,
+) -> Results:
     """Return the results of a race of methods with these mean accuracies and numbers of seeds."""
     declared = Declared(seeds=of_suite, margin=Margin(), until=Until(question=question, rounds=ROUNDS))
     records = []
@@ -38,7 +45,8 @@ def raced(
             lost = made_records.failed(method, seed, "oom_cuda", "no memory", order=order, declared=declared)
             records.append(lost)
             continue
-        random, own = np.random.default_rng([seed, len(method), 5]), dict[str, Any](made_records.metrics(method, seed))
+        random = np.random.default_rng([seed, len(method), 5])
+        own: dict[str, Any] = made_records.metrics(method, seed)
         own["test_accuracy"] = round(means[method] + noise * random.standard_normal(), 3)
         own["train_seconds"] = (own["train_seconds"] or 0) * float(np.exp(pace * random.standard_normal()))
         records.append(made_records.record(method, seed, order, metrics=own, declared=declared))

@@ -104,7 +104,9 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
                 boxes[n] = (left, y - 10, left + length, y + 2)
             for n, (left, top, right, bottom) in boxes.items():
                 where = (width, labels[n].text)
-                assert (left >= 0, right <= width, top >= 14) == (True, True, True), where
+                assert left >= 0, where
+                assert right <= width, where
+                assert top >= 14, where
                 for x, y in (dot.points[0] for dot in dots.values()):
                     assert max(left - x, x - right, top - y, y - bottom) >= 5, where
                 for west, north, east, south in (box for other, box in boxes.items() if other != n):

@@ -64,7 +64,7 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_c
 @pytest.mark.cluster_slow
 def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more."""
-    # Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
+    # Both finish the first run: an attempt is committed by a rename onto a name that must be free
     # (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run
     # (Claim.held).
     sweep = disturbed()

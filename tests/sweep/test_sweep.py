@@ -233,6 +233,14 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, monkeypatch: py
     assert len(stamps(tmp_path / "quick")) == 2
 
 
+def test_an_interruption_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more is started; what was done is in the result."""
+    ran = arrange(monkeypatch, {"a": "interrupt"})
+    result = go(suite_of("a", "b", seeds=3), tmp_path)
+    assert (result.ending.how, ran[-1][0]) == ("interrupted", "a")
+    assert len(result.records) == len(ran) - 1
+
+
 def test_each_method_follows_each_other_as_often() -> None:
     """Over many seeds the 20 pairs of neighbours of five methods are equally frequent.
 

@@ -306,6 +306,8 @@ Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
+    "a torn record": (on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
+        "hashes", "run.json is not readable as JSON"),
     "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
         "ids", "copied or renamed"),
     "a deleted failure": (lambda made: shutil.rmtree(made.run("head", 1)) or "suite.json: declares head with seed 1",
@@ -353,6 +355,10 @@ SEALED: dict[str, Forgery] = {
         lambda made: rows_left_out(made) and record("", notes__rows="512 train, 256 validation, 850 test")(made),
         "predictions", "its suite asks for 1,000 test rows"),
     "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
+    "right rows called wrong": (
+        rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
+             rescore=True),
+        "predictions", "rows have a loss"),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
@@ -428,6 +434,7 @@ SEALED: dict[str, Forgery] = {
         "definitions", "test_accuracy has better lower instead of higher"),
     "a renamed score": (metric("", "test_accuracy", title="accuracy on unseen domains"),
         "definitions", "test_accuracy has title"),
+    "wider bounds": (metric("", "test_accuracy", bounds=[None, None]), "definitions", "test_accuracy has bounds"),
     "a validation left out": (
         points("lora 0", without(lambda point: point["metric"].startswith("validation") and point["step"] == 75)),
         "evaluations", "3 validation losses"),

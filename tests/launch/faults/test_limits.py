@@ -1,5 +1,6 @@
 """Limits that users set: retries, hours, fail-fast; they change nothing of what is compared; clocks that jump."""
 
+import ast
 import itertools
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from faulty_runs import faulty
 from rich.console import Console
 
+import hpml_bench
 from helpers import tiny
 from helpers.commands import called
 from helpers.quick_runs import arrange, suite_of
@@ -157,3 +159,25 @@ def test_a_stepped_wall_clock(prepared: Prepared, tmp_path: Path, monkeypatch: p
     assert record.status == "ok", record.error
     assert {"train_seconds", "timed_seconds", "step_ms_p50"} <= set(seconds(record))
     assert all(0 < value <= whole for value in seconds(record).values()), seconds(record)
+
+
+def _wall(tree: ast.AST) -> list[str]:
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if call in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}]
+
+
+def test_durations_come_from_clocks_that_do_not_jump() -> None:
+    """The wall clock is read only to name a moment (the start of a run) or to compare with a given one."""
+    # These are time stamps of files, and the moments at which a job was submitted and a time limit ends it.
+    assert _wall(ast.parse("import time\nx = time.time() - 1")) == ["time.time"]
+    root = Path(hpml_bench.__path__[0])
+    reads = {
+        str(path.relative_to(root)): calls
+        for path in root.rglob("*.py")
+        if (calls := _wall(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    stamps = {"system/cache.py", "system/temporary.py", "doctor/machine.py"}
+    jobs = {"sweep/job.py", "sweep/watch.py", "builtin/engines/ray.py"}
+    shown = {"builtin/trackers/accelerate.py"}  # the moment of a metric, which MLflow keeps
+    found = {name for name, calls in reads.items() if any("datetime" not in call for call in calls)}
+    assert found <= stamps | jobs | shown
