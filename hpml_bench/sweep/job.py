@@ -99,6 +99,7 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
 
 def _await_kill(stop: Stop, warned: float) -> None:
     """Wait a while for the kill that follows a signal to end, unless that was for the time limit."""
+    # where a job leaves by itself, some versions of Slurm don't begin it anew after a preemption
     own = jobs.this_job()
     kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
     if stop.requested and kills and _left(own.until) > warned + EARLY:
