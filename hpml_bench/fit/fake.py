@@ -311,7 +311,7 @@ def stand_ins(device: str) -> Iterator[None]:
         (peft, "start_eva", _start),
         (peft, "start_corda", _start),
         (Rows, "batch", batch),
-        (distributed, "largest_number", lambda own: own),  # fake tensors can't wait for the other ranks'
+        (distributed, "largest_number", lambda own: lambda: own),  # fake tensors can't wait for the other ranks'
         # transformers leaves a mask out where no token is padding, which it sees by values, and so not while tracing
         (masking_utils, "is_tracing", lambda *_: padded or not torch.is_grad_enabled()),
     ]

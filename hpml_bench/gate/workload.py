@@ -30,7 +30,7 @@ from hpml_bench.plugins.group import Group, settle
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.distributed import ddp, process_group
+from hpml_bench.training.distributed import check_gpus, ddp, process_group
 from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8  # number of batches, which are used again and again
@@ -122,6 +122,8 @@ class Workload:
     ) -> None:
         """Build the methods; earlier versions of this protocol also send `delayable`."""
         chosen = Settings.model_validate(settings)
+        if chosen.device == "cuda":
+            check_gpus(1)
         torch.set_num_threads(chosen.threads or 1)
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         self._stay = ExitStack()  # in the process group: left with the process

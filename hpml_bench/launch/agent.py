@@ -238,8 +238,9 @@ def merged(
         error = RunError(kind="NoReport", message=message)
         bad.append(Report(node=number, host=hosts.get(number, ""), status="killed", error=error))
     first = min(bad, key=lambda report: (report.priority, report.node), default=None)
-    if first is None or first.status is None or first.error is None:
+    if first is None:
         return None
+    assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
     priority = first.priority
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"

@@ -42,7 +42,7 @@ from hpml_bench.system.text import digest, for_terminal, map_texts
 Order = dict[str, Any]  # an order to the helper: its name under `do`, and its arguments
 POLL_SECONDS = 0.5
 LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
-ORDERS = "orders.jsonl"  # file of a helper's orders, in its folder for temporary files
+ORDERS, LAST = "orders.jsonl", "last.jsonl"  # files of a helper's orders, in its folder for temporary files
 PARENT = "HPML_BENCH_PARENT"  # variable with the number of the process that started a helper
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
 """Environment variables that every helper gets."""
@@ -115,7 +115,9 @@ class Publisher(Tracker):
             yield
             left = self.run_seconds
         finally:
-            record = read_record(folder)
+            record = None
+            with suppress(OSError):
+                record = read_record(folder)
             why = helper.finish(left, closing(record))
             if why is not None and left == self.run_seconds:
                 _given_up.add(home)
@@ -234,8 +236,10 @@ class Helper:
         reply, process = "", self._process
         try:
             if process is not None:
-                with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as sink:
-                    sink.write(b"" if last is None else self._line(last))
+                with suppress(OSError):  # the helper says what it lacks
+                    if last is not None and self._scratch is not None:
+                        (self._scratch / LAST).write_bytes(self._line(last))
+                cast(IO[bytes], process.stdin).close()
                 status = process.wait(seconds)
                 self._failure = f"its helper process ended with status {status}" if status else ""
         except subprocess.TimeoutExpired:
@@ -283,7 +287,7 @@ def carry_out(begin: Callable[[], Session]) -> NoReturn:
     try:
         session = begin()
         with Path(os.environ["TMPDIR"], ORDERS).open("rb") as file:
-            for line in chain(file, coming):
+            for line in chain(file, _last(coming)):
                 order = json.loads(line)
                 if os.getppid() != int(os.environ[PARENT]):  # it was killed
                     break
@@ -301,6 +305,13 @@ def carry_out(begin: Callable[[], Session]) -> NoReturn:
     psutil.wait_procs(children, timeout=5)
     shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     os._exit(status)  # its exit hooks may wait without end for data that can't be sent
+
+
+def _last(over: IO[bytes]) -> Iterator[bytes]:
+    """Yield the last order, if there is one, when `over` is closed."""
+    over.read()
+    with suppress(FileNotFoundError):
+        yield Path(os.environ["TMPDIR"], LAST).read_bytes()
 
 
 def _history(order: Order, over: IO[bytes]) -> Iterator[Order]:

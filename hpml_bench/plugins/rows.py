@@ -88,8 +88,7 @@ class Rows:
         label = table.column("label")
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
-        self.labels: np.ndarray = np.zeros(0) if self.token_labels else label.to_numpy()[self.numbers]
-        """The label of each row, [n], where rows have one label each."""
+        self._labels: np.ndarray | None = None if self.token_labels else label.to_numpy()[self.numbers]
         counts = ((own != IGNORE_INDEX).sum() for own in self._labels_of(range(len(self))))
         self.targets = np.fromiter(counts, np.int64) if self.token_labels else np.ones(len(self), dtype=np.int64)
         """Number of targets of each row, [n]; the loss is a mean over targets."""
@@ -122,6 +121,12 @@ class Rows:
     def tokens(self, index: int) -> np.ndarray:
         row: np.ndarray = self._tokens[int(self.numbers[index])]
         return row
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each row, [n]; for rows with one label each."""
+        assert self._labels is not None  # noqa: S101 - rows have labels of one kind
+        return self._labels
 
     @property
     def references(self) -> Answers:

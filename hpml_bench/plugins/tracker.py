@@ -72,10 +72,10 @@ def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
     for name, wanted in modes.items():
         if wanted == Tracker.OFF:
             continue
-        kinds = [cast(type[Tracker], registry.plugin("trackers", of)) for of in ([name] if name in known else known)]
+        kinds = (cast(type[Tracker], registry.plugin("trackers", of)) for of in ([name] if name in known else known))
         kind = next((kind for kind in kinds if name in known or name in kind.services), None)
         if kind is None:
-            services = [service for kind in kinds for service in kind.services]
+            services = [service for of in known for service in registry.plugin("trackers", of).services]
             raise UserError(f"there is no tracker '{name}'; there are {', '.join(sorted({*services, *known}))}")
         if name not in known and wanted != "on":
             raise UserError(f"--track {name}={wanted}: {name} has no modes; write --track {name}")

@@ -12,9 +12,12 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 
-_warn_once = cache(logging.getLogger(__name__).warning)
-
 BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    logging.getLogger(__name__).warning(sentence)
 
 
 def decided_as(requested: Settings, found: Settings) -> Settings:

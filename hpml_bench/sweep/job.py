@@ -122,7 +122,8 @@ class JobWork:
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
-        self._longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
+        timed = headlines(folder) if self.until is not None else ()
+        self._longest = max((run.seconds for run in timed if run.status == "ok"), default=0.0)
         self._begun = False
         self._ended: Ending | None = None  # why no further run was begun
 

@@ -163,13 +163,17 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
 
     rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
     refuse_if_worked_on(results.path)
-    earlier = None if request.fresh or save is not None else results.run_folder(spec).record()
+    own = results.run_folder(spec)
+    earlier = None if request.fresh or (save is not None and not own.keeps) else own.record()
     if earlier is not None and Plan(()).settles(earlier):
+        if save is not None and rank == 0:
+            own.give(save)
+            write_card(earlier, save)
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
-    main, own = rank == 0, results.run_folder(spec)
+    main = rank == 0
     work = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path))
     if main:
         if save is not None:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
@@ -30,6 +31,9 @@ UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its j
 FRUITLESS_LIMIT = 2  # further submissions of a unit without a new run or later checkpoint before it is given up
 AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
 NEVER = -float("inf")
+LARGE: dict[str, Any] = {"definitions": (), "metrics": {}, "per_rank": {}, "checks": (), "notes": {},
+                         "label_names": (), "files": {}, "kept": {}, "segments": (), "declared": None}  # fmt: skip
+"""Fields of a record that are no use to a watcher of thousands of runs, and values in their place."""
 
 
 class Watcher:
@@ -150,8 +154,9 @@ class Watcher:
         known = {run: final[run] for run, inode in there.items() if run in final and final[run][0] == inode}
         for run in there.keys() - known.keys():
             if record := RunFolder(self._folder / run).record():
-                slim = {"spec": self._specs[run], "run_id": run, "definitions": (), "metrics": {}, "per_rank": {}}
-                known[run] = there[run], record.model_copy(update=slim)
+                where = {"where": record.environment.get("where")}
+                own = {"spec": self._specs[run], "run_id": run, "environment": where}
+                known[run] = there[run], record.model_copy(update=LARGE | own)
         self._known = known
         return self._runs
 

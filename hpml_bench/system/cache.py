@@ -22,7 +22,10 @@ _AS_TEXT = re.compile(r"\(os error (\d+)\)")  # the errno in messages of librari
 
 
 def cache_folder() -> Path:
-    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
+    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder.
+
+    Raises UserError for a user without a home folder.
+    """
     own = os.environ.get("HPML_BENCH_CACHE")
     try:
         return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")

@@ -222,7 +222,9 @@ def hardware() -> dict[str, Any]:
 
 
 def describe(over: NodeLayout | None = None) -> dict[str, Any]:
-    """Return the environment for a record: hardware and its fingerprint, versions, named variables, threads.
+    """Return the environment for a record: hardware and its fingerprint, versions, variables, threads.
+
+    Of variables only the named ones and NCCL's are taken, so that no key or token gets into a record.
 
     A run's over several nodes (`over`) covers all; `node_fingerprint`, of alike ones, is that of a run on one of them.
     """

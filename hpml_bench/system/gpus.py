@@ -68,7 +68,7 @@ def shareable_gpus() -> tuple[dict[str, Any], ...]:
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
     """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of a card in MIG mode."""
     with nvml() as library:
-        handle = None if library is None else _handle(library, uuid)
+        handle = None if library is None else _handle(library, uuid)  # none in MIG mode: others use the card too
         if handle is None:
             return math.nan
         try:

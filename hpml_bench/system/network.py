@@ -28,7 +28,8 @@ def no_loopback() -> str | None:
 def own_address() -> str:
     """Return the address by which other nodes reach this machine: IPv6 where it has no IPv4.
 
-    Of the interface that a variable names, else of Slurm's or the host's name, else (if loopback) the default route's.
+    Of the interface that NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names, else of Slurm's or the host's name, else
+    (where that is the loopback, as in Debian's /etc/hosts) the default route's.
     """
     named = _named()
     if named is not None and (found := _addresses().get(named)):

@@ -56,7 +56,7 @@ def is_here(identity: str) -> bool:
 
 def home() -> str:
     """Return the identity of this machine, or container on it, which numbers processes; a reboot keeps it."""
-    # a machine's first namespace always has the same number; names of hosts are not unique
+    # a machine's first namespace always has the same number; names of hosts are not unique (containers')
     return f"{_text('/etc/machine-id')}:{namespace()}"
 
 

@@ -120,8 +120,10 @@ class LanguageModel(nn.Module):
             return cast(Tensor, read().logits)
         made: list[Tensor] = []
         hook = self._layer.register_forward_hook(lambda _layer, _inputs, logits: made.append(logits))
-        logits = cast(Tensor, read().logits)
-        hook.remove()
+        try:
+            logits = cast(Tensor, read().logits)
+        finally:
+            hook.remove()
         self._bare = bool(made) and logits is made[-1]
         return logits
 
@@ -219,8 +221,9 @@ def _every_row(batch: Tensor) -> Tensor:
 
 def needs_mask(encoder: Any) -> bool:
     """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do."""
-    # a mask costs a wait for the device in each pass, and torch's flash attention, which takes none; a prefix in the
-    # cache and windows, for which transformers makes masks of its own, keep it
+    # In these padding comes after all that a token attends to. A mask costs a wait for the device in each pass, and
+    # torch's flash attention, which takes none; a prefix in the cache and windows, for which transformers makes its own
+    # masks, keep it.
     base = _unwrapped(encoder)
     kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
     causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]

@@ -9,12 +9,12 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -209,16 +209,21 @@ class Joining(Group):
 
     def join(self) -> None:
         """Gather the weights of each block that another rank passes through, until all ranks have come here."""
-        while (number := largest_number(-1)) >= 0:
+        while (number := largest_number(-1)()) >= 0:
             self.blocks[number].unshard()
             self.blocks[number].reshard()
 
 
-def largest_number(own: int) -> int:
-    """Return the largest of the ranks' numbers, of which this rank's is `own`."""
+def largest_number(own: int) -> Callable[[], int]:
+    """Send a rank's number to all, without waiting; what is returned waits for the largest of the ranks' numbers."""
     found = torch.tensor(own)  # on the CPU: no GPU waits
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
+
+    def wait() -> int:
+        work.wait()
+        return int(found)
+
+    return wait
 
 
 @contextmanager
@@ -226,7 +231,8 @@ def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
     """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks call it.
 
     Yields the group for the body's collective operations. Of a sharded model each block is whole during its pass, and
-    what is in no block is throughout. FSDP, which expects equal passes on all ranks, doesn't see these.
+    what is in no block is throughout. FSDP doesn't see these passes: it expects equal ones on all ranks, from which it
+    derives what it gathers ahead in the next backward pass.
     """
     if not isinstance(model, FSDPModule):
         yield group

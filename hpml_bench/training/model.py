@@ -86,7 +86,8 @@ def _linear_layers_as_bf16() -> Iterator[None]:
 
 def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
     """Return whether weights take so much of the host's memory that a machine's ranks load them one after another."""
-    # small ones are loaded sooner at once, as are those that go straight from the mapped file to a GPU
+    # while loading, a rank takes more memory than afterwards; small ones are loaded sooner at once, as are those that
+    # go straight from the mapped file to a GPU
     if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
@@ -110,9 +111,9 @@ def build_model(
     with seeded(spec.seed):
         with loading, _linear_layers_as_bf16() if half else nullcontext():
             backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
-        linear = {*linear_weights(backbone)}
+        linear = {id(weight) for weight in linear_weights(backbone)}  # PEFT makes others of some: none is kept alive
         for weight in backbone.parameters() if half else ():
-            if weight not in linear:
+            if id(weight) not in linear:
                 weight.data = weight.data.float()  # an output layer tied to the embeddings
         text = backbone.config.get_text_config()
         if positions(backbone, settings.max_length) is None:

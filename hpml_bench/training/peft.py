@@ -70,7 +70,9 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
 
 
 def stacked_experts(backbone: Any) -> list[str]:
-    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures, which no layer has."""
+    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts."""
+    # they are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
+    # linear layers before transformers 5
     unread = _pattern(unread_parts(backbone)) or "(?!)"
     return [
         f"{name}.{key}"

@@ -24,7 +24,10 @@ POSITIONS = re.compile(r"(?:^|\.)(?:wpe|(?:char_)?position_embeddings|embed_posi
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
-    """Return the names of trainable parameters that get no gradient, for which DDP would wait for ever."""
+    """Return the names of trainable parameters that get no gradient, for which DDP would wait for ever.
+
+    It tries a pass over a few made-up tokens; the random generators keep their state, and gradients are cleared.
+    """
     trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     if not trained:
         return []

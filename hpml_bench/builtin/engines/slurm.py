@@ -178,7 +178,7 @@ class Slurm(Engine):
             if part is not None and state not in ENDED:
                 kind, first = part
                 unit = int(task) + first if task.isdigit() and kind == "units" else None
-                shown = state if reason == "None" else f"{state} ({reason})"
+                shown = state if reason in {"", "None"} else f"{state} ({reason})"
                 running, refused = state in {"RUNNING", "COMPLETING"}, reason in REFUSED and not several
                 stuck, why = refused or reason == STUCK, "" if running or reason == "None" else reason
                 live.append(EngineJob(name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused))

@@ -118,7 +118,7 @@ class Session:
         from transformers.utils.generic import flatten_dict
 
         group, name, self._step = _plain(order["group"]), _plain(order["name"]), 0
-        flat = flatten_dict(order["config"])
+        flat = {key: value for key, value in flatten_dict(order["config"]).items() if value != {}}
         config = {key: value if isinstance(value, str | float | int) else str(value) for key, value in flat.items()}
         if self._service == "tensorboard":
             shutil.rmtree(self._home / name, ignore_errors=True)

@@ -152,6 +152,8 @@ class Session:
         known = wandb.Settings.model_fields  # it differs between versions
         self._settings = {name: value for name, value in wanted.items() if name in known}
         self._run: Any = None
+        self._at = -1
+        self._step: int | None = None
 
     def open(self, order: dict[str, Any]) -> None:
         self._run = self._wandb.init(
@@ -159,10 +161,14 @@ class Session:
             **{name: order[name] for name in ("id", "group", "name", "job_type", "config")},
             settings=self._wandb.Settings(**self._settings),
         )
-        self._run.define_metric("*", step_metric="step")  # wandb's own step counts the rows, since points may come late
+        self._run.define_metric("*", step_metric="step")
+        self._at, self._step = -1, None
 
     def log(self, order: dict[str, Any]) -> None:
-        self._run.log({**order["values"], "step": order["step"]})
+        # wandb's own step may only grow: it is ours while ours grows, and the next free one when a point comes late.
+        if order["step"] != self._step:
+            self._at, self._step = max(self._at + 1, order["step"]), order["step"]
+        self._run.log({**order["values"], "step": order["step"]}, step=self._at)
 
     def tables(self, order: dict[str, Any]) -> None:
         make = self._wandb.Table
@@ -174,6 +180,7 @@ class Session:
             self._run.log(content)
 
     def close(self, order: dict[str, Any]) -> None:
+        self._run.log({}, commit=True)  # a row still open would overwrite the final values of the same name
         self._run.summary.update(order["summary"])
         self._run.finish(exit_code=order["exit_code"])
         self._run = None
