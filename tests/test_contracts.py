@@ -35,6 +35,7 @@ from hpml_bench.suite.profile import load_profile
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
+# `import scipy`, which `statistics` has, loads no part of it and costs 10 ms; its parts are heavy
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy.special", "statsmodels", "wandb")
 TASKS = registry.names("tasks")
 

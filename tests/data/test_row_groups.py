@@ -94,7 +94,13 @@ def test_other_groups_are_other_data(tmp_path: Path) -> None:
     for of in (documents(30), [*documents(29), "another"]):
         given = {"train": train, "test": write(tmp_path / "test.jsonl", "class", 30, of)}
         digests.add(prepare(settings(tmp_path, "sequence_classification", given)).digests.data)
-    plain = prepare(settings(tmp_path, "sequence_classification", {"train": train, "group": None}))
+    asked = settings(tmp_path, "sequence_classification", {"train": train, "group": None})
+    without = tiny.task_settings(
+        tmp_path, "sequence_classification", dataset={"name": "text_files", "options": {"train": train}}
+    )
+    ids = {tiny.spec().model_copy(update={"settings": one}).run_id for one in (asked, without)}
+    assert len(ids) == 1, "`group: null` is what no `group` is"
+    plain = prepare(asked)
     assert "groups" not in plain.notes
     assert read_rows(Path(plain.data) / "test").column_names == ["input_ids", "label"]
     assert len({*digests, plain.digests.data}) == 3

@@ -99,6 +99,7 @@ def test_the_status_says_whether_quickstart_can_run(
     """1 if and only if a check failed; the last line says it too. JSON is a list of the checks, and nothing else."""
     assert shown(monkeypatch, of=of, status=status).splitlines()[-1] == words
     found = json.loads(shown(monkeypatch, "--json", of=of, status=status))
+    assert [*found[0]] == ["name", "state", "finding", "advice"]
     assert found == [asdict(replace(check(), name=name_of(check))) for check in of]
 
 

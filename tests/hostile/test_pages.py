@@ -175,3 +175,9 @@ def test_latex_obeys_nothing(hostile_report: Path) -> None:
     assert r"{}[a] & b \\" in rows
     assert r"{}[9cm] & x \\" in rows
     assert r"{}* & y \\" in rows
+
+
+def test_names_are_not_looked_for_in_what_escaping_wrote() -> None:
+    """A method called `amp` is made bold where its name stands, and not inside `&amp;`."""
+    assert render._emphasise("a &amp; b of amp", ["amp", "39"], "<b>", "</b>") == "a &amp; b of <b>amp</b>"
+    assert render._emphasise("&#39;x 39", ["amp", "39"], "<b>", "</b>") == "&#39;x <b>39</b>"

@@ -9,16 +9,17 @@ import pytest
 import hpml_bench
 
 CODE_FREE = r"\bAuto(?:Config|Model|ModelForCausalLM|Tokenizer)\.from_pretrained\("
+WITHIN = r"(?:[^()]|\([^()]*\))*"  # arguments of one call, which may hold calls that hold none
 DANGERS = re.compile("|".join([
-    r"\b(?:import|from) (?:pickle|dill|cloudpickle|marshal|shelve|jsonpickle|xmlrpc|telnetlib)\b",
+    r"\b(?:import|from) (?:.*, )?(?:pickle|dill|cloudpickle|marshal|shelve|jsonpickle|xmlrpc|telnetlib)\b",
     r"(?<![\w.])(?:eval|exec|compile|__import__)\b",
-    r"\bos\.(?:system|popen)\b", r"\bread_pickle\b", r"_object(?:_list|s)?\b(?=\()", r"\byaml\.(?!safe_)\w*load\w*\(",
+    r"\bos\.(?:system|popen)\b", r"\bread_pickle\b", r"_object(?:_list|s)?\b", r"\byaml\.(?!safe_)\w*load",
     # by a bare name, or by another one, they would not be seen
     r"\bfrom (?:os|torch|torch\.serialization|numpy|yaml) import .*(?:\*|\b(?:\w*load\w*|system|popen)\b)",
     r"\bimport (?:os|torch|yaml) as\b",
-    r"\b(?:shell|trust_remote_code|allow_pickle)=(?!False)", r"\btorch\.load\((?!.*weights_only=True)",
-    rf"{CODE_FREE}(?!.*trust_remote_code=False)", rf"{CODE_FREE}(?!.*local_files_only=True)",
-    r"\bAutoModel\.from_pretrained\((?!.*use_safetensors=True)",
+    r"\b(?:shell|trust_remote_code|allow_pickle)=(?!False)", rf"\btorch\.load\b(?!\({WITHIN}weights_only=True)",
+    rf"{CODE_FREE}(?!{WITHIN}trust_remote_code=False)", rf"{CODE_FREE}(?!{WITHIN}local_files_only=True)",
+    rf"\bAutoModel\.from_pretrained\((?!{WITHIN}use_safetensors=True)",
 ]))  # fmt: skip
 """What could run or unpickle what others wrote, in a statement on one line."""
 
@@ -52,6 +53,9 @@ def test_nothing_unpickles_or_evaluates() -> None:
     "AutoModel.from_pretrained(p, trust_remote_code=False, local_files_only=True)", "AutoConfig.from_pretrained(p)",
     "from torch import load", "from torch.serialization import load as read", "from torch import *",
     "from yaml import unsafe_load", "from os import path, system", "from pandas import read_pickle",
+    "load = yaml.load", "f(yaml.unsafe_load)", "f = dist.all_gather_object", "import os, pickle",
+    "import json, marshal as m", "torch.load(p), torch.load(q, weights_only=True)",
+    "a(AutoConfig.from_pretrained(p), AutoConfig.from_pretrained(q, trust_remote_code=False, local_files_only=True))",
 ])  # fmt: skip
 def test_the_reader_of_sources_sees_dangers(source: str) -> None:
     """The test's own eyes."""

@@ -49,6 +49,10 @@ def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path,
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.output.strip()
     assert_inert(done.output)
+    if arguments[0] == "list":  # a line of bounded length for each run
+        lines = done.output.splitlines()
+        assert len(lines) == 2 * len(load_records(hostile_folders / "one").records) > 20
+        assert max(map(len, lines)) < 400
 
 
 @pytest.mark.parametrize("width", [20, 140])

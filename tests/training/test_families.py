@@ -109,6 +109,18 @@ def test_what_does_not_fit_is_unsupported_with_a_reason(
         trained(language_models.save_family(kind, task_folder / kind), method, options, steps=1)
 
 
+def test_lora_by_pefts_name_is_lora(task_folder: Path) -> None:
+    """With the same rank and scale, experts included; options that PEFT can't combine with experts leave those out."""
+    base = language_models.save_family("gpt_oss", task_folder / "gpt_oss")
+    plain, by_name = (
+        {name: weight.shape for name, weight in trained(base, *method, steps=0)[0].named_parameters()}
+        for method in (("lora", {}), ("peft", {"type": "LORA", "r": 8, "lora_alpha": 16}))
+    )
+    assert plain == by_name
+    shares = coverage(trained(base, "peft", {"type": "DORA"}, steps=1)[0].encoder)
+    assert round(shares["adapted_percent"]) == 11
+
+
 def test_only_what_acts_on_weights_has_a_coverage(model_folders: dict[str, Path]) -> None:
     """Prompts, adapters and full fine-tuning have none, nor a model of the caller's own."""
     for method in ("full", "prompt_tuning", "adapter", "none"):

@@ -178,7 +178,7 @@ def test_parts_share_no_physical_core(
     for thread in range(12):
         folder = tmp_path / f"cpu{thread}" / "topology"
         folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{TWINS[thread % 6]}\n")
+        (folder / "thread_siblings_list").write_text("{},{}\n".format(*TWINS[thread % 6]))
     assert [slot.cores for slot in slots(count, None, each)] == expected
 
 

@@ -126,15 +126,22 @@ def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group:
 
 
 def test_a_look_at_the_base_changes_nothing(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With and without general text a method gets the model in evaluation mode, and every weight ends the same."""
+    """With and without general text a method gets the model in evaluation mode, and every weight ends the same.
+
+    Without text, or without answers, there are no figures.
+    """
     weights: list[dict[str, torch.Tensor]] = []
     modes: list[bool] = []
     build = LoRA.build
     monkeypatch.setattr(LoRA, "build", lambda of, backbone: modes.append(backbone.training) or build(of, backbone))
     for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
-        trainer, _, _ = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
+        trainer, probe, run = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
         trainer.train()
         weights.append({name: weight.detach().clone() for name, weight in trainer.model.named_parameters()})
+        assert options or (probe.stop(), probe.definitions()) == ({}, ())
+        (answers := GenerationProbe()).start(run)
+        answers.after_eval(trainer.evaluate(run.test, "test", trainer.steps))
+        assert (answers.stop(), answers.definitions()) == ({}, ())
     assert modes == [False, False]
     for name, weight in weights[0].items():
         assert torch.equal(weights[1][name], weight), name

@@ -224,6 +224,21 @@ def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
     assert probe.stop()["saved_bytes"] is None
 
 
+def test_figures_of_evaluations_are_of_the_test_rows(tmp_path: Path) -> None:
+    """Three of five are right, in 0.5 s; F1 of the classes is 1, 2/3, 2/3, 0, 0; validation rows give points alone."""
+    run = make_run(tmp_path, latency_samples=0)
+    good, timed = started(quality.QualityProbe, run), started(inference.InferenceProbe, run)
+    test, validation = evaluation("test", 0.5), evaluation("validation", 7.0, step=3)
+    points = {(p.metric, p.step): p.value for p in good.after_eval(validation)}
+    assert points == pytest.approx({("validation_loss", 3): 0.4, ("validation_accuracy", 3): 0.6})
+    assert good.after_eval(test) == []
+    found, expected = good.stop(), {"test_accuracy": 0.6, "test_loss": 0.4, "test_macro_f1": 7 / 15}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    timed.after_eval(test)
+    timed.after_eval(validation)
+    assert timed.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
+
+
 def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1 to 100 ms have p50 = 50.5 and p99 = 99.01; merged, where it can be, the folded encoder is twice as fast.
 
@@ -341,11 +356,13 @@ def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, mon
 
 
 def test_memory_moves_in_known_steps(run: Run) -> None:
-    """The headline peak in huge pages of 2 MiB on the host, and on CUDA in blocks of 512 bytes as tensors have."""
-    probe = started(memory.MemoryProbe, run)
-    for device, grid in (("cpu", 2 * 2**20), ("cuda", 512)):
+    """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
+    probe, page, block = started(memory.MemoryProbe, run), 2 * 2**20 / 1e6, 512 / 1e6
+    for device, peak in (("cpu", page), ("cuda", block)):
         probe.device = torch.device(device)
-        assert {m.name: m.grid for m in probe.definitions()}["peak_memory_mb"] == grid / 1e6
+        grids = {m.name: m.grid for m in probe.definitions()}
+        for kind, grid in {"peak_memory_mb": peak, "host_": page, "cuda_allocated": block, "nvml": None}.items():
+            assert {found for name, found in grids.items() if name.startswith(kind)} == {grid}
 
 
 @pytest.mark.usefixtures("resettable")
