@@ -266,10 +266,14 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    source, name = str(file.parent), file.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, gguf_file=name, local_files_only=True, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.
