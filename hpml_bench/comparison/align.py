@@ -117,9 +117,10 @@ def _refuse_unlike(part: pd.DataFrame, column: str, said: str) -> None:
     known = part[part[column].notna()]
     first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
     wrong = first[column] != known[column]
-    for _, there in first[wrong].iterrows():
-        there[column] = sanitize(there[column], 40)
-        refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=there)
+    if wrong.any():
+        there = first[wrong].iloc[0]
+        shown = dict(there) | {column: sanitize(there[column], 40)}
+        refuse(known, wrong, f"row '{{line[row]}}' is {said}", first=shown)
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
@@ -168,7 +169,8 @@ def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -
 def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
     """Return the sentence on the first run that lacks rows of another one; `table` has runs by rows."""
     lacks = table.isna()
-    system, run = lacks.index[lacks.any(axis=1)][0]
+    runs = part[[SYSTEM, "run"]].drop_duplicates().itertuples(index=False, name=None)
+    system, run = next(key for key in runs if lacks.loc[key].any())
     missing = lacks.columns[lacks.loc[system, run]][0]
     other = part[part[ROW] == missing].iloc[0]
     seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,15 +138,17 @@ AGREED = (
 
 def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
     """Return the score that all inputs of a data set hold."""
+
+    def shown(value: object) -> str:
+        return "none" if value is None else sanitize(value if isinstance(value, str) else f"{value:g}", 40)
+
     first = inputs[0]
     for of in inputs:
         for field, what, advice in AGREED:
-            own, other = (getattr(one.score, field) for one in (of, first))
+            own, other = getattr(of.score, field), getattr(first.score, field)
             if own != other:
-                a, b = (
-                    sanitize(f"{one:g}" if isinstance(one, float | int) else one or "none", 40) for one in (own, other)
-                )
-                raise UserError(f"{_named(of)} has the {what} {a} and {_named(first)} {b}, of one data set; {advice}")
+                both = f"{_named(of)} has the {what} {shown(own)} and {_named(first)} {shown(other)}"
+                raise UserError(f"{both}, of one data set; {advice}")
     return first.score
 
 
@@ -209,11 +211,14 @@ def verdicts_of(
         if given is not None and not 0 < _number(given) < math.inf:
             raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
     if bounds is not None:
-        ends = tuple(map(_number, bounds)) if isinstance(bounds, Iterable) else ()
-        if len(ends) != 2 or any(map(math.isnan, ends)):
+        try:
+            low, high = map(_number, bounds)
+        except (TypeError, ValueError):  # no pair
+            low = high = math.nan
+        if math.isnan(low) or math.isnan(high):
             advice = "give two numbers, the least and the largest score, as (0, 1)"
             raise UserError(f"bounds are {sanitize(repr(bounds), 60)}; {advice}")
-        bounds = ends[0], ends[1]
+        bounds = low, high
     found = assemble(
         [of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared, independent=independent,
         largest=None if largest_difference is None else float(largest_difference),

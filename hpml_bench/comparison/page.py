@@ -56,10 +56,10 @@ def write(
     if len(compared) == 1:
         return Written(pages, write_page(pages[0], out, formats), ())
     for one in compared:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
-        while name.lower() in TAKEN | {folder.lower() for folder in folders}:  # disks may ignore case
-            name += "_"
-        folders.append(name)
+        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
+        taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
+        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
+        folders.append(next(name for name in names if name.lower() not in taken))
     files, sets = list[Path](), list[OfSuite]()
     for one, page, folder in zip(compared, pages, folders, strict=True):
         files += write_page(page, out / folder, formats)

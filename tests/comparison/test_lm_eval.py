@@ -201,7 +201,7 @@ def test_seeds_of_examples_are_seeds(out: Path) -> None:
 
 
 def test_a_direction_comes_from_the_results_file(out: Path) -> None:
-    """Where lower is better, and where models disagree or nothing is said."""
+    """Where lower is better, and where models disagree or nothing is said; of accuracies more is better then."""
     for path in out.glob("*/results_*"):
         edit(path, lambda one: one["higher_is_better"]["news_cloze"].update(acc_norm=False))
     assert cloze(out, "acc_norm").score.better == "lower"
@@ -211,6 +211,7 @@ def test_a_direction_comes_from_the_results_file(out: Path) -> None:
     for path in out.glob("*/*"):
         text = path.read_text()
         path.write_text(text.replace("acc_norm", "oddness").replace('"higher_is_better": {', '"nothing": {'))
+    assert cloze(out).score.better == "higher"
     with pytest.raises(UserError, match="doesn't say whether more oddness is better"):
         lm_eval.read(out, "oddness")
 
@@ -254,7 +255,8 @@ def test_group_names_a_field_that_each_document_must_have(out: Path) -> None:
     """A row without the field ends the command with its line; a table has a column for it, as a sentence says."""
     for path in out.glob("*/samples_*"):
         edit(path, lambda one: one["doc"].update(of={"page": "p" * 100 + str(one["doc_id"] % 2)}))
-    assert [one.lines["group"].nunique() for one in read([out], None, "of.page")] == [2, 2]
+    groups = [one.lines["group"] for one in read([out], None, "of.page")]
+    assert [(of.nunique(), of.str.len().max()) for of in groups] == [(2, 16)] * 2  # the digest of a long text
     edit(file(out, "samples_news_cloze_*"), lambda one: one["doc"].pop("of") if one["doc_id"] == 3 else None)
     with pytest.raises(UserError, match=r"line 4: the document has no of\.page, by which rows are grouped; give files"):
         lm_eval.read(out, group="of.page")
@@ -302,6 +304,14 @@ def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> N
     assert "mmlu (8 tasks as one)" in page
     third = (tmp_path / "page" / "mmlu_3" / "report.md").read_text().replace("\\", "")
     assert "Rows of mmlu_3 are grouped by text of their documents." in third
+
+
+@pytest.mark.parametrize("name", ["mine.jsonl", "samples_news_cloze (1).jsonl"])
+def test_samples_under_another_name_are_refused(name: str, out: Path) -> None:
+    """As a table they would be compared without checks of documents, filters and direction."""
+    path = file(out, "samples_news_cloze_*")
+    with pytest.raises(UserError, match="keep the name that lm_eval gave it, beside its results file"):
+        read([path.rename(path.with_name(name))])
 
 
 def test_results_without_samples_are_refused(out: Path) -> None:

@@ -251,6 +251,19 @@ def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path
     assert said.startswith(status)
 
 
+@pytest.mark.parametrize("other", ["a.json", "z.json"])
+def test_runs_of_one_data_set_that_have_different_scores_are_an_error(other: str, tmp_path: Path) -> None:
+    """In any order of the files; by --metric one is chosen, and the other run is without it."""
+    written(tmp_path)
+    change = both(named("other"), put("train_info", "metrics", -1, {"test dino_similarity": 0.5}))
+    written(tmp_path, change, other)
+    said = "has the score test .* and .* has the score test .*, of one data set; choose one by --metric"
+    with pytest.raises(UserError, match=said):
+        peft.read(tmp_path, None)
+    one = only(peft.read(tmp_path, "accuracy"))
+    assert (one.score.name, [run.system for run in one.failed]) == ("test accuracy", ["other"])
+
+
 def test_two_files_of_one_run_are_an_error_and_two_seeds_are_two_runs(tmp_path: Path) -> None:
     """Which of two runs counts is not guessed."""
     first, second = written(tmp_path), written(tmp_path, name="again.json")

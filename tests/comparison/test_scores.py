@@ -56,6 +56,7 @@ BROKEN: dict[str, tuple[list[Row], str, str]] = {
     "digits with an underscore": (changed(2, score="1_5"), "line 4", "score is '1_5', which is no number; give"),
     "a row twice": (changed(3, row=0), "line 5", r"'a', row '0' is there already \(.*line 2\)"),
     "a row that another system lacks": (GOOD[:-1], "line 5", "'b' has 3 of 4 rows of table: it lacks row '3', which"),
+    "two that lack rows": ([*GOOD[4:7], *GOOD[1:4]], "line 7", "'b' has 3 of 4 rows of table: it lacks row '3'"),
     "one system": (GOOD[:4], "line 2", "'a' is the only system; a comparison takes two"),
     "no line": ([], "", "it has no lines"),
     "a missing group": (with_column("group", ["x", "x", "", "y"] * 2), "line 4", "group is missing"),

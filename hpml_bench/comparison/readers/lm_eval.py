@@ -37,13 +37,15 @@ FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard
 GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
            "record": "passage", "squadv2": "title"}  # fmt: skip
 """Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
+LONGEST = 60  # characters of a group's name; of a longer one, such as a passage, the digest is taken
+HEAD = 2_000_000  # bytes of a file that show whether it has samples: its first line, which holds a whole document
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
-"""Metrics of rows between 0 and 1."""
+"""Metrics of rows between 0 and 1, of which more is better also where the results file doesn't say it."""
 
 
 def claims(path: Path) -> bool:
     """Return whether a path is a file of samples, or of results, which `read` refuses, or a folder with some."""
-    return any(SAMPLES.fullmatch(file.name) or _is_results(file) for file in _files(path))
+    return any(SAMPLES.fullmatch(file.name) or _is_results(file) for file in _files(path)) or _has_samples(path)
 
 
 def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
@@ -54,8 +56,8 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     task's first one. Without a filter, the task's first one. `group`: field of the documents whose rows of one value
     depend on each other, such as `idx.paragraph`; that of `GROUPED` if None, where a task's documents have it.
 
-    A UserError where a file can't be read, a row's value is no number, a document lacks the field of groups, no task
-    has the metric, or its direction is unknown or differs between models.
+    A UserError where a file can't be read or was renamed, a row's value is no number, a document lacks the field of
+    groups, no task has the metric, or its direction is unknown or differs between models.
     """
     logs, content = list[Log](), cache(inputs.json_mapping)
     for file in sorted(_files(path)):
@@ -63,6 +65,8 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
             if not (results := file.with_name(f"results_{named[2]}.json")).exists():
                 raise UserError(f"{file}: there is no {results.name} beside it, which lm_eval writes; give both")
             logs.append(Log(file, named[1], named[2], content(results), group))
+    if not logs and _has_samples(path):
+        raise UserError(f"{path} has samples; keep the name that lm_eval gave it, beside its results file")
     if not logs:
         what = "has means without rows" if path.is_file() else "has no samples_TASK_DATE.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
@@ -264,6 +268,7 @@ class Log:
             group = _value_at(document, self.field.split("."))
             if group is not None and not isinstance(group, str):
                 group = json.dumps(group, sort_keys=True)
+            group = digest(group) if group and len(group) > LONGEST else group
             kept = {key: value for key, value in fields.items() if key not in TEXTS}
             row = Row(kept, where, sanitize(fields["doc_id"]), content, group)
             found.setdefault(str(fields.get("filter", "")), []).append(row)
@@ -277,12 +282,12 @@ class Log:
     def better(self, metric: str) -> Literal["higher", "lower"]:
         """Return a metric's direction; a UserError where it isn't known."""
         stated = self.get("higher_is_better", self.task, metric)
-        if not isinstance(stated, bool):
+        if not isinstance(stated, bool) and metric not in SHARES:
             raise UserError(
                 f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
                 f"metric of {self.task} with --metric"
             )
-        return "higher" if stated else "lower"
+        return "lower" if stated is False else "higher"
 
 
 def _value_at(value: Any, keys: Sequence[str]) -> Any:
@@ -306,3 +311,8 @@ def _files(path: Path) -> Iterable[Path]:
 
 def _is_results(path: Path) -> bool:
     return path.suffix == ".json" and path.name.startswith("results") and b'"results"' in inputs.head_of(path, 100)
+
+
+def _has_samples(path: Path) -> bool:
+    first = inputs.head_of(path, HEAD).split(b"\n", 1)[0]
+    return path.suffix == ".jsonl" and b'"doc_id"' in first and b'"resps"' in first

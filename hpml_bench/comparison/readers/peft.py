@@ -68,7 +68,8 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
 
     `path`: a file, a folder of files, or one that holds folders of `FOLDERS`, such as PEFT's `method_comparison`;
     `metric`: name of a score of `SCORES`; test accuracy, or of images the similarity, if None. A UserError where a file
-    is none of these or can't be read, a value is no number, two files are the same run, or no run has the score.
+    is none of these or can't be read, a value is no number, two files are the same run, runs of a data set have
+    different scores, or none has the score.
     """
     wanted = SCORES[:BY_ITSELF]
     if metric is not None:
@@ -92,9 +93,12 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
         raise UserError(f"{path}: no run has {' or '.join(repr(s.name) for s in wanted)} in the last of its metrics")
     found = []
     for name, of in grouped(runs, lambda run: run.dataset).items():
-        score = next(filter(None, (run.has(wanted) for run in of)), None)
-        if score or metric is None:  # else nothing of the data set was asked for
-            found.append(_measured(name, score or wanted[0], of, path))
+        having = {score: run.file for run in of if (score := run.has(wanted))}
+        if len(having) > 1:
+            both = " and ".join(f"{file} has the score {score.name}" for score, file in having.items())
+            raise UserError(f"{both}, of one data set; choose one by --metric")
+        if having or metric is None:  # else nothing of the data set was asked for
+            found.append(_measured(name, next(iter(having), wanted[0]), of, path))
     return tuple(found)
 
 
