@@ -60,7 +60,8 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
 # Learning to the end
 
 STILL_FALLING = 0.02
-"""Share of the validation loss by which it fell between the last two evaluations of a run that is under-trained."""
+"""Share of the validation loss by which it fell between the last two evaluations of a run that is under-trained.
+Learning rates that end at zero flatten a curve by themselves, so that a fall is the more telling."""
 
 
 def under_trained(results: Results) -> dict[str, tuple[int, ...]]:

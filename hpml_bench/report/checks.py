@@ -185,6 +185,7 @@ def _of_steps(folder: Path, record: RunRecord) -> Iterator[Fault]:
 
 def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
     """Yield the runs that have the points of another, or its order of samples in another seed: one is a copy."""
+    # No file shows which one. Points hold times, which never agree; predictions may, as of a method under two names.
     own = [record for record in records if POINTS in record.files and not untrained(record)]
     keys: tuple[tuple[str, Callable[[RunRecord], Hashable]], ...] = (
         # those that two runs of a method share are of one seed
@@ -199,7 +200,8 @@ def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
 
 
 def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
-    """Yield the runs that define a metric, or the headline, otherwise than most, in fields that decide."""
+    """Yield the runs that define a metric, or the headline, otherwise than most; among equals the oldest's counts."""
+    # only in fields that decide comparisons: words may differ between versions, and a version may lack a field
     ordered = sorted(records, key=lambda record: (record.started, record.run_id))
     said = {record.run_id: {metric.name: metric for metric in record.definitions} for record in ordered}
     of_metric = grouped((metric for of in said.values() for metric in of.values()), lambda metric: metric.name)
@@ -237,6 +239,7 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
 
 def _beside(scored: Scored) -> tuple[object, object]:
     """Return the groups and texts of a run's rows, equal for equal ones; None where rows have none."""
+    # a text answer is scored against the expected text, not against the reference's tokens
     group, said = scored.group, scored.texts
     choices = None if said is None or said.choices is None else said.choices.tobytes()
     texts = said and (said.question, said.expected, said.bytes.tobytes(), choices)

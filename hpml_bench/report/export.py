@@ -130,9 +130,9 @@ def load_results(folder: Path | str) -> pd.DataFrame:
 
     records = load_records(Path(folder)).records
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
-    rows = [run.metrics | run.model_dump(include={*RUN_COLUMNS})
-            | {"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed}
-            for run in records]  # fmt: skip
+    specs = [{"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed} for run in records]
+    rows = [run.metrics | spec | {name: getattr(run, name) for name in RUN_COLUMNS if name not in spec}
+            for run, spec in zip(records, specs, strict=True)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics])
     frame[metrics] = frame[metrics].astype("float64")
     frame["started"] = pd.to_datetime(frame["started"], utc=True, errors="coerce", format="ISO8601")

@@ -116,7 +116,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
     _check_largest(scores, scope)
     low, high = scores.ends
     if margin is not None and low is not None and high is not None and margin >= high - low:
-        raise UserError(
+        raise UserError(  # else nothing could differ by it
             f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
             f"{high:g}; give a smaller difference, in the score's unit"
         )

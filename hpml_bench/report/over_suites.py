@@ -164,7 +164,7 @@ class Suites:
 
 
 def answer_over(suites: Suites) -> PageSummary:
-    found, ranked, first, n = suites.found, suites.ranked, suites.ranked[0].answer, len(suites.titles)
+    found, ranked, first, sets = suites.found, suites.ranked, suites.ranked[0].answer, len(suites.titles)
     least = min(suite.answer.seeds for suite in ranked)
     axes = tuple(Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
                  for axis in first.axes if all(suite.answer.axis(axis.key) for suite in ranked))  # fmt: skip
@@ -177,18 +177,18 @@ def answer_over(suites: Suites) -> PageSummary:
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
         own = first.by_name[name]
-        methods.append(Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=n, values=v))
+        methods.append(Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=sets, values=v))
     pairs = tuple(
-        Pair(a=of.a, b=of.b, difference=of.difference, shared=n, verdict="different" if of.winner else "undecided",
+        Pair(a=of.a, b=of.b, difference=of.difference, shared=sets, verdict="different" if of.winner else "undecided",
              winner=of.winner, p=of.p, p_adjusted=of.p_adjusted) if suites.tested
-        else Pair(a=of.a, b=of.b, difference=of.difference, shared=n, verdict="untested", winner=None)
+        else Pair(a=of.a, b=of.b, difference=of.difference, shared=sets, verdict="untested", winner=None)
         for of in found.pairs
     )  # fmt: skip
     return PageSummary(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
-        rows=n, seeds=n, shared=None, rows_text=f"{count_of(n, suites.noun)}: {', '.join(suites.titles)}",
+        rows=sets, seeds=sets, shared=None, rows_text=f"{count_of(sets, suites.noun)}: {', '.join(suites.titles)}",
         runs=sum(suite.answer.runs for suite in ranked), planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
         judged=f"other {suites.noun}s like these", chance=100 * statistics.ALPHA,

@@ -113,8 +113,9 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
     hardware, versions = environment.hardware, environment.packages
     gpus = hardware.get("gpus")
     cards = [card for card in gpus if isinstance(card, dict)] if isinstance(gpus, list) else []
-    packages: dict[str, str | None] = {f"{name}-version": _text(versions.get(name)) for name in PACKAGES}
-    packages |= {f"{name}-commit-hash": None for name in PACKAGES}
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        packages |= {f"{name}-version": _text(versions.get(name)), f"{name}-commit-hash": None}
     sums = (digests.revision, digests.weights, digests.data) if digests else (None,) * 3
     return {
         "model_info": {"sha": sums[0], "created_at": None, "sha256": sums[1]},

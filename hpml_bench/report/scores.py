@@ -128,7 +128,8 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def shared_seeds(self) -> int:
-        """Runs that pairs share: of systems the fewest of any pair; of methods the most: few leave own pairs open."""
+        """Runs that pairs share: of systems the fewest of any pair, of methods the most."""
+        # a system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open
         shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)
@@ -202,8 +203,10 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def _heaviest(self) -> float:
-        if self.score.row_weight is not None or self.groups is None:
-            return 1.0 if self.score.row_weight is None else self.score.row_weight
+        if self.score.row_weight is not None:
+            return self.score.row_weight
+        if self.groups is None:
+            return 1.0
         sizes = np.unique(self.groups, return_counts=True)[1]
         return float(sizes.max() / sizes.mean())
 

@@ -19,9 +19,10 @@ from hpml_bench.system.errors import UserError
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 Planned = tuple[str, int, float, float, int | None, int | None, int | None, int | None]
 """A row of the plan: pair, its seeds in the pilot, the standard deviation of its differences within a seed (of
-logarithms where costs are compared by factors), the least difference that these seeds find at the first step's level;
-then seeds, None above 10,000: those that find the size for this pair alone, over all pairs of the page, the same by the
-spread's 80 % upper bound, and those that show the difference of equal methods to be smaller than the size."""
+logarithms where costs are compared by factors), and the least difference that these seeds can find at the first step's
+level. Then seeds, None where no number up to 10,000 is enough: those that find the size for this pair alone, at the
+level of the first step over all pairs of the page, the same were the true spread at its 80 % upper bound, and those
+that show a difference to be smaller than the size, were the methods the same."""
 
 
 class SeedPlan(NamedTuple):

@@ -187,7 +187,8 @@ def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of each seed on the host that most of them share, among equals the one with the newest run.
 
-    Machines of one kind differ by some percent. A seed in which no two methods share a host has no runs here.
+    Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
+    where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
     """
     trained = [record for record in runs if not untrained(record)]  # the others have no costs
     chosen = {}
@@ -206,7 +207,11 @@ def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
-    """Return the runs on other numbers of ranks to be compared with those whose costs count: all of shared seeds."""
+    """Return the runs on other numbers of ranks that are comparable with those whose costs count.
+
+    All ran without neighbours, on the same host or on it and others like it, and every number of ranks of their method
+    that shares a seed with it has their seed.
+    """
     here = {method: {run.spec.seed for run in own} for method, own in grouped(filter(alone, costed), method_of).items()}
     groups = _like(costed, scaled, lambda record, own: node_of(record) == node_of(own))
     shared = {method: set(seeds) for method, seeds in here.items()}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hpml_bench.report.answer.model import PageSummary
 
 WIDE = 140  # characters per line where the output is no terminal
-VERDICT, NAME = 16, 40  # characters that a verdict needs at least, and that a method's name has at most
+NARROWEST, VERDICT = 40, 24  # characters below which no line is narrowed, and that a verdict needs
+NAME = 40  # characters that a method's name has at most
 MOST = 24  # methods that the answer has in a terminal; of more the best are shown, a line each, above the sentences
 
 
@@ -34,24 +35,26 @@ def show_answer(answer: PageSummary, console: Console) -> None:
     from hpml_bench.report.numbers import count_of
 
     header, *rows = words.cells(answer)
-    longest, left = min(NAME, console.width // 3), len(rows) - MOST
+    page = Console(width=max(NARROWEST, console.width))
+    longest, left = min(NAME, page.width // 3) + 3 * answer.numbered, len(rows) - MOST
     rows = [[name if len(name) <= longest else f"{name[: longest - 3]}...", *cells] for name, *cells in rows[:MOST]]
-    *kept, last = fitting(header, [[*row[:-1], "-" * VERDICT] for row in rows], console.width)
-    room = console.width - sum(max(len(row[index]) for row in [header, *rows]) + 2 for index in kept)
+    widths = [max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)][:-1]
+    while (room := page.width - sum(widths)) < VERDICT and len(widths) > 2:
+        widths.pop()
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for index in kept:
-        grid.add_column(Text(header[index]), justify="right" if index else "left", no_wrap=True)
-    grid.add_column(Text(header[last]))
-    for row in rows:
-        verdict = textwrap.shorten(row[last], max(9, room), placeholder=" ...") if left > 0 else row[last]
-        grid.add_row(*(Text(row[index]) for index in kept), Text(verdict))
+    for index, name in enumerate(header[: len(widths)]):  # a long title of the score goes on beneath itself
+        grid.add_column(Text(name), justify="right" if index else "left", no_wrap=index != 1 or room >= VERDICT)
+    grid.add_column(Text(header[-1]), overflow="fold")
+    for *cells, verdict in rows:
+        text = textwrap.shorten(verdict, max(9, room), placeholder=" ...") if left > 0 else verdict
+        grid.add_row(*map(Text, cells[: len(widths)]), Text(text))
     said = (words.banner(answer), words.headline(answer), ", ".join(words.setup_line(answer)))
     banner, headline, setup = ([Text(text)] if text else [] for text in said)
     parts = [*banner, *headline, *setup, *([Text(), grid] if rows else [])]
     if left > 0:
         parts = [grid, Text(f"... and {count_of(left, answer.noun)} more, on the page\n"), *banner, *setup, *headline]
-    with console.capture() as shown:
-        console.print(*parts, sep="\n")
+    with page.capture() as shown:
+        page.print(*parts, sep="\n")
     for line in map(for_terminal, shown.get().splitlines()):
         plain = line.rstrip()
         try:

@@ -12,7 +12,7 @@ import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
-from helpers.answers import RMSE, an_answer
+from helpers.answers import ACCURACY, RMSE, an_answer
 from helpers.elements import Elements
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report import terminal
@@ -118,17 +118,25 @@ def lines(answer: PageSummary, width: int, encoding: str = "utf-8") -> list[str]
     return raw.getvalue().decode(encoding).splitlines()
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize("title", ["accuracy", "mean absolute error of the angle in the image"])
+@pytest.mark.parametrize("width", [30, 60, 80, 140])
 @pytest.mark.parametrize("scores", [FIVE, MANY, {"full": 79.0}], ids=["five", "many", "one"])
-def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int) -> None:
-    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken, sizes first."""
-    found = lines(an_answer(scores, open_=tuple(combinations(scores, 2))[:3]), width)
-    assert max(map(len, found)) <= width
+def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int, title: str) -> None:
+    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken, sizes first.
+
+    Under 40 characters nothing is narrowed, and all scores are whole.
+    """
+    score = ACCURACY.model_copy(update={"title": title})
+    answer = an_answer(scores, open_=tuple(combinations(scores, 2))[:3], score=score)
+    found = lines(answer, width)
+    assert max(map(len, found)) <= max(40, width)
     (header,) = (line.split() for line in found if line.startswith("method "))
-    assert (header[:3], header[-1]) == (["method", "accuracy", "%"], "verdict")
+    assert (header[0], header[-1]) == ("method", "verdict")
+    words_of = [line.split() for line in found]
+    assert all(any(f"{value:.1f}" in of for of in words_of) for value in [*scores.values()][:24])
     costs = [name for name in ("time", "memory", "saved") if name in header]
     assert costs == ["time", "memory", "saved"][: len(costs)]
-    assert width < 140 or len(costs) == 3
+    assert len(costs) == 3 or width < 140 or title != "accuracy"
 
 
 def test_each_method_has_its_row_with_verdict_and_costs() -> None:
@@ -148,6 +156,7 @@ def test_each_method_has_its_row_with_verdict_and_costs() -> None:
     answer = an_answer(MANY)
     found = lines(answer, 100)
     assert len(found) < 35
+    assert found[1].startswith(f" 1 {next(iter(MANY))[:30]}...  ")
     assert found[25] == "... and 21 methods more, on the page"
     assert " ".join(found[-2:]).endswith(words.headline(answer))
     odd = lines(an_answer({"\N{MINUS SIGN}3 1\N{EN DASH}2 é": 80.0, "[b]:smile:": 70.0}), 140, "ascii")

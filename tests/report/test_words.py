@@ -79,6 +79,8 @@ HEADLINES = {
         an_answer(**UNTESTED, open_=(("full", "lora"),)),
     "No method is shown to beat a: 79.0 % accuracy.": CASES["by way of another"],
     "No method beats the base model: 71.0 % accuracy without training.": CASES["base wins"],
+    "a has the highest accuracy, 93.0 %; c, 88.0 %, isn't shown to be worse.":
+        an_answer({"a": 93.0, "b": 90.0, "c": 88.0}, open_=(("a", "c"), ("b", "c"))),
     "Neither a nor b is shown better: 66.5 to 76.0 % accuracy.":
         an_answer({"a": 76.0, "b": 66.5}, open_=(("a", "b"),)),
     "a and b are equal: about 79 % accuracy. None is shown to beat them.":

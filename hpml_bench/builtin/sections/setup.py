@@ -117,10 +117,10 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     yield Text(sentences=tuple(sentences))
     yield gantt(results, results.times) if results.times is not None else None
     yield _hardware(results)
-    rows: list[list[Cell]] = [
-        [results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING, place.engine, *place.start,
-         _neighbours(record)] for record, place in found
-    ]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for record, place in found:
+        label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
+        rows.append([label, seed, hosts, place.engine, *place.start, _neighbours(record)])
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     yield table("places", "Where the compared runs ran", columns, rows, notes)

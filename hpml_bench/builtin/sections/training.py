@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from statistics import median
+from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
@@ -57,7 +58,11 @@ def _curves(results: Results) -> Section | None:
 # Time to quality
 
 
-Reached = tuple[float, float | None]  # samples and seconds at which a run first reached a target
+class Reached(NamedTuple):
+    """Samples and seconds at which a run first reached a target."""
+
+    samples: float
+    seconds: float | None
 
 
 def _time_to_quality(results: Results) -> Section | None:
@@ -158,9 +163,11 @@ class Targets:
         samples = step * record.spec.settings.global_batch
         if record.consumed:
             samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
+        if step == 0:  # a score before the first step
+            return Reached(samples, 0.0)
         timed = self.results.curve("step_seconds", method, seed)
         whole = timed and timed.steps[:step] == tuple(range(1, step + 1))  # a missing step would shorten the sum
-        return samples, list(accumulate(timed.values, initial=0.0))[step] if timed and whole else None
+        return Reached(samples, list(accumulate(timed.values))[step - 1] if timed and whole else None)
 
     def table(self, what: str, caption: str, spec: str) -> Table:
         results, rows = self.results, list[list[Cell]]()
@@ -168,7 +175,7 @@ class Targets:
             of = results.costed(method) if what == "seconds" else results.runs(method)
             runs = [run for run in of if results.curve(self.points, method, run.spec.seed)]
             found = ([self.reached(run, level) for run in runs] for level in self.levels)
-            rows.append([method, *(_cell(of, 1 if what == "seconds" else 0, spec) for of in found)])
+            rows.append([method, *(_cell(of, what, spec) for of in found)])
         notes = [
             f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three quarters and nine "
             f"tenths of the way from {self.start_in_words} to the best mean; those within the noise of so many rows "
@@ -184,8 +191,8 @@ class Targets:
         return table(f"{what}_to_{results.quality.removeprefix('test_')}", caption, columns, rows, notes)
 
 
-def _cell(found: list[Reached | None], at: int, spec: str) -> Cell:
-    values = [value for one in found if one and (value := one[at]) is not None]
+def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
+    values = [value for one in found if one and (value := getattr(one, what)) is not None]
     never = sum(one is None for one in found)
     missed = f"never ({never} of {len(found)})"
     if not values:

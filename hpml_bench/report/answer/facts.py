@@ -9,7 +9,8 @@ from hpml_bench.report.answer.words import label, several
 from hpml_bench.report.numbers import MINUS, capitalized, count_of
 
 FEW_SEEDS, FEW_ROWS = 5, 200  # seeds, and test rows, under which only large differences can be found
-OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}  # costs that a word names; others a title
+OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}
+"""Costs whose numbers say by their units what they are, and the word that says it; others go by their title."""
 
 
 class Fact(NamedTuple):

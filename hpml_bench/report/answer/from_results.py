@@ -32,13 +32,15 @@ def facts_of(results: Results) -> SuiteFacts:
         none_beats = below and len(below) == len(results.methods)
         score = plain(scale * float(guess.scores.mean())) if none_beats else None
         guessed = Guess(text=guess.sentence, value=scale * guess.chance, below=below, score=score)
-    methods = {
-        name: Method(name=name, kind=runs[0].spec.method.method, base=all(map(is_base, runs)), seeds=len(runs),
-                     settings=tuple(_settings(results, name)), values={})
-        for name, runs in ((name, results.runs(name)) for name in results.methods)
-    }  # fmt: skip
+    methods = {}
+    for name, runs in ((name, results.runs(name)) for name in results.methods):
+        own, base = tuple(_settings(results, name)), all(map(is_base, runs))
+        kind = runs[0].spec.method.method
+        methods[name] = Method(name=name, kind=kind, base=base, seeds=len(runs), settings=own, values={})
     return SuiteFacts(
-        suite=results.suite, description=results.description, model=settings.backbone.partition("#")[0],
+        suite=results.suite,
+        description=results.description,
+        model=settings.backbone.partition("#")[0],
         data=settings.dataset.name,
         setup=Setup(
             budget=f"{settings.steps:,} steps" if settings.steps else f"{settings.epochs:g} epochs",
@@ -48,13 +50,17 @@ def facts_of(results: Results) -> SuiteFacts:
             rates=_rates(results),
             memory=f"memory: peak {'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}",
         ),
-        methods=methods, under={method: len(seeds) for method, seeds in under_trained(results).items()}, guess=guessed,
-        failures=tuple(  # interrupted and unsupported runs say nothing about a method
+        methods=methods,
+        under={method: len(seeds) for method, seeds in under_trained(results).items()},
+        guess=guessed,
+        # interrupted and unsupported runs say nothing about a method
+        failures=tuple(
             Failure(method=record.spec.method.name, seed=record.spec.seed, status=record.status)
-            for record in results.left_out.unfinished if record.status in FAILED
+            for record in results.left_out.unfinished
+            if record.status in FAILED
         ),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
-    )  # fmt: skip
+    )
 
 
 def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:

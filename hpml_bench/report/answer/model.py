@@ -273,7 +273,10 @@ class PageSummary(Frozen):
 
     @cached_property
     def gap_digits(self) -> int:
-        """Decimals of differences: one more where scores' roundings belie one, and so many that none prints as 0."""
+        """Decimals of differences: one more than those of scores if any difference of rounded scores is off.
+
+        And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
+        """
         digits, pairs = self.score.digits, self.pairs.get("score", ())
         values = [(self.value(pair.a, "score"), self.value(pair.b, "score"), pair.difference) for pair in pairs]
         rounded = [round(p, digits) - round(q, digits) - d for p, q, d in values if p is not None and q is not None]

@@ -108,9 +108,13 @@ def _several_best(answer: PageSummary) -> str:
         if doubtful or any(len(answer.related(name, "better")) < others for name in top):
             return f"{_top(answer, 'and')} are equal: {about} {title}. None is shown to beat them."
         return f"{_top(answer, 'and')} score best and equal: {about} {title}."
-    if len(top) == len(answer.methods) == 2 and not doubtful:
+    if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        return f"Neither {first} nor {other} is shown better: {about} {title}."
+        if top != tuple(method.name for method in answer.methods[:2]):  # one between them is shown to be worse
+            ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
+            return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
+        if len(answer.methods) == 2:
+            return f"Neither {first} nor {other} is shown better: {about} {title}."
     measured = "These rows" if answer.over == "row" else "These runs"
     return f"{_top(answer, 'or')} may be best, at {about} {title}. {measured} can't tell which."
 

@@ -76,6 +76,7 @@ class ComparedRuns(Selection):
     @cached_property
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts."""
+        # declared looks have equal shares, so that any of them counts as the first
         if self.race:
             return len(self.race.until.rounds) + self.race.later if self.race.later else 1
         return max(1, self._looks(statistics.LEAST_SEEDS - 1))
@@ -178,7 +179,7 @@ class ComparedRuns(Selection):
         """Runs without neighbours, in the environment whose costs count, but on another host than their seed's."""
         return tuple(r for r in self._here if alone(r) and r.run_id not in self.costed_ids)
 
-    @property
+    @cached_property
     def costs_shown(self) -> frozenset[str]:
         """run_ids of the compared runs whose costs are shown: all in the environment whose costs count."""
         return frozenset(record.run_id for record in self._here)

@@ -193,7 +193,7 @@ def test_the_picture_has_each_methods_bins_with_intervals() -> None:
     stored = {name: SimpleNamespace(reliability=of) for name, of in bins.items()} | {"c0": none}
     results = SimpleNamespace(
         methods=("a", "b", "c"), quality="q", means=lambda _: {"a": 1.0, "b": 2.0},
-        definitions={"q": SimpleNamespace(better="lower")}, selection=SimpleNamespace(stored=stored),
+        definitions={"q": SimpleNamespace(better="lower")}, stored=stored,
         runs=lambda method: [SimpleNamespace(run_id=name) for name in stored if name[0] == method],
     )  # fmt: skip
     picture = reliability_chart(cast(Any, results))
