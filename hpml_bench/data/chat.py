@@ -51,6 +51,8 @@ class Conversations:
     loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)  # numbers of rows and tokens, by what happened to them
+    _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Special token's text, and whether it is inside another -> its token ids as text."""
 
     def turns(
         self, roles: Sequence[str], contents: Sequence[str], fields: Sequence[Mapping[str, Any]] = ()
@@ -225,10 +227,12 @@ class Conversations:
 
     def _as_text(self, text: str, *, inside: bool) -> list[int]:
         """Return token ids of a special token's text, none of which is the special token."""
-        ids = self._piece(text, inside=inside, as_text=True)[0]
-        if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
-            ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
-        return ids
+        if (text, inside) not in self._texts:
+            ids = self._piece(text, inside=inside, as_text=True)[0]
+            if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
+                ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
+            self._texts[text, inside] = ids
+        return self._texts[text, inside]
 
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is added before a text inside another one."""

@@ -105,21 +105,18 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
         equal[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
     alike = texts.near_copies()
     near = {split: alike[numbers] for split, numbers in equal.items()}
-    of_groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
-    groups = {split: numbers for split, numbers in of_groups.items() if numbers is not None}
-
-    def in_train(numbers: Mapping[str, Numbers], split: str) -> int:
-        return int(np.isin(numbers[split], numbers["train"]).sum())
-
+    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
     return Copies(
         rows={split: len(rows[split]) for split in equal},
         looked_at={split: len(numbers) for split, numbers in equal.items()},
         within={
-            s: CopyCount(near=_within(near[s], of_groups[s]), equal=_within(of, of_groups[s]))
-            for s, of in equal.items()
+            s: CopyCount(near=_within(near[s], groups[s]), equal=_within(of, groups[s])) for s, of in equal.items()
         },
-        in_train={s: CopyCount(near=in_train(near, s), equal=in_train(equal, s)) for s in ("test", "validation")},
-        groups=in_train(groups, "test") if groups else None,
+        in_train={
+            s: CopyCount(near=_among(near[s], near["train"]), equal=_among(equal[s], equal["train"]))
+            for s in ("test", "validation")
+        },
+        groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),
     )
 
 
@@ -129,6 +126,10 @@ def _within(kinds: Numbers, groups: Numbers | None) -> int:
     pairs = np.unique(np.stack([kinds, members], axis=1), axis=0)
     several, counts = np.unique(pairs[:, 0], return_counts=True)
     return int(np.isin(kinds, several[counts > 1]).sum())
+
+
+def _among(kinds: Numbers, others: Numbers | None) -> int:
+    return 0 if others is None else int(np.isin(kinds, others).sum())
 
 
 def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:

@@ -79,11 +79,14 @@ def file_of(uri: str) -> Path:
 def _layout(file: Path, form: Format) -> Layout:
     import pandas as pd
 
-    sep = form.sep.replace("\\t", "\t") if form.sep else _separator(file, form)
-    try:
-        table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise _unreadable(file, error, form) from None
+    own = (form.sep or SEPARATED[file.suffix.lower()]).replace("\\t", "\t")
+    for sep in (own,) if form.sep else (_separator(file, form, own), own):
+        try:
+            table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
+            break
+        except (ValueError, OSError, pd.errors.ParserError) as error:
+            if sep == own:
+                raise _unreadable(file, error, form) from None
     first: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
@@ -104,9 +107,8 @@ def _layout(file: Path, form: Format) -> Layout:
     return Layout(names=names, named=header, skip=skip + header, sep=sep, label=label)
 
 
-def _separator(file: Path, form: Format) -> str:
+def _separator(file: Path, form: Format, own: str) -> str:
     """Return the separator of the first line's cells, where they look like names: a few words, no space around."""
-    own = SEPARATED[file.suffix.lower()]
     with file.open(encoding=form.encoding, errors="replace") as lines:
         header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
     for sep in "" if own in header else ",;\t|":
@@ -277,8 +279,10 @@ def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Data
     try:
         splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
-        reason = f"can't be loaded (dataset.options.config is {config}): {first_line(error.__cause__ or error)}"
-        raise disk_error(error) or UserError(f"{uri}: {reason}") from None
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        unreadable = UserError(f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}")
+        raise disk_error(error) or unreadable from None
     return dict(splits), source.revision
 
 

@@ -32,6 +32,7 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+BATCH = 1000
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
@@ -178,8 +179,9 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
     """Return the number of each row's group; `numbers` has the groups of earlier tables, and gets the new ones."""
     check_columns(dataset, file, (column,))
+    cells = (cell for batch in dataset.select_columns([column]).iter(BATCH) for cell in batch[column])
     found = []
-    for number, cell in enumerate(dataset[column], 1):
+    for number, cell in enumerate(cells, 1):
         if (value := as_text(cell)) is None:
             raise UserError(f"{file}: row {number} {_empty('group', column)}")
         found.append(numbers.setdefault(value, len(numbers)))
@@ -198,7 +200,8 @@ def _conversion(
         if tag_feature is None:
             what = f"{train[1]}: column '{columns.label}' has no lists of tags"
             raise UserError(f"{what}; give a json, jsonl or parquet file with lists")
-        values = {tag for tags in train[0][columns.label] for tag in tags or ()}
+        batches = train[0].select_columns([columns.label]).iter(BATCH)
+        values = {tag for batch in batches for tags in batch[columns.label] for tag in tags or ()}
         names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}

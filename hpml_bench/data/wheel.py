@@ -85,10 +85,11 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
 
 
 def _pip_reason(output: str, name: str, version: str) -> str:
-    none = "from versions: none" in output
+    none, got = "from versions: none" in output, re.search(r"Got\s+([0-9a-f]{64})", output)
+    other = f" ({got[1]})" if got else ""
     for found, reason in (
         ("DO NOT MATCH THE HASHES" in output,
-         "the file has another SHA-256 than the pinned one; don't use it unless you know why"),
+         f"the file has another SHA-256{other} than the pinned one; don't use it unless you know why"),
         ("No module named pip" in output, f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'"),
         (none and re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE),
          "the package index can't be reached; see 'pip config list', or use path: with the unzipped files"),

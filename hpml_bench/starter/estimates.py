@@ -149,9 +149,9 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     if left < FEW:
         epochs, why = recipe.few_epochs
         why = f"there are only {left:,} rows: {why}"
-    test = (MOST_ANSWERED, "answering takes most of the time") if answers else (
-        MOST_TEST, "more would hardly narrow the intervals"
-    )  # fmt: skip
+    test = (MOST_TEST, "more would hardly narrow the intervals")
+    if answers:
+        test = (MOST_ANSWERED, "answering takes most of the time")
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
         Entry("validation_samples", VALIDATED if fewer else None, (note,)),

@@ -149,12 +149,17 @@ def _rare_classes(view: View) -> tuple[str, ...]:
     names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
     (most, count), total = counts.most_common(1)[0], sum(counts.values())
     rare = [f"{short(names[label])} ({number:,})" for label, number in counts.most_common() if number < FEW_OF_CLASS]
-    frequent = (
-        f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering it "
-        "has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
-    )
-    few = f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
-    return (*[frequent] * (count > FREQUENT * total), *[few] * bool(rare))
+    found = []
+    if count > FREQUENT * total:
+        found.append(
+            f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
+            "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
+        )
+    if rare:
+        found.append(
+            f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
+        )
+    return tuple(found)
 
 
 def _spread(view: View) -> tuple[str, ...]:

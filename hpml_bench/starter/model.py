@@ -51,11 +51,13 @@ def look_at_model(source: str) -> Model:
     family = str(config.get("model_type", ""))
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
     sizes, pooling = weight_types(folder), map(read_config, sorted(folder.glob("*_Pooling/config.json")))
-    longest = first_value(config, POSITIONS)
+    positions, width, layers, vocabulary = (
+        found if isinstance(found := first_value(config, keys), int) else None
+        for keys in (POSITIONS, WIDTH, LAYERS, ("vocab_size",))
+    )
     return Model(
         source=uri, folder=folder, config=config, parameters=sum(sizes.values()),
-        positions=longest if isinstance(longest, int) else None, width=int(first_value(config, WIDTH) or 1),
-        layers=int(first_value(config, LAYERS) or 1), vocabulary=int(config.get("vocab_size") or 0),
+        positions=positions, width=width or 1, layers=layers or 1, vocabulary=vocabulary or 0,
         dtypes=tuple(name for name, _ in sizes.most_common()),
         reads_both_ways=bool(BOTH_WAYS.search(family)) and not generates,
         pools_by=next((way for flags in pooling for key, way in POOLS.items() if flags.get(key)), None),

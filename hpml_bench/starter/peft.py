@@ -45,7 +45,7 @@ def suite_of(folder: Path) -> tuple[str, list[str]]:
     methods: dict[str, Any] = {}
     model = defaults["model_id"].rpartition("/")[2]
     others = [key for key in PARAMETERS if key not in OWN and defaults[key] != PARAMETERS[key]]
-    otherwise = {f"all ({key})": f"{PARAMETERS[key]} here, {defaults[key]} there" for key in others}
+    otherwise = {f"all ({key})": sanitize(f"{PARAMETERS[key]} here, {defaults[key]} there") for key in others}
     unsaid: dict[str, str] = {}
     for place in places:
         name = sanitize(f"{place.parent.name}/{place.name}")

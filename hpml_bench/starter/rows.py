@@ -206,7 +206,7 @@ def _tags(table: _Table) -> Learnt | None:
     """Return lists of words, found by name, and of tags, given or found so."""
     lists, given = table.lists(str, int), table.data.read.label
     words = first_named(lists, WORD_NAMES)
-    tags = first_named(lists, TAG_NAMES if given is None else (str(given).lower(),))
+    tags = first_named(lists, TAG_NAMES) if given is None else next((name for name in lists if name == given), None)
     if words is None or tags is None:
         return None
     why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."

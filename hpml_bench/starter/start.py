@@ -242,8 +242,11 @@ def _settings(found: SuiteDraft) -> Iterator[Entry]:
     yield Entry("micro_batch", "auto", (why,))
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
     if found.task.model_kind != "language_model":
-        why = "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
-        yield Entry("head_lr", Rate(1e-3), (f"{why}arXiv:1412.6980).",))
+        why = (
+            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
+            "arXiv:1412.6980)."
+        )
+        yield Entry("head_lr", Rate(1e-3), (why,))
 
 
 def _on_rows(found: SuiteDraft) -> Iterator[str]:
@@ -251,7 +254,7 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
     notes, data = found.prepared.notes, found.view.data
     if "test" not in data.options or data.options["test"] is None:
         yield "No test rows are given: a tenth of the training rows, drawn with data_seed, is split off for the test."
-    where = ", within and between splits" * (notes[COPIES] == "none")
+    where = ", within and between splits" if notes[COPIES] == "none" else ""
     yield f"Copies and near-copies (half of the word sequences in common){where}: {notes[COPIES]}."
     for warning in found.prepared.warnings:
         if warning.startswith("copies:"):

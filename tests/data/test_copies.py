@@ -65,6 +65,15 @@ def test_copies_of_one_group_are_none() -> None:
     assert told in across.warning
 
 
+@pytest.mark.parametrize(("grouped", "shared"), [("test", 0), ("train", None)])
+def test_groups_of_one_split_are_none_of_another(grouped: str, shared: int | None) -> None:
+    """Of test rows alone none is in training rows; of training rows alone there is nothing to count."""
+    groups = {grouped: {"group": [0, 1]}}
+    splits = ("test", "validation", "train")
+    rows = {name: Dataset.from_dict({"text": ["a", "b"], **groups.get(name, {})}) for name in splits}
+    assert find_copies(rows, "class").groups == shared
+
+
 @pytest.mark.parametrize("framed", [False, True])
 def test_near_copies_are_those_of_an_exact_comparison(framed: bool) -> None:
     """Of pairs with up to six of forty words changed those are found that share half of their sequences, and no others.

@@ -19,6 +19,7 @@ from helpers.fake_hub import COMMIT, Hub
 from helpers.llama import write_gguf
 from helpers.tiny import gpt2
 from hpml_bench.data import sources
+from hpml_bench.data.files import Format, read_file, read_repository
 from hpml_bench.system import cache
 from hpml_bench.system.errors import UserError
 
@@ -105,6 +106,30 @@ def test_a_model_folder_says_what_is_missing(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=missing):
             sources.resolve_model(f"path:{folder}")
     assert sources.resolve_model(f"path:{gpt2(tmp_path / 'whole')}").folder_or_file == tmp_path / "whole"
+
+
+# Files with rows
+
+
+@pytest.mark.parametrize(("suffix", "lines"), [
+    (".csv", ["yes;no", "no;yes;no"]), (".tsv", ["well,done", "well, you, and I"]),
+    (".tsv", ["He came, she saw", "I came, you left"]),
+])  # fmt: skip
+def test_rows_that_a_first_line_does_not_fit_are_separated_as_the_suffix_says(
+    tmp_path: Path, suffix: str, lines: list[str]
+) -> None:
+    """Where that line looks like names, and rows have more cells; and where it looks like none."""
+    (tmp_path / f"rows{suffix}").write_text("\n".join(lines))
+    assert read_file(tmp_path / f"rows{suffix}", Format())[0].to_dict() == {lines[0]: lines[1:]}
+
+
+def test_why_a_data_set_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    """On one line, the lines after the first of the library's message too, which have the reason."""
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({name: 1}))
+    with pytest.raises(UserError, match=r"can't be loaded \(.*\): .* because column names don't match") as raised:
+        read_repository(f"path:{tmp_path}")
+    assert "\n" not in str(raised.value)
 
 
 # The hub
@@ -241,7 +266,7 @@ def test_a_wheels_folder_is_extracted_once(local_wheel: Wheel, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("source", "pinned", "says"), [
-    ("pack==1.0/pack/data/train.tab", "0" * 64, "another SHA-256"),
+    ("pack==1.0/pack/data/train.tab", "0" * 64, r"another SHA-256 \([0-9a-f]{64}\) than"),
     ("pack==2.0/pack/data", None, "no wheel of version 2.0"),
     ("other==1.0/pack/data", None, "has no wheel 'other'"),
     ("pack==1.0/pack/data/tran.tab", None, r"it holds .*, pack/data/test\.tab, pack/data/train\.tab"),

@@ -1,5 +1,6 @@
 """What `init` writes on time and memory, against arithmetic by hand and `fit`; and what follows from them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,11 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
     for file in (tmp_path / "bert").iterdir():  # as the hub's cache has them
         (tmp_path / "linked" / file.name).symlink_to(file)
     assert look_at_model(str(tmp_path / "linked")).parameters == look_at_model(str(tmp_path / "bert")).parameters
+    config = tmp_path / "bert" / "config.json"
+    odd = {"hidden_size": [8, 16], "num_hidden_layers": "2", "vocab_size": {}, "max_position_embeddings": [9]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | odd))
+    found = look_at_model(str(tmp_path / "bert"))
+    assert (found.width, found.layers, found.vocabulary, found.positions) == (1, 1, 0, None)
     (tmp_path / "bert" / "1_Pooling" / "config.json").write_text("{")
     with pytest.raises(UserError, match="save the model anew"):
         look_at_model(str(tmp_path / "bert"))

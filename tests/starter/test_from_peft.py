@@ -105,13 +105,16 @@ def test_defaults_that_differ_are_told(tmp_path: Path) -> None:
 
     Nor a weight decay as that file has it, which is compared with the suite's.
     """
-    changed = {"model_id": "Qwen/Qwen3-0.6B", "max_steps": 100, "dtype": "float32"}
+    changed = {"model_id": "Qwen/Qwen3-0.6B", "max_steps": 100, "dtype": "float32", "query_template": "Q:\n{query}\nA:"}
     one: dict[str, Written] = {"lora/qwen3-0.6B-rank32": (LORA, {"max_steps": 100})}
     folder = write(tmp_path, one, DEFAULTS | changed) / "experiments"
     done = called("init", "--from-peft", folder, "--out", tmp_path / "theirs.yaml")
-    for said in ("model_id): meta-llama/Llama-3.2-3B here, Qwen/Qwen3-0.6B there", "max_steps): 5000 here, 100 there"):
+    for said in (
+        "model_id): meta-llama/Llama-3.2-3B here, Qwen/Qwen3-0.6B there", "max_steps): 5000 here, 100 there",
+        "query_template): Question: {query} Think step by step. Answer: here, Q: {query} A: there",
+    ):  # fmt: skip
         assert f"differs: all ({said}" in done.stderr
-    assert done.stderr.count("differs: ") == 3
+    assert done.stderr.count("differs: ") == 4
     suite = load_suite(str(tmp_path / "theirs.yaml"))
     assert suite.settings == load_suite("metamath").settings
     assert suite.method("lora-rank32").lr == 1e-4

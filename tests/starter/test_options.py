@@ -67,6 +67,10 @@ CASES = {
         "sequence_classification", {"text": "v2", "label": "v1", "encoding": "latin-1"}, ("--encoding", "latin-1"),
         said=r"columns: text: v2; label: v1; columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
     ),
+    "quotes that are part of texts": Case(
+        csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"), "sequence_classification",
+        {"text": "text", "label": "label", "quote": ""}, ("--set", "dataset.options.quote=''"), ".tsv",
+    ),
     "a separator and columns by position": Case(
         csv("1~2", [f"the match {text}" for text in TEXTS], LABELS, sep="~"), "sequence_classification",
         {"header": False, "text": ["1"], "label": "2", "sep": "~"}, ("--sep", "~", "--text", "1", "--label", "2"),
