@@ -250,7 +250,7 @@ def check(
     try:
         if request.count:
             counted = made.count()
-        else:
+        elif not {*compared.both} <= made.prepared.keys():
             with made.pair() as pair:
                 made.prepare(pair)
         if request.time:

@@ -72,12 +72,14 @@ def snapshot(processes: Iterable[int]) -> Snapshot:
     """Read the counters, of the cores allowed; zeros where the kernel doesn't give them."""
     # Others on a large host's other cores disturb nobody; a quota says nothing about other processes there. All are
     # summed where the kernel lists fewer cores than the numbers of those allowed.
-    every, own = psutil.cpu_times(percpu=True), 0.0
+    try:
+        every = psutil.cpu_times(percpu=True)
+    except OSError:
+        every = []
     chosen = [every[core] for core in environment.affinity() if core < len(every)] or every
     total = sum(sum(core[:8]) for core in chosen)  # the rest, of guests, is in the first
-    idle, stolen = (
-        sum(getattr(core, name, 0.0) for core in chosen for name in names) for names in (("idle", "iowait"), ("steal",))
-    )
+    idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in chosen)
+    stolen, own = sum(getattr(core, "steal", 0.0) for core in chosen), 0.0
     for pid in (os.getpid(), *processes):
         with suppress(psutil.Error):  # it has ended
             times = psutil.Process(pid).cpu_times()

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from hpml_bench.gate import page
 from hpml_bench.gate.records import CheckReport
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.export import markdown_table, markdown_text
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import write_atomically
@@ -16,6 +17,7 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 
 MARK = "<!-- hpml-bench check -->"  # beginning of the Markdown, by which a bot finds and updates its own comment
+MOST = 10  # most annotations of one kind that GitHub shows for a step
 
 
 def check_writable(**files: Path | None) -> None:
@@ -129,10 +131,10 @@ def annotate_error(sentence: str) -> None:
 def commands(report: CheckReport) -> Iterator[str]:
     """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
     wrong = [verdict for verdict in report.verdicts if verdict.status != "PASS"]
-    for verdict in wrong:
-        kind = "error" if verdict.status == "FAIL" else "warning"
-        title = f"{verdict.status} {sanitize(verdict.method, 60)}: {page.metric(report, verdict)}"
-        yield _command(kind, title, sanitize(verdict.detail, 600))
+    for kind, of in grouped(wrong, lambda verdict: "error" if verdict.status == "FAIL" else "warning").items():
+        for verdict in of[:MOST]:
+            title = f"{verdict.status} {sanitize(verdict.method, 60)}: {page.metric(report, verdict)}"
+            yield _command(kind, title, sanitize(verdict.detail, 600))
     if not wrong:
         yield _command("notice", "hpml-bench check", page.headline(report))
 

@@ -156,10 +156,11 @@ def remarks(report: CheckReport) -> list[str]:
 
 
 def measured(report: CheckReport) -> tuple[str, ...]:
-    """Return sentences on the measurement: blocks, times, disturbances; of runs the facts say it."""
+    """Return sentences on the measurement: blocks, times, disturbances."""
     blocks = report.blocks
     if not blocks:
-        return () if report.runs else ("No step was timed.",)
+        of_runs = "Each run is a newly started interpreter, corrected by work that is none of ours before and after it."
+        return (of_runs if report.runs else "No step was timed.",)
     disturbed = sum(block.disturbed is not None for block in blocks)
     pieces = sorted(second for block in blocks for second in block.seconds)
     return (

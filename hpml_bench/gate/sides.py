@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from threading import Timer
@@ -41,13 +41,13 @@ class OutOfTime(UserError):  # noqa: N818 - what it says is its name
 
 @dataclass(frozen=True)
 class Installation:
-    """An interpreter, and the folder (if any) in front of its installed packages."""
+    """An interpreter, and the folder (if any) in front of its installed packages: one, whatever it is called."""
 
-    label: str
+    label: str = field(compare=False)
     python: str
     path: Path | None = None
-    revision: str | None = None
-    dirty: bool = False  # see `Side`
+    revision: str | None = field(default=None, compare=False)
+    dirty: bool = field(default=False, compare=False)  # see `Side`
 
     def side(self, described: Mapping[str, Any]) -> Side:
         return Side(
@@ -101,15 +101,17 @@ class ResidentProcess:
             self._stack.close()
             raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
         self.pid, self._greeted = self._process.pid, False
-        if self._deadline is not None:
-            timer = Timer(max(0.0, self._deadline - monotonic()), self._kill)
-            timer.daemon = True
-            timer.start()
-            self._stack.callback(timer.cancel)
+        self._timer = None if self._deadline is None else Timer(max(0.0, self._deadline - monotonic()), self._kill)
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
+            if self._timer:
+                self._timer.cancel()
+                self._timer.join()
             self._kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -120,9 +122,13 @@ class ResidentProcess:
             self._stack.close()
 
     def _kill(self) -> None:
+        if self._process.returncode is None:  # else its number may be another's
+            self._kill_group()
+            self._process.kill()
+
+    def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.kill()
 
     def call(self, what: str, **arguments: Any) -> Any:
         self.send(what, **arguments)
@@ -162,6 +168,7 @@ class ResidentProcess:
         if self._deadline is not None and monotonic() >= self._deadline:
             raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
         status, words = self._process.wait(), self._last_words() or "it printed nothing"
+        self._kill_group()  # of what it started, at once, while the number is still theirs
         if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", words):
             why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
             raise Incomparable(f"{label} has no {MODULE}: {why}")

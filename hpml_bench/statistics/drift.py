@@ -49,7 +49,8 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 
 
 def _to_expected(seconds: Array, tokens: Array) -> Array:
-    """Return each time divided by that of a batch of its size, by a line without outliers, or tokens if none fits."""
+    """Return each time divided by that of a batch of its size, by a line without outliers."""
+    # tokens take its place where no line with positive values fits, or all batches have one size
     expected, kept = tokens, np.full(len(seconds), True)
     for _ in range(2):
         if not kept.any() or np.ptp(tokens[kept]) == 0:

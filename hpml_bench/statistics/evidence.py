@@ -152,7 +152,8 @@ class OverSeedsAndRows(Evidence):
 
     def error(self, n: int) -> float:
         """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range."""
-        # an interaction above a main effect's square is chance: the variance is at least that of rows or seeds alone
+        # An interaction above a main effect's square is chance: the variance is at least that of rows or seeds alone.
+        # Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
         return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy
+import scipy  # whose `special` loads when first used; scipy.stats takes 0.6 s to import
 from numpy.typing import ArrayLike, NDArray
 
 ALPHA = 0.05  # two-sided level of every test, and one minus the confidence of every interval

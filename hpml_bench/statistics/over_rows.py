@@ -90,7 +90,8 @@ class TwoShares(Evidence):
     """Two means of rows within a known range, without the rows: unpaired shares.
 
     p is the larger of that of Agresti and Caffo's interval (2000), which adds a success and a failure to each, and of
-    Fisher's exact test (1935), as the first claims too much of few rows in the tails. Errors must be independent.
+    Fisher's exact test (1935), as the first claims too much of few rows in the tails. Errors must be independent:
+    of systems that err apart, such as always-yes and always-no, it claims too much.
     """
 
     n: int  # rows of each
@@ -166,9 +167,10 @@ def compare_rows(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
 
-    McNemar's test where all scores are one of two ends, `span` apart, else Student's t with guards. `scores` are of
-    rows, or of groups as `group_scores` gives them, in one order for all systems, and `span` is the range of a score,
-    known (`bounded`) or as seen: then skewed differences are marked.
+    McNemar's test where all scores are one of two ends, `span` apart, else Student's t with guards: of few rows with
+    two ends that claims too much, as all of 4 fall to one side in 1 of 8 pages of equal systems, and its p is 0.03.
+    `scores` are of rows, or of groups as `group_scores` gives them, in one order for all systems, and `span` is the
+    range of a score, known (`bounded`) or as seen: then skewed differences are marked.
     """
     exact = _has_two_ends(scores.values(), span)
 

@@ -80,9 +80,12 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
         for ((a, b), of), one, p_adjusted in zip(apart.items(), own, np.maximum(holm(own), p).tolist(), strict=True)
     )
     return OverSuites(
-        {name: float(of.mean()) for name, of in ranks.items()}, {name: interval(of) for name, of in ranks.items()},
-        p, pairs, {name: tuple(of.tolist()) for name, of in ranks.items()},
-    )  # fmt: skip
+        ranks={name: float(of.mean()) for name, of in ranks.items()},
+        intervals={name: interval(of) for name, of in ranks.items()},
+        p=p,
+        pairs=pairs,
+        by_suite={name: tuple(of.tolist()) for name, of in ranks.items()},
+    )
 
 
 def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:

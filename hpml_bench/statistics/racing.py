@@ -72,7 +72,9 @@ def _standing(c: Comparison, before: Comparison | None) -> Comparison:
 
 def _beaten(score: Sequence[Comparison], staying: Sequence[str], better: Better) -> dict[str, str]:
     """Return those that are shown to be worse -> the one shown to be better by most."""
-    pairs = [(c, c.winner(better)) for c in score if {c.a, c.b} <= {*staying}]
-    wins = sorted((abs(c.difference.mean), c.other(winner), winner) for c, winner in pairs if winner)
-    by = {loser: winner for _, loser, winner in wins}  # the last by most
-    return {name: by[name] for name in staying if name in by}
+    beaten_by: dict[str, list[tuple[float, str]]] = {}
+    for c in score:
+        winner = c.winner(better)
+        if winner and {c.a, c.b} <= {*staying}:
+            beaten_by.setdefault(c.other(winner), []).append((abs(c.difference.mean), winner))
+    return {name: max(beaten_by[name])[1] for name in staying if name in beaten_by}

@@ -15,6 +15,7 @@ from hpml_bench.records.load import kept_digests
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import is_plain_file
 from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
@@ -127,8 +128,13 @@ def page(evidence: Evidence) -> Iterator[Finding]:
     if there or (folder / "report.json").exists():
         load_libraries()
         made = page_of(Results.of(evidence.selection))
-        with tempfile.TemporaryDirectory() as name:  # what stops it is a line that it isn't checked
-            write_page(made, fresh := Path(name), there or ("md",))
+        with tempfile.TemporaryDirectory() as name:
+            fresh = Path(name)
+            try:
+                write_page(made, fresh, there or ("md",))
+            except UserError as error:
+                yield Finding("not checked", f"the report can't be written again: {error}")
+                return
             given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
     else:
         yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")

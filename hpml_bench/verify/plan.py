@@ -219,7 +219,8 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
         lacking = [key for key in ENVIRONMENT if not said.get(key)]
-        if lacking := [*lacking, *(f"packages.{name}" for name in PACKAGES if packages and not packages.get(name))]:
+        lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
+        if lacking:
             yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")
         elif said["fingerprint"] != digest(said["hardware"], 12):
             what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"

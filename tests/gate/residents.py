@@ -34,6 +34,7 @@ answers = {
     "calibrate": lambda **_: {"matrix_product": 0.01},
     "run": lambda method, steps, first: (SECONDS * steps, 0.0),
     "hang": lambda **_: time.sleep(99),
+    "stop_midway": lambda **_: (print('{"resu', end="", flush=True), time.sleep(99)),
 }
 print(json.dumps({"protocol": PROTOCOL}), flush=True)
 for line in sys.stdin:

@@ -12,6 +12,7 @@ from residents import QUIET, asked, fake
 
 from hpml_bench.gate import baseline, page, verdicts
 from hpml_bench.gate.records import CheckReport, TimedRun
+from hpml_bench.gate.sides import OutOfTime
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
@@ -76,6 +77,7 @@ def test_the_same_again_passes_and_what_is_slower_fails(
     assert verdicts.exit_status(report.verdicts, strict=True) == 0
     shown = page.html(report)
     assert "10 now, 10 stored" in shown
+    assert "Each run is a newly started interpreter, corrected by work" in shown
     assert page.facts(report)["Rule"].endswith("error rates between sessions that lie apart are not known")
     assert "runs" in page.step_times(report).columns
     assert not [text for text in ("Process pairs", "false alarms", "figure-blocks") if text in shown]
@@ -138,6 +140,23 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     assert statuses(none) == ["INCONCLUSIVE", "FAIL" if extra else "PASS"]
     assert verdicts.exit_status(none.verdicts, strict=False) == (1 if extra else 2)
     assert "were disturbed" in page.html(none)
+
+
+def test_without_runs_of_now_the_time_is_undecided(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it ran out; the page says so."""
+
+    def late(*_: object) -> None:
+        raise OutOfTime("the time was up")
+
+    monkeypatch.setattr(baseline, "_run", late)
+    installed(monkeypatch, tmp_path / "now")
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert statuses(report) == ["INCONCLUSIVE", "PASS"]
+    assert [v.status for v in verdicts.of_runs({"lora": [0.0] * 10}, {}, report.rules)] == ["INCONCLUSIVE"]
+    for text in ("0 now, 10 stored", "the time was up before", "No step was timed"):
+        assert text in page.html(report)
 
 
 @pytest.mark.parametrize("content", [None, "", '{"name": "package.json"}', '{"kind": "hpml-bench baseline", "su'])

@@ -177,7 +177,10 @@ def test_disturbance_is_judged_from_what_others_did(
 
 
 def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed."""
+    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed.
+
+    Where the list can't be read, all is 0.
+    """
     times = namedtuple("times", "user nice system idle iowait irq softirq steal guest guest_nice")
     cores = [times(core, 0, 0, 1, 1, 0, 0, 2, 9, 9) for core in range(8)]
     monkeypatch.setattr(psutil, "cpu_times", lambda *, percpu: cores)
@@ -186,6 +189,12 @@ def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         found = machine.snapshot([])
         cores_read = len(allowed) if busy == 7 else 8
         assert (found.busy, found.stolen, found.total) == (busy, 2 * cores_read, busy + 4 * cores_read)
+
+    def unreadable(*, percpu: bool) -> None:
+        raise PermissionError(percpu)
+
+    monkeypatch.setattr(psutil, "cpu_times", unreadable)
+    assert machine.snapshot([]).total == 0
 
 
 def test_a_snapshot_counts_this_process_as_its_own() -> None:

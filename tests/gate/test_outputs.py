@@ -205,9 +205,10 @@ def test_github_gets_annotations_and_a_summary(
 
 
 def test_commands_of_github() -> None:
-    """FAIL is an error, undecided a warning, a pass one notice; nothing ends its line or property."""
+    """FAIL is an error, undecided a warning, a pass one notice; ten of a kind; nothing ends its line or property."""
     assert [line.split()[0] for line in outputs.commands(mixed())] == ["::error", "::warning", "::warning"]
     assert [line.split()[0] for line in outputs.commands(made_checks.report())] == ["::notice"]
+    assert len(list(outputs.commands(mixed(*["FAIL"] * 30)))) == 10
     (line,) = outputs.commands(made_checks.report({HOSTILE + "\r\n::error::a,b": 0.05}))
     found = re.fullmatch(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)", line)
     assert "%250A" in found[2], "a name's own %0A stays text"

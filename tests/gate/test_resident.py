@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,29 +149,33 @@ def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sen
             resident.call("describe")
 
 
-def test_an_answer_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
-    """A side that hangs is named when the time is up, and ends with its handle."""
+@pytest.mark.parametrize("request_name", ["hang", "stop_midway"])
+def test_an_answer_is_not_waited_for_beyond_the_deadline(request_name: str, tmp_path: Path) -> None:
+    """A side that hangs, in half a line too, is named when the time is up, and ends with its handle."""
     began = time.monotonic()
     with ResidentProcess(fake(tmp_path, label="hung"), began + 1.5) as resident:
         process = psutil.Process(resident.pid)
         with pytest.raises(OutOfTime, match="hung: did not"):
-            resident.call("hang")
+            resident.call(request_name)
     assert time.monotonic() - began < 60
     assert not process.is_running()
 
 
-def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
-    """A side's own children are of its group."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_a_side_started_ends_with_it(dies: bool, tmp_path: Path) -> None:
+    """A side's own children are of its group, and end where it dies by itself too."""
     side = fake(tmp_path)
     resident, note = tmp_path / "hpml_bench" / "gate" / "resident.py", tmp_path / "pid"
     resident.write_text(
         "import subprocess\nchild = subprocess.Popen(['sleep', '99'])\n"
         f"open({str(note)!r}, 'w').write(str(child.pid))\n" + resident.read_text()
     )
-    with ResidentProcess(side) as process:
+    with ResidentProcess(side) as process, suppress(UserError):
         process.call("describe")
         child = psutil.Process(int(note.read_text()))
         assert not gone(child.pid)
+        if dies:
+            process.call("unknown to it")
     assert until(lambda: gone(child.pid))
 
 

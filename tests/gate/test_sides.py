@@ -53,7 +53,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 
     def copy(arguments: list[str], label: str) -> None:
         labels.append(label)
-        shutil.copytree(arguments[-1], arguments[-2])
+        shutil.copytree(arguments[-1], arguments[-2], symlinks=True)
         points = Path(arguments[-2]) / "tiny_project-1.dist-info" / "entry_points.txt"
         points.parent.mkdir()
         points.write_text(entry_points)
@@ -67,12 +67,14 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     (project / "tiny_module.py").write_text("value = 2\n")
     (project / "new.py").touch()
     (project / "ignored.py").touch()
+    (project / "away").symlink_to("/etc")
     found = against_revision("HEAD", project, TINY)
     reference, candidate = Path(found.reference.path or ""), Path(found.candidate.path or "")
     assert (reference / "tiny_module.py").read_text() == "value = 1\n"
     assert (candidate / "tiny_module.py").read_text() == "value = 2\n"
     assert (candidate / "new.py").exists()
     assert not (candidate / "ignored.py").exists()
+    assert (candidate / "away").readlink() == Path("/etc"), "a link out of the tree is what it is in git"
     assert len(str(reference)) == len(str(candidate))
     assert [side.dirty for side in (found.reference, found.candidate)] == [False, True]
     assert found.reference.revision == git(project, "rev-parse", "HEAD")
@@ -82,6 +84,7 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     clean = against_revision("HEAD", project / ".", TINY)
     assert not clean.candidate.dirty
     assert clean.reference.path == clean.candidate.path == candidate
+    assert clean.reference == clean.candidate, "so that one prepares for both"
     assert unpacked == ["HEAD", "working tree"], "the same files are the same installation, now and the next time"
 
 

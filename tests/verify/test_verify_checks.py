@@ -19,6 +19,7 @@ from helpers.forging import REFERENCE, Edit, Forged, Json, edit_points, of_quick
 from hpml_bench.records.load import headlines
 from hpml_bench.report.results import Results
 from hpml_bench.report.selection import Selection
+from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import ALL, Verified, verify
 
 
@@ -167,6 +168,17 @@ def test_pages_beside_the_report_are_not_checked(folder: Path) -> None:
     said = call(folder, width=200)
     for name in names:
         assert re.search(rf"not checked +page +{name}: is no page of the report", said)
+
+
+def test_a_report_that_cannot_be_written_again_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a disk is full: what is there may still be right."""
+    folder = Path(shutil.copytree(REFERENCE / "tagging", tmp_path / "tagging"))
+
+    def full(*_: object) -> None:
+        raise UserError("no space")
+
+    monkeypatch.setattr("hpml_bench.verify.files.write_page", full)
+    assert re.search(r"not checked +page +the report can't be written again: no space", call(folder, width=200))
 
 
 def test_what_is_wrong_stands_first(folder: Path) -> None:
