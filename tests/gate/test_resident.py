@@ -167,7 +167,7 @@ def test_what_a_side_started_ends_with_it(dies: bool, tmp_path: Path) -> None:
     side = fake(tmp_path)
     resident, note = tmp_path / "hpml_bench" / "gate" / "resident.py", tmp_path / "pid"
     resident.write_text(
-        "import subprocess\nchild = subprocess.Popen(['sleep', '99'])\n"
+        "import subprocess\nchild = subprocess.Popen(['sleep', '99'], stdout=subprocess.DEVNULL)\n"
         f"open({str(note)!r}, 'w').write(str(child.pid))\n" + resident.read_text()
     )
     with ResidentProcess(side) as process, suppress(UserError):
