@@ -44,13 +44,11 @@ POLL_SECONDS = 0.5
 LAST_SECONDS = 30  # seconds that what is left may take after the last order, also where the parent died before
 ORDERS, LAST = "orders.jsonl", "last.jsonl"  # files of a helper's orders, in its folder for temporary files
 PARENT = "HPML_BENCH_PARENT"  # variable with the number of the process that started a helper
-PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
-"""Environment variables that every helper gets."""
+PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")  # variables that every helper gets
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
 PUBLISHED = "published.json"
-_given_up: set[Path] = set()
-"""Trackers' folders whose live publishing failed once: later runs must not pay for another attempt."""
+_given_up: set[Path] = set()  # trackers' folders whose live publishing failed once: later runs must not pay again
 
 
 class Entry(NamedTuple):
@@ -207,21 +205,16 @@ class Helper:
                 file.writelines(map(self._line, orders))
             self._replies = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - `finish` closes it
             self._process = subprocess.Popen(  # noqa: S603 - this very package
-                [sys.executable, "-P", "-m", type(tracker).__module__, place, str(home)],
-                stdin=subprocess.PIPE,
-                stdout=self._replies,
-                stderr=subprocess.DEVNULL,
-                cwd=home,
+                [sys.executable, "-P", "-m", type(tracker).__module__, place, str(home)], cwd=home,
+                stdin=subprocess.PIPE, stdout=self._replies, stderr=subprocess.DEVNULL,
                 env={
                     **{name: os.environ[name] for name in PASSED if name in os.environ},
-                    "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "TMPDIR": str(self._scratch),
-                    PARENT: str(os.getpid()),
+                    "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "PYTHONDONTWRITEBYTECODE": "1",
+                    "TMPDIR": str(self._scratch), PARENT: str(os.getpid()),
                     **tracker.environment(place, home),
                 },
                 start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
-            )
+            )  # fmt: skip
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
         except Exception as error:  # publishing must never hurt the sweep
@@ -291,7 +284,8 @@ def carry_out(begin: Callable[[], Session]) -> NoReturn:
                 order = json.loads(line)
                 if os.getppid() != int(os.environ[PARENT]):  # it was killed
                     break
-                for one in _history(order, coming) if order["do"] == "points" else (order,):
+                parts = _history(order, coming) if order["do"] == "points" else [order]
+                for one in parts:
                     getattr(session, one["do"])(one)
         signal.alarm(LAST_SECONDS)
         session.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -283,10 +282,15 @@ def seeds_to_show(
 
 
 def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int | None:
-    """Return the least number of seeds or rows that is enough, as all larger ones are; None above `most`."""
-    numbers = range(LEAST_SEEDS, min(one.most for one in evidence) + 1)
-    at = bisect_left(numbers, True, key=enough)
-    return numbers[at] if at < len(numbers) else None
+    """Return by bisection the least number of seeds or rows that is enough, as all larger ones are; None above most."""
+    # of rare rows the chance goes in steps, so that the numbers between which is chosen are part of the result
+    low, high = LEAST_SEEDS - 1, min(one.most for one in evidence)
+    if not enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def cautious(evidence: Evidence) -> Evidence:
