@@ -168,7 +168,7 @@ class ResidentProcess:
         if self._deadline is not None and monotonic() >= self._deadline:
             raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
         status, words = self._process.wait(), self._last_words() or "it printed nothing"
-        self._kill_group()  # of what it started, at once, while the number is still theirs
+        self._kill_group()  # also what it started: its group keeps its number until the process is waited for
         if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", words):
             why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
             raise Incomparable(f"{label} has no {MODULE}: {why}")

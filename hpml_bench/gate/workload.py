@@ -36,7 +36,7 @@ from hpml_bench.training.trainer import Trainer
 BATCHES = 8  # number of batches, which are used again and again
 WARM_UP = 3  # steps before those that count: the optimizer makes its state, DDP its buckets, the allocator its pools
 SEED = 0
-DELAY_REPEATS = 3  # passes over the batches to time the step of which a delay is a share
+DELAY_REPEATS = 3  # timed passes over the batches; a delay is a share of a step's time in them
 SYNCS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero")
 """Operators in which the host waits for a value; so it does in copies to it (`waits`)."""
 CALIBRATIONS = 15  # repetitions of each kind of reference work, of which the median counts

@@ -292,15 +292,15 @@ def _ask_missing(
 
 def _scored(request: RunRequest, task: Task, test: Rows, replies: Mapping[int, Reply]) -> Outcome:
     """Write the predictions and return the outcome: of answers alone, without any loss."""
-    told = [replies[number] for number in range(len(test))]
+    said = [replies[number] for number in range(len(test))]
     limited = cast(Decoding, task.decoding)
     texts = TextAnswers(
         question=tuple(test.column("question")),
         expected=tuple(test.column("expected")),
         bytes=np.asarray(test.column("bytes")),
-        answer=tuple(content_of(one.text, request.prepared.scaffold, limited) for one in told),
-        tokens=np.array([one.tokens for one in told]) if all(one.tokens is not None for one in told) else None,
-        cut=np.array([one.cut for one in told]) if all(one.cut is not None for one in told) else None,
+        answer=tuple(content_of(one.text, request.prepared.scaffold, limited) for one in said),
+        tokens=np.array([one.tokens for one in said]) if all(one.tokens is not None for one in said) else None,
+        cut=np.array([one.cut for one in said]) if all(one.cut is not None for one in said) else None,
     )
     references = cast(tuple[np.ndarray, ...], test.references)
     nothing = tuple(np.full_like(row, IGNORE_INDEX) for row in references)

@@ -210,8 +210,7 @@ class Helper:
                 env={
                     **{name: os.environ[name] for name in PASSED if name in os.environ},
                     "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "PYTHONDONTWRITEBYTECODE": "1",
-                    "TMPDIR": str(self._scratch), PARENT: str(os.getpid()),
-                    **tracker.environment(place, home),
+                    "TMPDIR": str(self._scratch), PARENT: str(os.getpid()), **tracker.environment(place, home),
                 },
                 start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
             )  # fmt: skip
@@ -229,12 +228,14 @@ class Helper:
         reply, process = "", self._process
         try:
             if process is not None:
-                with suppress(OSError):  # the helper says what it lacks
+                try:
                     if last is not None and self._scratch is not None:
                         (self._scratch / LAST).write_bytes(self._line(last))
+                except OSError as error:  # a full disk: the service lacks the run's end
+                    self._failure = f"its last order can't be written ({error.strerror})"
                 cast(IO[bytes], process.stdin).close()
-                status = process.wait(seconds)
-                self._failure = f"its helper process ended with status {status}" if status else ""
+                if status := process.wait(seconds):
+                    self._failure = f"its helper process ended with status {status}"
         except subprocess.TimeoutExpired:
             self._failure = f"it took longer than {seconds:g} s"
         finally:
@@ -328,8 +329,7 @@ def _points(lines: list[str]) -> Iterator[Point]:
 
 def _by_step(points: Iterable[Point]) -> Iterator[Order]:
     """Yield one order per step; consecutive points at the same step go together."""
-    finite = (point for point in points if point.value is not None)
-    for step, group in groupby(finite, key=lambda point: point.step):
+    for step, group in groupby((p for p in points if p.value is not None), key=lambda point: point.step):
         yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
 
 

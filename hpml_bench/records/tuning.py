@@ -104,7 +104,7 @@ class TuningRecord(Frozen):
     validation_rows: int  # number of validation rows on which trials were compared
     digests: dict[str, str]  # SHA-256 of weights, tokenizer and data, as in the comparison's records
     environment: dict[str, Any] = Field(default_factory=dict)
-    headline: Metric  # the task's metric by which trials are ranked, on the validation rows
+    headline: Metric  # the task's metric that ranks trials, on the validation rows
     methods: tuple[TunedMethod, ...]
 
     def in_words(self, score: float) -> str:

@@ -19,7 +19,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 HOLDS = "train_time_holds"  # key beside `train_time`: what it holds, since PEFT's own holds more than training
-TEST_ROWS = "test rows"  # key beside `test accuracy`: the rows of which it is the share, for its interval
+TEST_ROWS = "test rows"  # key beside `test accuracy`: number of test rows, for the interval of the share
 PROTOCOL, HOSTS, UNRANKED = "protocol_id", "hosts", "costs_unranked"
 """Keys of `meta_info`: what must be alike to be compared, by costs of a seed too; why costs rank nothing."""
 ACCURACY = "test accuracy"

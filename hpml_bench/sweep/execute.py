@@ -158,7 +158,7 @@ class Execution:
         """Do runs until none is left, a limit is reached or a signal arrives; UserError on a full disk.
 
         `keep` gets the record of each whose attempts are over, and `interrupted` that of one which a signal ended, if
-        it has one. The next run is asked for when the one before is kept.
+        it has one. The next request is taken when the run before is kept.
         """
         failed = False
         for request in requests:

@@ -53,7 +53,7 @@ def file_sha256(path: Path) -> str:
 @contextmanager
 def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
     """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing."""
-    # replace: remove a damaged folder of that name first; entry: the cache entry of which the target is a part
+    # replace: remove a damaged folder of that name first; entry: the cache entry that the target is a part of
     _make(target.parent)
     with new_folder((entry or target).parent) as folder:
         yield folder / target.name

@@ -226,7 +226,7 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
 
     Of variables only the named ones and NCCL's are taken, so that no key or token gets into a record.
 
-    A run's over several nodes (`over`) covers all; `node_fingerprint`, of alike ones, is that of a run on one of them.
+    Over several nodes (`over`) it covers all of them; if they are alike, `node_fingerprint` is that of one node.
     """
     torch: Any = sys.modules.get("torch")
     node, place = hardware(), where()

@@ -292,7 +292,7 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
         path.write_text("".join((*times, *losses)))
         recommit(path.parent)
     picture = line_chart(load(copied), "train_loss", "loss")
-    ET.fromstring(svg(picture))
+    assert ET.fromstring(svg(picture)).tag.endswith("svg")
 
 
 # Text

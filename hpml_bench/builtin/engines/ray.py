@@ -140,8 +140,8 @@ class Ray(Engine):
     def _begin(self, batch: JobBatch, unit: int | None, after: Any) -> Any:
         import ray
 
-        what = "prepare" if unit is None else f"unit-{unit}"
-        name, log = f"ray-{secrets.token_hex(4)}-{what.removeprefix('unit-')}", batch.folder / LOGS / f"{what}.log"
+        name = f"ray-{secrets.token_hex(4)}-{'prepare' if unit is None else unit}"
+        log = batch.folder / LOGS / f"{'prepare' if unit is None else f'unit-{unit}'}.log"
         words = self.command(batch, -1 if unit is None else unit)
         title, more = f"hpml-bench:{batch.plan.suite.name}", self.options.resources or None
         remote = ray.remote(do).options(name=title, **self._need, resources=more, max_retries=0)

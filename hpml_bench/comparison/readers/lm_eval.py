@@ -81,7 +81,7 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
 
 
 def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> Iterator[InputScores]:
-    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for."""
+    """Yield the scores of a task's rows by one metric and filter; nothing where it lacks the requested metric."""
     # Filters read the same answers, so a task counts once: through the first that has the metric, of those that most
     # models have.
     import pandas as pd

@@ -97,7 +97,7 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
         if len(having) > 1:
             both = " and ".join(f"{file} has the score {score.name}" for score, file in having.items())
             raise UserError(f"{both}, of one data set; choose one by --metric")
-        if having or metric is None:  # else nothing of the data set was asked for
+        if having or metric is None:  # else the data set lacks the requested metric
             found.append(_measured(name, next(iter(having), wanted[0]), of, path))
     return tuple(found)
 

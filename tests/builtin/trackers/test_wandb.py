@@ -243,6 +243,19 @@ def test_an_interrupted_run_ends_at_once(tmp_path: Path) -> None:
     assert nothing_left()
 
 
+def test_a_run_whose_end_cannot_be_handed_over_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk: one sentence says it, and the run is published again with the sweep."""
+    which = spec()
+    monkeypatch.setattr(publishing, "LAST", "no folder/last.jsonl")
+    with follow(which, tmp_path / which.run_id, "offline", tmp_path):
+        write_run(tmp_path, which, points(3))
+    assert Wandb("online").published(tmp_path)[which.run_id].place == ""
+    assert "its last order can't be written (No such file or directory)" in capsys.readouterr().err
+    assert nothing_left()
+
+
 def helpers() -> list[psutil.Process]:
     """Return this process's living helpers; of what other tests started a zombie may be left."""
     alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
