@@ -43,8 +43,12 @@ class Products(Frozen):
 def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
     """Return the shape of a feed-forward layer's product, from a model's config.json and the tokens of a batch."""
     text = config.get("text_config") or config
-    hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("dim") or text.get("d_model") or 768)
-    columns = int(text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim") or 4 * hidden)
+
+    def size(*names: str) -> int | None:  # models of stages have a list of sizes
+        return next((of for name in names if isinstance(of := text.get(name), int) and of > 0), None)
+
+    hidden = size("hidden_size", "n_embd", "dim", "d_model") or 768
+    columns = size("intermediate_size", "n_inner", "hidden_dim") or 4 * hidden
     rows = max(1, min(tokens, ROWS))
     return rows, hidden, max(1, min(columns, int(WORK / (rows * hidden))))
 

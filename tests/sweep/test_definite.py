@@ -112,9 +112,10 @@ def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monk
     ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
     ({"hidden_size": 4096, "intermediate_size": 14336}, (512, 4096, 476)),
     ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
+    ({"hidden_size": [8, 16]}, (512, 768, 2543)),
 ])  # fmt: skip
 def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
-    """By the names that configurations have; rows as the batch has tokens, and columns as the time allows."""
+    """By the names that configurations have, usual ones for stages' lists; rows and columns as the time allows."""
     assert products.shape_of(config, tokens=4000) == shape
 
 
