@@ -46,10 +46,14 @@ def fit(
     from hpml_bench.data.prepare import silence
 
     silence()  # before libraries that log are imported
+    from rich.console import Console
+
     from hpml_bench.fit.predict import gigabytes, predict
+    from hpml_bench.report.numbers import count_of
     from hpml_bench.report.terminal import fitting, terminal
 
-    prediction = predict(loaded, given, methods)
+    with Console(stderr=True).status(f"Tracing {count_of(len(methods or loaded.methods), 'method')} ..."):
+        prediction = predict(loaded, given, methods)
     if as_json:
         click.echo(json.dumps([need.row() for need in prediction.needs], indent=1))
     else:
