@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,8 @@ def compared_of(runs: list[Run]) -> list[Run]:
     passed = [run for run in runs if same[run.key] == 1 and all(check["passed"] for check in run.record["checks"])]
     kept = [run for run in passed if believed(run)]
     for protocol in {run.protocol for run in kept}:
-        group = {run: as_bytes(run.predictions["reference"]) for run in kept if run.protocol == protocol}
+        rows = {run: run.predictions for run in kept if run.protocol == protocol}
+        group = {run: as_bytes(of["reference"]) + as_bytes(of.get("group", np.empty(0))) for run, of in rows.items()}
         labels = most(group.values(), len)
         kept = [run for run in kept if group.get(run, labels) == labels]
     # Of equally many the newest: the methodology doesn't say.
@@ -224,13 +225,30 @@ def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
     """Return runs by method, in the suite's order; methods of one name are told apart by what differs."""
     found: dict[str, list[Run]] = {}
     specs = {run.key[0]: run.spec for run in sorted(runs, key=lambda run: run.spec["lr"])}
-    items = {key: {"lr": spec["lr"], **dict(sorted(spec["options"].items()))} for key, spec in specs.items()}
     for wanted in [*order, *sorted({spec["name"] for spec in specs.values()} - set(order))]:
         alike = [key for key, spec in specs.items() if spec["name"] == wanted]
         for key in alike:
-            differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
-            name = wanted + (f" ({', '.join(differing)})" if differing else "")
+            differing = {one for other in alike for one in apart(specs[key], specs[other])}
+            shown = [f"{of.rpartition('.')[2]}={said_of(specs[key], of)}" for of in sorted(differing)]
+            name = wanted + (f" ({', '.join(shown)})" if shown else "")
             own = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
             alone = len(own) == 1 and own[0].answers_alike
             found[name] = [replace(own[0], seed=seed) for seed in sorted({run.seed for run in runs})] if alone else own
     return found
+
+
+def apart(one: Any, other: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys in which two specifications differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {*one, *other}:
+            yield from apart(one.get(name), other.get(name), f"{key}.{name}".strip("."))
+    elif one != other:
+        yield key
+
+
+def said_of(spec: Any, key: str) -> str:
+    """Return the value at a dotted key as a method's name has it; of an optimizer its name."""
+    if key == "optimizer":
+        return str(spec[key]["name"]) if spec.get(key) else "the suite's"
+    value = functools.reduce(lambda of, name: (of or {}).get(name), key.split("."), spec)
+    return "none" if value is None else str(value)
