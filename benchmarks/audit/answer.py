@@ -166,11 +166,11 @@ def own_interval(study: Study, name: str) -> tuple[float, float] | None:
     shared, runs = study.shared(study.score), study.methods[name]
     if not study.over_rows:
         kept = [run.drawn for run in runs if run.seed in shared or len(shared) < 3]
-        return compare_rows(np.array(kept, dtype=float), study.span, study.binary).interval
+        return compare_rows(np.array(kept, dtype=float), study.span, study.binary, study.weights).interval
     if study.binary and len(runs) == 1 and "group" not in runs[0].predictions:
         found = stats.binomtest(int(runs[0].scores.sum()), len(runs[0].scores)).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
-    return interval_over_rows(study.drawn[name], study.span)
+    return interval_over_rows(study.drawn[name], study.span, study.weights)
 
 
 def known(value: float) -> float | None:

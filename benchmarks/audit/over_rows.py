@@ -24,11 +24,11 @@ class OverRows(Comparison):
 
     def guard(self, n: int) -> Guard:
         """Return the guard at a number of rows, of which as large a share is opposed, rounded down."""
-        return replace(self.own, m=n, opposed=self.own.opposed * n // self.n)
+        return replace(self.own, m=n, opposed=self.own.opposed * n // self.n, many=self.own.many * n / self.n)
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom at a number of rows: no less than one row's change by r."""
-        return [(max(math.sqrt(self.variance / n), self.own.span / n), n - 1.0)]
+        return [(max(math.sqrt(self.variance / n), self.own.span / n), self.guard(n).free)]
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -70,16 +70,17 @@ def of_two_values(scores: Iterable[Floats], span: float) -> bool:
     return span > 0 and bool((np.minimum(np.abs(above), np.abs(above - 1)) < 1e-9).all())
 
 
-def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats]) -> OverRows:
+def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats], weights: Floats) -> OverRows:
     """Return the comparison of a difference by row or group; McNemar's where all methods' `scores` have two values."""
-    found, guard = (float(d.mean()), float(d.var(ddof=1)), len(d)), Guard.of(d, span)
+    guard = Guard.of(d, span, weights)
+    found = float(d.mean()), guard.spread(float(((d - d.mean()) ** 2).sum())), len(d)
     if not of_two_values(scores, span):
         return OverRows(*found, own=guard)
     first_only, second_only = int((d > span / 2).sum()), int((d < -span / 2).sum())
     return RightAndWrong(*found, own=guard, only_first=first_only, only_second=second_only)
 
 
-def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | None:
+def interval_over_rows(scores: Floats, span: float, weights: Floats) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean over rows or groups: of two values Clopper and Pearson's, else Student's t.
 
     The latter is wide enough for rows, off by the range, of which there may be so many unseen; none where equal scores
@@ -89,6 +90,7 @@ def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | Non
     if of_two_values([scores], span) and np.ptp(scores) > 0:
         low, high = clopper_pearson(int((scores > mean).sum()), n, 0.05)
         return float(scores.min()) + span * low, float(scores.min()) + span * high
-    error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
-    half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * (1 - 0.025 ** (1 / n)))
+    guard = Guard.of(scores, span, weights)
+    error = max(math.sqrt(guard.spread(float(((scores - mean) ** 2).sum())) / n), span / n)
+    half = max(float(stats.t.ppf(0.975, guard.free)) * error, span * (1 - 0.025 ** (1 / n)))
     return (mean - half, mean + half) if half else None

@@ -30,13 +30,24 @@ class Guard:
     m: int
     span: float = 1.0  # range of a row's score; 0 where it has none
     opposed: int = 0  # rows that lie against the mean by more than half the range
+    many: float = math.inf  # rows of equal weight that vary as much; no more than m
 
     @classmethod
-    def of(cls, rows: Floats, span: float) -> "Guard":
+    def of(cls, rows: Floats, span: float, weights: Floats) -> "Guard":
         """Return the guard of differences by row; of a mean of 0, whose sign is rounding's, with the more opposed."""
         below, above, mean = (rows < -span / 2).sum(), (rows > span / 2).sum(), rows.mean()
         opposed = max(below, above) if abs(mean) < 1e-12 * span else below if mean > 0 else above
-        return cls(len(rows), span, int(opposed) if span else 0)
+        many = math.inf if np.ptp(weights) <= 1e-9 * weights.max() else (weights**2).sum() ** 2 / (weights**4).sum()
+        return cls(len(rows), span, int(opposed) if span else 0, float(many))
+
+    @property
+    def free(self) -> float:
+        """Degrees of freedom of the variance over rows: Satterthwaite's, of squares that weigh by squares."""
+        return self.m - 1.0 if self.many >= self.m else max(1.0, self.many - 1)
+
+    def spread(self, squares: float) -> float:
+        """Return the variance of a row from the sum of squares about the mean."""
+        return squares / self.m * (1 + self.free) / self.free
 
     def error(self, margin: float) -> float:
         """Return the standard error where rows that differ by the whole range make up the margin."""
@@ -85,7 +96,7 @@ class Squares:
         largest = max(self.seeds + self.rows - self.interaction, self.seeds, self.rows)
         variance = max(largest / (n * m), (self.guard.span / m) ** 2)
         seeds = n - 1 + self.prior
-        parts = ((self.seeds, seeds), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
+        parts = ((self.seeds, seeds), (self.rows, self.guard.free), (self.interaction, (n - 1) * self.guard.free))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
         return math.sqrt(variance), max(variance**2 / spread, seeds) if spread else seeds
 
@@ -207,19 +218,22 @@ class Comparison:
         return int(either) if math.isfinite(either) else None
 
 
-def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
-    """Return the comparison of a table of n seeds x m rows; `span` is the range of a value, `binary` right or wrong."""
+def compare_rows(table: Floats, span: float, binary: bool, weights: Floats) -> Comparison:
+    """Return the comparison of a table of n seeds x m rows; `span` is the range of a value, `binary` right or wrong.
+
+    The weights of rows, or groups, [m], tell how many of them decide how well their variance is known.
+    """
     n, m = table.shape
     seeds, rows, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
     if n < 2:
         return Comparison(mean, math.nan, n)
-    rest = table - seeds[:, None] - rows[None, :] + mean
+    rest, guard = table - seeds[:, None] - rows[None, :] + mean, Guard.of(rows, span, weights)
     squares = Squares(
         m * float(((seeds - mean) ** 2).sum()) / (n - 1),
-        n * float(((rows - mean) ** 2).sum()) / (m - 1),
-        float((rest**2).sum()) / ((n - 1) * (m - 1)),
+        n * guard.spread(float(((rows - mean) ** 2).sum())),
+        guard.spread(float((rest**2).sum())) / (n - 1),
         n,
-        Guard.of(rows, span),
+        guard,
     )
     return Comparison(mean, float(seeds.var(ddof=1)) + (binary / m) ** 2 / 12, n, squares)
 

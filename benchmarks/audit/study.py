@@ -86,14 +86,19 @@ class Study:
         seen = float(np.ptp([run.scores for run in self.compared])) if self.over_rows else 0.0
         return (self.range or seen) * self.heaviest
 
-    @functools.cached_property
+    @property
     def heaviest(self) -> float:
-        """Weight of the heaviest row or group over the mean; F1 weighs a row by its entities."""
+        """Weight of the heaviest row or group over the mean."""
+        return float(self.weights.max() / self.weights.mean())
+
+    @functools.cached_property
+    def weights(self) -> Floats:
+        """Weight of each row or group; F1 weighs a row by its entities."""
         run = (self.compared or self.runs)[0]
         weights = pd.Series(weigh(self.score, run.predictions["reference"], run.record["label_names"]))
         if "group" in run.predictions:
             weights = weights.groupby(run.predictions["group"]).sum()
-        return float(weights.max() / weights.mean())
+        return np.asarray(weights, dtype=np.float64)
 
     @functools.cached_property
     def difference_span(self) -> float:
@@ -275,21 +280,22 @@ class Study:
             name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
             for name, runs in self.methods.items()
         }
-        made = {name: compare_rows(np.array(of), self.span, self.binary) for name, of in tables.items() if len(of) >= 3}
+        made = {name: compare_rows(np.array(of), self.span, self.binary, self.weights)
+                for name, of in tables.items() if len(of) >= 3}  # fmt: skip
         ps = {(name, "seeds"): one.p(one.mean) for name, one in made.items()}
-        ps |= {(name, "rows"): max(map(above_by_rows, of)) for name, of in tables.items()}
+        ps |= {(name, "rows"): max(above_by_rows(run, self.weights) for run in of) for name, of in tables.items()}
         adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
         return {name: min(adjusted.get((name, "seeds"), 1.0), adjusted[name, "rows"]) for name in tables}
 
 
-def above_by_rows(gains: Floats) -> float:
+def above_by_rows(gains: Floats, weights: Floats) -> float:
     """Return the one-sided p of a run's gains over other rows: McNemar's exact test, of real numbers Student's t."""
     if gains.mean() <= 0:
         return 1.0
     if np.isin(gains, (-1.0, 0.0, 1.0)).all():
         more, less = int((gains > 0).sum()), int((gains < 0).sum())
         return min(0.5, float(stats.binom.cdf(min(more, less), more + less, 0.5)))
-    made = Comparison(float(gains.mean()), float(gains.var(ddof=1)), len(gains))
+    made = over_rows.compare_over_rows(gains, 0.0, [gains], weights)
     return made.p(made.mean)
 
 
@@ -318,7 +324,7 @@ def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[F
     """
     if metric == study.score and study.over_rows:
         d = study.drawn[first] - study.drawn[second]
-        made = over_rows.compare_over_rows(d, study.difference_span, study.drawn.values())
+        made = over_rows.compare_over_rows(d, study.difference_span, study.drawn.values(), study.weights)
         return d, made, study.range == 0 and carried_by_few(d)
     found = study.by_seed(metric)
     seeds = sorted(set(found[first]) & set(found[second]))
@@ -329,7 +335,8 @@ def compared_pair(study: Study, metric: str, first: str, second: str) -> tuple[F
         drawn = [np.array([run.drawn for run in study.methods[m] if run.seed in seeds]) for m in (first, second)]
         table, d = drawn[0] - drawn[1], values[0] - values[1]
         few_rows = study.range == 0 and carried_by_few(table.mean(axis=0))
-        return d, compare_rows(table, study.difference_span, study.binary), few_rows or statistics.erratic(d, values)
+        own = compare_rows(table, study.difference_span, study.binary, study.weights)
+        return d, own, few_rows or statistics.erratic(d, values)
     logs = [np.log(x) for x in values]
     d, grid = logs[0] - logs[1], study.grid(metric) / min(map(np.min, values))
     variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan

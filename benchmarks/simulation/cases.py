@@ -47,6 +47,7 @@ class Scores:
     truth: tuple[float, float] = (0.0, 0.0)  # true mean of the methods of the first half, and of the others
     span: float = 1.0
     step: float = 0.0  # of a row's score: 1 where rows are right or wrong
+    effective: float | None = None  # rows, or groups, of equal weight that vary as much
 
 
 def _smooth(random: Random, *shape: int) -> Floats:
@@ -102,7 +103,9 @@ def _errors(outlier: float, liking: float, own: float, random: Random, *shape: i
 AT_MARGIN = (MARGIN, 0.0)
 RARE = Scores(partial(_rare_rows, _nearly_alike), AT_MARGIN, step=1.0)
 UNEVEN = partial(_rare_rows, _nearly_alike, sizes=LARGE)
-LARGE_GROUPS = Scores(UNEVEN, AT_MARGIN, span=LARGE[0] * len(LARGE) / sum(LARGE))
+LARGE_GROUPS = Scores(
+    UNEVEN, AT_MARGIN, LARGE[0] * len(LARGE) / sum(LARGE), effective=statistics.effective_number(LARGE)
+)
 SCORES: tuple[tuple[str, Scores, int, int], ...] = (
     ("real scores, equal", Scores(_smooth), 5, 500),
     *(("real scores of 0.7, rare failures of one method", Scores(partial(_rare_failures, 0.7)), 5, n)
@@ -122,7 +125,7 @@ SCORES: tuple[tuple[str, Scores, int, int], ...] = (
 def score_page(case: Scores, methods: int, rows: int, random: Random) -> bool:
     """Draw a page of scores over five seeds, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, 5, rows)
-    scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step)
+    scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step, effective=case.effective)
     costs = np.exp(COST_SD * random.standard_normal((2, methods, 5)))
     decided = _page(scored, *(statistics.compare_costs(by_seed(of), MARGIN_COST) for of in costs))
     truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
@@ -162,7 +165,9 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
     group = np.repeat(np.arange(len(sizes)), sizes)
     (right,) = answers(World(), seeds, 1, random, group)
     rows = [[statistics.group_scores(row, group) if known else row for row in of] for of in right]
-    return any(c.differs for c in statistics.decide(statistics.compare_scores(by_seed(np.array(rows)), MARGIN)))
+    many = statistics.effective_number(sizes) if known else None
+    pairs = statistics.compare_scores(by_seed(np.array(rows)), MARGIN, effective=many)
+    return any(c.differs for c in statistics.decide(pairs))
 
 
 CASES: Mapping[str, Case] = {

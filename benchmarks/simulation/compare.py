@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, clopper_pearson
@@ -19,7 +20,7 @@ from simulation.worlds import Floats, Random
 
 SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "compare" / "rates.json"
-GROUP = 5  # rows of a group in the worlds with groups
+ALIKE, UNLIKE = (5,), (50, *[1] * 9)  # rows of the groups, in turn
 PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150  # pages of a cell, by systems, and the least number
 LARGEST = 20_000_000  # most scores that are drawn for a cell, but for the least number of pages
 Draw = Callable[[Random, int, int], Floats]  # random, systems, rows -> [systems, rows]
@@ -32,7 +33,7 @@ class Systems:
     draw: Draw
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
-    grouped: bool = False  # whether rows are in groups, which are then tested
+    sizes: tuple[int, ...] = ()  # rows of the groups, in turn, which are then tested; empty: rows stand alone
     shares: bool = False  # whether means alone are known
     promised: bool = True  # whether the 5 % are promised
 
@@ -71,13 +72,19 @@ def first_by(own: Draw, mean: float, sd: float, most: float = np.inf) -> Draw:
     return drawn
 
 
-def clustered(draw: Draw) -> Draw:
-    """Return a draw in which the rows of a group have nearly one score."""
+def groups_of(rows: int, sizes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the number of each row's group."""
+    return np.repeat(np.arange(rows), np.resize(sizes, rows))[:rows]
+
+
+def clustered(draw: Draw, sizes: tuple[int, ...] = ALIKE, alike: float = 0.8) -> Draw:
+    """Return a draw in which so large a share of the rows have the score of their group."""
 
     def drawn(random: Random, systems: int, rows: int) -> Floats:
-        own = np.repeat(draw(random, systems, rows // GROUP), GROUP, axis=1)
+        groups = groups_of(rows, sizes)
+        own = draw(random, systems, int(groups[-1]) + 1)[:, groups]
         alone = draw(random, systems, rows)
-        return np.asarray(np.where(random.random((systems, rows)) < 0.8, own, alone))
+        return np.asarray(np.where(random.random((systems, rows)) < alike, own, alone))
 
     return drawn
 
@@ -106,9 +113,10 @@ WORLDS: Mapping[str, Systems] = {
         first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)),
     "rare failures of one system, 0 to 1": Systems(rare_failures),
     "lognormal": Systems(lognormal, None),
-    "normal, in groups": Systems(clustered(normal), None, grouped=True),
-    "right and wrong, in groups": Systems(clustered(right), grouped=True),
-    "rare failures of one system, in groups": Systems(clustered(rare_failures), grouped=True),
+    "normal, in groups": Systems(clustered(normal), None, ALIKE),
+    "right and wrong, in groups": Systems(clustered(right), sizes=ALIKE),
+    "rare failures of one system, in groups": Systems(clustered(rare_failures), sizes=ALIKE),
+    "right and wrong, a tenth of the groups large": Systems(clustered(right, UNLIKE, 1.0), sizes=UNLIKE),
     "lognormal in one system, no range": Systems(first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False),
     "rare rows of one system, no range": Systems(
         first_by(lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows), 0.05, 0.001),
@@ -122,9 +130,12 @@ def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
     if world.shares:
         pairs = statistics.compare_shares({f"s{at}": float(row.mean()) for at, row in enumerate(scores)}, rows)
     else:
-        own = [statistics.group_scores(row, np.arange(rows) // GROUP) if world.grouped else row for row in scores]
-        named, span = {f"s{at}": row for at, row in enumerate(own)}, world.span or float(np.ptp(scores))
-        pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None)
+        groups = groups_of(rows, world.sizes or (1,))
+        weights, own = np.bincount(groups), [statistics.group_scores(row, groups) for row in scores]
+        named = {f"s{at}": row for at, row in enumerate(own if world.sizes else scores)}
+        span = (world.span or float(np.ptp(scores))) * float(weights.max() / weights.mean())
+        many = statistics.effective_number(weights)
+        pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None, effective=many)
     return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
 
 

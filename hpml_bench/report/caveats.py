@@ -30,16 +30,19 @@ def beside_guess(results: Results) -> dict[str, Shown]:
     gains = [np.array([sign * (of - guessed) for of in runs.values()], dtype=float) for runs in scores.units.values()]
     span, step = scores.span if scores.bounded else 0.0, 1.0 if scores.binary else 0.0
     spent = statistics.spent_at(results.look, scores.declared_looks)
-    return dict(zip(scores.units, beats_guess(gains, span, spent, step), strict=True))
+    shown = beats_guess(gains, span, spent, step, scores.effective)
+    return dict(zip(scores.units, shown, strict=True))
 
 
-def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
+def beats_guess(
+    gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0, effective: float | None = None
+) -> list[Shown]:
     """Return for each method the scope for which it is shown to beat guessing, by its gains over it, [seeds, rows]."""
     # one-sided, Holm over both tests of all methods, at guessing's share of what this look has of the 5 %
-    evidence = {at: statistics.crossed_evidence(of, span, step) for at, of in enumerate(gains)
+    evidence = {at: statistics.crossed_evidence(of, span, step, effective) for at, of in enumerate(gains)
                 if len(of) >= statistics.LEAST_SEEDS}  # fmt: skip
     tested = {at: max((one.p() / 2 if one.mean > 0 else 1.0 for one in of), default=1.0) for at, of in evidence.items()}
-    in_each_run = [max(map(_p_above_over_rows, of)) for of in gains]
+    in_each_run = [max(_p_above_over_rows(run, effective) for run in of) for of in gains]
     adjusted = statistics.holm([*tested.values(), *in_each_run])
     level = statistics.ALPHA * statistics.FOR_GUESSING * spent
     over_seeds = {at for at, p in zip(tested, adjusted, strict=False) if p < level}
@@ -47,14 +50,14 @@ def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float,
     return ["seeds" if at in over_seeds else "rows" if better else "not" for at, better in enumerate(in_each)]
 
 
-def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
+def _p_above_over_rows(gains: NDArray[np.float64], effective: float | None) -> float:
     """Return the one-sided p of a run's gains [rows]: McNemar's exact test of right and wrong, else Student's t."""
     if gains.mean() <= 0:
         return 1.0
     if set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
         return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
-    evidence = statistics.OverSeeds.of(gains)
-    return evidence.p() / 2 if evidence else 1.0
+    evidence = statistics.OverRows.of(gains, 0.0, effective)
+    return evidence.p() / 2 if evidence and np.ptp(gains) > 1e-9 * np.abs(gains).max() else 1.0
 
 
 # Learning to the end

@@ -264,10 +264,14 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
         step = 1.0 if scores.binary else 0.0
         # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
         span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
-        return statistics.compare_scores(scores.units, margin, span, step, bounded=scores.foreseen)
+        return statistics.compare_scores(
+            scores.units, margin, span, step, bounded=scores.foreseen, effective=scores.effective
+        )
     if scope == "rows":
         runs = {name: np.mean(list(of.values()), axis=0) for name, of in scores.units.items()}
-        return statistics.compare_rows(runs, margin, scores.difference_span, bounded=scores.foreseen)
+        return statistics.compare_rows(
+            runs, margin, scores.difference_span, bounded=scores.foreseen, effective=scores.effective
+        )
     if scope == "seeds":
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}

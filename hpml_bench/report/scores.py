@@ -48,6 +48,7 @@ class ScoreDefinition:
     largest_by: str = "declared in the suite"  # who declared it
     binary: bool | None = None  # whether rows are right or wrong; None: as the rows say
     row_weight: float | None = None  # weight of the heaviest row, or group, over the mean; None: as groups' sizes say
+    effective: float | None = None  # rows, or groups, of equal weight that vary as much; None: as groups' sizes say
     linear: bool = False  # whether scores of rows are linearised, and so may lie outside the score's range
 
 
@@ -200,6 +201,13 @@ class AlignedScores(Circumstances):
     def foreseen(self) -> bool:
         """Whether `difference_span` is known of rows that weren't seen."""
         return self.bounded or self.score.largest is not None
+
+    @cached_property
+    def effective(self) -> float | None:
+        """Number of `units` of equal weight that vary as much; None where all weigh the same."""
+        if self.score.row_weight is not None or self.groups is None:
+            return self.score.effective
+        return statistics.effective_number(np.unique(self.groups, return_counts=True)[1])
 
     @cached_property
     def _heaviest(self) -> float:

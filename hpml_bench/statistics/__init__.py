@@ -11,6 +11,7 @@ from hpml_bench.statistics.evidence import (
     OverSeeds,
     cautious,
     detectable,
+    effective_number,
     sd_upper_bound,
     seeds_to_find,
     seeds_to_show,

@@ -133,18 +133,20 @@ class OverSeedsAndRows(Evidence):
     span: float = 1.0
     opposed: int = 0
     prior: float = 0.0
+    effective: float | None = None  # rows, or groups, of equal weight that vary as much; None: all weigh the same
 
     @classmethod
-    def of(cls, values: ArrayLike, span: float = 1.0) -> OverSeedsAndRows:
+    def of(cls, values: ArrayLike, span: float = 1.0, effective: float | None = None) -> OverSeedsAndRows:
         """Return the evidence of [n seeds, m rows], n, m >= 2: scores of a method, or differences of two methods'."""
         table = np.asarray(values, dtype=float)
         n, m = table.shape
         mean = float(table.mean())
         by_seed, by_row = table.mean(axis=1), table.mean(axis=0)
         rest = table - by_seed[:, None] - by_row[None, :] + mean
-        of_seeds, of_rows = m * float(by_seed.var(ddof=1)), n * float(by_row.var(ddof=1))
-        squares = of_seeds, of_rows, float(np.square(rest).sum()) / ((n - 1) * (m - 1))
-        return cls(n, m, mean, squares, span, opposed_to(mean, by_row, span))
+        free = m * freedom_of(m, effective) / (1 + freedom_of(m, effective))  # m - 1 where all weigh the same
+        of_seeds, of_rows = m * float(by_seed.var(ddof=1)), n * float(np.square(by_row - mean).sum()) / free
+        squares = of_seeds, of_rows, float(np.square(rest).sum()) / ((n - 1) * free)
+        return cls(n, m, mean, squares, span, opposed_to(mean, by_row, span), effective=effective)
 
     def rows(self, n: int) -> int:  # noqa: ARG002 - as many at any number of seeds
         return self.m
@@ -160,7 +162,8 @@ class OverSeedsAndRows(Evidence):
         """Return Satterthwaite's degrees of freedom, at least those of the seeds' mean square."""
         parts = [square / (n * self.m) for square in self._squares(n)]
         of_seeds = n - 1 + self.prior
-        each = (of_seeds, self.m - 1, (n - 1) * (self.m - 1))
+        of_rows = freedom_of(self.m, self.effective)
+        each = (of_seeds, of_rows, (n - 1) * of_rows)
         spread = sum(part**2 / freedom for part, freedom in zip(parts, each, strict=True))
         return max(of_seeds, self.error(n) ** 4 / spread) if spread else of_seeds
 
@@ -200,6 +203,22 @@ def share_variances(
             shrunk = one.moderated((own * one.variance + weight * shared) / (own + weight), weight)
             moderated[a, b] = tuple(shrunk if other is one else other for other in moderated[a, b])
     return moderated
+
+
+def effective_number(weights: ArrayLike) -> float | None:
+    """Return the number of rows, or groups, of equal weight that vary as much as these; None where all weigh the same.
+
+    The variance of a mean with weights w is estimated by a sum of squares with weights w², whose degrees of freedom
+    are about (Σ w²)² / Σ w⁴ - 1 (Satterthwaite 1946, for equal variances): where few are heavy, about their number.
+    """
+    data = np.asarray(weights, dtype=float)
+    squares = np.square(data / data.max())
+    return float(squares.sum() ** 2 / np.square(squares).sum()) if np.ptp(squares) > 1e-9 else None
+
+
+def freedom_of(n: int, effective: float | None) -> float:
+    """Return the degrees of freedom of the variance over n rows, or groups, of effectively so many; at least 1."""
+    return n - 1.0 if effective is None else max(1.0, effective - 1)
 
 
 def opposed_to(mean: float, rows: NDArray[Any], span: float) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, opposed_to, widest
+from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, freedom_of, opposed_to, widest
 from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, t_quantile
 from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs, tested_by
 
@@ -35,21 +35,23 @@ class OverRows(Evidence):
     sd: float
     span: float = 1.0
     opposed: int = 0
+    share: float = 1.0  # rows, or groups, of equal weight that vary as much, over their number
     most: ClassVar[int] = MOST_ROWS
 
     @classmethod
-    def of(cls, differences: ArrayLike, span: float = 1.0) -> "OverRows | None":
+    def of(cls, differences: ArrayLike, span: float = 1.0, effective: float | None = None) -> "OverRows | None":
         """Return the evidence of differences of n >= 2 rows or groups; None where all are equal and have no range."""
         data = np.asarray(differences, dtype=float)
         mean = float(data.mean())
-        found = cls(data.size, mean, float(data.std(ddof=1)), span, opposed_to(mean, data, span))
+        found = cls(data.size, mean, _sd(data, effective), span, opposed_to(mean, data, span),
+                    (effective or data.size) / data.size)  # fmt: skip
         return found if found.error(found.n) > 0 else None
 
     def error(self, n: int) -> float:
         return max(self.sd / math.sqrt(n), self.span / n)
 
     def freedom(self, n: int) -> float:
-        return n - 1
+        return freedom_of(n, None if self.share == 1 else self.share * n)
 
     def ends(self, alpha: float) -> tuple[float, float]:
         return self.accepted(alpha)
@@ -72,7 +74,7 @@ class RightAndWrong(OverRows):
         differences = a.astype(float) - b
         only_a, only_b = int((differences > span / 2).sum()), int((differences < -span / 2).sum())
         return cls(differences.size, float(differences.mean()), float(differences.std(ddof=1)), span,
-                   min(only_a, only_b), only_a, only_b)  # fmt: skip
+                   min(only_a, only_b), only_a=only_a, only_b=only_b)  # fmt: skip
 
     def p(self) -> float:
         return mcnemar(self.only_a, self.only_b)
@@ -134,7 +136,13 @@ class TwoShares(Evidence):
         return self.ends(alpha)
 
 
-def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
+def _sd(data: NDArray[Any], effective: float | None) -> float:
+    """Return the standard deviation of rows, or groups, of effectively so many."""
+    free = freedom_of(data.size, effective)
+    return float(data.std(ddof=1) if effective is None else data.std() * math.sqrt((1 + free) / free))
+
+
+def mean_of_rows(scores: ArrayLike, span: float, effective: float | None = None) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean of rows, or groups, [n >= 2], for others; None where equal ones lack a range.
 
     Clopper and Pearson's where scores are one of two ends, `span` apart, else Student's t with guards.
@@ -145,7 +153,7 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
         low, high = (float(data.min()) + span * end for end in clopper_pearson(upper, data.size))
         return low, high
     mean = float(data.mean())
-    found = OverRows(data.size, mean, float(data.std(ddof=1)), span)
+    found = OverRows(data.size, mean, _sd(data, effective), span, share=(effective or data.size) / data.size)
     unseen = span * clopper_pearson(0, data.size)[1]  # a share of rows that may be missing here, by the range
     half = max(t_quantile(1 - ALPHA / 2, found.freedom(found.n)) * found.error(found.n), unseen)
     return (mean - half, mean + half) if half else None
@@ -163,21 +171,23 @@ def fisher(a: int, b: int, n: int) -> float:
 
 
 def compare_rows(
-    scores: Mapping[str, NDArray[Any]], margin: float | None = None, span: float = 1.0, *, bounded: bool = True
-) -> tuple[Comparison, ...]:
+    scores: Mapping[str, NDArray[Any]], margin: float | None = None, span: float = 1.0, *, bounded: bool = True,
+    effective: float | None = None,
+) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
 
     McNemar's test where all scores are one of two ends, `span` apart, else Student's t with guards: of few rows with
     two ends that claims too much, as all of 4 fall to one side in 1 of 8 pages of equal systems, and its p is 0.03.
     `scores` are of rows, or of groups as `group_scores` gives them, in one order for all systems, and `span` is the
-    range of a score, known (`bounded`) or as seen: then skewed differences are marked.
+    range of a score, known (`bounded`) or as seen: then skewed differences are marked; `effective` is the number of
+    rows, or groups, of equal weight that vary as much (`effective_number`).
     """
     exact = _has_two_ends(scores.values(), span)
 
     def evidence(a: str, b: str) -> Evidence | None:
         if exact:
             return RightAndWrong.of_rows(scores[a], scores[b], span)
-        return OverRows.of(scores[a].astype(float) - scores[b], span)
+        return OverRows.of(scores[a].astype(float) - scores[b], span, effective)
 
     n = len(next(iter(scores.values()), ()))
     pairs = _compare({name: float(of.mean()) for name, of in scores.items()}, n, margin, evidence)
@@ -243,32 +253,39 @@ def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(mean + len(sizes) / values.size * surplus)
 
 
-def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> tuple[Evidence, ...]:
+def crossed_evidence(
+    values: ArrayLike, span: float = 1.0, step: float = 1.0, effective: float | None = None
+) -> tuple[Evidence, ...]:
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
     A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Evidence
     without spread is left out. `values` [n seeds, m rows], n, m >= 2, are scores of a method, or differences of two;
-    `span` is the range of a row's score, 0 without one, `step` the least change of it, 0 for real numbers.
+    `span` is the range of a row's score, 0 without one, `step` the least change of it, 0 for real numbers, `effective`
+    as in `compare_rows`.
     """
     table = np.asarray(values, dtype=float)
     over_seeds = OverSeeds.of(table.mean(axis=1), grid=step / table.shape[1] or None)
-    both: tuple[Evidence | None, ...] = (OverSeedsAndRows.of(table, span), over_seeds)
+    both: tuple[Evidence | None, ...] = (OverSeedsAndRows.of(table, span, effective), over_seeds)
     return tuple(one for one in both if one is not None and one.error(one.n) > 0)
 
 
-def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
+def crossed_interval(
+    values: ArrayLike, span: float = 1.0, step: float = 1.0, effective: float | None = None
+) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows."""
     table = np.asarray(values, dtype=float)
-    low, high = widest(crossed_evidence(table, span, step))
+    low, high = widest(crossed_evidence(table, span, step, effective))
     return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)
 
 
 def compare_scores(
-    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0, *, bounded: bool = True
-) -> tuple[Comparison, ...]:
+    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0, *, bounded: bool = True,
+    effective: float | None = None,
+) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
-    `span` and `step` as in `crossed_evidence`; without a range (`bounded`) differences that few rows carry are marked.
+    `span`, `step` and `effective` as in `crossed_evidence`; without a range (`bounded`) differences that few rows carry
+    are marked.
     """
 
     def table(a: str, b: str, seeds: Sequence[int]) -> list[NDArray[Any]]:
@@ -276,7 +293,8 @@ def compare_scores(
 
     def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...] | None:
         of = table(a, b, seeds)
-        return crossed_evidence(of, span, step) if of[0].size > 1 else None  # one row shows nothing of others
+        # one row shows nothing of others
+        return crossed_evidence(of, span, step, effective) if of[0].size > 1 else None
 
     def marked(c: Comparison) -> bool:
         return c.skewed or carried_by_few(np.mean(table(c.a, c.b, [*scores[c.a].keys() & scores[c.b].keys()]), axis=0))

@@ -234,7 +234,7 @@ def test_the_cases_find_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> No
             patch.setattr(owner, name, careless)
             for case, count, least in wrong:
                 assert cases.rate(cases.CASES[case], count) > least, case
-    groups = partial(cases.score_page, replace(cases.LARGE_GROUPS, span=1.0), 2, len(cases.LARGE))
+    groups = partial(cases.score_page, replace(cases.LARGE_GROUPS, span=1.0, effective=None), 2, len(cases.LARGE))
     assert cases.rate(groups, 300) > 0.045
 
 
@@ -274,8 +274,9 @@ def test_systems_are_equal_in_every_world() -> None:
     """Of 400,000 rows no two systems' means differ by more than chance: each claim of a page is false."""
     for name, world in compare.WORLDS.items():
         scores = world.draw(np.random.default_rng(3), 3, 400_000)
+        sizes = np.bincount(compare.groups_of(400_000, world.sizes or (1,)))
         for difference in scores[0] - scores[1:]:
-            error = float(difference.std()) / math.sqrt(difference.size / (compare.GROUP if world.grouped else 1))
+            error = float(difference.std()) * math.sqrt(float((sizes**2).sum())) / difference.size
             assert abs(float(difference.mean())) < 4 * error, name
 
 

@@ -195,7 +195,9 @@ def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None
     mean = float(np.mean(list(runs.values())))
     if scope == "seeds and rows" and len(runs) > 1:
         step = 1.0 if scores.binary else 0.0
-        interval = statistics.crossed_interval([scores.units[name][run] for run in runs], scores.span, step)
+        interval = statistics.crossed_interval(
+            [scores.units[name][run] for run in runs], scores.span, step, scores.effective
+        )
         low, high = interval.low, interval.high
     elif scope in {"seeds", "seeds and rows"}:
         grid = 1 / scores.count if scores.binary and scores.count else None
@@ -210,7 +212,7 @@ def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None
             low, high = statistics.share_interval(mean, scores.count)
         else:
             units = np.mean(list(scores.units[name].values()), axis=0)
-            low, high = statistics.mean_of_rows(units, scores.span) or (None, None)
+            low, high = statistics.mean_of_rows(units, scores.span, scores.effective) or (None, None)
     if low is None or high is None:
         return None, None
     least_end, most_end = scores.ends

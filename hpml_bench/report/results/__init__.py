@@ -156,15 +156,15 @@ class Results(ComparedRuns):
         return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
 
     @property
-    def _row_weight(self) -> float:
-        """Weight of the heaviest test row, or group of rows, over the mean."""
+    def _weights(self) -> NDArray[np.float64]:
+        """Weight of each test row, or group of rows."""
         if (rows := self.test_set) is None:
-            return 1.0
+            return np.ones(1)
         weights = self.task.weights(rows.reference)
         if rows.group is not None:
             places = np.unique(rows.group, return_inverse=True)[1]
             weights = np.bincount(places, weights=weights).astype(np.float64)
-        return float(weights.max() / weights.mean())
+        return weights
 
     @property
     def unchecked(self) -> str:
@@ -237,12 +237,14 @@ class Results(ComparedRuns):
         definition = self.definitions.get(self.quality, of_task)
         low, high = (0.0, 1.0) if self.task.binary else definition.bounds
         scored = [of for method in self.methods for of in self.row_scores(method).values()]
+        weights = self._weights
         least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
         score = ScoreDefinition(
             self.quality, "lower" if definition.better == "lower" else "higher", low, high, definition.title,
             unit=definition.unit, percent=definition.format.endswith("%"), margin=self.quality_margin,
             largest=None if self.not_largest else self.margin.largest_difference,
-            binary=self.task.binary, row_weight=self._row_weight,
+            binary=self.task.binary, row_weight=float(weights.max() / weights.mean()),
+            effective=statistics.effective_number(weights),
             linear=any(of.min() < least or of.max() > most for of in scored if len(of)),
         )  # fmt: skip
         costs = {cost: self.values(cost.column) for cost in self.costs}
