@@ -185,6 +185,8 @@
         return start ? [start, ...named(order), `. ${reason}`] : [reason];
       }
       const beaten = related(key, head[0], order, "better").length === order.length - 1;
+      if (head.length === 1 && beaten && head[0] !== order[0])
+        return [start, ...label(head[0]), ` is shown to be best by ${noun[key]}, over what each pair shares.`];
       if (head.length === 1 && beaten) return [start, ...label(head[0]), ` ${verb} ${what}: ${worth(head[0], key)}.`];
       if (head.length === 1) {
         const open = related(key, head[0], rest, "open", "equal");

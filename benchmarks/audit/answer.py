@@ -188,7 +188,9 @@ def pair_of(study: Study, pair: Pair) -> Json:
     if tested and (least := pair.comparison.detectable(first)) <= most:  # what its seeds would find, in the range
         found = pair.scale * least if pair.scale else 100 * math.expm1(least)
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
-    ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
+    # no difference is beyond the score's range
+    cut = [min(max(end, -most), most) if math.isfinite(end) else end for end in (*own, *(wide or ()))]
+    ends = [known(pair.shown(end)) for end in cut] + ([] if wide else [None, None])
     return {
         "a": pair.first, "b": pair.second, "v": verdict if pair.n > 2 else "untested", "w": pair.better,
         "d": pair.shown(pair.comparison.mean), **dict(zip(("lo", "hi", "wlo", "whi"), ends, strict=True)),

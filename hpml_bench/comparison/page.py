@@ -22,7 +22,7 @@ from hpml_bench.report.looks import look_at
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
-from hpml_bench.report.scores import AlignedScores
+from hpml_bench.report.scores import AlignedScores, entering
 from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -183,7 +183,8 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
         return None
     rows: list[list[Cell]] = []
     for method in answer.methods:
-        runs = [(list(scores.costs[cost].get(named[method.name], {}).values()), scale) for cost, scale, _ in shown]
+        of = ((entering(scores.costs[cost]).get(named[method.name], {}), scale) for cost, scale, _ in shown)
+        runs = [(list(by_run.values()), scale) for by_run, scale in of]
         means = [scale * float(np.mean(of)) if of else None for of, scale in runs]
         rows.append([method.name, *(None if mean is None else (number(mean), mean) for mean in means)])
     titles = [f"{capitalized(cost.title)} ({unit})" if unit else capitalized(cost.title) for cost, _, unit in shown]

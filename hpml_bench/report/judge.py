@@ -315,7 +315,7 @@ def race_end(found: Verdicts) -> str:
     if race is None or not found.rounds:
         return ""
     if race.later:
-        return "seeds were added to those that were declared"
+        return "no round was left when seeds were added by hand"
     left, seeds, most = staying(found), found.rounds[-1].seeds, race.until.rounds[-1]
     if len(left) < 2:
         return f"{sanitize(left[0])} is shown to score best" if left else "no method is left"

@@ -197,7 +197,7 @@ def answer_over(suites: Suites) -> PageSummary:
             device=_same(suite.answer.setup.device for suite in ranked),
             host=_same(suite.answer.setup.host for suite in ranked),
             rates=_same(suite.answer.setup.rates for suite in ranked),
-            memory=f"costs: multiples of each {suites.noun}'s cheapest" if axes else "",
+            memory=f"costs: multiples of each {suites.noun}'s cheapest that is ranked" if axes else "",
         ),
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),

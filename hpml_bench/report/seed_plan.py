@@ -26,7 +26,7 @@ that show a difference to be smaller than the size, were the methods the same.""
 
 
 class SeedPlan(NamedTuple):
-    """Result of a plan: a row a pair, the noisiest first, and what they say together."""
+    """Result of a plan: a row a pair, that which shows least now first, and what they say together."""
 
     table: Table
     sentences: tuple[str, ...]
@@ -110,8 +110,10 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
     if metric not in known:
         raise UserError(f"--detect {detect}: the pilot has no metric '{wanted}'; it has {', '.join(known)}")
     definition = results.definitions[metric]
-    share = definition.format.endswith("%")
+    share, (least, most) = definition.format.endswith("%"), definition.bounds
     if unit == "pp" and share:
+        if least is not None and most is not None and amount / 100 >= most - least:
+            raise UserError(f"--detect {detect}: {metric} can't differ by so much; give a smaller difference")
         return metric, amount / 100
     means = results.means(metric).values()
     mean = abs(math.fsum(means) / len(means))
@@ -143,9 +145,9 @@ def _told(
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)
-    worst, every = pairs[0 if seeds else needed.index(None)][0], "every other pair" if unknown else "every pair"
+    worst, every = pairs[needed.index(seeds)][0], "every other pair" if unknown else "every pair"
     fewest = min(n for _, n, *_ in pairs)
-    enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest is {worst}."
+    enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; {worst} takes most."
     sentences = (
         f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
         "unknown and nothing is planned for them; more seeds may tell it." if unknown else "",

@@ -171,6 +171,20 @@ def _costly(dollars: Callable[[str, int], float | None], **more: float) -> Page:
     return page_of(compared(lines))
 
 
+def test_where_runs_are_lacking_all_means_are_over_the_shared_ones() -> None:
+    """The table of costs has the first screen's; no interval of few rows' differences is beyond the score's range."""
+    fewer = [
+        line for line in right_and_wrong(SYSTEMS, 4, seeds=range(6)) if line["system"] != "beta" or line["seed"] < 3
+    ]
+    lines = [line | {"dollars": 1.0 + line["seed"], "score": 0.1 + 0.8 * line["score"]} for line in fewer]
+    page = page_of(compared(lines, bounds=(0.0, 1.0)))
+    (costs,) = (of for of in all_tables(page) if of.name == "costs")
+    of_screen = {m.name: m.values["cost_1"].mean for m in page.answer.methods}
+    assert {row[0]: row[1] for row in costs.values or ()} == pytest.approx(of_screen)
+    ends = [abs(end or 0.0) for pair in page.answer.pairs["score"] for end in (pair.decided_low, pair.decided_high)]
+    assert max(ends) == 100.0
+
+
 UNRANKED: dict[str, Callable[[str, int], float | None]] = {
     "ranks compare factors, and dollars is 0 in some runs": lambda name, seed: seed * (name != "alpha") + seed / 8,
     "under two systems have dollars": lambda name, seed: None if name != "alpha" else seed + 1,
@@ -346,8 +360,7 @@ def look(lines: list[Row], folder: Path, *options: str) -> dict[str, Any]:
     result = called("compare", table, "--out", out, *options)
     answer: dict[str, Any] = json.loads((out / "report.json").read_text())
     page = (out / "report.md").read_text()
-    spent = 100 * statistics.ALPHA * statistics.spent_at(answer["look"])
-    said = f"look {answer['look']}, which has {spent:.2g} of the 5 %"
+    said = f"look {answer['look']}, which has {100 * statistics.spent_at(answer['look']):.2g} % of the 5 %"
     assert {said in result.output, said in page} == {answer["look"] > 1}
     return answer
 

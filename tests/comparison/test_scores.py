@@ -295,7 +295,8 @@ def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
     A value per file is a cost, with a system in each file.
     """
     more = {"tokens_per_second": 5, "samples/s": 6, "Accuracy": 0.5, "throughput (GB)": 1}
-    lines = [line | {"change": -1 if line["system"] == "a" else 2, "year": 2024, "seconds": 3} | more for line in GOOD]
+    others = more | {"std": 1, "epoch": 2, "year": 2024, "seconds": 3}
+    lines = [line | {"change": -1 if line["system"] == "a" else 2} | others for line in GOOD]
     files = [write_csv(tmp_path / f"{at}.csv", [*lines[at : at + 4]]) for at in (0, 4)]
     slow = [line | {"seconds": 5} for line in lines[4:]]
     (alike,), (differing,) = (
@@ -303,6 +304,7 @@ def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
     )
     (one,) = scores(write_csv(tmp_path / "one.csv", lines))
     said = (f"More of these is better, so that they are no costs and weren't read: {', '.join(more)}.",
+            "Of the score, not of costs, and so not read: std, epoch.",
             "With values below 0, and so no cost: change.",
             "Equal in all lines, and so no cost that compares: year (2024), seconds (3).")  # fmt: skip
     assert (one.remarks, dict(one.costs)) == (said, {})

@@ -15,6 +15,7 @@ from helpers.made_records import METHODS, failed, record, sweep
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.results import Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
@@ -55,6 +56,7 @@ def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> 
         assert answer.shared == shared
         assert all(len(method.values["score"].runs) == shared for method in answer.methods)
         assert f"5 seeds, means over the {shared} that all share" in words.setup_line(answer)
+        assert answer_table(answer).caption.endswith("at its test's level, over the seeds that two share")
 
 
 @pytest.mark.parametrize("quiet", [0, 1])

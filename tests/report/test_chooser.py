@@ -127,6 +127,14 @@ def by_way_of_another() -> PageSummary:
     return answer.model_copy(update={"pairs": {"score": pairs}})
 
 
+def by_other_seeds() -> PageSummary:
+    """Return an answer in which b beats a in the seeds that they share, though a has the better mean."""
+    answer = made({"a": [80, 82, 84], "b": [70, 72, 74], "c": [60, 60, 60]})
+    beats = {"verdict": "different", "winner": "b"}
+    pairs = tuple(p.model_copy(update=beats) if {p.a, p.b} == {"a", "b"} else p for p in answer.pairs["score"])
+    return answer.model_copy(update={"pairs": {"score": pairs}})
+
+
 def forty_five() -> PageSummary:
     """Return an answer of methods of which better ones are faster."""
     scores = {f"method_{i}": [90.0 - 2 * i, 90.1 - 2 * i, 90.2 - 2 * i] for i in range(45)}
@@ -242,6 +250,9 @@ SCREENS: dict[str, Any] = {
     }),
     "a leader that beats not each": (by_way_of_another(), "", {
         "pick": ["a may have the highest accuracy: 82.0 %. It can't be told from b."],
+    }),
+    "a leader without the best mean": (by_other_seeds(), "", {
+        "pick": ["b is shown to be best by accuracy, over what each pair shares."],
     }),
     "one seed": (ONE_SEED, "#?score=74", {
         "pick": ["Within your limits in one run each: full, lora and adapter. "

@@ -94,7 +94,7 @@ def test_only_seeds_by_hand_are_further_looks(of_suite: int, added: int, later: 
     assert results.race
     assert results.race.later == later
     assert answer_of(results).look == 3 + later
-    assert not added or answer_of(results).ended == "seeds were added to those that were declared"
+    assert not added or answer_of(results).ended == "no round was left when seeds were added by hand"
 
 
 def test_results_of_a_race_are_compared_alone(tmp_path: Path) -> None:

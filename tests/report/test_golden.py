@@ -88,6 +88,7 @@ def test_plans_are_the_kept_ones(pilot: Path, tmp_path: Path) -> None:
     ("train_seconds=1pp", "given in % "),
     ("accuracy", "write METRIC=SIZE"),
     ("accuracy=0pp", "above 0"),
+    ("accuracy=100pp", "can't differ by so much"),
     ("trainable_parameters=5", "the same in every seed"),
 ])  # fmt: skip
 def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:

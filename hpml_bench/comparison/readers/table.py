@@ -37,6 +37,8 @@ MORE = re.compile(
     r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
 )
 """Names of numbers of which more is better, which are no costs."""
+OF_SCORE = re.compile(r"(^|_)(std|sd|stdev|stderr|sem|ci|step|epoch)(_|$)")
+"""Names of numbers that say how sure a score is, or when it was measured, which are no costs either."""
 NO_SYSTEM = re.compile(
     r"(^|_)(loss|nll|perplexity|seconds|time|latency|tokens|length|memory|cost|dollars)(_|$)"
     r"|^(label|target|gold|mean|average|avg|difficulty|year)$"
@@ -145,6 +147,8 @@ def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, l
         elif MORE.search(_words(name)):
             why = "More of these is better, so that they are no costs and weren't read"
             unread.setdefault(why, []).append(sanitize(name, 40))
+        elif OF_SCORE.search(_words(name)):
+            unread.setdefault("Of the score, not of costs, and so not read", []).append(sanitize(name, 40))
         else:
             costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
     return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]

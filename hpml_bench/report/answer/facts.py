@@ -24,7 +24,7 @@ class Fact(NamedTuple):
 def facts(answer: PageSummary) -> tuple[Fact, ...]:
     names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
     skewed = [method.name for method in answer.methods if method.name in names]
-    care = f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
+    care = f"The noise looks skewed: verdicts on {several(answer, skewed)} are less sure." if skewed else ""
     found = (
         Fact("Difference", _difference(answer), "#sure"),
         Fact("Cost", _cost(answer), "#cost"),
@@ -59,10 +59,15 @@ def _cost(answer: PageSummary) -> str:
     names = answer.top or tuple(method.name for method in answer.methods[:1])
     if len(names) == 2 and answer.axes:
         axes = [axis for axis in answer.axes if axis.key != "size"]
-        parts = [f"{label(answer, name)}: {_prices(answer, [name], axes) or 'not trained'}" for name in names]
+        lacks = {name: "not trained" if answer.by_name[name].base else "not measured" for name in names}
+        parts = [f"{label(answer, name)}: {_prices(answer, [name], axes) or lacks[name]}" for name in names]
         return f"{_opening(answer, '; '.join(parts))}."
-    found = _prices(answer, names, answer.axes, OF_SUITES if len(names) == 1 else {"size": OF_SUITES["size"]})
-    return f"{found}." if found else ""
+    priced = [name for name in names if any(answer.value(name, axis.id) is not None for axis in answer.axes)]
+    found = _prices(answer, priced, answer.axes, OF_SUITES if len(priced) == 1 else {"size": OF_SUITES["size"]})
+    if not found:
+        return ""
+    unknown = [name for name in names if name not in priced and not answer.by_name[name].base]
+    return f"{_opening(answer, several(answer, priced))} alone: {found}." if unknown else f"{found}."
 
 
 def _prices(
@@ -125,6 +130,8 @@ def _cheaper(answer: PageSummary) -> str:
     if time is None or time.tested is None or not answer.top or answer.by_name[answer.top[0]].base:
         return ""
     lead = answer.top[0]
+    if answer.value(lead, time.id) is None:
+        return ""
     quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
     if not quicker:
         return _nothing_cheaper(answer, lead, time)
@@ -162,7 +169,7 @@ def _far(answer: PageSummary, name: str, lead: str) -> str:
 
 def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
     if cost.key != "time":
-        return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
+        return f"No {answer.noun} is shown to have a lower {cost.title.lower()} than {label(answer, lead)}."
     memory, size = answer.axis("memory"), answer.axis("size")
     if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
         adds = "adds" if memory.tested != memory.id else "needs"
@@ -173,7 +180,7 @@ def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
             text += f" {_opening(answer, label(answer, least[0]))} saves less: {size.text(value or 0.0)}."
         return text
     n = min((pair.shared for pair in answer.pairs.get(cost.tested or "", ()) if pair.verdict != "untested"), default=0)
-    return f"No method is shown to train faster: times vary too much over {n} seeds."
+    return f"No method is shown to train faster than {label(answer, lead)}: times vary too much over {n} seeds."
 
 
 def _guessing(answer: PageSummary) -> str:
@@ -197,7 +204,7 @@ def _sure(answer: PageSummary) -> str:
     if answer.ranks:
         return f"For {answer.over}s like these: {few} over them."
     if answer.over == "row":
-        rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
+        rows = f" {capitalized(answer.rows_text)} are few." if 0 < answer.rows < FEW_ROWS else ""
         marked = " Few rows carry some: these are less sure." if any(pair.uncertain for pair in tested) else ""
         scope = f"For {answer.judged}:"
         if answer.noun == "method":
@@ -205,8 +212,8 @@ def _sure(answer: PageSummary) -> str:
             why = "all seeds of a method score alike" if alike else "another seed may order the methods otherwise"
             scope = f"Only for these trained models: {why}. For other test rows,"
         return f"{scope} {few}.{rows}{marked}"
-    if (seeds := min(answer.seeds, *(pair.shared for pair in tested))) < FEW_SEEDS:
-        rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
+    if (seeds := min(answer.seeds, max(pair.shared for pair in tested))) < FEW_SEEDS:
+        rows = f" and {answer.rows_text}" if 0 < answer.rows < FEW_ROWS else ""
         found = any(pair.verdict == "different" for pair in tested)
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     held = "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
@@ -234,6 +241,9 @@ def _next(answer: PageSummary) -> str:
     if opened:
         needs = [pair.need for pair in opened if pair.need]
         enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
-        return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
+        trained = [name for name in answer.top if not answer.by_name[name].base]
+        unknown = any(answer.value(name, axis.id) is None for axis in answer.axes for name in trained)
+        cheap = "" if unknown or not answer.axes else "; or take the cheapest of them"
+        return f"To tell {several(answer, answer.top)} apart takes {enough}{cheap}."
     take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
     return "Repeat the runs one at a time to rank costs." if "neighbours" in (answer.unranked or "") else take

@@ -34,6 +34,7 @@ def answer_table(answer: PageSummary) -> Table:
         f"{capitalized(answer.noun)}s by {score.title}, with the difference to the best mean, and low and high at its "
         "test's level"
     )
+    caption += ", over the seeds that two share" if answer.shared is not None else ""
     return table("answer", caption, columns, [_answer_cells(answer, method.name, best) for method in answer.methods])
 
 
@@ -290,8 +291,10 @@ def rounds_table(answer: PageSummary) -> Table | None:
         for at, one in enumerate(answer.rounds, 1)
     ]  # fmt: skip
     end = f"It ended since {answer.ended}." if answer.ended else "It hasn't ended."
+    most = f", of {answer.most_runs} were each method to have the most seeds that were declared"
+    most = most if answer.runs <= answer.most_runs else ""
     notes = (
-        f"{end} {answer.runs} runs, of {answer.most_runs} were each method to have the most seeds that were declared.",
+        f"{end} {answer.runs} runs{most}.",
         f"Each of the {answer.declared_looks} declared looks may use the same share of 5 %. Who is shown to be behind "
         "leaves with its pairs as they are then; the family stays whole.",
     )

@@ -223,7 +223,10 @@ def _pair(found: Verdicts, c: Comparison, scale: float = 1.0) -> Pair:
     """Return a pair by score, times `scale`, or as factors of a cost; its counts are of rows where verdicts are."""
 
     def shown(value: float | None) -> float | None:
-        return None if value is None else plain(math.exp(value) if c.ratio else scale * value)
+        if value is None or c.ratio:
+            return None if value is None else plain(math.exp(value))
+        most = scores.range if scores.bounded else math.inf  # no difference is beyond the score's range
+        return plain(scale * min(max(value, -most), most))
 
     scores, (low, high), least = found.scores, c.deciding or (None, None), c.detectable
     shared, need = c.difference.n, c.seeds_needed

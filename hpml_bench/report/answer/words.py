@@ -152,12 +152,13 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     repeated = answer.over == "seed" or (answer.noun == "method" and not answer.ranks)
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
-    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks):.2g} of the 5 %"
+    share = f"{100 * statistics.spent_at(answer.look, answer.declared_looks):.2g} % of the 5 %"
     seeds = count_of(answer.seeds, "seed") if answer.seeds and repeated else ""
     if seeds and answer.rounds:
         least = min(method.seeds for method in answer.methods)
         few = f"{least} to {seeds}" if least < answer.seeds else seeds
-        seeds = f"{few}, {answer.runs} of at most {answer.most_runs} runs"
+        most = f" of at most {answer.most_runs}" if answer.runs <= answer.most_runs else ""
+        seeds = f"{few}, {answer.runs}{most} runs"
     elif seeds and answer.shared is not None:
         seeds += f", means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
     parts = (
