@@ -27,6 +27,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.gate.machine import Stopwatch, seconds_of
 from hpml_bench.plugins.group import Group, settle
+from hpml_bench.plugins.probe import Step
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.training.assembly import assemble
@@ -57,6 +58,7 @@ class TimedMethod:
         self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
         self.trainer = Trainer(assembly, wrap=ddp)  # one rank stands for several, whose gradients are exchanged
         self.trainer.model.train()
+        self.taken: list[Step] = []  # the steps of the last run
         self._index = 0
 
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
@@ -71,8 +73,8 @@ class TimedMethod:
             self.step(indices)
         settle(self.trainer.group.device)
         _, waited = watch.read()
-        taken = log.reduce()[-steps:]  # before them there may be untimed steps
-        return sum(step.seconds for step in taken), waited
+        self.taken = log.reduce()[-steps:]  # before them there may be untimed steps
+        return sum(step.seconds for step in self.taken), waited
 
     def step(self, indices: np.ndarray) -> None:
         self._index += 1
@@ -159,18 +161,12 @@ class Workload:
         They are per step unless the unit says otherwise. `parts` is the same quantity, split by the names of its parts.
         """
         # Both sides count steps on the same first batches, each taken once.
-        job, seen = self._jobs[method], list[tuple[int, torch.Tensor]]()
+        job = self._jobs[method]
         model = job.trainer.model
         job.run(WARM_UP)
-        handle = model.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].numel(), inputs[1])))
-        try:
-            job.run(len(job.batches))
-        finally:
-            handle.remove()
-        real = [int(mask.sum()) for _, mask in seen]
-        padding = {f"batch {index}": tokens - real[index] for index, (tokens, _) in enumerate(seen)}
-        share = sum(padding.values()) / (sum(padding.values()) + sum(real))
-        seen.clear()  # the masks would count as the step's memory
+        job.run(len(job.batches))
+        padding = {f"batch {at}": step.padded_tokens - step.real_tokens for at, step in enumerate(job.taken)}
+        share = sum(padding.values()) / sum(step.padded_tokens for step in job.taken)
         flops = FlopCounterMode(display=False)
         with sdpa_kernel(SDPBackend.MATH), flops:  # fused attention isn't counted on the CPU
             job.step(job.batches[0])

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -42,11 +42,17 @@ Kind = Literal["ids", "copies", "definitions", "times", "self-checks", "predicti
 """Reason why a run that ended well isn't compared."""
 
 
-class Fault(NamedTuple):
-    """Evidence that a run may not be compared."""
+@dataclass(frozen=True)
+class Excluded:
+    """Runs that may not be averaged with the others, and the reason by name."""
 
+    records: tuple[RunRecord, ...]
+    reason: str
     kind: Kind
-    why: str
+
+
+def _fault(record: RunRecord, kind: Kind, why: str) -> Excluded:
+    return Excluded((record,), f"{'invalid' if kind == 'self-checks' else 'not believed'}: {why}", kind)
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> C
 
 def faults(
     folder: Path, records: Sequence[RunRecord], stored: Mapping[str, Scored], misnamed: Mapping[str, str]
-) -> dict[str, Fault]:
-    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well."""
+) -> dict[str, Excluded]:
+    """Return run_id -> each run that has a fault, among the runs of one protocol that ended well."""
     named = [record for record in records if record.run_id not in misnamed]  # whose ids are those of what they hold
     of = [stored[record.run_id] for record in records if record.run_id in stored]
     whole = [one for one in of if np.array_equal(one.index, np.arange(len(one.index)))]
@@ -154,19 +160,19 @@ def faults(
     found = [
         *_copies(named),
         *_definitions(named),
-        *((record, fault) for record in named if not untrained(record) for fault in _of_steps(folder, record)),
-        *((record, Fault("ids", misnamed[record.run_id])) for record in records if record.run_id in misnamed),
-        *((record, fault) for record in records if (fault := _scores(record, stored.get(record.run_id), usual))),
+        *(fault for record in named if not untrained(record) for fault in _of_steps(folder, record)),
+        *(_fault(record, "ids", misnamed[record.run_id]) for record in records if record.run_id in misnamed),
+        *(fault for record in records if (fault := _scores(record, stored.get(record.run_id), usual))),
     ]
-    return {record.run_id: fault for record, fault in found}  # the last fault of a run counts
+    return {record.run_id: fault for fault in found for record in fault.records}  # the last fault of a run counts
 
 
-def _of_steps(folder: Path, record: RunRecord) -> Iterator[Fault]:
+def _of_steps(folder: Path, record: RunRecord) -> Iterator[Excluded]:
     """Yield why a trained run's times, or its early end, can't be right: its points give others, or it has none."""
     settings, used = record.spec.settings, record.consumed
     recorded = {name: record.metrics.get(name) for name in ("train_seconds", "samples_per_second")}
     if any(recorded.values()) and POINTS not in record.files:
-        yield Fault("times", f"its record names no {POINTS}, so that its times can't be checked")
+        yield _fault(record, "times", f"its record names no {POINTS}, so that its times can't be checked")
     elif any(recorded.values()):
         steps = [point for point in iterate_points(folder / record.run_id) if point.metric == "step_seconds"]
         given, timed = {"train_seconds": math.fsum(point.value or 0.0 for point in steps)}, _timed(settings, steps)
@@ -175,15 +181,16 @@ def _of_steps(folder: Path, record: RunRecord) -> Iterator[Fault]:
         for name, of_points in reversed(given.items()):  # the last fault counts
             value = recorded[name]
             if value is not None and not math.isclose(value, of_points, rel_tol=STORED):
-                yield Fault("times", f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}")
+                what = f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}"
+                yield _fault(record, "times", what)
     if settings.select == "early" and used is not None:
         with suppress(UserError):  # its task isn't installed: `_scores` says so
             due = due_steps(task_of(record), settings, used, iterate_points(folder / record.run_id))
             if due != used.steps:
-                yield Fault("consumption", f"it took {used.steps} steps, and its validation scores give {due}")
+                yield _fault(record, "consumption", f"it took {used.steps} steps, and its validation scores give {due}")
 
 
-def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
+def _copies(records: Iterable[RunRecord]) -> Iterator[Excluded]:
     """Yield the runs that have the points of another, or its order of samples in another seed: one is a copy."""
     # No file shows which one. Points hold times, which never agree; predictions may, as of a method under two names.
     own = [record for record in records if POINTS in record.files and not untrained(record)]
@@ -196,10 +203,10 @@ def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
         for group in grouped(own, key).values():
             for record in group if len(group) > 1 else ():
                 others = ", ".join(other.run_id for other in group if other is not record)
-                yield record, Fault("copies", f"{what} is that of {others} too: all but one are copies")
+                yield _fault(record, "copies", f"{what} is that of {others} too: all but one are copies")
 
 
-def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
+def _definitions(records: Iterable[RunRecord]) -> Iterator[Excluded]:
     """Yield the runs that define a metric, or the headline, otherwise than most; among equals the oldest's counts."""
     # only in fields that decide comparisons: words may differ between versions, and a version may lack a field
     ordered = sorted(records, key=lambda record: (record.started, record.run_id))
@@ -216,25 +223,25 @@ def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Faul
             if _decisive(metric) != usual[name] and value != most and field in metric.model_fields_set
         ]
         if other:
-            yield record, Fault("definitions", f"it defines metrics otherwise than most runs: {'; '.join(other[:3])}")
+            yield _fault(record, "definitions", f"it defines metrics otherwise than most runs: {'; '.join(other[:3])}")
 
 
-def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> Fault | None:
+def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> Excluded | None:
     """Return the fault of a run whose self-checks failed, or whose predictions can't give its scores, or be checked."""
     try:
         task_of(record)
     except UserError as error:  # its task isn't installed here
-        return Fault("predictions", f"its scores can't be checked: {error}")
+        return _fault(record, "predictions", f"its scores can't be checked: {error}")
     failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
     if failed:
-        return Fault("self-checks", f"self-check failed: {'; '.join(failed)}")
+        return _fault(record, "self-checks", f"self-check failed: {'; '.join(failed)}")
     if PREDICTIONS not in record.files:
-        return Fault("predictions", f"its record names no {PREDICTIONS}, so that its scores can't be checked")
+        return _fault(record, "predictions", f"its record names no {PREDICTIONS}, so that its scores can't be checked")
     if scored is None:
         lacks = f"its {PREDICTIONS} is missing, or can't be read or scored here"
-        return Fault("predictions", f"{lacks}, so that its scores can't be checked")
+        return _fault(record, "predictions", f"{lacks}, so that its scores can't be checked")
     why = _other_rows(scored, usual) or _other_count(scored, record) or _other_scores(scored, record)
-    return Fault("predictions", why) if why else None
+    return _fault(record, "predictions", why) if why else None
 
 
 def _beside(scored: Scored) -> tuple[object, object]:

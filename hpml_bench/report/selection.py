@@ -11,7 +11,7 @@ from hpml_bench import statistics
 from hpml_bench.records.load import LoadedRuns, load_records, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import predictions
-from hpml_bench.report.checks import Kind, faults
+from hpml_bench.report.checks import Excluded, faults
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
@@ -32,15 +32,6 @@ from hpml_bench.report.predictions import Scored
 from hpml_bench.system.errors import UserError
 
 Unranked = Literal["neighbours", "hosts"]  # reason why costs rank nothing
-
-
-@dataclass(frozen=True)
-class Excluded:
-    """Runs that may not be averaged with the others, and the reason by name."""
-
-    records: tuple[RunRecord, ...]
-    reason: str
-    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -148,10 +139,7 @@ def _choose(
         excluded.append(Excluded(runs, why, "duplicates"))
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     found = faults(folder, single, stored, misnamed)
-    for record in (record for record in single if record.run_id in found):
-        fault = found[record.run_id]
-        how = "invalid" if fault.kind == "self-checks" else "not believed"
-        excluded.append(Excluded((record,), f"{how}: {fault.why}", fault.kind))
+    excluded += [found[record.run_id] for record in single if record.run_id in found]
     valid = [record for record in single if record.run_id not in found]
     agreed = agreed_consumption(valid)
     equal = [r for r in valid if untrained(r) or (r.consumed and budget_of(r) == agreed.get(r.spec.seed))]

@@ -1,7 +1,5 @@
 """What a check shows: terminal, Markdown, JUnit XML, page and GitHub's annotations, from the same tables."""
 
-import base64
-import hashlib
 import io
 import re
 from pathlib import Path
@@ -115,17 +113,6 @@ def test_hostile_names_are_shown_and_not_obeyed() -> None:
     assert {*re.findall(r"<[^>]*>", text)} == ours
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")} <= {8, 9}
     assert not re.search(r"(?<!\\)[`$]", text)
-
-
-def test_the_page_loads_its_own_style_alone() -> None:
-    """Its policy allows that by hash, and pictures within the page; two pages of one report have the same bytes."""
-    report = made_checks.report(grown=2)
-    text, seen = page.html(report), shown_page(report)
-    (policy,) = seen.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
-    sheet = hashlib.sha256(text.partition("<style>")[2].partition("</style>")[0].encode()).digest()
-    own = f"style-src 'sha256-{base64.b64encode(sheet).decode()}'"
-    assert policy.startswith(f"default-src 'none'; {own}; img-src data:;")
-    assert outputs.FORMATS["html"](report) == text
 
 
 def test_the_page_draws_every_methods_blocks() -> None:

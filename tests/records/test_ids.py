@@ -131,15 +131,6 @@ def test_a_run_comes_out_as_it_was_recorded(method: str, tmp_path: Path) -> None
 # What ids cover
 
 
-def test_the_digest_is_of_the_content() -> None:
-    """Key order doesn't matter, values and their types do; the length is as asked for."""
-    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
-    assert len({digest(value) for value in (1, "1", [1], {"1": 1}, None)}) == 5
-    assert len(digest("x", 12)) == 12
-    # SHA-256 of the canonical JSON `{"a":1}`
-    assert digest({"a": 1}, 64) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
-
-
 def test_a_run_id_stands_for_the_whole_specification() -> None:
     """Any difference in seed, method, learning rate or settings is another folder, whose name all file systems take."""
     changes: list[dict[str, Any]] = [{"seed": 1}, {"method": "head"}, {"lr": 0.5}, {"max_length": 16}, {"eps": 1e-7}]

@@ -49,13 +49,6 @@ def test_p_is_limmas() -> None:
         assert ours == {pair: pytest.approx(p, rel=1e-9) for pair, p in theirs.items()}
 
 
-def test_two_methods_share_nothing() -> None:
-    """The weight of equal noise grows with the methods from two up to five."""
-    for k, weight in ((2, 0), (3, 0.8), (4, 1.6), (5, 2.4), (12, 2.4)):
-        alike = dict.fromkeys(itertools.combinations(range(k), 2), (OverSeeds(3, 0.0, 1.0),))
-        assert share_variances(alike, k)[0, 1][0].prior == pytest.approx(weight)
-
-
 def test_unequal_noise_and_none_share_less() -> None:
     """A pair of a noisy and a quiet method shares by the ratio of their noise; without any spread there is nothing."""
     pairs = list(itertools.combinations("abcde", 2))
@@ -143,15 +136,6 @@ def test_metrics_have_shares_of_the_level() -> None:
     decided = statistics.decide_family(family, 1, "score")
     for metric, share in (("score", 0.6), ("memory", 0.2)):
         assert [c.p_adjusted for c in decided[metric]] == pytest.approx([0.01 * 3 / (0.72 * share)] * 3)
-
-
-def test_two_methods_are_holms_over_all_metrics() -> None:
-    """Of two methods each metric has one pair, and Holm takes them together at the whole level."""
-    p = {"score": 0.001, "time": 0.02, "memory": 0.4}
-    decided = statistics.decide_family({metric: pairs_of("ab", one) for metric, one in p.items()}, 1, "score")
-    assert [of[0].p_adjusted for of in decided.values()] == pytest.approx(
-        [min(1, one / 0.72) for one in statistics.holm([*p.values()])]
-    )
 
 
 def test_looks_leave_less() -> None:

@@ -33,14 +33,6 @@ def forged(tmp_path: Path) -> Forged:
     return of_quickstart(tmp_path / "quickstart", seeds=1)
 
 
-def test_what_holds_is_one_line() -> None:
-    """The first sentence of a check's docstring; every check is in the order that is shown, once."""
-    assert len(ALL) == len({check.__name__ for check in ALL}) >= 30
-    assert max(len(check.__name__) for check in ALL) <= 13
-    for check in ALL:  # 80 columns leave 52 characters for a sentence without its full stop
-        assert len((check.__doc__ or "").splitlines()[0]) <= 52 + 1, check.__name__
-
-
 def test_pipes_and_links_are_named_and_not_followed(forged: Forged, tmp_path: Path) -> None:
     """Opening a pipe would wait for ever; nothing behind a link is read, also where a tracker's folder has its name."""
     os.mkfifo(forged.folder / "pipe")
