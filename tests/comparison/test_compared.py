@@ -143,6 +143,21 @@ def test_lower_scores_can_be_better() -> None:
     assert tops == [{"alpha", "beta"}, {"gamma"}]
 
 
+def test_few_large_groups_have_few_degrees_of_freedom() -> None:
+    """Student's t by scipy, of a mean whose weights are the groups' sizes: with as many as the largest ones decide."""
+    sizes = np.array([20] * 30 + [1] * 100)
+    groups = np.repeat(np.arange(130), sizes)
+    scores = (np.random.default_rng(1).random((2, 130)) < [[0.75], [0.4]]).astype(float)[:, groups]
+    lines = [{"system": name, "row": at, "group": int(groups[at]), "score": float(score)}
+             for name, of in zip("ab", scores, strict=True) for at, score in enumerate(of)]  # fmt: skip
+    (pair,) = compared(lines, bounds=(0.0, 1.0)).score
+    weights, means = sizes / sizes.sum(), (scores[0] - scores[1])[np.cumsum(sizes) - 1]
+    many = (weights**2).sum() ** 2 / (weights**4).sum()
+    error = math.sqrt((weights**2 * (means - weights @ means) ** 2).sum() * many / (many - 1))
+    assert pair.p == pytest.approx(2 * stats.t.sf(abs(weights @ means) / error, many - 1))
+    assert pair.p > 1.5 * 2 * stats.t.sf(abs(weights @ means) / error, 129)
+
+
 # Costs
 
 
