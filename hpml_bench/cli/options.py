@@ -145,7 +145,7 @@ shared = bundle("options", lambda: RunOptions, [
     overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
     NPROC,
     DEVICE,
-    click.option("--fresh", is_flag=True, help="Remove earlier results."),
+    click.option("--fresh", is_flag=True, help="Remove earlier results of these methods and seeds."),
     click.option("--keep", is_flag=True, help="Keep a run's trained parts in its folder; run --save takes them there."),
     click.option("--allow-commands", is_flag=True, help="Let the suite's methods run the commands that it names."),
     tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),

@@ -13,6 +13,7 @@ from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
+    from hpml_bench.records.run import RunRecord
     from hpml_bench.report.render import Page
 
 
@@ -37,13 +38,24 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = ()) -> None:
+def write(
+    folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = (),
+    made: Sequence[RunRecord] = (),
+) -> None:  # fmt: skip
+    """Write and publish a folder's page; say before its answer where it has none of the runs that were just made."""
     from hpml_bench.records.load import load_records
+    from hpml_bench.report.comparability import protocol_difference
     from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
 
     load_libraries()
-    page = page_of(load(folder))
+    results = load(folder)
+    page = page_of(results)
     written = write_page(page, out or folder, formats)
+    used = {run.run_id for run in (*results.compared, *results.scaled_runs, *results.checkpointed)}
+    well = [run for run in made if run.status == "ok"]
+    if well and not used & {run.run_id for run in well}:
+        why = f"{protocol_difference(results.reference, well[0])}. The folder has more of the other: give another --out"
+        click.echo(for_terminal(f"None of these runs is compared: they have {why}.", 600))
     shown(page, written)
     file = next((path for path in written if path.suffix == ".html"), None)
     records = load_records(folder).records if trackers else ()

@@ -60,7 +60,7 @@ class Limit(NamedTuple):
 
 
 def read_bytes(text: str) -> int:
-    whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text)  # pydantic reads `24,5GB` as 24 bytes
+    whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*", text)  # pydantic reads `24,5GB` as 24 bytes, as it does `24`
     with suppress(ValidationError):
         if whole and (size := int(TypeAdapter(ByteSize).validate_python(text))):
             return size

@@ -304,6 +304,11 @@ def find(path: Path, say: Say) -> JobSweep:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; name the results folder of a sweep, or a folder of some")
     folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
+    if not folders:
+        raise UserError(
+            f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this machine is shown by "
+            "status once a run is recorded, and is ended by Ctrl-C"
+        )
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "none"
         raise UserError(

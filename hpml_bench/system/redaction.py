@@ -73,22 +73,27 @@ def without_assigned(text: str) -> str:
 
 def redacted_error(value: Any) -> Any:
     """Return an error's text or dictionary, as `redacted` does, with `~` for home folders, which name a user."""
-    own = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without one
-    here = rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|" if own.is_absolute() and len(own.parts) > 1 else ""
-    homes = re.compile(here + HOMES)
+    homes = re.compile(_homes())
     return map_texts(redacted(value), lambda text: homes.sub("~", text))
 
 
+def _homes() -> str:
+    own = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without one
+    here = rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|" if own.is_absolute() and len(own.parts) > 1 else ""
+    return here + HOMES
+
+
 def redact_files(*paths: Path) -> None:
-    """Redact files in place; files without secrets are not written, and missing ones are skipped."""
+    """Redact files in place, with `~` for home folders; those without secrets are not written, missing ones skipped."""
     from hpml_bench.system.files import write_atomically
 
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
-    pattern = re.compile(b"|".join(parts))
+    pattern, homes = re.compile(b"|".join(parts)), re.compile(os.fsencode(_homes()))
     for path in paths:
         if path.is_symlink() or not path.is_file() or not path.stat().st_size:
             continue
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if not pattern.search(content):
+            if not pattern.search(content) and not homes.search(content):
                 continue
-            write_atomically(path, pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))
+            shown = pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content)
+            write_atomically(path, homes.sub(b"~", shown))

@@ -22,8 +22,10 @@ BATCH = 32
 def predict(folder: Path, texts: Sequence[str | tuple[str, str]]) -> list[Any]:
     """Return the answers of a saved run to texts, or pairs of them: names of classes, numbers, or words with tags.
 
-    Raises UserError: the folder holds no saved run, or its task answers no bare texts.
+    Raises UserError: the folder holds no saved run, its task answers no bare texts, or `texts` is no list of them.
     """
+    if isinstance(texts, str):
+        raise UserError("texts: give a list of texts, such as ['a text', 'another']")
     saved = load_saved(folder)
     if not saved.task.pipeline:
         raise UserError(f"{folder}: is no classifier; load it with transformers' pipeline or with load_trained")
@@ -40,6 +42,10 @@ def _config(saved: Saved) -> dict[str, Any]:
 
 @torch.no_grad()
 def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]]) -> Iterator[Any]:
+    for text in given:
+        pair = isinstance(text, tuple | list) and [*map(type, text)] == [str, str]
+        if not pair and not isinstance(text, str):
+            raise UserError(f"texts: {text!r} is no text and no pair of texts")
     texts = [text if isinstance(text, str) else text[0] for text in given]
     pairs = [text[1] for text in given if not isinstance(text, str)]
     if len(pairs) not in (0, len(texts)):

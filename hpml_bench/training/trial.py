@@ -130,7 +130,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     """Return whether a token's logits don't depend on what follows it."""
     with _evaluating(model), autocast_of(model):
         ids = _tokens(model, rows=1)["input_ids"].repeat(2, 1)
-        ids[1, 1:] += 1
+        ids[1, 1:] = ids[0, :-1]
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
     rounding = torch.finfo(first.dtype).eps
     return bool(torch.allclose(first[0], first[1], rtol=10 * rounding, atol=max(1e-5, rounding)))
@@ -144,7 +144,8 @@ def _pass(module: nn.Module, rows: int) -> Any:
 def _tokens(module: nn.Module, rows: int) -> dict[str, Tensor]:
     """Return made-up texts on the module's device; ids are small, and from 3 on to avoid the usual special ones."""
     device = next(module.parameters()).device
-    ids = 3 + torch.arange(rows * SHORT, device=device).view(rows, SHORT) % 8
+    known = getattr(getattr(getattr(module, "encoder", module), "config", None), "vocab_size", None) or 11
+    ids = (3 + torch.arange(rows * SHORT, device=device).view(rows, SHORT) % 8) % known
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

@@ -4,10 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel, model_serializer
 
 from helpers import made_records
 from helpers.commands import called
+from hpml_bench.cli.exit_status import Sentences
+from hpml_bench.cli.reporting import write
 from hpml_bench.suite import registry, suite
 from hpml_bench.system import gpus
 
@@ -101,6 +106,30 @@ def test_recorded_runs_are_listed(tmp_path: Path) -> None:
     failed, well = sorted(called("list", "runs", tmp_path).stdout.splitlines())
     assert all(word in failed for word in ("full-s0", "failed"))
     assert all(word in well for word in ("lora-s0", "accuracy"))
+
+
+def test_ctrl_c_within_a_library_is_one() -> None:
+    """Where it ends a method that pydantic calls to write a value, pydantic raises an error of its own."""
+
+    class Slow(BaseModel):
+        @model_serializer
+        def _written(self) -> str:
+            raise KeyboardInterrupt
+
+    for dump in (Slow().model_dump, Slow().model_dump_json):
+        group = Sentences(commands=[click.Command("work", callback=dump)])
+        assert CliRunner().invoke(group, ["work"]).exit_code == 130
+
+
+def test_a_sweep_of_which_no_run_is_compared_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a folder has more runs of other settings its answer is theirs, and not that of those just made."""
+    fewer = made_records.sweep(["lora"], 1, settings=made_records.SETTINGS.model_copy(update={"steps": 50}))
+    made_records.write(tmp_path, [*made_records.sweep(["lora", "head"], 3), *fewer])
+    for made, steps in ((fewer, "steps 50 instead of 100"), (made_records.sweep(["lora"], 1), None)):
+        write(tmp_path, None, ["md"], made=made)
+        said = capsys.readouterr().out
+        assert ("None of these runs is compared: " in said) == (steps is not None)
+        assert steps is None or steps in said.replace("\n", " ")
 
 
 @pytest.mark.parametrize("caught", [True, False])

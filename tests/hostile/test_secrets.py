@@ -145,18 +145,18 @@ def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pyte
 
 
 def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets go out of a log of any size; a log without any is not rewritten, and no link is followed."""
+    """Secrets and homes go out of a log of any size; one without any is not rewritten, and no link is followed."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     secret = SECRETS["HF_TOKEN"].encode()
     log, clean, outside, link, empty = (tmp_path / name for name in ("a.log", "b.log", "c.txt", "c.log", "d.log"))
-    log.write_bytes(b"\xff\x00" + b"-" * 2**20 + secret + b" https://u:p@host/ " + secret)
+    log.write_bytes(b"\xff\x00" + b"-" * 2**20 + secret + b" https://u:p@host/ /home/" + b"bob/x.py " + secret)
     clean.write_bytes(b"mail me@example.org")
     outside.write_bytes(secret)
     link.symlink_to(outside)
     empty.write_bytes(b"")
     before = clean.stat().st_ino
     redaction.redact_files(log, clean, link, empty, tmp_path / "missing.log")
-    assert log.read_bytes() == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ [redacted]"
+    assert log.read_bytes() == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ ~/x.py [redacted]"
     assert clean.stat().st_ino == before
     assert outside.read_bytes() == secret
 

@@ -12,7 +12,7 @@ import support_table
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, GPT2Config, GPT2Model
 
 from helpers import language_models, tiny
 from helpers.classifiers import build, settings
@@ -133,6 +133,8 @@ def test_texts_longer_than_the_positions_are_refused(backbone_folders):
 
 def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
     """A parameter that the output doesn't depend on is found; gradients and random numbers are as before."""
+    for vocabulary in (5, 9):  # of letters alone, as of a gene
+        assert unused_parameters(GPT2Model(GPT2Config(vocab_size=vocabulary, n_embd=8, n_head=2, n_layer=1))) == []
     model = build(backbone_folders["GPT-2"], "full")
     assert unused_parameters(model) == []
     model.encoder.spare = nn.Parameter(torch.ones(3))

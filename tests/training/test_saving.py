@@ -213,6 +213,14 @@ def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe:
     texts = [tokenizer.decode(test.tokens(int(index))[:-1]) for index in stored.index]
     texts = [f"{text} w7 w8" if len(text.split()) == 7 and task != "token_classification" else text for text in texts]
     answers = predict(saved, texts)
+    for wrong, said in (
+        ("a text", "give a list"),
+        ([None], "None is no text"),
+        ([3], "3 is no text"),
+        ([("a",)], "no pair"),
+    ):
+        with pytest.raises(UserError, match=said):
+            predict(saved, wrong)
     with pytest.raises(ValueError, match="trust_remote_code"):
         pipeline(pipe, model=str(saved), trust_remote_code=False)
     found = pipeline(pipe, model=str(saved), trust_remote_code=True)

@@ -84,7 +84,7 @@ def sweep(request: SweepRequest, trackers: Sequence[Tracker]) -> int:
     with disk.errors_as_user_errors(request.out), stoppable():
         result = run_sweep(request, terminal(), trackers)
         if result.records:
-            write(result.folder, None, ["html", "md"], trackers)
+            write(result.folder, None, ["html", "md"], trackers, result.records)
         if request.save is not None and result.records and result.records[0].status == "ok":
             record = result.records[0]
             RunFolder(result.folder / record.run_id).give(request.save)
