@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +65,7 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
         assembly = assemble(spec, prepared, group)
         test = assembly.test
         assert len(test.tokens(0)) == 3 * 3 + 1, "three words of three tokens, and the end"
-        probe.start(assembly.for_probes(tmp_path, 0.0))
+        probe.start(replace(assembly, folder=tmp_path))
         trainer = Trainer(assembly, [probe])
         before = trainer.evaluate(test, "test", 0)
         frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}

@@ -82,15 +82,15 @@ class Evaluator:
         self.assembly, self.probes, self.write = run, probes, write
         self.spec, self.model, self.method, self.task, self.group = run.spec, run.model, run.method, run.task, run.group
         self.train_rows, self.validation = run.train_rows, run.validation
-        self.settings, self.steps, self.generator = run.settings, run.steps, run.generator
+        self.settings, self.steps = run.settings, run.steps
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
         for probe in self.probes:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
-        generator = self.generator if scored else None
+        generator = self.assembly.generator if scored else None
         with distributed.unequal_passes(self.model, self.group) as group:
-            evaluation = evaluate(self.model, self.task, rows, self.settings, group, phase, step, generator)
+            evaluation = evaluate(replace(self.assembly, group=group, generator=generator), rows, phase, step)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,7 @@ def test_overflow_is_counted(task_folder: Path, tmp_path: Path, group: Group, mo
     scaled_by(2.0**34, monkeypatch)
     prepared, recorder, probe = prepare(spec.settings), Recorder(), GradientProbe()
     run = assemble(spec, prepared, group)
-    probe.start(run.for_probes(tmp_path, 0.0))
+    probe.start(replace(run, folder=tmp_path))
     trainer = Trainer(run, [recorder, probe])
     trainer.train()
     skipped = recorder.values("overflowed")

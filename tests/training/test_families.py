@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from helpers import language_models
 from helpers.language_models import logits, trained
 from hpml_bench import load_trained
 from hpml_bench.plugins.decoding import Decoding, Generator
+from hpml_bench.plugins.group import Group
 from hpml_bench.suite import registry
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import generation
@@ -141,7 +143,8 @@ def test_of_a_model_listed_for_images_the_text_model_is_trained(kind: str, tmp_p
     assert not [name for name in named if "vision" in name or "visual" in name]
     prompts = language_models.prompts(4)
     generator = Generator(Decoding(6), (), str, language_models.PAD, batch=4, seed=0)
-    assert generation._cache_holds(model, ([*range(4)], prompts), generator, torch.device("cpu"))
+    run: Any = SimpleNamespace(model=model, generator=generator, group=Group(0, 1, torch.device("cpu")))
+    assert generation._cache_holds(run, ([*range(4)], prompts))
 
 
 # Systems that others trained load with the logits that they had; what doesn't fit is refused in a sentence

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes
     """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
     recorder, run = Recorder(), assemble(spec, prepared, group)
     for probe in probes:
-        probe.start(run.for_probes(folder, time.monotonic()))
+        probe.start(replace(run, folder=folder, began=time.monotonic()))
     trainer = Trainer(run, [*probes, recorder])
     trainer.train()
     result = trainer.evaluate(run.test, "test", run.steps)
@@ -281,7 +282,7 @@ def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monk
     monkeypatch.setattr(Task, "best_step", lambda _, scores: min(scores))  # so that it isn't the last one
     run = assemble(spec, prepare(spec.settings), group)
     probe, kept = registry.plugin("probes", "selection")(), Kept(run)
-    probe.start(run.for_probes(tmp_path, 0.0))
+    probe.start(replace(run, folder=tmp_path))
     trainer = Trainer(run, [probe, kept])
     trainer.train()
     expected = kept.found[3 if select == "best" else 9]

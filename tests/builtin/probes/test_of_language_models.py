@@ -2,6 +2,7 @@
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ def run_of(
     """Start a probe on a run that has taken no step, of a method's name or of PEFT's options."""
     given = ("peft", method) if isinstance(method, dict) else (method,)
     spec = loops.run_of(folder, "causal_lm", *given, task={"name": "causal_lm", "options": options}, steps=6, **changes)
-    probe, assembly = kind(), assemble(spec, prepare(spec.settings), group)
-    run = assembly.for_probes(folder, time.monotonic())
+    probe, assembled = kind(), assemble(spec, prepare(spec.settings), group)
+    run = replace(assembled, folder=folder, began=time.monotonic())
     probe.start(run)
-    return make_trainer(assembly, [probe], lambda _: None), probe, run
+    return make_trainer(run, [probe], lambda _: None), probe, run
 
 
 def measured(
