@@ -87,7 +87,7 @@ def test_the_example_of_an_optimizer_trains(tmp_path: Path) -> None:
     own = spec.method.model_copy(update={"optimizer": OptimizerSpec(**chosen)})
     for one in (spec, spec.model_copy(update={"settings": run(tmp_path, weight_decay=0.1).settings, "method": own})):
         with tiny.alone() as group:
-            trainer = Trainer.build(one, prepare(one.settings), group)
+            trainer = Trainer(assemble(one, prepare(one.settings), group))
             done = trainer.train()
         assert type(trainer.optimizer) is torch.optim.Adafactor
         assert {(part["d"], part["weight_decay"]) for part in trainer.optimizer.param_groups} == {(2.0, 0.1)}

@@ -18,7 +18,6 @@ from hpml_bench.data.prepare import encoder_of
 from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import RETENTION, Task, make_task
@@ -100,7 +99,7 @@ def assemble(
         if task.retention and load is None:
             kernels.speed_up(base, settings.device)  # as for the trained model, so that kernels make no difference
             model = LanguageModel(base).eval()  # as it was loaded
-            losses.append(losses_of_rows(run(model=cast(TaskModel, model)), rows[RETENTION]))
+            losses.append(losses_of_rows(run(model=model), rows[RETENTION]))
             model.release()
 
     kernels.set_float32_products(settings)

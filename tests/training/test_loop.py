@@ -57,7 +57,7 @@ def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path)
 def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
     """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves it out."""
     torch.backends.cuda.enable_cudnn_sdp(True)
-    Trainer.build(tiny.spec(world_size=1), prepared, group)
+    Trainer(assemble(tiny.spec(world_size=1), prepared, group))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
@@ -82,7 +82,7 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     spec = tiny.spec("full", lr=1e-3, world_size=1)
     ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
 
-    trainer = Trainer.build(spec, prepared, group)
+    trainer = Trainer(assemble(spec, prepared, group))
     model = trainer.model.train()
     parameters = [
         {"params": list(model.encoder.parameters()), "lr": 1e-3},
@@ -167,7 +167,7 @@ class Sleeper(Recorder):
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
     """What is before a step is in its time, what is between windows in none; a window's steps add up to its seconds."""
     sleeper = Sleeper()
-    Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
+    Trainer(assemble(tiny.spec(world_size=1), prepared, group), [sleeper]).train()
     assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
     seconds = sleeper.values("seconds")
     assert min(seconds) >= 0.05
