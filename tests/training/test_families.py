@@ -166,16 +166,12 @@ def loaded(base: Path, where: Path) -> torch.Tensor:
     return logits(language_models.trained(base, "trained", {"path": str(where)})[0])
 
 
-def test_an_adapter_of_peft_answers_as_it_did(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Nothing of it is trained, and none of its tensors is left out."""
-    expected = adapter(model_folders[KIND], tmp_path)
-    torch.testing.assert_close(loaded(model_folders[KIND], tmp_path), expected, rtol=1e-4, atol=1e-4)
-    model = language_models.trained(model_folders[KIND], "trained", {"path": str(tmp_path)})[0]
-    assert not any(weight.requires_grad for weight in model.parameters())
-
-
-def test_a_checkpoint_replaces_the_weights(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Those of the output layer too."""
+def test_an_adapter_and_a_checkpoint_answer_as_they_did(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing is trained, no tensor of an adapter is left out, and all weights are a checkpoint's."""
+    expected = adapter(model_folders[KIND], tmp_path / "adapter")
+    system = language_models.trained(model_folders[KIND], "trained", {"path": str(tmp_path / "adapter")})[0]
+    torch.testing.assert_close(logits(system), expected, rtol=1e-4, atol=1e-4)
+    assert not any(weight.requires_grad for weight in system.parameters())
     model = AutoModelForCausalLM.from_pretrained(model_folders[KIND])
     with torch.no_grad():
         for weight in model.parameters():

@@ -73,13 +73,15 @@ def test_losses_of_many_logits_are_computed_in_parts(
         assert (whole - parts).norm() <= 1e-6 * whole.norm()
 
 
-@pytest.fixture(scope="module")
-def composite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return language_models.save_of_images("gemma3", tmp_path_factory.mktemp("composite"))
+def test_of_a_model_of_several_media_the_text_model_is_trained(tmp_path: Path) -> None:
+    """By each method that part alone, to the loss of transformers; no text reaches a vision tower.
 
-
-def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) -> None:
-    """By each method that part alone, to the loss of transformers; no text reaches a vision tower."""
+    Dropout and cache are set in the text model's own configuration.
+    """
+    composite = language_models.save_of_images("gemma3", tmp_path)
+    settings = language_models.spec_of(composite, "none", dropout=0.25).settings
+    config = load_backbone(composite, settings, "language_model").config.get_text_config()
+    assert (config.attention_dropout, config.use_cache) == (0.25, False)
     ids, mask, labels = language_models.texts()
     expected = plain(composite)(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
     for name, options in (
@@ -92,13 +94,6 @@ def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) 
         assert not [part for part in trained if "vision_tower" in part or "projector" in part]
         if name not in {"prompt_tuning", "peft"}:
             assert task.loss(model(ids, mask, labels), labels).item() / TARGETS == pytest.approx(expected, rel=1e-4)
-
-
-def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> None:
-    """Of a configuration of several parts, that of the text model decides."""
-    spec = language_models.spec_of(composite, "none", dropout=0.25)
-    config = load_backbone(composite, spec.settings, "language_model").config.get_text_config()
-    assert (config.attention_dropout, config.use_cache) == (0.25, False)
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning", "PREFIX_TUNING"])

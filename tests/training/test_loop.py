@@ -111,8 +111,11 @@ def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     assert (seconds >= 0).all()
 
 
-def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
-    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock."""
+def test_the_log_reduces_steps_over_the_ranks(group: Group) -> None:
+    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock.
+
+    Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target.
+    """
 
     class Two(Group):
         def gather(self, local: torch.Tensor) -> torch.Tensor:
@@ -122,27 +125,17 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
             return torch.stack([local, other])
 
     log = StepLog(Two(0, 2, group.device), CpuClock())
-    for _ in range(2):
-        log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
+    for more in ({"targets": 3.0}, {}):
+        log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0, **more))
     clock: Any = SimpleNamespace(start=lambda: None, take=lambda: [1.0, 3.0], window=lambda: 4.0)
     log.clock = clock
     first, last = log.reduce()
+    assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
+    assert last.loss == 10.0
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
     assert (first.second_clock, last.second_clock) == (None, 4.5)
-    assert (last.samples, last.padded_tokens, last.virtual_tokens) == (8, 24, 0)
-
-
-def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision(group: Group) -> None:
-    """Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target."""
-    log = StepLog(group, CpuClock())
-    log.begin_window()
-    for more in ({"targets": 3.0}, {}):
-        log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, **more))
-    first, second = log.reduce()
-    assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
-    assert second.loss == 10.0
-    assert (first.samples, first.real_tokens, first.padded_tokens, first.virtual_tokens) == (4, 20, 24, 0)
+    assert (last.samples, last.real_tokens, last.padded_tokens, last.virtual_tokens) == (8, 20, 24, 0)
 
 
 class Sleeper(Recorder):
