@@ -18,7 +18,7 @@ from hpml_bench.plugins.rows import Rows
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
 from hpml_bench.system import heartbeat
 from hpml_bench.training import generation
-from hpml_bench.training.clock import clock, one_at_a_time
+from hpml_bench.training.clock import one_at_a_time
 from hpml_bench.training.kernels import autocast
 
 
@@ -60,11 +60,9 @@ def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
 def _evaluate_rows(run: Run, rows: Rows, phase: str) -> tuple[np.ndarray, float]:
     """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds."""
     run.group.barrier()
-    watch = clock(run.group.device)
-    watch.start()
+    began = time.monotonic()
     local = _answer(run, rows)
-    watch.lap()
-    seconds = run.group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
+    seconds = generation.seconds_since(began, run.group)
     return run.group.gather_rows(local, len(rows), f"{phase} rows were not evaluated"), seconds
 
 
