@@ -34,7 +34,7 @@ from hpml_bench.training.model import Load, build_model, is_large, linear_as_bf1
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly(Run):
-    """A run before its model is wrapped, and before it has a folder, with all its rows."""
+    """A run before its model is wrapped, with all its rows; the worker adds the folder, which benchmarks leave out."""
 
     spec: RunSpec
     train_rows: Rows
