@@ -254,7 +254,7 @@ def refusal(bench: Bench, combination: Combination) -> str:
 def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[Step], Step]) -> None:
     """Assemble a run, train with something around each step, evaluate, merge, and evaluate what is merged."""
     assembly, probe = assemble(spec, prepared, group), Looks()
-    probe.start(assembly.for_probes(Path(prepared.data), time.monotonic()))
+    probe.start(replace(assembly, folder=Path(prepared.data), began=time.monotonic()))
     trainer = make_trainer(assembly, [probe], lambda _: None)
     if isinstance(trainer, Trainer):
         trainer.step = around(trainer.step)  # type: ignore[method-assign, assignment]
@@ -263,7 +263,7 @@ def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[St
     if merged is not None:
         again = assembly.model.with_encoder(merged)
         check_placed(again, group.device)
-        evaluate(again, assembly.task, assembly.test, spec.settings, group, "test", assembly.steps)
+        evaluate(replace(assembly, model=again, generator=None), assembly.test, "test", assembly.steps)
 
 
 def reason(error: BaseException) -> str:

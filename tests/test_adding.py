@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +65,7 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
         assembly = assemble(spec, prepared, group)
         test = assembly.test
         assert len(test.tokens(0)) == 3 * 3 + 1, "three words of three tokens, and the end"
-        probe.start(assembly.for_probes(tmp_path, 0.0))
+        probe.start(replace(assembly, folder=tmp_path))
         trainer = Trainer(assembly, [probe])
         before = trainer.evaluate(test, "test", 0)
         frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
@@ -86,7 +87,7 @@ def test_the_example_of_an_optimizer_trains(tmp_path: Path) -> None:
     own = spec.method.model_copy(update={"optimizer": OptimizerSpec(**chosen)})
     for one in (spec, spec.model_copy(update={"settings": run(tmp_path, weight_decay=0.1).settings, "method": own})):
         with tiny.alone() as group:
-            trainer = Trainer.build(one, prepare(one.settings), group)
+            trainer = Trainer(assemble(one, prepare(one.settings), group))
             done = trainer.train()
         assert type(trainer.optimizer) is torch.optim.Adafactor
         assert {(part["d"], part["weight_decay"]) for part in trainer.optimizer.param_groups} == {(2.0, 0.1)}

@@ -20,6 +20,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system.errors import Unsupported
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.generation import generate
 from hpml_bench.training.kernels import autocast, leave_out_cudnn_attention
@@ -62,7 +63,7 @@ def losses(prepared: Any, method: str, options: dict[str, Any], **changes: Any) 
     spec = tiny.spec(steps=STEPS, log_every=1, world_size=1, **changes).model_copy(update={"method": chosen})
     try:
         with process_group(spec.settings) as group:
-            trainer = Trainer.build(spec, prepared, group)
+            trainer = Trainer(assemble(spec, prepared, group))
             trainer.model.train()
             trainer.rehearse()
             for index, indices in enumerate(trainer.order(), start=1):

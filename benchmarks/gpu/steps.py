@@ -173,7 +173,7 @@ def _launched(spec: Any, prepared: Any, folder: Path) -> dict[str, Any]:
 
 def _stepped(spec: Any, prepared: Any) -> dict[str, Any]:
     with process_group(spec.settings) as group:
-        trainer = Trainer.build(spec, prepared, group)
+        trainer = Trainer(assemble(spec, prepared, group))
         trainer.model.train()
         trainer.rehearse()
         return {"passed": True, **watched(trainer, 9)}

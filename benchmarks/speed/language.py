@@ -117,7 +117,7 @@ def our_trainer(
     spec = RunSpec(suite="speed", settings=settings, method=of, seed=0)
     with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
         assembly = assemble(spec, prepared, group)
-        seen = replace(assembly.for_probes(Path(folder), time.monotonic()), test=assembly.train_rows)
+        seen = replace(assembly, folder=Path(folder), began=time.monotonic(), test=assembly.train_rows)
         chosen = [registry.plugin("probes", name)() for name in registry.names("probes")] if probes else []
         for probe in chosen:
             probe.start(seen)

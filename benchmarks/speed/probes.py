@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -96,10 +97,9 @@ def _trainings() -> Iterator[Any]:
         def training(has_probes: bool, first: bool) -> list[tuple[bool, float]]:
             names = registry.names("probes") if has_probes else ()
             probes = Switched(registry.plugin("probes", one)() for one in names)
-            run = assemble(spec, prepared, group)
-            seen = run.for_probes(Path(name), time.monotonic())
+            run = replace(assemble(spec, prepared, group), folder=Path(name), began=time.monotonic())
             for probe in probes:
-                probe.start(seen)
+                probe.start(run)
             return Alternating(run, probes, PointWriter(Path(name)).write).take_turns(first)
 
         yield training

@@ -49,8 +49,8 @@ class TaskModel(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.head(read.float()))
 
-    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> "TaskModel":
-        other = TaskModel(encoder, self.head, self.select, virtual_tokens)
+    def with_encoder(self, encoder: nn.Module) -> "TaskModel":
+        other = TaskModel(encoder, self.head, self.select)
         other.masked = self.masked
         return other
 

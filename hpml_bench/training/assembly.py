@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,15 +25,16 @@ from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import kernels
+from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.distributed import release
-from hpml_bench.training.evaluation import base_losses
+from hpml_bench.training.evaluation import losses_of_rows
 from hpml_bench.training.generation import make_generator
 from hpml_bench.training.model import Load, build_model, is_large, linear_as_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly(Run):
-    """A run before its model is wrapped, and before it has a folder, with all its rows."""
+    """A run before its model is wrapped, with all its rows; the worker adds the folder, which benchmarks leave out."""
 
     spec: RunSpec
     train_rows: Rows
@@ -43,9 +45,6 @@ class Assembly(Run):
     @property
     def steps(self) -> int:
         return total_steps(self.settings, len(self.train_rows))
-
-    def for_probes(self, folder: Path, began: float, launched: float | None = None) -> Run:
-        return replace(self, folder=folder, began=began, launched=launched)
 
     def order(self) -> Iterator[np.ndarray]:
         return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
@@ -90,12 +89,18 @@ def assemble(
     method = method or make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
     rows = open_rows(spec, prepared, task, method)
+    run = partial(
+        Assembly, spec=spec, settings=settings, group=group, method=method, task=task, train_rows=rows["train"],
+        validation=rows["validation"], test=rows["test"], retention=rows.get(RETENTION),
+    )  # fmt: skip
     losses: list[np.ndarray] = []
 
     def measure_base(base: PreTrainedModel) -> None:
         if task.retention and load is None:
             kernels.speed_up(base, settings.device)  # as for the trained model, so that kernels make no difference
-            losses.append(base_losses(base, task, rows[RETENTION], settings, group))
+            model = LanguageModel(base).eval()  # as it was loaded
+            losses.append(losses_of_rows(run(model=model), rows[RETENTION]))
+            model.release()
 
     kernels.set_float32_products(settings)
     kernels.leave_out_cudnn_attention()
@@ -105,12 +110,8 @@ def assemble(
     model = build_model(folder, spec, method, task, measure_base, group.device, loading, load, half=half)
     model = model.to(group.device)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
-    assembly = Assembly(
-        spec=spec, settings=settings, group=group, model=model, method=method, task=task, train_rows=rows["train"],
-        validation=rows["validation"], test=rows["test"], retention=rows.get(RETENTION),
-        base_losses=losses[0] if losses else None,
-        generator=make_generator(task, prepared, settings, spec.seed, None if load is None else lambda _: ""),
-    )  # fmt: skip
+    generator = make_generator(task, prepared, settings, spec.seed, None if load is None else lambda _: "")
+    assembly = run(model=model, base_losses=losses[0] if losses else None, generator=generator)
     initialise(assembly)
     return assembly
 

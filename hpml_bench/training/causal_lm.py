@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.model import TaskModel, every_token
 from hpml_bench.plugins.task import target_positions
 from hpml_bench.system.errors import UserError
 
@@ -37,7 +38,7 @@ class State:
     positions: Tensor  # position of the next token, [B]
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(TaskModel):
     """A causal language model as the method left it: the encoder, which may be PEFT's model around it.
 
     Logits are the largest tensor of a step, and most places have no target: a hook on the output layer selects the
@@ -46,16 +47,12 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module, virtual_tokens: int = 0, router_loss: float = 0.0) -> None:
-        super().__init__()
         if router_loss and not hasattr(_unwrapped(encoder).config.get_text_config(), "output_router_logits"):
             raise UserError(
                 "task.options.router_loss is set, and the model gives no loss of routers of experts; set it to 0"
             )
+        super().__init__(encoder, nn.Identity(), every_token, virtual_tokens)  # the output layer is the model's own
         self.router_loss = router_loss
-        self.auxiliary: Tensor | None = None
-        self.encoder = encoder
-        self.head = nn.Identity()  # the output layer is the model's own
-        self.virtual_tokens = virtual_tokens
         self.caches = _caches(encoder)
         """Whether a token is read with cached keys and values of those before; else the whole text, as in training."""
         self.cache_checked = not self.caches  # whether `caches` was verified on this model's texts, or needs no check
@@ -92,7 +89,7 @@ class LanguageModel(nn.Module):
         before = hidden.shape[1] - width
         return hidden[rows, columns + before if before else columns]
 
-    def forward(
+    def forward(  # type: ignore[override]  # no other inputs
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, learnt: int | None = None
     ) -> Tensor:
         """Return logits of right-padded texts [B, L].
@@ -154,8 +151,8 @@ class LanguageModel(nn.Module):
         self.auxiliary = self.router_loss * output.aux_loss if "output_router_logits" in inputs else None
         return output
 
-    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> "LanguageModel":
-        return LanguageModel(encoder, virtual_tokens)
+    def with_encoder(self, encoder: nn.Module) -> "LanguageModel":
+        return LanguageModel(encoder)
 
     # Token by token
 

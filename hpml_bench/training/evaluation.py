@@ -3,45 +3,48 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from hpml_bench.data.prepared import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
-from hpml_bench.plugins.decoding import Generator
-from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Run
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
-from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training import generation
-from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.clock import clock, one_at_a_time
+from hpml_bench.training.clock import one_at_a_time
 from hpml_bench.training.kernels import autocast
 
 
-def evaluate(
-    model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str, step: int,
-    generator: Generator | None = None,
-) -> Evaluation:  # fmt: skip
+@contextmanager
+def evaluating(run: Run, *, cached: bool | None = None) -> Iterator[None]:
+    """Let a run's model compute without gradients in the body, in evaluation mode and in the run's precision."""
+    mode = run.model.training
+    run.model.eval()
+    # one autocast for all batches: it caches the casts of trained weights, for all methods alike
+    with torch.no_grad(), autocast(run.settings, cached=cached):
+        yield
+    run.model.train(mode)
+
+
+def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
-    model.eval()
-    gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
-    began = time.monotonic()
-    with autocast(settings), torch.no_grad():
+    task = run.task
+    with evaluating(run):
+        gathered, seconds = _evaluate_rows(run, rows, phase)
+        began = time.monotonic()
         found, generating = dict[str, Any](), None
-        if generator:
-            found, generating = generation.answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+        if run.generator:
+            found, generating = generation.answer_all(run, rows, phase)
         elif task.compares_choices:
-            found = generation.choose(model, task, rows, settings, group)
-    answering = generation.seconds_since(began, group) if found else None
-    model.train()
+            found = generation.choose(run, rows)
+        answering = generation.seconds_since(began, run.group) if found else None
     texts = None
     if rows.has("expected"):
         question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
@@ -54,39 +57,24 @@ def evaluate(
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
 
 
-def _evaluate_rows(
-    model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str
-) -> tuple[np.ndarray, float]:
+def _evaluate_rows(run: Run, rows: Rows, phase: str) -> tuple[np.ndarray, float]:
     """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds."""
-    group.barrier()
-    watch = clock(group.device)
-    watch.start()
-    local = _answer(model, task, rows, settings, group)
-    watch.lap()
-    seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
-    return group.gather_rows(local, len(rows), f"{phase} rows were not evaluated"), seconds
+    run.group.barrier()
+    began = time.monotonic()
+    local = _answer(run, rows)
+    seconds = generation.seconds_since(began, run.group)
+    return run.group.gather_rows(local, len(rows), f"{phase} rows were not evaluated"), seconds
 
 
-def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
+def losses_of_rows(run: Run, rows: Rows) -> np.ndarray:
     """Return the loss of each row, summed over its targets, [n] in nats, the same on all ranks."""
-    mode = model.training
-    model.eval()
-    gathered, _ = _evaluate_rows(model, task, rows, settings, group, "retention")
-    model.train(mode)
-    return gathered[:, 1]
-
-
-def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
-    """Return `losses_of_rows` of a language model as it was loaded."""
-    model = LanguageModel(base).eval()  # as it was loaded
-    found = losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
-    model.release()
-    return found
+    with evaluating(run):
+        return _evaluate_rows(run, rows, "retention")[0][:, 1]
 
 
 def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
     """Return metrics of a merged model on the test rows; of its answers, which share differs from those before."""
-    after = evaluate(model, run.task, run.test, run.settings, run.group, "test", before.step, run.generator)
+    after = evaluate(replace(run, model=model), run.test, "test", before.step)
     seconds = after.seconds + (after.answer_seconds or 0.0)
     values = {f"{prefix}_test_loss": after.metrics["loss"], f"{prefix}_evaluation_seconds": seconds}
     changed = answers_changed(before.predictions, after.predictions)
@@ -98,77 +86,64 @@ def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str)
 def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
     """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call."""
     # on a GPU the first pass of a length selects kernels; in one autocast casts of weights are cached, as in a server
-    model.eval()
-    with torch.no_grad(), autocast(run.settings, cached=True):
+    with evaluating(replace(run, model=model), cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
 
-@torch.no_grad()
-def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> torch.Tensor:
+def _answer(run: Run, rows: Rows) -> torch.Tensor:
     """Return row index, loss and answers of this rank's rows, [ceil(n / world), 2 + width] float64.
 
     The width is that of the longest row where each token has an answer, else 1 and the classes whose probabilities
     follow the answer. Unused rows have the index -1.
     """
-    width = int(rows.lengths.max()) if rows.token_labels else 1 + task.probable_classes
-    mine = generation.own_rows(rows.lengths, group)
-    shape = (math.ceil(len(rows) / group.world), 2 + width)
-    local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
+    width = int(rows.lengths.max()) if rows.token_labels else 1 + run.task.probable_classes
+    mine = generation.own_rows(rows.lengths, run.group)
+    shape = (math.ceil(len(rows) / run.group.world), 2 + width)
+    local = torch.full(shape, -1.0, dtype=torch.float64, device=run.group.device)
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
     start = 0
-    with autocast(settings):  # one for all batches: it caches the casts of trained weights, for all methods alike
-        for number, part in enumerate(batches(model, rows, settings, group), start=1):
-            heartbeat.beat(f"evaluation, batch {number}")
-            losses, answers = losses_and_answers(model, task, rows, part, group)
-            where = slice(start, start + len(part))
-            local[where, 1] = losses.to(local)
-            local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
-            start += len(part)
+    for number, part in enumerate(batches(run, rows), start=1):
+        heartbeat.beat(f"evaluation, batch {number}")
+        losses, answers = losses_and_answers(run, rows, part)
+        where = slice(start, start + len(part))
+        local[where, 1] = losses.to(local)
+        local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
+        start += len(part)
     return local
 
 
-def losses_and_answers(
-    model: TaskModel, task: Task, rows: Rows, part: np.ndarray, group: Group
-) -> tuple[torch.Tensor, torch.Tensor]:
-    batch = rows.batch(part).to(group.device)
-    outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more).float()
+def losses_and_answers(run: Run, rows: Rows, part: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, task = rows.batch(part).to(run.group.device), run.task
+    outputs = run.model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more).float()
     answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
     if task.probable_classes:
         answers = torch.cat([answers.to(outputs), outputs.softmax(dim=-1)], dim=1)
     return task.row_losses(outputs, batch.labels), answers
 
 
-def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    mine = generation.own_rows(rows.lengths, group)
-    return pieces(mine, rows.targets, settings.eval_batch, generation.most_targets(model))
+def batches(run: Run, rows: Rows) -> Iterator[np.ndarray]:
+    mine = generation.own_rows(rows.lengths, run.group)
+    return pieces(mine, rows.targets, run.settings.eval_batch, generation.most_targets(run.model))
 
 
-@torch.no_grad()
 def rehearse_losses(run: Run, validation: Rows) -> None:
-    """Run this rank's largest batches of all evaluations to come, so that lack of memory shows; trains afterwards."""
-    model, settings, group, answered = run.model, run.settings, run.group, (validation, run.test)
-    model.eval()
+    """Run this rank's largest batches of all evaluations to come, so that lack of memory shows."""
+    answered = (validation, run.test)
     passes = (
         (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
         for rows in (*answered, *([] if run.retention is None else [run.retention]))
-        for part in batches(model, rows, settings, group)
+        for part in batches(run, rows)
     )
-    with autocast(settings):
+    with evaluating(run):
         for rows, part in largest(passes):
             heartbeat.beat("rehearsing the largest evaluation batch")
-            losses_and_answers(model, run.task, rows, part, group)
+            losses_and_answers(run, rows, part)
         for rows in answered if run.task.compares_choices else ():
-            generation.rehearse_choices(model, run.task, rows, settings, group)
-    model.train()
+            generation.rehearse_choices(run, rows)
 
 
-@torch.no_grad()
 def rehearse_generation(run: Run, validation: Rows) -> None:
     """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
-    if run.generator is None:
-        return
-    run.model.eval()
-    with autocast(run.settings):
-        for rows in (validation, run.test):
-            generation.rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
-    run.model.train()
+    with evaluating(run):
+        for rows in (validation, run.test) if run.generator else ():
+            generation.rehearse_answers(run, rows)

@@ -19,6 +19,7 @@ from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decode, Generator, decoder
 from hpml_bench.plugins.group import Group, settle
+from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
@@ -60,19 +61,18 @@ class GeneratedText:
     near_tie: bool = False  # whether two tokens were nearly equally likely somewhere in it
 
 
-def answer_all(
-    model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str
-) -> tuple[dict[str, Any], float]:
+def answer_all(run: Run, rows: Rows, where: str) -> tuple[dict[str, Any], float]:
     """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds."""
+    model, generator, group = _answering(run)
     shape = (math.ceil(len(rows) / group.world), 4 + generator.decoding.max_new_tokens)
     local = torch.full(shape, -1, dtype=torch.int64)
     if not model.cache_checked:  # where the cache is wrong on a rank, all read whole texts for each token
-        holds = _cache_holds(model, next(_batches(rows, generator, group), None), generator, group.device)
+        holds = _cache_holds(run, next(_batches(run, rows), None))
         model.caches = bool(group.gather(torch.tensor(holds)).all())
         model.cache_checked = True
     group.barrier()
     began, done, own = time.monotonic(), 0, len(range(group.rank, len(rows), group.world))
-    for numbers, prompts in _batches(rows, generator, group):
+    for numbers, prompts in _batches(run, rows):
         progress = f"answering {where} rows, {done} of {own}"
         if done:
             progress += f", {(time.monotonic() - began) / done * (own - done):.0f} s left"
@@ -87,6 +87,11 @@ def answer_all(
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
     counted = {"tokens": gathered[:, 1], "cut": gathered[:, 2] == 1, "near_tie": gathered[:, 3] == 1}
     return {"answer": texts, **counted}, slowest
+
+
+def _answering(run: Run) -> tuple[LanguageModel, Generator, Group]:
+    """Return model, generator and group of a run that generates answers."""
+    return cast(LanguageModel, run.model), cast(Generator, run.generator), run.group
 
 
 def seconds_since(began: float, group: Group) -> float:
@@ -109,8 +114,9 @@ def own_rows(keys: np.ndarray, group: Group) -> np.ndarray:
     return mine[np.argsort(keys[mine], kind="stable")]
 
 
-def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[list[int], list[list[int]]]]:
+def _batches(run: Run, rows: Rows) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Yield numbers and prompts of this rank's rows, the longest prompts first: lack of memory shows at once."""
+    _, generator, group = _answering(run)
     lengths = np.asarray(rows.column("prompt"))
     mine = own_rows(-lengths, group)
     for start in range(0, len(mine), generator.batch):
@@ -118,13 +124,11 @@ def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[l
         yield part, [rows.tokens(row)[: lengths[row]].astype(np.int64).tolist() for row in part]
 
 
-@torch.no_grad()
-def _cache_holds(
-    model: LanguageModel, batch: tuple[list[int], list[list[int]]] | None, generator: Generator, device: torch.device
-) -> bool:
+def _cache_holds(run: Run, batch: tuple[list[int], list[list[int]]] | None) -> bool:
     """Return whether a model gives the same logits from its cache as from reading the whole texts."""
     if batch is None:
         return True
+    model, generator, device = *_answering(run)[:2], run.group.device
     # over the first tokens of greedy answers to prompts from the longest to the shortest of a batch
     places = np.linspace(0, len(batch[1]) - 1, min(CHECKED_ROWS, len(batch[1]))).round().astype(int)
     prompts = [batch[1][place] for place in places]
@@ -144,11 +148,11 @@ def _cache_holds(
     return bool(((cached - anew).abs().amax(dim=-1) <= tolerance * anew.std(dim=-1)).all())
 
 
-@torch.no_grad()
-def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
+def rehearse_answers(run: Run, rows: Rows) -> None:
     """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
     # the cache is then as large as it gets; the answers' other tokens are made up and read at once
-    batch = next(_batches(rows, generator, group), None)
+    model, generator, group = _answering(run)
+    batch = next(_batches(run, rows), None)
     if batch is None:
         return
     heartbeat.beat("rehearsing the largest batch of answers")
@@ -246,50 +250,48 @@ class ChoicePair(NamedTuple):
         return len(self.prompt) + len(self.answer)
 
 
-@torch.no_grad()
-def choose(model: nn.Module, task: Task, rows: Rows, settings: Settings, group: Group) -> dict[str, Any]:
+def choose(run: Run, rows: Rows) -> dict[str, Any]:
     """Return fields of `TextAnswers`: the likeliest choices of all rows, on all ranks."""
-    choices = rows.column("choices")
+    choices, group = rows.column("choices"), run.group
     mine = range(group.rank, len(rows), group.world)
     local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
     local[:, 0] = -1
     local[: len(mine), 0] = torch.tensor(mine)
     done = 0
-    for part in _choice_batches(model, rows, settings, group):
+    for part in _choice_batches(run, rows):
         heartbeat.beat(f"comparing choices, {done} of this rank's are done")
-        for pair, loss in zip(part, _choice_losses(model, task, rows, part, group), strict=True):
+        for pair, loss in zip(part, _choice_losses(run, rows, part), strict=True):
             local[pair.place, 1 + pair.number] = loss
         done += len(part)
     gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
     return {**chosen(choices, gathered[:, 1:]), "choices": np.array([*map(len, choices)])}
 
 
-@torch.no_grad()
-def rehearse_choices(model: nn.Module, task: Task, rows: Rows, settings: Settings, group: Group) -> None:
+def rehearse_choices(run: Run, rows: Rows) -> None:
     passes = (
         (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
-        for part in _choice_batches(model, rows, settings, group)
+        for part in _choice_batches(run, rows)
     )
     for part in largest(passes):
-        _choice_losses(model, task, rows, part, group)
+        _choice_losses(run, rows, part)
 
 
-def _choice_batches(model: nn.Module, rows: Rows, settings: Settings, group: Group) -> Iterator[list[ChoicePair]]:
+def _choice_batches(run: Run, rows: Rows) -> Iterator[list[ChoicePair]]:
     tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
     pairs = [
         ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
-        for place, row in enumerate(range(group.rank, len(rows), group.world))
+        for place, row in enumerate(range(run.group.rank, len(rows), run.group.world))
         for number, answer in enumerate(tokens[row])
     ]
     pairs.sort(key=lambda pair: pair.length)
     targets = np.array([len(pair.answer) for pair in pairs])
-    for part in pieces(np.arange(len(pairs)), targets, settings.eval_batch, most_targets(model)):
+    for part in pieces(np.arange(len(pairs)), targets, run.settings.eval_batch, most_targets(run.model)):
         yield [pairs[number] for number in part]
 
 
-def _choice_losses(model: nn.Module, task: Task, rows: Rows, part: list[ChoicePair], group: Group) -> Tensor:
-    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], rows.pad_id, group.device)
-    return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
+def _choice_losses(run: Run, rows: Rows, part: list[ChoicePair]) -> Tensor:
+    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], rows.pad_id, run.group.device)
+    return run.task.row_losses(run.model(ids, mask, labels).float(), labels).double().cpu()
 
 
 def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, tuple[str, ...]]:

@@ -8,25 +8,24 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
-from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
-from hpml_bench.plugins.group import Group, settle
+from hpml_bench.data.prepared import MemoryNeed, largest, shard
+from hpml_bench.plugins.group import settle
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Step, Write
 from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.records.run import Consumed
 from hpml_bench.suite.schedule import Windows, lr_factor
-from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training import checkpoint, distributed
-from hpml_bench.training.assembly import Assembly, Selection, assemble
+from hpml_bench.training.assembly import Assembly, Selection
 from hpml_bench.training.checkpoint import Checkpoints
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
@@ -75,29 +74,25 @@ def explain_out_of_memory(batch: str, setting: str) -> Iterator[None]:
 
 
 class Evaluator:
-    """Evaluations of an assembled run, whose results its probes get."""
+    """An assembled run whose evaluations its probes get; it trains nothing by itself."""
 
     def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None) -> None:
         """Keep the run, and its probes, which have been started; `write` takes the points of each window."""
         self.assembly, self.probes, self.write = run, probes, write
         self.spec, self.model, self.method, self.task, self.group = run.spec, run.model, run.method, run.task, run.group
         self.train_rows, self.validation = run.train_rows, run.validation
-        self.settings, self.steps, self.generator = run.settings, run.steps, run.generator
+        self.settings, self.steps = run.settings, run.steps
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
         for probe in self.probes:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
-        generator = self.generator if scored else None
+        generator = self.assembly.generator if scored else None
         with distributed.unequal_passes(self.model, self.group) as group:
-            evaluation = evaluate(self.model, self.task, rows, self.settings, group, phase, step, generator)
+            evaluation = evaluate(replace(self.assembly, group=group, generator=generator), rows, phase, step)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation
-
-
-class BaseModelRun(Evaluator):
-    """A run that trains nothing."""
 
     def train(self) -> Trained:
         """Evaluate the validation rows once, as after a last step."""
@@ -137,10 +132,6 @@ class Trainer(Evaluator):
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
-
-    @classmethod
-    def build(cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Self:
-        return cls(assemble(spec, prepared, group), probes)
 
     def order(self) -> Iterator[np.ndarray]:
         return self.assembly.order()
@@ -349,8 +340,8 @@ class Trainer(Evaluator):
 
 def make_trainer(
     run: Assembly, probes: Sequence[Probe], write: Write, checkpoints: Checkpoints | None = None
-) -> Trainer | BaseModelRun:
-    return Trainer(run, probes, write, None, checkpoints) if run.method.trains else BaseModelRun(run, probes, write)
+) -> Evaluator:
+    return Trainer(run, probes, write, None, checkpoints) if run.method.trains else Evaluator(run, probes, write)
 
 
 def trial_steps(run: Assembly) -> None:

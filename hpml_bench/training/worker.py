@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,7 +157,7 @@ def _measured(
     if not request.try_out:
         method.prepare(request, group)
     with heartbeat.busy():
-        run = assemble(spec, prepared, group, method)
+        run = replace(assemble(spec, prepared, group, method), folder=folder, began=began, launched=launched)
     if unused := unused_parameters(run.model):  # DDP would wait for ever for their gradients
         raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
@@ -164,10 +165,9 @@ def _measured(
         trial_steps(run)
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
-    probed = run.for_probes(folder, began, launched)
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
-        probe.start(probed)
+        probe.start(run)
     here = environment.of_hosts(nodes)
     checkpoints = Checkpoints(request, group, here, began, writer)
     trainer = make_trainer(run, [*probes.values()], writer.write if writer else lambda _: None, checkpoints)

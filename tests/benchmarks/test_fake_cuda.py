@@ -18,6 +18,7 @@ from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.training import generation
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)
@@ -125,7 +126,7 @@ def test_losses_and_gradients_are_those_on_the_cpu(
         spec = bench.spec(replace(combination, changes=common | {"device": device}))
         prepared, kept = bench.prepared(combination, spec), Kept()
         with card() if device == "cuda" else tiny.alone() as entered:
-            Trainer.build(spec, prepared, entered[1] if device == "cuda" else entered, [kept]).train()
+            Trainer(assemble(spec, prepared, entered[1] if device == "cuda" else entered), [kept]).train()
         steps.append(kept.steps)
     for name in ("loss", "grad_norm"):
         cpu, on_card = ([getattr(step, name) for step in run] for run in steps)

@@ -19,6 +19,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
@@ -116,7 +117,7 @@ def test_groups_reach_the_predictions(tmp_path: Path, task: str, group: Group) -
     assert done.notes["groups"] == f"25 test rows in {len(set(expected))} groups"
     assert done.notes["columns"].endswith("; group: document")
     spec = tiny.spec("full").model_copy(update={"settings": asked})
-    trainer = Trainer.build(spec, done, group, [])
+    trainer = Trainer(assemble(spec, done, group))
     evaluation = trainer.evaluate(Rows(Path(done.data) / "test", done.pad_id), "test", 0)
     write_predictions(tmp_path, evaluation.predictions, trainer.task.scores(evaluation.predictions))
     found = read_predictions(tmp_path)

@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -79,8 +78,8 @@ def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
 
 
 def nothing_left() -> bool:
-    """Tell that neither wandb's service nor a thread of ours is left by this process of tests, after a moment."""
-    return until(lambda: not (_services() or any(t.name.startswith("wandb-follow") for t in threading.enumerate())))
+    """Tell that no service of wandb's is left by this process of tests, after a moment."""
+    return until(lambda: not _services())
 
 
 def _services() -> list[psutil.Process]:

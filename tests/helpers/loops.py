@@ -16,6 +16,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
@@ -68,7 +69,7 @@ def run_of(
 
 
 def trainer_of(spec: RunSpec, group: Group, *probes: Probe) -> Trainer:
-    return Trainer.build(spec, prepare(spec.settings), group, probes)
+    return Trainer(assemble(spec, prepare(spec.settings), group), probes)
 
 
 def over_ranks(world: int, work: Callable[..., None], *given: object) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import errors, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported
 from hpml_bench.training import assembly as assembly_module
-from hpml_bench.training import distributed, evaluation, generation, kernels, trial, worker
+from hpml_bench.training import distributed, evaluation, generation, kernels, quantization, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -265,28 +266,38 @@ HALF = [*((BF16, method, WORDS) for method in LR), *((FP16, method, CLASSES) for
 HALF += [
     (QUANTISED | {"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS),
     (QUANTISED | {"precision": "fp16"}, "lora", CLASSES),
+    ({"quantization": "nf4"}, "adapter", WORDS),
+    ({"quantization": "int8", "precision": "bf16"}, "prompt_tuning", WORDS),
+    ({"quantization": "int8"}, "lora", CLASSES),
 ]
 
 
 @pytest.mark.parametrize(("changes", "method", "task"), HALF)
-def test_every_method_trains_in_half_precision(
+def test_every_method_trains_in_fewer_bits(
     changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group
 ) -> None:
-    """Near float32's losses; what is trained, and the optimizer's state, is float32; what is frozen is as asked for."""
+    """Near float32's losses; all that is trained, and the optimizer's state, is float32; what is frozen stays so."""
     packed = "quantization" in changes
     if packed:
-        pytest.importorskip("bitsandbytes")
-    trainer, run = trained(spec_of(task_folder, task, method, **changes), group)
+        pytest.importorskip("bitsandbytes", minversion="0.48")
+    spec = spec_of(task_folder, task, method, **changes)
+    trainer, run = trained(spec, group)
     exact = trained(spec_of(task_folder, task, method), group)[1]
     assert run.values("loss") == pytest.approx(exact.values("loss"), rel=0.1 if packed else 0.03)
     assert sum(run.values("overflowed")) <= 1  # fp16 may find the loss scaled too much at first
     assert min(run.values("grad_norm")) > 0
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
+    assert len(trainer.optimizer.state) == len(trainer.parameters)
     states = [value for state in trainer.optimizer.state.values() for value in state.values()]
     assert {state.dtype for state in states} == {torch.float32}
+    assert quantization.is_quantized(trainer.model) == packed
     frozen = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
     assert packed or frozen <= {getattr(torch, changes["weights"])}
     assert bool(frozen) == (method != "full")
+    for name, weight in trainer_of(spec, group).model.named_parameters():
+        now = trainer.model.get_parameter(name)
+        same = now.to(weight.dtype) == weight.to(now.dtype).to(weight.dtype)  # biases take the type of the products
+        assert bool(same.all()) or weight.requires_grad, name
 
 
 def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
@@ -299,7 +310,7 @@ def test_overflow_is_counted(task_folder: Path, tmp_path: Path, group: Group, mo
     scaled_by(2.0**34, monkeypatch)
     prepared, recorder, probe = prepare(spec.settings), Recorder(), GradientProbe()
     run = assemble(spec, prepared, group)
-    probe.start(run.for_probes(tmp_path, 0.0))
+    probe.start(replace(run, folder=tmp_path))
     trainer = Trainer(run, [recorder, probe])
     trainer.train()
     skipped = recorder.values("overflowed")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from helpers import language_models
 from helpers.language_models import logits, trained
 from hpml_bench import load_trained
 from hpml_bench.plugins.decoding import Decoding, Generator
+from hpml_bench.plugins.group import Group
 from hpml_bench.suite import registry
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import generation
@@ -141,7 +143,8 @@ def test_of_a_model_listed_for_images_the_text_model_is_trained(kind: str, tmp_p
     assert not [name for name in named if "vision" in name or "visual" in name]
     prompts = language_models.prompts(4)
     generator = Generator(Decoding(6), (), str, language_models.PAD, batch=4, seed=0)
-    assert generation._cache_holds(model, ([*range(4)], prompts), generator, torch.device("cpu"))
+    run: Any = SimpleNamespace(model=model, generator=generator, group=Group(0, 1, torch.device("cpu")))
+    assert generation._cache_holds(run, ([*range(4)], prompts))
 
 
 # Systems that others trained load with the logits that they had; what doesn't fit is refused in a sentence
@@ -163,16 +166,12 @@ def loaded(base: Path, where: Path) -> torch.Tensor:
     return logits(language_models.trained(base, "trained", {"path": str(where)})[0])
 
 
-def test_an_adapter_of_peft_answers_as_it_did(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Nothing of it is trained, and none of its tensors is left out."""
-    expected = adapter(model_folders[KIND], tmp_path)
-    torch.testing.assert_close(loaded(model_folders[KIND], tmp_path), expected, rtol=1e-4, atol=1e-4)
-    model = language_models.trained(model_folders[KIND], "trained", {"path": str(tmp_path)})[0]
-    assert not any(weight.requires_grad for weight in model.parameters())
-
-
-def test_a_checkpoint_replaces_the_weights(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Those of the output layer too."""
+def test_an_adapter_and_a_checkpoint_answer_as_they_did(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing is trained, no tensor of an adapter is left out, and all weights are a checkpoint's."""
+    expected = adapter(model_folders[KIND], tmp_path / "adapter")
+    system = language_models.trained(model_folders[KIND], "trained", {"path": str(tmp_path / "adapter")})[0]
+    torch.testing.assert_close(logits(system), expected, rtol=1e-4, atol=1e-4)
+    assert not any(weight.requires_grad for weight in system.parameters())
     model = AutoModelForCausalLM.from_pretrained(model_folders[KIND])
     with torch.no_grad():
         for weight in model.parameters():

@@ -100,15 +100,21 @@ def ties(model: LanguageModel, prompts: list[list[int]], found: list[list[int]],
     return len(differing)
 
 
+def run_of(model: LanguageModel, generator: Generator, group: Group) -> Any:
+    return SimpleNamespace(model=model, generator=generator, group=group)
+
+
 def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> list[list[int]]:
-    found, _ = answer_all(model, rows, generator, group, "t")
+    found, _ = answer_all(run_of(model, generator, group), rows, "t")
     return [[ord(character) - 65 for character in text] for text in found["answer"]]
 
 
+@torch.no_grad()
 def chosen(folder: Path, name: str, group: Group) -> dict[str, Any]:
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
-    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group)
+    run = {"model": model_of(folder, "GPT-2", "none"), "task": make_task(settings.task), "group": group}
+    return choose(SimpleNamespace(**run, settings=settings), rows)  # type: ignore[arg-type]
 
 
 def answer_as_rank(group: Group, folder: Path) -> None:
@@ -238,7 +244,7 @@ def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path
     model, rows = model_and_rows(prompts_folder, "GPT-2")
     whole = free(prompts_folder)
     last = whole[0].tokens[TOKENS - 1]
-    answers, _ = answer_all(model, rows, replace(GENERATOR, stop_ids=(last,)), group, "test")
+    answers, _ = answer_all(run_of(model, replace(GENERATOR, stop_ids=(last,)), group), rows, "test")
     ended = [last in answer.tokens for answer in whole]
     assert 0 < sum(ended) < PROMPTS
     assert answers["cut"].tolist() == [not one for one in ended]
@@ -300,10 +306,11 @@ def test_the_rehearsal_of_answers_fills_the_cache(
     monkeypatch.setattr(
         LanguageModel, "_go_on", lambda of, base, mask, *rest: read.append(mask.shape) or go_on(of, base, mask, *rest)
     )
-    answer_all(model, rows, generator, group, "test")
+    run = run_of(model, generator, group)
+    answer_all(run, rows, "test")
     most, passes = max(read), len(read)
     read.clear()
-    rehearse_answers(model, rows, generator, group)
+    rehearse_answers(run, rows)
     assert max(read) == most
     assert len(read) == min(2, new) <= passes
 

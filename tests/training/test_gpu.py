@@ -15,12 +15,16 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training.distributed import uuid
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("server")]
+
+
+@pytest.fixture
+def server() -> None:
+    fork_server.start_fork_server()
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     """All visible GPUs are found; memory is there as allocated, reserved and used, each at least the one before."""
-    fork_server.start_fork_server()
     prepared = tiny.prepared(tmp_path)
     asked = tiny.settings(device="auto", world_size=None, threads=None, precision="auto", global_batch=24)
     found = resolve_devices(asked)
@@ -42,7 +46,6 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], ...], tmp_path: Path) -> None:
     """In float32 the losses are the same but for the order of sums."""
-    fork_server.start_fork_server()
     prepared = tiny.prepared(tmp_path)
     courses = []
     for device, ranks in ways:
@@ -55,7 +58,6 @@ def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], .
 
 def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
     """A card without room for the batch is `oom_cuda`, whatever runs out of it, and the next run starts clean."""
-    fork_server.start_fork_server()
     prepared = tiny.prepared(tmp_path, rows=4096)
     spec = tiny.spec("full", device="cuda", world_size=1, global_batch=4096, steps=1)
     free = torch.cuda.mem_get_info()[0]
@@ -74,7 +76,6 @@ def _status_of_cuda() -> None:
 
 def test_the_fork_server_leaves_cuda_alone() -> None:
     """A process that is forked from it can use CUDA."""
-    fork_server.start_fork_server()
     process = multiprocessing.get_context("forkserver").Process(target=_status_of_cuda)
     process.start()
     process.join()

@@ -1,6 +1,7 @@
 """The causal language model computes what transformers and PEFT do, on fewer places; no batch is waited for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,15 @@ def test_losses_of_many_logits_are_computed_in_parts(
         assert (whole - parts).norm() <= 1e-6 * whole.norm()
 
 
-@pytest.fixture(scope="module")
-def composite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return language_models.save_of_images("gemma3", tmp_path_factory.mktemp("composite"))
+def test_of_a_model_of_several_media_the_text_model_is_trained(tmp_path: Path) -> None:
+    """By each method that part alone, to the loss of transformers; no text reaches a vision tower.
 
-
-def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) -> None:
-    """By each method that part alone, to the loss of transformers; no text reaches a vision tower."""
+    Dropout and cache are set in the text model's own configuration.
+    """
+    composite = language_models.save_of_images("gemma3", tmp_path)
+    settings = language_models.spec_of(composite, "none", dropout=0.25).settings
+    config = load_backbone(composite, settings, "language_model").config.get_text_config()
+    assert (config.attention_dropout, config.use_cache) == (0.25, False)
     ids, mask, labels = language_models.texts()
     expected = plain(composite)(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
     for name, options in (
@@ -91,13 +94,6 @@ def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) 
         assert not [part for part in trained if "vision_tower" in part or "projector" in part]
         if name not in {"prompt_tuning", "peft"}:
             assert task.loss(model(ids, mask, labels), labels).item() / TARGETS == pytest.approx(expected, rel=1e-4)
-
-
-def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> None:
-    """Of a configuration of several parts, that of the text model decides."""
-    spec = language_models.spec_of(composite, "none", dropout=0.25)
-    config = load_backbone(composite, spec.settings, "language_model").config.get_text_config()
-    assert (config.attention_dropout, config.use_cache) == (0.25, False)
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning", "PREFIX_TUNING"])
@@ -156,6 +152,7 @@ class Plain(torch.nn.Module):
         return input_ids.float().mean(1, keepdim=True) * self.weight
 
 
+@torch.no_grad()
 def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the batches themselves nothing is copied between host and device for each: one batch or twelve."""
     rows = Rows(Path(tiny.prepared(tmp_path).data) / "test", 0)
@@ -170,9 +167,10 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Batch, "to", to)
     counts = []
     for size in (96, 8):
-        settings = tiny.settings(eval_batch=size, world_size=1)
+        settings, group = tiny.settings(eval_batch=size, world_size=1), Group(0, 1, ELSEWHERE)
+        run: Any = SimpleNamespace(model=model, task=task, settings=settings, group=group)
         with Counts(lambda _, of: len({one.device.type for one in of if isinstance(one, torch.Tensor)}) > 1) as copies:
-            evaluation._answer(model, task, rows, settings, Group(0, 1, ELSEWHERE))
+            evaluation._answer(run, rows)
         counts.append(copies.count)
     assert counts[0] == counts[1]
     assert 0 < counts[0].total() <= 3
@@ -193,10 +191,13 @@ def test_logits_of_an_evaluation_are_bounded(
     settings = spec.settings.model_copy(update={"eval_batch": 24})
     given: list[torch.Size] = []
     model.register_forward_hook(lambda _, __, outputs: given.append(outputs.shape))
-    whole = evaluation._answer(model, task, rows, settings, group)
+    run: Any = SimpleNamespace(model=model, task=task, settings=settings, group=group)
+    with evaluation.evaluating(run):
+        whole = evaluation._answer(run, rows)
     assert len(given) == 1
     monkeypatch.setattr(generation, "OUTPUTS", 40 * language_models.VOCABULARY)
-    parts = evaluation._answer(model, task, rows, settings, group)
+    with evaluation.evaluating(run):
+        parts = evaluation._answer(run, rows)
     assert max(count for count, _ in given[1:]) <= 40 < given[0][0]
     assert sum(count for count, _ in given[1:]) == given[0][0] == rows.targets.sum()
     torch.testing.assert_close(parts[:, 1], whole[:, 1], rtol=1e-5, atol=1e-6)

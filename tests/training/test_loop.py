@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes
     """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
     recorder, run = Recorder(), assemble(spec, prepared, group)
     for probe in probes:
-        probe.start(run.for_probes(folder, time.monotonic()))
+        probe.start(replace(run, folder=folder, began=time.monotonic()))
     trainer = Trainer(run, [*probes, recorder])
     trainer.train()
     result = trainer.evaluate(run.test, "test", run.steps)
@@ -56,7 +57,7 @@ def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path)
 def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
     """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves it out."""
     torch.backends.cuda.enable_cudnn_sdp(True)
-    Trainer.build(tiny.spec(world_size=1), prepared, group)
+    Trainer(assemble(tiny.spec(world_size=1), prepared, group))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
@@ -81,7 +82,7 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     spec = tiny.spec("full", lr=1e-3, world_size=1)
     ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
 
-    trainer = Trainer.build(spec, prepared, group)
+    trainer = Trainer(assemble(spec, prepared, group))
     model = trainer.model.train()
     parameters = [
         {"params": list(model.encoder.parameters()), "lr": 1e-3},
@@ -110,8 +111,11 @@ def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     assert (seconds >= 0).all()
 
 
-def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
-    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock."""
+def test_the_log_reduces_steps_over_the_ranks(group: Group) -> None:
+    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock.
+
+    Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target.
+    """
 
     class Two(Group):
         def gather(self, local: torch.Tensor) -> torch.Tensor:
@@ -121,27 +125,17 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
             return torch.stack([local, other])
 
     log = StepLog(Two(0, 2, group.device), CpuClock())
-    for _ in range(2):
-        log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
+    for more in ({"targets": 3.0}, {}):
+        log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0, **more))
     clock: Any = SimpleNamespace(start=lambda: None, take=lambda: [1.0, 3.0], window=lambda: 4.0)
     log.clock = clock
     first, last = log.reduce()
+    assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
+    assert last.loss == 10.0
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
     assert (first.second_clock, last.second_clock) == (None, 4.5)
-    assert (last.samples, last.padded_tokens, last.virtual_tokens) == (8, 24, 0)
-
-
-def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision(group: Group) -> None:
-    """Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target."""
-    log = StepLog(group, CpuClock())
-    log.begin_window()
-    for more in ({"targets": 3.0}, {}):
-        log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, **more))
-    first, second = log.reduce()
-    assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
-    assert second.loss == 10.0
-    assert (first.samples, first.real_tokens, first.padded_tokens, first.virtual_tokens) == (4, 20, 24, 0)
+    assert (last.samples, last.real_tokens, last.padded_tokens, last.virtual_tokens) == (8, 20, 24, 0)
 
 
 class Sleeper(Recorder):
@@ -166,7 +160,7 @@ class Sleeper(Recorder):
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
     """What is before a step is in its time, what is between windows in none; a window's steps add up to its seconds."""
     sleeper = Sleeper()
-    Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
+    Trainer(assemble(tiny.spec(world_size=1), prepared, group), [sleeper]).train()
     assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
     seconds = sleeper.values("seconds")
     assert min(seconds) >= 0.05
@@ -281,7 +275,7 @@ def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monk
     monkeypatch.setattr(Task, "best_step", lambda _, scores: min(scores))  # so that it isn't the last one
     run = assemble(spec, prepare(spec.settings), group)
     probe, kept = registry.plugin("probes", "selection")(), Kept(run)
-    probe.start(run.for_probes(tmp_path, 0.0))
+    probe.start(replace(run, folder=tmp_path))
     trainer = Trainer(run, [probe, kept])
     trainer.train()
     expected = kept.found[3 if select == "best" else 9]

@@ -44,7 +44,7 @@ class ForgettingProbe(Probe):
             return
         from hpml_bench.training.evaluation import losses_of_rows
 
-        after = losses_of_rows(run.model, run.task, run.retention, run.settings, run.group)
+        after = losses_of_rows(run, run.retention)
         tokens = np.asarray(run.retention.targets)
         self.values = {
             "forgetting": _per_token(after - run.base_losses, tokens),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,16 +72,14 @@ def _logits(run: Run, model: TaskModel) -> Tensor:
     import torch
 
     from hpml_bench.data.prepared import pieces
-    from hpml_bench.training.kernels import autocast
+    from hpml_bench.training.evaluation import evaluating
 
-    was_training, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))
+    test, most = run.test, OUTPUTS // int(getattr(model, "width", 1))
     first = next(pieces(np.arange(len(test)), test.targets, COMPARED, most))
-    model.eval()
     logits = []
-    with torch.no_grad(), autocast(run.settings):
+    with evaluating(replace(run, model=model)):
         for part in pieces(first, test.targets, run.settings.eval_batch, most):
             batch = test.batch(part).to(run.group.device)
             outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             logits.append(outputs.cpu().float())
-    model.train(was_training)
     return torch.cat(logits)

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.trainer import BaseModelRun, Trainer, make_trainer
+from hpml_bench.training.trainer import Evaluator, make_trainer
 
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
 
@@ -41,14 +42,14 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(
     folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
-) -> tuple[Trainer | BaseModelRun, Probe, Run]:
+) -> tuple[Evaluator, Probe, Run]:
     """Start a probe on a run that has taken no step, of a method's name or of PEFT's options."""
     given = ("peft", method) if isinstance(method, dict) else (method,)
     spec = loops.run_of(folder, "causal_lm", *given, task={"name": "causal_lm", "options": options}, steps=6, **changes)
-    probe, assembly = kind(), assemble(spec, prepare(spec.settings), group)
-    run = assembly.for_probes(folder, time.monotonic())
+    probe, assembled = kind(), assemble(spec, prepare(spec.settings), group)
+    run = replace(assembled, folder=folder, began=time.monotonic())
     probe.start(run)
-    return make_trainer(assembly, [probe], lambda _: None), probe, run
+    return make_trainer(run, [probe], lambda _: None), probe, run
 
 
 def measured(

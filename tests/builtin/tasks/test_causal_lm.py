@@ -242,7 +242,7 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
     assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, texts.expected, strict=True)])
     right = [a == b for a, b in zip(normalised, texts.expected, strict=True)]
     assert evaluation.metrics["score_normalised"] == np.mean(right)
-    assert trainer.generator is None
+    assert trainer.assembly.generator is None
     assert evaluation.generation_seconds is None
     assert texts.tokens is None
     assert texts.choices.tolist() == [len(choices) for choices in test.column("choices")]

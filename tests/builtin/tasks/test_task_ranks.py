@@ -13,6 +13,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 TASKS = registry.names("tasks")
@@ -23,7 +24,7 @@ def do_all(group: Group, runs: list[tuple[RunSpec, Prepared]], folder: Path) -> 
     """Of each run evaluate the test rows, train, and on rank 0 save what came of it."""
     for spec, prepared in runs:
         recorder = Recorder()
-        trainer = Trainer.build(spec, prepared, group, [recorder])
+        trainer = Trainer(assemble(spec, prepared, group), [recorder])
         before = trainer.evaluate(trainer.assembly.test, "test", 0)
         trainer.train()
         if group.main:

@@ -28,7 +28,6 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.points import PointWriter, iterate_points
 from hpml_bench.records.run import Point
-from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("home")
 SERVICES = ("mlflow", "tensorboard", "trackio")
@@ -234,14 +233,6 @@ def test_a_service_without_its_library_is_refused_at_once(tmp_path: Path, monkey
         done = called(*command, "--out", tmp_path / "out", "--track", "tensorboard,mlflow", status=2)
         assert "--track tensorboard: tensorboard is not installed; pip install tensorboard" in done.output
     assert not (tmp_path / "out").exists()
-
-
-def test_services_are_named_without_a_mode() -> None:
-    """`off` leaves one out; another mode is refused, and doctor's `auto` turns none on."""
-    assert make_trackers({"mlflow": "off"}) == ()
-    with pytest.raises(UserError, match="mlflow has no modes; write --track mlflow"):
-        make_trackers({"mlflow": "offline"})
-    assert Accelerate.choose_mode("auto") == "off"
 
 
 def test_where_the_runs_are_is_said_without_a_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def test_a_report_ends_with_where_its_runs_are(tmp_path: Path, monkeypatch: pyte
 
 def test_a_tracker_that_is_off_is_left_out() -> None:
     """Off by what is asked, or by its own choice; an unknown tracker or mode, and one without a service, are told."""
-    assert make_trackers({"wandb": "off"}) == make_trackers({"accelerate": "auto"}) == ()
+    assert make_trackers({"wandb": "off", "mlflow": "off", "accelerate": "auto"}) == ()
+    with pytest.raises(UserError, match="mlflow has no modes; write --track mlflow"):
+        make_trackers({"mlflow": "offline"})
     with pytest.raises(UserError, match=r"there is no tracker 'diary'; there are .*mlflow, .*tensorboard, "):
         make_trackers({"diary": "on"})
     with pytest.raises(UserError, match="name a service, one of mlflow, tensorboard, trackio"):
