@@ -14,6 +14,7 @@ from hpml_bench.data.columns import (
     SAMPLE_ROWS,
     TAG_NAMES,
     WORD_NAMES,
+    Columns,
     column_errors_as_user_errors,
     column_named,
     first_named,
@@ -21,9 +22,9 @@ from hpml_bench.data.columns import (
     listed,
     short,
 )
-from hpml_bench.data.conversations import Shape, find_shape
+from hpml_bench.data.conversations import find_turns
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
-from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
+from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
 from hpml_bench.suite.registry import validate_options
@@ -123,7 +124,7 @@ class Learnt:
     """Target that is learnt from a row, with the columns and reasons."""
 
     target: Target
-    found: FoundColumns
+    columns: Columns
     why: tuple[str, ...] = ("as given",)  # why this, and what else is possible
 
 
@@ -156,11 +157,11 @@ class _Table:
         firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
         return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
 
-    def find(self, target: Target, **columns: Any) -> FoundColumns:
+    def find(self, target: Target, **columns: Any) -> Columns:
         """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
         options = self.data.read.model_copy(update=columns)
         found = find(self.data.train, self.data.where, target, options, named=self.data.named, split=self.data.split)
-        for name in found.columns.read if target in {"class", "number"} else ():
+        for name in found.read if target in {"class", "number"} else ():
             if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
                 raise UserError(
                     f"{self.data.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
@@ -220,7 +221,7 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
     shape, names = _shape(table), [*table.cells]
     if shape is None or shape.kind == "text":
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        shape = Shape(kind="turns", text=(turns[0],)) if turns else None
+        shape = Columns(kind="turns", text=(turns[0],)) if turns else None
     if model.reads_both_ways and shape and shape.kind == "turns":
         raise _cannot_answer(table, model)
     if model.reads_both_ways or shape is None:
@@ -244,7 +245,7 @@ def _label(table: _Table) -> Learnt | None:
     if label := known or data.label or first_named(names, (*LABEL_NAMES, *NUMBER_NAMES)):
         return _class_or_number(table, label)
     with suppress(UserError):
-        return _class_or_number(table, str(getattr(table.find("class").columns, "label", "")))
+        return _class_or_number(table, str(table.find("class").label))
     numeric = [name for name in names if table.numbers(name) and not table.is_id(name)]
     if len(numeric) > 1:
         raise UserError(
@@ -266,9 +267,9 @@ def _texts(table: _Table, model: Model) -> Learnt | None:
     return Learnt("answer", table.find("answer"), why)
 
 
-def _shape(table: _Table) -> Shape | None:
+def _shape(table: _Table) -> Columns | None:
     with suppress(UserError):
-        return find_shape(table.data.train, table.data.where)
+        return find_turns(table.data.train, table.data.where)
     return None
 
 

@@ -161,21 +161,19 @@ def _merged(content: Any, given: Any) -> Any:
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
-    names, columns = list(data.train.column_names), learnt.found.columns
-    text, label, pair = columns.text, columns.label, getattr(columns, "pair", None)
+    names, columns = list(data.train.column_names), learnt.columns
 
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    unread = learnt.found.unread
-    left = f"not read: {', '.join(unread[:20])}" if unread else "no other column is left"
-    given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
-    joined = f", joined by {data.read.separator!r}" if len(text) > 1 else ""
+    left = f"not read: {', '.join(columns.unread[:20])}" if columns.unread else "no other column is left"
+    text = [as_given(name) for name in columns.text]
+    given, joined = (text, f", joined by {data.read.separator!r}") if text[1:] else (text[0], "")
     entries = [Entry("text", given, (f"found by name or content{joined}; {left}",))]
-    if pair is not None:
-        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair",)))
-    if label is not None:
-        entries.append(Entry("label", as_given(label), ("found by name or content",)))
+    if columns.pair is not None:
+        entries.append(Entry("text_pair", as_given(columns.pair), ("the second text of each pair",)))
+    if columns.label is not None:
+        entries.append(Entry("label", as_given(columns.label), ("found by name or content",)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))

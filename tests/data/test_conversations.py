@@ -19,7 +19,7 @@ from helpers.language_models import TURNS as TEMPLATE
 from helpers.language_models import save_letters
 from hpml_bench.builtin.datasets import text_files
 from hpml_bench.data import prepare as preparation
-from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
+from hpml_bench.data.conversations import ROLES, as_conversations, find_turns
 from hpml_bench.data.draw import retention_rows
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
@@ -72,7 +72,7 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 
 def converted(table: Dataset) -> Dataset:
-    found = as_conversations(table, "f", find_shape(table, "f"))
+    found = as_conversations(table, "f", find_turns(table, "f"))
     if reason := next(filter(None, found["bad"]), None):
         raise UserError(reason)
     return found.select_columns(["contents", "roles", "choices"])

@@ -45,11 +45,11 @@ class HubDataset(DatasetLoader):
         options = self.options
         parts, revision = read_repository(options.dataset, options.config)
         train = _split(parts, options.train, options)
-        found = find(train[0], options.dataset, target, options)
+        columns = find(train[0], options.dataset, target, options)
         notes = {"dataset": options.dataset + (f", commit {revision}" if revision else "")}
         test = _split(parts, options.test, options) if options.test else None
         validation = _split(parts, options.validation, options) if options.validation else None
-        return load(Splits(train, validation, test), settings, found, target, options, notes)
+        return load(Splits(train, validation, test), settings, columns, options, notes)
 
 
 def _split(splits: dict[str, Dataset], name: str, options: Any) -> tuple[Dataset, str]:
