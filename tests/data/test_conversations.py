@@ -440,15 +440,6 @@ def test_several_processes_prepare_the_same(
     assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
 
 
-def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
-    """What it raised, and the row by its beginning."""
-    refusing = "{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}"
-    template = f"{{% for m in messages %}}{refusing}{{% endfor %}}"
-    says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
-    with pytest.raises(UserError, match=says):
-        prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
-
-
 def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -> None:
     """With how many are left, and how many are needed."""
     with pytest.raises(UserError, match=r"of the train rows only 0 are left .*max_length 4 tokens .*2 are needed"):

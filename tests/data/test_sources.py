@@ -113,7 +113,7 @@ def test_a_model_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("suffix", "lines"), [
     (".csv", ["yes;no", "no;yes;no"]), (".tsv", ["well,done", "well, you, and I"]),
-    (".tsv", ["He came, she saw", "I came, you left"]),
+    (".tsv", ["He came, she saw", "I came, you left"]), (".csv", ["text", "one; two", "three; four"]),
 ])  # fmt: skip
 def test_rows_that_a_first_line_does_not_fit_are_separated_as_the_suffix_says(
     tmp_path: Path, suffix: str, lines: list[str]

@@ -74,6 +74,7 @@ def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
     assert len(load(validation="test").validation or ()) == 4
     data = load(config="other", test=None, samples=2)
     assert (len(data.train), len(data.test)) == (4, 2)
+    assert data.notes["test"] == "2 rows split off hub:o/news train, as no test rows were given"
     assert not set(data.train["text"]) & set(data.test["text"])
 
 
