@@ -450,9 +450,11 @@ def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -
 
 
 def test_rows_as_others_write_them(tmp_path: Path) -> None:
-    """Parts of text are joined, as of vision models' rows; a developer is the system, an empty system prompt none."""
+    """Parts of text are joined, named `text` or `value`; a developer is the system, an empty system prompt none."""
     for kind in (".jsonl", ".parquet"):
         assert loaded(tmp_path / f"parts{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
+    assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
     developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
     empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
     expected = [said("system: Be short.", "user: a", "assistant: b"), said("user: a", "assistant: b")]
@@ -495,16 +497,11 @@ def test_tool_calls_and_reasoning_are_read(tmp_path: Path, kind: str) -> None:
     assert third == []
 
 
-def test_turns_as_sharegpt_openai_and_trl_write_them(tmp_path: Path) -> None:
-    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`.
-
-    Of a prompt and a completion in turns the completion is learnt: earlier answers in the prompt are none of it.
-    """
+def test_turns_as_sharegpt_and_trl_write_them(tmp_path: Path) -> None:
+    """`function_call`, a call as JSON, and `observation`; of prompt and completion in turns the second is learnt."""
     data = load(write(tmp_path / "rows.jsonl", [SHAREGPT])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert json.loads(data["fields"][0][1]) == {"tool_calls": [ADD]}
-    parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
-    assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
     data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]
