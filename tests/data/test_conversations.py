@@ -15,6 +15,7 @@ from datasets import Dataset
 from huggingface_hub import constants
 
 from helpers import tiny
+from helpers.fake_hub import cached
 from helpers.language_models import TURNS as TEMPLATE
 from helpers.language_models import save_letters
 from hpml_bench.builtin.datasets import text_files
@@ -349,11 +350,8 @@ def test_general_text_that_is_none_is_refused(tmp_path: Path, name: str, content
 
 def test_general_text_can_be_the_hubs_or_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That file alone is asked for; the hub's cache serves, and a mistake is told."""
-    root = tmp_path / "hub" / "datasets--o--texts"
-    folder = root / "snapshots" / ("a" * 40)
-    (folder / "raw").mkdir(parents=True)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("a" * 40)
+    folder = cached(tmp_path / "hub", "datasets--o--texts")
+    (folder / "raw").mkdir()
     Dataset.from_dict({"text": ["one", "", "two"]}).to_parquet(folder / "raw" / "test.parquet")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
