@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from hpml_bench import statistics
 from hpml_bench.data.prepare import prepare, silence
@@ -22,7 +21,7 @@ from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import default_ranks
-from hpml_bench.suite.registry import explain
+from hpml_bench.suite.registry import validated
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
@@ -113,10 +112,7 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         """Return the settings, as they are given or else chosen, and their values."""
         of_data = Entry("dataset", (Entry("name", data.dataset), Entry("options", (*files, *columns, *rows, GROUP))))
         entries = overridden((_backbone(model), Entry("task", task), of_data, *more), given)
-        try:
-            return entries, Settings.model_validate(as_values(entries))
-        except ValidationError as error:
-            raise UserError(f"--set {explain(error, Settings)}") from None
+        return entries, validated(Settings, as_values(entries), "--set")
 
     budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | ({} if "steps" in given else {"epochs": 1})
     _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
