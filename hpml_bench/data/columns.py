@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
@@ -61,19 +61,39 @@ class TableOptions(Frozen):
     """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
 
 
-class Columns(Frozen):
-    """Columns of a text and its target, by name."""
+Kind = Literal["class", "number", "tags", "turns", "prompt", "text"]
+NAMES: dict[Kind, tuple[str, str]] = {
+    "class": ("text", "label"), "number": ("text", "label"), "tags": ("words", "tags"), "turns": ("turns", ""),
+    "prompt": ("prompt", "completion"), "text": ("text", ""),
+}  # fmt: skip
+"""Words for the columns of text and label; the last three kinds are conversations."""
 
-    text: tuple[str, ...]  # columns of texts, which are joined; or one column of lists of words
-    label: str  # column of classes or numbers, or of lists of tags
+
+class Columns(Frozen):
+    """Columns of a table by their content."""
+
+    kind: Kind
+    text: tuple[str, ...]
+    """Columns of texts or of a prompt, which are joined; or one column of lists of words, or of turns (`role` and
+    `content`, or ShareGPT's `from` and `value`)."""
+    label: str | None = None  # column of classes or numbers, of lists of tags, or of completions
     pair: str | None = None  # column of the second texts
+    choices: str | None = None
+    system: str | None = None  # column of a system prompt, which may be empty
+    tools: str | None = None  # column of tools' definitions, lists or JSON, which may be empty
+    group: str | None = None
+    unread: tuple[str, ...] = ()  # all others
 
     @property
     def read(self) -> tuple[str, ...]:
-        return (self.label, *self.text, *([self.pair] if self.pair else []))
+        """Columns whose cells make a row: the text's, the second text's and the label's first."""
+        return (*self.text, *filter(None, (self.pair, self.label, self.choices, self.system, self.tools)))
 
     def __str__(self) -> str:
-        return f"text: {', '.join(self.text)}{f'; paired with: {self.pair}' if self.pair else ''}; label: {self.label}"
+        text, label = NAMES[self.kind]
+        found = {text: ", ".join(self.text), "paired with": self.pair, label: self.label, "choices": self.choices}
+        found |= {"system prompt": self.system, "tools": self.tools, "group": self.group}
+        return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
 
 
 def choose(
@@ -93,7 +113,7 @@ def choose(
             words = chosen_text[0] if chosen_text else first_named(names, WORD_NAMES)
             tags = chosen_label or first_named(names, TAG_NAMES)
             if words and tags:
-                return Columns(text=(words,), label=tags)
+                return Columns(kind="tags", text=(words,), label=tags)
             what, option, usual = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
             raise UserError(
                 f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists of {what} with "
@@ -108,7 +128,7 @@ def choose(
             rest = [name for name in names if name not in {chosen_label, pair}]
             chosen_text, found = _find_text(rest, sample, where, kept_out, named=named)
             pair = pair or found
-        return Columns(text=chosen_text, label=chosen_label, pair=pair)
+        return Columns(kind=cast(Kind, target), text=chosen_text, label=chosen_label, pair=pair)
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:

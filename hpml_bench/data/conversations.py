@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import Column, column_named, converted, first_named, listed, short
+from hpml_bench.data.columns import Column, Columns, column_named, converted, first_named, listed, short
 from hpml_bench.plugins.dataset import PAIR, LoadedData
-from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,29 +47,7 @@ class Turn(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # its values of FIELDS
 
 
-class Shape(Frozen):
-    """Columns of conversations by content."""
-
-    kind: Literal["turns", "prompt", "text"]
-    text: tuple[str, ...]
-    """One column of lists of turns (`role` and `content`, or ShareGPT's `from` and `value`); or those of the prompt or
-    of texts without one, which are joined: those empty in a row are left out."""
-    label: str | None = None  # column of the completion
-    choices: str | None = None
-    system: str | None = None  # column of a system prompt, which may be empty
-    tools: str | None = None  # column of tools' definitions, lists or JSON, which may be empty
-
-    def __str__(self) -> str:
-        others = {"completion": self.label, "choices": self.choices, "system prompt": self.system, "tools": self.tools}
-        found = {self.kind: ", ".join(self.text), **others}
-        return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
-
-    @property
-    def read(self) -> tuple[str, ...]:
-        return (*self.text, *filter(None, (self.label, self.choices, self.system, self.tools)))
-
-
-def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
+def find_turns(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Columns:
     """Return the columns of conversations: as given, else by name.
 
     That is a column of lists of turns (TURN_NAMES), else a prompt and a completion, else text. `text` are the columns
@@ -86,20 +63,20 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     if given and answer is None:
         answer = first_named([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
-            return Shape(kind="turns", text=given, system=system, tools=tools)
+            return Columns(kind="turns", text=given, system=system, tools=tools)
         if answer is None:
-            return Shape(kind="text", text=given)
+            return Columns(kind="text", text=given)
     if not (given or answer) and (turns := first_named(names, TURN_NAMES)):
-        return Shape(kind="turns", text=(turns,), system=system, tools=tools)
+        return Columns(kind="turns", text=(turns,), system=system, tools=tools)
     answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
         named = (first_named(names, PROMPT_NAMES), first_named(names, EXTRA_NAMES))
         given = tuple(name for name in named if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
-        return Shape(kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools)
+        return Columns(kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools)
     if plain := first_named(names, TEXT_NAMES):
-        return Shape(kind="text", text=(plain,))
+        return Columns(kind="text", text=(plain,))
     if first_named(names, ("chosen",)) and first_named(names, ("rejected",)):
         raise UserError(
             f"{where}: holds preferences, which are not compared; to learn the chosen answers, set "
@@ -118,7 +95,7 @@ def _is_list(dataset: Dataset, column: str) -> bool:
     return isinstance(dataset.features[column], list | List | LargeList)
 
 
-def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
+def as_conversations(dataset: Dataset, file: str, columns: Columns, separator: str = "\n\n") -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
     Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
@@ -133,8 +110,8 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
     mixed = frozenset(name for name, kind in kinds.items() if kind.startswith("Json("))
     # only columns of JSON keep apart a key without a value and one that other rows have
     exact = frozenset(name for name, kind in kinds.items() if "Json(" in kind)
-    row = partial(_convert, shape=shape, separator=separator, mixed=mixed, exact=exact)
-    found = converted(dataset, file, shape.read, row, types | optional)
+    row = partial(_convert, columns=columns, separator=separator, mixed=mixed, exact=exact)
+    found = converted(dataset, file, columns.read, row, types | optional)
     return found.remove_columns([name for name in optional if not any(found[name])])
 
 
@@ -172,31 +149,32 @@ def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
 
 
 def _convert(
-    *cells: Any, shape: Shape, separator: str, mixed: frozenset[str], exact: frozenset[str]
+    *cells: Any, columns: Columns, separator: str, mixed: frozenset[str], exact: frozenset[str]
 ) -> tuple[Any, ...]:
     """Return the values of a row's columns; a ValueError of this function and those below continues `FILE: row 3`."""
-    row = {name: cell if name in exact else _without_nulls(cell) for name, cell in zip(shape.read, cells, strict=True)}
+    named = zip(columns.read, cells, strict=True)
+    row = {name: cell if name in exact else _without_nulls(cell) for name, cell in named}
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))
             raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
-    turns, choices = _turns_and_choices(row, shape, separator)
-    system = _cell(row[shape.system], shape.system) if shape.system else ""
+    turns, choices = _turns_and_choices(row, columns, separator)
+    system = _cell(row[columns.system], columns.system) if columns.system else ""
     if system.strip() and turns and turns[0].role == "system":
-        raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
+        raise ValueError(f"has a system prompt in column {columns.system!r} and one among its turns; remove one")
     turns = [Turn("system", system), *turns] if system.strip() else turns
-    tools: Any = row[shape.tools] if shape.tools else []
+    tools: Any = row[columns.tools] if columns.tools else []
     with suppress(ValueError):
         tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools or []
     if not isinstance(tools, list):
-        raise ValueError(f"holds no list in column {shape.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
+        raise ValueError(f"holds no list in column {columns.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
     if not turns or turns[-1].role != "assistant":
         last = turns[-1].role if turns else "system"
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
-    of_turns = shape.kind == "turns"
-    given = [turn for turn in row[shape.text[0]] if isinstance(turn, dict)] if of_turns else []
+    of_turns = columns.kind == "turns"
+    given = [turn for turn in row[columns.text[0]] if isinstance(turn, dict)] if of_turns else []
     unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
     weights = [turn.weight for turn in turns]
     fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
@@ -206,20 +184,20 @@ def _convert(
     return contents, roles, choices, sorted(unread), *more
 
 
-def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
-    first, completion = shape.text[0], shape.label or ""
-    if shape.kind == "turns":
+def _turns_and_choices(row: Mapping[str, Any], columns: Columns, separator: str) -> tuple[list[Turn], list[str]]:
+    first, completion = columns.text[0], columns.label or ""
+    if columns.kind == "turns":
         return _turns(row[first], first), []
-    if shape.kind == "text":
-        return [Turn("assistant", _joined(row, shape.text, separator))], []
+    if columns.kind == "text":
+        return [Turn("assistant", _joined(row, columns.text, separator))], []
     answer = row[completion]
     if isinstance(row[first], list):  # TRL's: both are lists of turns, of which the completion's are learnt
         before = [turn._replace(weight=float(turn.role != "assistant")) for turn in _turns(row[first], first)]
         return [*before, *_turns(answer, completion)], []
-    column = shape.choices or ""
+    column = columns.choices or ""
     choices = [_joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])]
     chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
-    return [Turn("user", _joined(row, shape.text, separator)), Turn("assistant", chosen)], choices
+    return [Turn("user", _joined(row, columns.text, separator)), Turn("assistant", chosen)], choices
 
 
 def _without_nulls(value: Any) -> Any:

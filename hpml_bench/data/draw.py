@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.data.conversations import as_conversations, find_shape
+from hpml_bench.data.conversations import as_conversations, find_turns
 from hpml_bench.data.files import Format, file_of, read_file
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import fetch
@@ -146,7 +146,7 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
             rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
         if not len(rows):
             raise UserError(f"task.options.retention: {file} holds no text")
-        rows = as_conversations(rows, str(file), find_shape(rows, str(file)))
+        rows = as_conversations(rows, str(file), find_turns(rows, str(file)))
         if reason := next(filter(None, rows["bad"]), None):
             raise UserError(reason)
     order = np.random.default_rng([settings.data_seed, RETENTION_ROWS]).permutation(len(rows))

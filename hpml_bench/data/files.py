@@ -261,18 +261,23 @@ def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int
 # Folders
 
 
-def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Dataset], str | None]:
+def read_repository(
+    uri: str, config: str | None = None, patterns: Sequence[str] = PATTERNS
+) -> tuple[dict[str, Dataset], str | None]:
     """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
 
-    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run. Without a card a
+    configuration is a folder.
     """
     from datasets import load_dataset
 
-    source = fetch(uri, "dataset", (*PATTERNS, "README.md"))
+    source = fetch(uri, "dataset", (*patterns, "README.md"))
     folder = source.folder_or_file
     if not folder.is_dir():
         raise UserError(f"{uri}: is a file; use the data set text_files for files")
-    if not any(any(folder.rglob(pattern)) for pattern in PATTERNS):
+    if config and (folder / config).is_dir() and not (folder / "README.md").exists():
+        folder, config = folder / config, None
+    if not any(any(folder.rglob(pattern)) for pattern in patterns):
         raise UserError(f"{uri}: holds no parquet, csv or jsonl files; a dataset made by code of its own is not run")
     if elsewhere := _outside(folder / "README.md"):
         raise UserError(f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read")
@@ -284,6 +289,12 @@ def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Data
         unreadable = UserError(f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}")
         raise disk_error(error) or unreadable from None
     return dict(splits), source.revision
+
+
+def split_in(splits: Mapping[str, Dataset], name: str, uri: str) -> Dataset:
+    if name not in splits:
+        raise UserError(f"{uri}: there is no split '{name}'; there is {', '.join(splits)}")
+    return splits[name]
 
 
 def _outside(card: Path) -> str | None:

@@ -23,7 +23,7 @@ from hpml_bench.data.columns import (
     short,
     some,
 )
-from hpml_bench.data.conversations import Shape, as_conversations, find_shape
+from hpml_bench.data.conversations import as_conversations, find_turns
 from hpml_bench.data.draw import split_off_test
 from hpml_bench.plugins.dataset import GROUP, PAIR, LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -56,18 +56,10 @@ class Splits(NamedTuple):
         return Splits(train or self.train, *others)
 
 
-class FoundColumns(NamedTuple):
-    """Columns of a table by name."""
-
-    columns: Columns | Shape
-    group: str | None
-    unread: tuple[str, ...] = ()  # all others
-
-
 def find(
     train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True,
     split: str | None = None,
-) -> FoundColumns:  # fmt: skip
+) -> Columns:  # fmt: skip
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
     `label`: column of the label where the options name none (not of answers); `named`: whether the table has column
@@ -76,17 +68,16 @@ def find(
     names = list(train.column_names)
     group = None if options.group is None else column_named(options.group, names, where, "group")
     given = label if options.label is None else options.label
-    columns: Columns | Shape
     if options.text_pair is not None and target in {"answer", "tags"}:
         raise UserError(f"{where}: dataset.options.text_pair is for a class or a number; name all columns with text")
     if target == "answer":
         text = options.text if isinstance(options.text, tuple) else (options.text,)
-        columns = find_shape(train, where, text, options.label)
+        columns = find_turns(train, where, text, options.label)
     else:
         others = {name for name in (group, split) if name}
         columns = choose(train, where, target, options, given, kept_out=others, named=named)
-    read = {*columns.read, group, split}
-    return FoundColumns(columns, group, tuple(name for name in names if name not in read))
+    unread = tuple(name for name in names if name not in {*columns.read, group, split})
+    return columns.model_copy(update={"group": group, "unread": unread})
 
 
 def split_of(name: str) -> str | None:
@@ -113,33 +104,30 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
 
 
 def load(
-    splits: Splits, settings: Settings, found: FoundColumns, target: Target, options: TableOptions,
-    notes: Mapping[str, str],
-) -> LoadedData:  # fmt: skip
-    """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
+    splits: Splits, settings: Settings, columns: Columns, options: TableOptions, notes: Mapping[str, str]
+) -> LoadedData:
+    """Return the splits with the columns of their target (plugins.dataset.LoadedData), and further notes.
 
     The settings say how many test rows are split off, and whether bad rows are dropped or end it with a UserError.
     Classes and tags become 0..C-1.
     """
-    columns, names, suspect = found.columns, tuple[str, ...](), dict[str, str]()
-    if isinstance(columns, Shape):
+    names, suspect = tuple[str, ...](), dict[str, str]()
+    if columns.kind in {"turns", "prompt", "text"}:
         # between the parts of a prompt a single space means an empty line
         between = "\n\n" if options.separator == " " else options.separator
-        rows, what = partial(as_conversations, shape=columns, separator=between), str(columns)
+        rows = partial(as_conversations, columns=columns, separator=between)
     else:
         with column_errors_as_user_errors(splits.train[1]):
-            names, row, types = _conversion(splits.train, columns, target, options)
+            names, row, types = _conversion(splits.train, columns, options)
         rows = partial(converted, read=columns.read, row=row, types=types)
-        missing = [name for name in names if target == "class" and name.strip().lower() in MISSING]
+        missing = [name for name in names if columns.kind == "class" and name.strip().lower() in MISSING]
         counts = Counter(map(as_text, splits.train[0][columns.label])) if missing else {}
         each = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in missing)
         suspect = {SUSPECT: f"{each}: taken for a class; empty these cells if it is none"} if each else {}
-        what = f"words: {columns.text[0]}; tags: {columns.label}" if target == "tags" else str(columns)
-    what = what if found.group is None else f"{what}; group: {found.group}"
-    notes = {"columns": what, **({"columns not read": some(found.unread)} if found.unread else {}), **notes}
-    loaded = _loaded(splits, settings, rows, found.group)
-    warnings = {**loaded.warnings, **suspect}
-    return replace(loaded, label_names=names, notes={**loaded.notes, **notes}, warnings=warnings)
+    unread = {"columns not read": some(columns.unread)} if columns.unread else {}
+    loaded = _loaded(splits, settings, rows, columns.group)
+    notes = {**loaded.notes, "columns": str(columns), **unread, **notes}
+    return replace(loaded, label_names=names, notes=notes, warnings={**loaded.warnings, **suspect})
 
 
 def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset], group: str | None) -> LoadedData:
@@ -189,31 +177,32 @@ def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[in
 
 
 def _conversion(
-    train: tuple[Dataset, str], columns: Columns, target: Target, options: TableOptions
+    train: tuple[Dataset, str], columns: Columns, options: TableOptions
 ) -> tuple[tuple[str, ...], Row, dict[str, Any]]:
     """Return the labels' names, the function that converts a row's cells, and the types of what it returns."""
     from datasets import Value
 
-    if target == "tags":
-        feature = train[0].features[columns.label]
+    label = columns.label or ""
+    if columns.kind == "tags":
+        feature = train[0].features[label]
         tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         if tag_feature is None:
-            what = f"{train[1]}: column '{columns.label}' has no lists of tags"
+            what = f"{train[1]}: column '{label}' has no lists of tags"
             raise UserError(f"{what}; give a json, jsonl or parquet file with lists")
-        batches = train[0].select_columns([columns.label]).iter(BATCH)
-        values = {tag for batch in batches for tags in batch[columns.label] for tag in tags or ()}
+        batches = train[0].select_columns([label]).iter(BATCH)
+        values = {tag for batch in batches for tags in batch[label] for tag in tags or ()}
         names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
-        words_and_tags = partial(_words_and_tags, columns=columns, index=index)
+        words_and_tags = partial(_words_and_tags, column=columns.text[0], index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
     row = partial(_text_and_label, columns=columns, separator=options.separator)
     texts = {name: Value("string") for name in ("text", *([PAIR] if columns.pair else []))}
-    if target == "class":
-        known = getattr(train[0].features[columns.label], "names", None)  # a ClassLabel knows them
-        names, index = _index(train[0].unique(columns.label), train[1], known, options.label_names)
+    if columns.kind == "class":
+        known = getattr(train[0].features[label], "names", None)  # a ClassLabel knows them
+        names, index = _index(train[0].unique(label), train[1], known, options.label_names)
         rows = len(train[0])
         if not (known or options.label_names) and len(names) > max(FEW_CLASSES, rows / 2):
             raise UserError(
-                f"{train[1]}: column '{columns.label}' has {len(names):,} different labels in {rows:,} rows, too many "
+                f"{train[1]}: column '{label}' has {len(names):,} different labels in {rows:,} rows, too many "
                 "for classes: is it a number of the row, a text or a measurement? Name the column of the classes with "
                 "dataset.options.label; numbers are learnt by the task regression, answers in words by causal_lm"
             )
@@ -265,19 +254,18 @@ def _index(
 # Rows
 
 
-def _text_and_label(
-    label: Any, *texts: Any, columns: Columns, separator: str, index: Index | None
-) -> tuple[str | float, ...]:
-    value = math.nan
+def _text_and_label(*cells: Any, columns: Columns, separator: str, index: Index | None) -> tuple[str | float, ...]:
+    *texts, label = cells
+    value, column = math.nan, columns.label or ""
     if index is not None:
-        value = _looked_up(label, index, "label", columns.label)
+        value = _looked_up(label, index, "label", column)
     elif label is None or (isinstance(label, str) and not label.strip()):
-        raise _empty("number", columns.label)
+        raise _empty("number", column)
     else:
         with suppress(TypeError, ValueError, OverflowError):  # Python's own `1_000` and truth values are refused
             value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
         if not math.isfinite(value):
-            raise ValueError(f"has '{short(str(label))}' in column '{columns.label}', which is no finite number")
+            raise ValueError(f"has '{short(str(label))}' in column '{column}', which is no finite number")
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
     for part, names in ((text, columns.text), *((second, (columns.pair or "",)) for second in seconds)):
@@ -286,11 +274,11 @@ def _text_and_label(
     return text, *seconds, value
 
 
-def _words_and_tags(tags: Any, words: Any, columns: Columns, index: Index) -> tuple[list[str], list[int]]:
+def _words_and_tags(words: Any, tags: Any, column: str, index: Index) -> tuple[list[str], list[int]]:
     if not words:
-        raise _empty("words", *columns.text)
+        raise _empty("words", column)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"holds no list of words in column '{columns.text[0]}'")
+        raise ValueError(f"holds no list of words in column '{column}'")
     count = len(tags) if isinstance(tags, list) else 0
     if count != len(words):
         raise ValueError(f"has {len(words)} words and {count} tags; give one tag per word")

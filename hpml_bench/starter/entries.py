@@ -30,6 +30,10 @@ class Entry:
     why: tuple[str, ...] = ()  # paragraphs of the comment
     chosen: bool = True  # False: an alternative, written as a comment
 
+    @property
+    def nested(self) -> bool:
+        return isinstance(self.value, tuple) and bool(self.value) and isinstance(self.value[0], Entry)
+
 
 def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entry, ...]:
     """Return entries with the values that are given in their places, and at the end those that have none."""
@@ -38,17 +42,22 @@ def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entr
         value = left.pop(entry.key, entry)
         if value is entry:
             found.append(entry)
-        elif isinstance(value, Mapping) and isinstance(entry.value, tuple):
+        elif isinstance(value, Mapping) and entry.nested:
             found.append(replace(entry, value=overridden(entry.value, value)))
         else:
             found.append(Entry(entry.key, value, ("as given",)))
     return (*found, *(Entry(key, value, ("as given",)) for key, value in left.items()))
 
 
+def as_values(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the values that are chosen, by key."""
+    return {one.key: as_values(one.value) if one.nested else one.value for one in entries if one.chosen}
+
+
 def written(entries: Iterable[Entry], margin: str = "") -> Iterator[str]:
     """Yield the lines of entries, each below its reason, or before it where that is short."""
     for entry in entries:
-        if isinstance(entry.value, tuple) and entry.value and isinstance(entry.value[0], Entry):
+        if entry.nested:
             yield from (*comment(entry.why, margin), f"{margin}{entry.key}:", *written(entry.value, f"{margin}  "))
             continue
         line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"

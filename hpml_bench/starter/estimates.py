@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hpml_bench.plugins.task import Task
-from hpml_bench.starter.entries import Entry, overridden
+from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds import View
 from hpml_bench.starter.model import Model
 from hpml_bench.suite.devices import default_ranks
@@ -129,7 +129,7 @@ def language_recipe(parameters: int) -> Recipe:
 
 
 def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Return rows, epochs and batch: the recipe's, less where rows are few, or more than needed; or what is given."""
+    """Return rows, epochs and batch: the recipe's, less where rows are few, or more than needed."""
     answers = task.decoding is not None
     rows, tests, own = len(view.loaded.train), len(view.loaded.test), view.loaded.validation
     ranks = default_ranks()
@@ -152,15 +152,13 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     test = (MOST_TEST, "more would hardly narrow the intervals")
     if answers:
         test = (MOST_ANSWERED, "answering takes most of the time")
-    entries = (
+    return (
         _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
         Entry("validation_samples", VALIDATED if fewer else None, (note,)),
         _samples("test_samples", tests, *test),
-        *([] if "steps" in given else [Entry("epochs", epochs, (why,))]),
+        Entry("steps", given["steps"]) if "steps" in given else Entry("epochs", epochs, (why,)),
         Entry("global_batch", batch, (batch_why,)),
     )
-    known = {"steps", "epochs", *(entry.key for entry in entries)}
-    return overridden(entries, {key: value for key, value in given.items() if key in known})
 
 
 def _samples(key: str, rows: int, most: int, reason: str) -> Entry:

@@ -19,7 +19,7 @@ from hpml_bench.data.columns import short, some
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
-from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.entries import Entry, as_values
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rows import Data, Learnt
 from hpml_bench.suite.settings import TaskSpec
@@ -100,14 +100,6 @@ class Kind(NamedTuple):
     names: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the data set's options on names of labels
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
     cautions: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what makes scores hard to read
-
-
-def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
-    return {
-        entry.key: as_values(entry.value) if entry.value and isinstance(entry.value, tuple) else entry.value
-        for entry in entries
-        if entry.chosen
-    }
 
 
 def _head_options(view: View) -> tuple[Entry, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hpml_bench.data.columns import (
     SAMPLE_ROWS,
     TAG_NAMES,
     WORD_NAMES,
+    Columns,
     column_errors_as_user_errors,
     column_named,
     first_named,
@@ -21,9 +23,9 @@ from hpml_bench.data.columns import (
     listed,
     short,
 )
-from hpml_bench.data.conversations import Shape, find_shape
+from hpml_bench.data.conversations import find_turns
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
-from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
+from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
 from hpml_bench.suite.registry import validate_options
@@ -58,6 +60,46 @@ class Data:
     @property
     def name(self) -> str:
         return str(self.options.get("dataset") or self.options["train"]).removeprefix("path:").partition("#")[0]
+
+    @cached_property
+    def cells(self) -> dict[str, list[Any]]:
+        """Columns with their first cells; that of the splits is left out."""
+        sample: dict[str, list[Any]] = self.train[:SAMPLE_ROWS]
+        return {name: cells for name, cells in sample.items() if name != self.split}
+
+    def numbers(self, name: str) -> set[float]:
+        """Return the different numbers of a column; none where a cell is something else."""
+        cells = [cell for cell in self.cells[name] if cell not in ("", None)]
+        plain = all(not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells)
+        return set(map(float, cells)) if plain else set()
+
+    def is_id(self, name: str) -> bool:
+        values = self.numbers(name)
+        if not len(values) == len(self.cells[name]) > 1 or not all(map(float.is_integer, values)):
+            return False
+        return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
+
+    def doubt(self, name: str) -> str:
+        if self.is_id(name):
+            return " (which counts the rows)"
+        return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
+
+    def lists(self, *kinds: type) -> list[str]:
+        """Return the columns of lists that begin with a value of such a kind."""
+        firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
+        return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
+
+    def find(self, target: Target, **columns: Any) -> Columns:
+        """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
+        options = self.read.model_copy(update=columns)
+        found = find(self.train, self.where, target, options, named=self.named, split=self.split)
+        for name in found.read if target in {"class", "number"} else ():
+            if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
+                raise UserError(
+                    f"{self.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
+                    "tag per word the columns 'words' and 'tags'"
+                )
+        return found
 
 
 def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
@@ -123,50 +165,8 @@ class Learnt:
     """Target that is learnt from a row, with the columns and reasons."""
 
     target: Target
-    found: FoundColumns
+    columns: Columns
     why: tuple[str, ...] = ("as given",)  # why this, and what else is possible
-
-
-@dataclass(frozen=True)
-class _Table:
-    """The first rows of the training data."""
-
-    data: Data
-    cells: Mapping[str, Sequence[Any]]  # column -> cells; that of the splits is left out
-
-    def numbers(self, name: str) -> set[float]:
-        """Return the different numbers of a column; none where a cell is something else."""
-        cells = [cell for cell in self.cells[name] if cell not in ("", None)]
-        plain = all(not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells)
-        return set(map(float, cells)) if plain else set()
-
-    def is_id(self, name: str) -> bool:
-        values = self.numbers(name)
-        if not len(values) == len(self.cells[name]) > 1 or not all(map(float.is_integer, values)):
-            return False
-        return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
-
-    def doubt(self, name: str) -> str:
-        if self.is_id(name):
-            return " (which counts the rows)"
-        return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
-
-    def lists(self, *kinds: type) -> list[str]:
-        """Return the columns of lists that begin with a value of such a kind."""
-        firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
-        return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
-
-    def find(self, target: Target, **columns: Any) -> FoundColumns:
-        """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
-        options = self.data.read.model_copy(update=columns)
-        found = find(self.data.train, self.data.where, target, options, named=self.data.named, split=self.data.split)
-        for name in found.columns.read if target in {"class", "number"} else ():
-            if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
-                raise UserError(
-                    f"{self.data.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
-                    "tag per word the columns 'words' and 'tags'"
-                )
-        return found
 
 
 def find_target(data: Data, model: Model) -> Learnt:
@@ -174,20 +174,18 @@ def find_target(data: Data, model: Model) -> Learnt:
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
             raise UserError(f"{data.where}: has column names and no row; give a file with rows")
-        sample: dict[str, list[Any]] = data.train[:SAMPLE_ROWS]
-        table = _Table(data, {name: cells for name, cells in sample.items() if name != data.split})
         if data.target == "answer" and model.reads_both_ways:
-            raise _cannot_answer(table, model)
+            raise _cannot_answer(data, model)
         if data.target is not None:
             label = data.label if data.target in {"class", "number"} and data.read.label is None else data.read.label
-            return Learnt(data.target, table.find(data.target, label=label))
-        if found := _tags(table) or _conversation(table, model) or _label(table) or _texts(table, model):
+            return Learnt(data.target, data.find(data.target, label=label))
+        if found := _tags(data) or _conversation(data, model) or _label(data) or _texts(data, model):
             return found
-    columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in [*table.cells][:30])
-    others = ", or 'words' and 'tags'" if table.lists(str, int) else ""
+    columns = ", ".join(f"'{short(name)}'{data.doubt(name)}" for name in [*data.cells][:30])
+    others = ", or 'words' and 'tags'" if data.lists(str, int) else ""
     if not model.reads_both_ways:
         others += ", or turns in a column 'messages', or 'prompt' and 'completion'"
-    sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(table.cells) == 1 else ""
+    sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(data.cells) == 1 else ""
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
         f"'label' with classes or numbers{others}, or name the task, and the columns with dataset.options.text and "
@@ -195,34 +193,34 @@ def find_target(data: Data, model: Model) -> Learnt:
     )
 
 
-def _cannot_answer(table: _Table, model: Model) -> UserError:
+def _cannot_answer(data: Data, model: Model) -> UserError:
     return UserError(
-        f"{table.data.where}: holds conversations, and {model} reads both ways and can't answer; give a model that "
+        f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a model that "
         "generates, such as SmolLM2, or rows with a text and a label"
     )
 
 
-def _tags(table: _Table) -> Learnt | None:
+def _tags(data: Data) -> Learnt | None:
     """Return lists of words, found by name, and of tags, given or found so."""
-    lists, given = table.lists(str, int), table.data.read.label
+    lists, given = data.lists(str, int), data.read.label
     words = first_named(lists, WORD_NAMES)
     tags = first_named(lists, TAG_NAMES) if given is None else next((name for name in lists if name == given), None)
     if words is None or tags is None:
         return None
     why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."
-    return Learnt("tags", table.find("tags", text=words, label=tags), (why,))
+    return Learnt("tags", data.find("tags", text=words, label=tags), (why,))
 
 
-def _conversation(table: _Table, model: Model) -> Learnt | None:
+def _conversation(data: Data, model: Model) -> Learnt | None:
     """Return turns, or a prompt and its completion by name, for a model that can answer."""
-    if table.data.read.label is not None:
+    if data.read.label is not None:
         return None
-    shape, names = _shape(table), [*table.cells]
+    shape, names = _shape(data), [*data.cells]
     if shape is None or shape.kind == "text":
-        turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        shape = Shape(kind="turns", text=(turns[0],)) if turns else None
+        turns = [name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])]
+        shape = Columns(kind="turns", text=(turns[0],)) if turns else None
     if model.reads_both_ways and shape and shape.kind == "turns":
-        raise _cannot_answer(table, model)
+        raise _cannot_answer(data, model)
     if model.reads_both_ways or shape is None:
         return None
     answer = f"the answers in column '{short(shape.label)}'" if shape.label else "the assistant's turns"
@@ -232,30 +230,30 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
         if label and label not in shape.read
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
-    found = table.find("answer", text=table.data.read.text or shape.text, label=shape.label)
+    found = data.find("answer", text=data.read.text or shape.text, label=shape.label)
     return Learnt("answer", found, (f"The columns are those of conversations: {answer} are learnt.", other))
 
 
-def _label(table: _Table) -> Learnt | None:
+def _label(data: Data) -> Learnt | None:
     """Return a label that is given or known by name, else the column with the fewest values, else of numbers."""
-    data, names = table.data, [*table.cells]
+    names = [*data.cells]
     given = data.read.label
-    known = None if given is None else column_named(given, names, table.data.where, "label")
+    known = None if given is None else column_named(given, names, data.where, "label")
     if label := known or data.label or first_named(names, (*LABEL_NAMES, *NUMBER_NAMES)):
-        return _class_or_number(table, label)
+        return _class_or_number(data, label)
     with suppress(UserError):
-        return _class_or_number(table, str(getattr(table.find("class").columns, "label", "")))
-    numeric = [name for name in names if table.numbers(name) and not table.is_id(name)]
+        return _class_or_number(data, str(data.find("class").label))
+    numeric = [name for name in names if data.numbers(name) and not data.is_id(name)]
     if len(numeric) > 1:
         raise UserError(
-            f"{table.data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
+            f"{data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
             f"dataset.options.label ({listed(numeric)})"
         )
-    return _class_or_number(table, numeric[0]) if numeric else None
+    return _class_or_number(data, numeric[0]) if numeric else None
 
 
-def _texts(table: _Table, model: Model) -> Learnt | None:
-    shape = _shape(table)
+def _texts(data: Data, model: Model) -> Learnt | None:
+    shape = _shape(data)
     if shape is None or shape.kind != "text" or model.reads_both_ways:
         return None
     why = (
@@ -263,21 +261,21 @@ def _texts(table: _Table, model: Model) -> Learnt | None:
         "learnt.",
         "To learn answers, give the columns prompt and completion; to learn classes, a column label.",
     )
-    return Learnt("answer", table.find("answer"), why)
+    return Learnt("answer", data.find("answer"), why)
 
 
-def _shape(table: _Table) -> Shape | None:
+def _shape(data: Data) -> Columns | None:
     with suppress(UserError):
-        return find_shape(table.data.train, table.data.where)
+        return find_turns(data.train, data.where)
     return None
 
 
-def _class_or_number(table: _Table, label: str) -> Learnt:
-    values, rows, distinct = table.numbers(label), len(table.cells[label]), len({*map(str, table.cells[label])})
-    what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
+def _class_or_number(data: Data, label: str) -> Learnt:
+    values, rows, distinct = data.numbers(label), len(data.cells[label]), len({*map(str, data.cells[label])})
+    what = f"Column '{short(label)}'" if data.named else short(label).capitalize()
     whole = bool(values) and all(map(float.is_integer, values))
     few = whole and len(values) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
-    is_class = bool(table.data.read.label_names) or not values or few
+    is_class = bool(data.read.label_names) or not values or few
     if whole and is_class:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",
@@ -295,4 +293,4 @@ def _class_or_number(table: _Table, label: str) -> Learnt:
             "If they are names of classes: `task: sequence_classification`.",
         )
     target: Target = "class" if is_class else "number"
-    return Learnt(target, table.find(target, label=label), why)
+    return Learnt(target, data.find(target, label=label), why)

@@ -1,14 +1,13 @@
 """A commented suite from a model and rows: the steps in their order, and the suite file."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from hpml_bench import statistics
 from hpml_bench.data.prepare import prepare, silence
@@ -17,12 +16,13 @@ from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
 from hpml_bench.starter import estimates, kinds
-from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
+from hpml_bench.starter.entries import Entry, Rate, as_values, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import default_ranks
-from hpml_bench.suite.registry import explain
+from hpml_bench.suite.registry import validated
+from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 
@@ -40,21 +40,14 @@ class SuiteDraft:
     """All that was found and chosen."""
 
     view: kinds.View
-    options: tuple[Entry, ...]  # the task's options
-    data_options: tuple[Entry, ...]  # the data set's options on columns and names
+    entries: tuple[Entry, ...]  # the settings, chosen or given, each with its reason
+    settings: Settings  # their values
     lengths: kinds.Lengths
-    limit: int  # `max_length`
-    budget: tuple[Entry, ...]
     methods: tuple[estimates.Published, ...]  # all that are offered
     prepared: Prepared
     task: Task
     memory: estimates.Memory
     file: str  # name of the suite file
-    given: Mapping[str, Any]  # settings that were given
-
-    @cached_property
-    def kind(self) -> kinds.Kind:
-        return kinds.KINDS[self.view.learnt.target]
 
     @cached_property
     def compared(self) -> tuple[estimates.Published, ...]:
@@ -68,16 +61,15 @@ class SuiteDraft:
     @cached_property
     def cost(self) -> tuple[str, str]:
         """Sentences on time, which is measured, and memory."""
-        rows, chosen = self.prepared.rows, kinds.as_values(self.budget)
-        mean = float(self.lengths.tokens.clip(max=self.limit).mean())
-        new = kinds.as_values(self.options).get("max_new_tokens", 0) if self.task.decoding is not None else 0
-        epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
+        rows, settings = self.prepared.rows, self.settings
+        mean = float(self.lengths.tokens.clip(max=settings.max_length).mean())
+        decoding = self.task.decoding
         work = estimates.Work(
-            train_tokens=rows["train"] * epochs * mean,
+            train_tokens=total_steps(settings, rows["train"]) * settings.global_batch * mean,
             eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
-            new_tokens=(rows["test"] + rows["validation"]) * new,
+            new_tokens=(rows["test"] + rows["validation"]) * (0 if decoding is None else decoding.max_new_tokens),
         )
-        batch_tokens = int(max(1, chosen["global_batch"] // default_ranks()) * mean)
+        batch_tokens = int(max(1, settings.global_batch // default_ranks()) * mean)
         time = estimates.time_in_words(self.view.model, self.compared, work, batch_tokens, estimates.SEEDS)
         return time, self.memory.sentence
 
@@ -111,71 +103,57 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
             f"tested; give at least {LEAST_ROWS}, better some hundred"
         )
-    kind = kinds.KINDS[learnt.target]
-    columns = _columns(learnt, data)
+    kind, columns = kinds.KINDS[learnt.target], _columns(learnt, data)
+    files = tuple(Entry(key, value, data.why.get(key, ())) for key, value in data.options.items())
 
-    def drafted(options: Mapping[str, Any], rows: Mapping[str, Any], **more: Any) -> Settings:
-        content = {
-            "backbone": model.source,
-            "task": {"name": kind.task, "options": dict(options)},
-            "dataset": {"name": data.dataset, "options": {**data.options, **rows}},
-        }
-        if "steps" in given:
-            more.pop("epochs", None)
-        try:
-            return Settings.model_validate(_merged(content | more, given))
-        except ValidationError as error:
-            raise UserError(f"--set {explain(error, Settings)}") from None
+    def drafted(
+        task: tuple[Entry, ...], rows: tuple[Entry, ...], more: Iterable[Entry]
+    ) -> tuple[tuple[Entry, ...], Settings]:
+        """Return the settings, as they are given or else chosen, and their values."""
+        of_data = Entry("dataset", (Entry("name", data.dataset), Entry("options", (*files, *columns, *rows, GROUP))))
+        entries = overridden((_backbone(model), Entry("task", task), of_data, *more), given)
+        return entries, validated(Settings, as_values(entries), "--set")
 
-    draft = drafted({}, kinds.as_values(columns), epochs=1, global_batch=1, max_length=kinds.UNLIMITED)
+    budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | ({} if "steps" in given else {"epochs": 1})
+    _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
     task_options = given.get("task", {}).get("options", {})
     view = kinds.View(model, data, learnt, loaded, encoder, task_options)
-    options = overridden(kind.options(view), task_options)
-    names = kind.names(view)
-    task = make_task(TaskSpec(name=kind.task, options=kinds.as_values(options)), loaded.label_names)
+    options, names = overridden(kind.options(view), task_options), kind.names(view)
+    task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
     lengths = kinds.measure(loaded.train, task, encoder)
-    limit = given.get("max_length") or kinds.choose_limit(lengths, model.positions, task)
     defaults = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
     recipe = defaults(model.parameters)
-    budget = estimates.choose_budget(view, task, recipe, given)
-    chosen = {**kinds.as_values(budget), "max_length": limit}
-    settings = drafted(kinds.as_values(options), {**kinds.as_values(columns), **kinds.as_values(names)}, **chosen)
+    of_task = (
+        Entry("name", kind.task, (*learnt.why, *kind.facts(view))),
+        *([Entry("options", options)] * bool(options)),
+    )
+    more = (*estimates.choose_budget(view, task, recipe, given), _limit(lengths, model, task, options), *_usual(task))
+    entries, settings = drafted(of_task, names, more)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, recipe.methods, file)
-    found = SuiteDraft(
-        view, options, (*columns, *names), lengths, limit, budget, recipe.methods, prepared, task, memory, file, given
-    )
-    return _page(found), [*_facts(found), *prepared.warnings]
-
-
-def _merged(content: Any, given: Any) -> Any:
-    """Return nested mappings with the values that are given in their places."""
-    if not (isinstance(content, Mapping) and isinstance(given, Mapping)):
-        return given
-    return {**content, **{key: _merged(content.get(key), value) for key, value in given.items()}}
+    found = SuiteDraft(view, entries, settings, lengths, recipe.methods, prepared, task, memory, file)
+    return _page(found), [*_facts(found), *kind.cautions(view), *prepared.warnings]
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
-    names, columns = list(data.train.column_names), learnt.found.columns
-    text, label, pair = columns.text, columns.label, getattr(columns, "pair", None)
+    names, columns = list(data.train.column_names), learnt.columns
 
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    unread = learnt.found.unread
-    left = f"not read: {', '.join(unread[:20])}" if unread else "no other column is left"
-    given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
-    joined = f", joined by {data.read.separator!r}" if len(text) > 1 else ""
+    left = f"not read: {', '.join(columns.unread[:20])}" if columns.unread else "no other column is left"
+    text = [as_given(name) for name in columns.text]
+    given, joined = (text, f", joined by {data.read.separator!r}") if text[1:] else (text[0], "")
     entries = [Entry("text", given, (f"found by name or content{joined}; {left}",))]
-    if pair is not None:
-        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair",)))
-    if label is not None:
-        entries.append(Entry("label", as_given(label), ("found by name or content",)))
+    if columns.pair is not None:
+        entries.append(Entry("text_pair", as_given(columns.pair), ("the second text of each pair",)))
+    if columns.label is not None:
+        entries.append(Entry("label", as_given(columns.label), ("found by name or content",)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))
@@ -196,7 +174,6 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         )
     yield f"rows: {found.rows}.{shown}"
     yield from found.cost
-    yield from found.kind.cautions(found.view)
 
 
 def _page(found: SuiteDraft) -> str:
@@ -219,29 +196,24 @@ def _page(found: SuiteDraft) -> str:
         "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
         "--until decided adds seeds in rounds until the best is known",
     ))  # fmt: skip
-    settings = Entry("settings", overridden(_settings(found), found.given))
+    entries = (replace(one, why=tuple(_on_rows(found))) if one.key == "dataset" else one for one in found.entries)
+    settings = Entry("settings", tuple(entries))
     lines = (*comment(about), "", *written([seeds]), "", *written([settings]), "", *comment(_on_methods(found)), "")
     return "".join(f"{line}\n" for line in (*lines, *written([Entry("methods", tuple(methods))])))
 
 
-def _settings(found: SuiteDraft) -> Iterator[Entry]:
-    view = found.view
-    model = view.model
-    yield Entry("backbone", model.source, (
+def _backbone(model: Model) -> Entry:
+    return Entry("backbone", model.source, (
         f"{model}, {model.layers} layers of width {model.width}, stored as {', '.join(model.dtypes)}; "
         f"{f'reads at most {model.positions:,}' if model.positions else 'config.json has no limit of'} tokens",
     ))  # fmt: skip
-    task = Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view)))
-    yield Entry("task", (task, *([Entry("options", found.options)] if found.options else [])))
-    files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
-    rows = (Entry("name", view.data.dataset), Entry("options", (*files, *found.data_options, GROUP)))
-    yield Entry("dataset", rows, tuple(_on_rows(found)))
-    yield from found.budget
-    yield _limit(found)
+
+
+def _usual(task: Task) -> Iterator[Entry]:
     why = "on a GPU the largest that fits for all methods; on a CPU a rank's whole share"
     yield Entry("micro_batch", "auto", (why,))
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
-    if found.task.model_kind != "language_model":
+    if task.model_kind != "language_model":
         why = (
             "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
             "arXiv:1412.6980)."
@@ -263,23 +235,23 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
             yield f"Note: {warning}."
 
 
-def _limit(found: SuiteDraft) -> Entry:
-    lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
+def _limit(lengths: kinds.Lengths, model: Model, task: Task, options: tuple[Entry, ...]) -> Entry:
+    limit, cuts, positions = kinds.choose_limit(lengths, model.positions, task), task.cuts_texts, model.positions
     median, high = np.percentile(lengths.tokens, [50, 99])
-    count = int((lengths.tokens > found.limit).sum())
+    count = int((lengths.tokens > limit).sum())
     longer = f"{count:,} ({kinds.percent(count / len(lengths.tokens))} %) {'is' if count == 1 else 'are'}"
     what = "cut at the end" if cuts else "left out"
-    if kinds.as_values(found.options).get("too_long") == "cut_prompt":
+    if as_values(options).get("too_long") == "cut_prompt":
         what = "their prompts are cut at the front"
     why = (
         f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} tokens in the median, "
         f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. {longer if count else 'None is'} "
-        f"longer than {found.limit}{f', and {what}' if count else ''}.",
+        f"longer than {limit}{f', and {what}' if count else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
-        + f"more than {kinds.MOST_TOKENS[found.task.model_kind]:,} are left to you.",
+        + f"more than {kinds.MOST_TOKENS[task.model_kind]:,} are left to you.",
     )
-    return Entry("max_length", found.limit, why)
+    return Entry("max_length", limit, why)
 
 
 def _on_methods(found: SuiteDraft) -> Iterator[str]:

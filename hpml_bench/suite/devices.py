@@ -4,9 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
-
-from hpml_bench.suite.registry import explain
+from hpml_bench.suite.registry import validated
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
@@ -72,10 +70,7 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
 
 def with_decided(settings: Settings, decided: dict[str, Any]) -> Settings:
     """Return settings with what was left open decided; a UserError where it doesn't go with the others."""
-    try:
-        return Settings.model_validate({**settings.model_dump(), **decided})
-    except ValidationError as error:
-        raise UserError(f"settings: {explain(error, Settings)}") from None
+    return validated(Settings, {**settings.model_dump(), **decided}, "settings:")
 
 
 def measures_precision(settings: Settings, device: str) -> bool:

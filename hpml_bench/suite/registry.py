@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from hpml_bench.system.errors import UserError
 Kind = Literal[
     "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
 ]  # fmt: skip
+Model = TypeVar("Model", bound=BaseModel)
 ONE: Mapping[Kind, str] = {of: "data set" if of == "datasets" else of.removesuffix("s") for of in get_args(Kind)}
 """Singular of each kind, for messages."""
 
@@ -89,11 +90,7 @@ def plugin(kind: Kind, name: str) -> type[Any]:
 
 def validate_options(kind: Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:
     """Return a plug-in's `Options`; a UserError if there is no such plug-in, or an option is unknown or wrong."""
-    model = options_class(kind, name)
-    try:
-        return model.model_validate(options)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model)}") from None
+    return validated(options_class(kind, name), options, f"{where}:")
 
 
 def options_class(kind: Kind, name: str) -> type[BaseModel]:
@@ -121,6 +118,14 @@ def did_you_mean(word: str, allowed: Sequence[str]) -> str:
     """Return a question that names the word of like spelling; empty where there is none."""
     close = difflib.get_close_matches(word, allowed, n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def validated(model: type[Model], values: Any, where: str) -> Model:
+    """Return a model of these values; a UserError that begins with `where` if one is unknown or wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where} {explain(error, model)}") from None
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

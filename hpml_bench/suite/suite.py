@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.registry import did_you_mean, explain, validate_options
+from hpml_bench.suite.registry import did_you_mean, validate_options, validated
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 from hpml_bench.system.errors import UserError
@@ -143,12 +143,9 @@ class Suite(Frozen):
         if (optimizer := entry.optimizer) is not None:
             own = validate_options("optimizers", optimizer.name, optimizer.options, f"{where}.optimizer.options")
             optimizer = OptimizerSpec(name=optimizer.name, options=own.model_dump(mode="json"))
-        try:
-            lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
-            chosen = options.model_dump(mode="json")
-            return MethodSpec(name=name, method=kind, options=chosen, lr=lr, optimizer=optimizer)
-        except ValidationError as error:
-            raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
+        lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
+        chosen = {"name": name, "method": kind, "options": options.model_dump(mode="json"), "lr": lr}
+        return validated(MethodSpec, chosen | {"optimizer": optimizer}, f"{where}:")
 
 
 def alike(settings: Settings, method: MethodSpec) -> bool:
@@ -207,10 +204,7 @@ def load_suite(
     given = [(key, value) for key, value in changes.items() if value is not None]
     for key, value in [*(settings or {}).items(), *given]:
         _set(content, key, value, path)
-    try:
-        return Suite.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, Suite)}") from None
+    return validated(Suite, content, f"{path}:")
 
 
 def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:

@@ -21,6 +21,10 @@ from hpml_bench.training import generation
 from hpml_bench.training.clock import one_at_a_time
 from hpml_bench.training.kernels import autocast
 
+OUTPUTS = 2**28
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
+language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
+
 
 @contextmanager
 def evaluating(run: Run, *, cached: bool | None = None) -> Iterator[None]:
@@ -43,7 +47,8 @@ def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
         if run.generator:
             found, generating = generation.answer_all(run, rows, phase)
         elif task.compares_choices:
-            found = generation.choose(run, rows)
+            losses = losses_of_rows(run, generation.choice_rows(rows))
+            found = generation.chosen(rows.column("choices"), losses)
         answering = generation.seconds_since(began, run.group) if found else None
     texts = None
     if rows.has("expected"):
@@ -57,11 +62,11 @@ def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
 
 
-def _evaluate_rows(run: Run, rows: Rows, phase: str) -> tuple[np.ndarray, float]:
+def _evaluate_rows(run: Run, rows: Rows, phase: str, *, answers: bool = True) -> tuple[np.ndarray, float]:
     """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds."""
     run.group.barrier()
     began = time.monotonic()
-    local = _answer(run, rows)
+    local = _answer(run, rows, answers=answers)
     seconds = generation.seconds_since(began, run.group)
     return run.group.gather_rows(local, len(rows), f"{phase} rows were not evaluated"), seconds
 
@@ -69,7 +74,7 @@ def _evaluate_rows(run: Run, rows: Rows, phase: str) -> tuple[np.ndarray, float]
 def losses_of_rows(run: Run, rows: Rows) -> np.ndarray:
     """Return the loss of each row, summed over its targets, [n] in nats, the same on all ranks."""
     with evaluating(run):
-        return _evaluate_rows(run, rows, "retention")[0][:, 1]
+        return _evaluate_rows(run, rows, "further", answers=False)[0][:, 1]
 
 
 def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
@@ -90,13 +95,13 @@ def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], ob
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
 
-def _answer(run: Run, rows: Rows) -> torch.Tensor:
+def _answer(run: Run, rows: Rows, *, answers: bool = True) -> torch.Tensor:
     """Return row index, loss and answers of this rank's rows, [ceil(n / world), 2 + width] float64.
 
     The width is that of the longest row where each token has an answer, else 1 and the classes whose probabilities
-    follow the answer. Unused rows have the index -1.
+    follow the answer; without answers 0. Unused rows have the index -1.
     """
-    width = int(rows.lengths.max()) if rows.token_labels else 1 + run.task.probable_classes
+    width = (int(rows.lengths.max()) if rows.token_labels else 1 + run.task.probable_classes) if answers else 0
     mine = generation.own_rows(rows.lengths, run.group)
     shape = (math.ceil(len(rows) / run.group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=run.group.device)
@@ -104,10 +109,11 @@ def _answer(run: Run, rows: Rows) -> torch.Tensor:
     start = 0
     for number, part in enumerate(batches(run, rows), start=1):
         heartbeat.beat(f"evaluation, batch {number}")
-        losses, answers = losses_and_answers(run, rows, part)
+        losses, found = losses_and_answers(run, rows, part)
         where = slice(start, start + len(part))
         local[where, 1] = losses.to(local)
-        local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
+        if answers:
+            local[where, 2 : 2 + found.shape[1]] = found.to(local)
         start += len(part)
     return local
 
@@ -122,24 +128,24 @@ def losses_and_answers(run: Run, rows: Rows, part: np.ndarray) -> tuple[torch.Te
 
 
 def batches(run: Run, rows: Rows) -> Iterator[np.ndarray]:
-    mine = generation.own_rows(rows.lengths, run.group)
-    return pieces(mine, rows.targets, run.settings.eval_batch, generation.most_targets(run.model))
+    # for models with few outputs it is no real limit of targets
+    most = OUTPUTS // int(getattr(run.model, "width", 1))
+    return pieces(generation.own_rows(rows.lengths, run.group), rows.targets, run.settings.eval_batch, most)
 
 
 def rehearse_losses(run: Run, validation: Rows) -> None:
     """Run this rank's largest batches of all evaluations to come, so that lack of memory shows."""
     answered = (validation, run.test)
+    choices = map(generation.choice_rows, answered if run.task.compares_choices else ())
     passes = (
         (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
-        for rows in (*answered, *([] if run.retention is None else [run.retention]))
+        for rows in (*answered, *choices, *([] if run.retention is None else [run.retention]))
         for part in batches(run, rows)
     )
     with evaluating(run):
         for rows, part in largest(passes):
             heartbeat.beat("rehearsing the largest evaluation batch")
             losses_and_answers(run, rows, part)
-        for rows in answered if run.task.compares_choices else ():
-            generation.rehearse_choices(run, rows)
 
 
 def rehearse_generation(run: Run, validation: Rows) -> None:

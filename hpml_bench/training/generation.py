@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decode, Generator, decoder
 from hpml_bench.plugins.group import Group, settle
@@ -28,9 +29,6 @@ from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
-OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
-language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
 NEAR = 1e-4
 """Distance of the two largest logits below which rounding may decide between their tokens, in float32. In half
 precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16."""
@@ -232,76 +230,28 @@ def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], a
     return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
 
 
-def most_targets(model: nn.Module) -> int:
-    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
-    return OUTPUTS // int(getattr(model, "width", 1))
+def choice_rows(rows: Rows) -> Rows:
+    """Return each row's prompt with each of its choices as rows of their own, whose targets are the choice's tokens."""
+    kind, ids, labels = pa.list_(pa.int32()), list[pa.Array](), list[pa.Array]()
+    for row, (size, choices) in enumerate(zip(rows.column("prompt"), rows.column("choice_ids"), strict=True)):
+        prompt = rows.tokens(row)[:size].tolist()
+        ids.append(pa.array([prompt + own for own in choices], kind))
+        labels.append(pa.array([[IGNORE_INDEX] * size + own for own in choices], kind))
+    return Rows(pa.table({"input_ids": pa.chunked_array(ids), "label": pa.chunked_array(labels)}), rows.pad_id)
 
 
-class ChoicePair(NamedTuple):
-    """One choice of one of this rank's rows."""
+def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, Any]:
+    """Return fields of `TextAnswers`: the likeliest choices, also by character, the first of equal ones.
 
-    place: int  # index of the row among this rank's rows
-    number: int  # index of the choice among the row's choices
-    prompt: list[int]
-    answer: list[int]
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.answer)
-
-
-def choose(run: Run, rows: Rows) -> dict[str, Any]:
-    """Return fields of `TextAnswers`: the likeliest choices of all rows, on all ranks."""
-    choices, group = rows.column("choices"), run.group
-    mine = range(group.rank, len(rows), group.world)
-    local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
-    local[:, 0] = -1
-    local[: len(mine), 0] = torch.tensor(mine)
-    done = 0
-    for part in _choice_batches(run, rows):
-        heartbeat.beat(f"comparing choices, {done} of this rank's are done")
-        for pair, loss in zip(part, _choice_losses(run, rows, part), strict=True):
-            local[pair.place, 1 + pair.number] = loss
-        done += len(part)
-    gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
-    return {**chosen(choices, gathered[:, 1:]), "choices": np.array([*map(len, choices)])}
-
-
-def rehearse_choices(run: Run, rows: Rows) -> None:
-    passes = (
-        (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
-        for part in _choice_batches(run, rows)
-    )
-    for part in largest(passes):
-        _choice_losses(run, rows, part)
-
-
-def _choice_batches(run: Run, rows: Rows) -> Iterator[list[ChoicePair]]:
-    tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
-    pairs = [
-        ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
-        for place, row in enumerate(range(run.group.rank, len(rows), run.group.world))
-        for number, answer in enumerate(tokens[row])
-    ]
-    pairs.sort(key=lambda pair: pair.length)
-    targets = np.array([len(pair.answer) for pair in pairs])
-    for part in pieces(np.arange(len(pairs)), targets, run.settings.eval_batch, most_targets(run.model)):
-        yield [pairs[number] for number in part]
-
-
-def _choice_losses(run: Run, rows: Rows, part: list[ChoicePair]) -> Tensor:
-    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], rows.pad_id, run.group.device)
-    return run.task.row_losses(run.model(ids, mask, labels).float(), labels).double().cpu()
-
-
-def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, tuple[str, ...]]:
-    """Return the likeliest choices, also by character, the first of equal ones; the losses are [n, most choices]."""
+    The losses are those of `choice_rows`.
+    """
     plain, normalised = [], []
-    for texts, row in zip(choices, losses, strict=True):
-        own, characters = row[: len(texts)], [max(1, len(text.strip())) for text in texts]
+    for texts, own in zip(choices, np.split(losses, np.cumsum([*map(len, choices)])[:-1]), strict=True):
+        characters = [max(1, len(text.strip())) for text in texts]
         plain.append(texts[int(np.argmin(own))])
         normalised.append(texts[int(np.argmin(own / characters))])
-    return {"answer": tuple(plain), "normalised": tuple(normalised)}
+    counts = np.array([*map(len, choices)])
+    return {"answer": tuple(plain), "normalised": tuple(normalised), "choices": counts}
 
 
 def padded(

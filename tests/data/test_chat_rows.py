@@ -163,9 +163,11 @@ def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
 
 
 def test_rows_that_a_template_refuses_are_named_or_dropped_and_counted_where_the_suite_says_so() -> None:
-    """By their beginning, without line breaks. The others are kept; a template that doesn't fit at all is refused."""
-    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi\nthere", "a", "b"]]}
-    with pytest.raises(UserError, match=r"Conversation roles must .* \(the row begins with 'Hi there'\)$"):
+    """By place and beginning, on one line. The others are kept; a template that doesn't fit at all is refused."""
+    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi\nthere", "a", "b"]],
+            "place": ["f: row 1", "f: row 2"]}  # fmt: skip
+    says = r"^f: row 2: the chat template of path:model refuses .*roles must .* \(the row begins with 'Hi there'\)$"
+    with pytest.raises(UserError, match=says):
         encode(mistral(), rows, template=T.MISTRAL)
     found, counts = encode(mistral(), rows, template=T.MISTRAL, bad_rows="drop")
     assert found["expected"] == [ONE[1]]

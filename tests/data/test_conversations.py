@@ -15,11 +15,12 @@ from datasets import Dataset
 from huggingface_hub import constants
 
 from helpers import tiny
+from helpers.fake_hub import cached
 from helpers.language_models import TURNS as TEMPLATE
 from helpers.language_models import save_letters
 from hpml_bench.builtin.datasets import text_files
 from hpml_bench.data import prepare as preparation
-from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
+from hpml_bench.data.conversations import ROLES, as_conversations, find_turns
 from hpml_bench.data.draw import retention_rows
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
@@ -72,7 +73,7 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 
 def converted(table: Dataset) -> Dataset:
-    found = as_conversations(table, "f", find_shape(table, "f"))
+    found = as_conversations(table, "f", find_turns(table, "f"))
     if reason := next(filter(None, found["bad"]), None):
         raise UserError(reason)
     return found.select_columns(["contents", "roles", "choices"])
@@ -349,11 +350,8 @@ def test_general_text_that_is_none_is_refused(tmp_path: Path, name: str, content
 
 def test_general_text_can_be_the_hubs_or_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That file alone is asked for; the hub's cache serves, and a mistake is told."""
-    root = tmp_path / "hub" / "datasets--o--texts"
-    folder = root / "snapshots" / ("a" * 40)
-    (folder / "raw").mkdir(parents=True)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("a" * 40)
+    folder = cached(tmp_path / "hub", "datasets--o--texts")
+    (folder / "raw").mkdir()
     Dataset.from_dict({"text": ["one", "", "two"]}).to_parquet(folder / "raw" / "test.parquet")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -440,15 +438,6 @@ def test_several_processes_prepare_the_same(
     assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
 
 
-def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
-    """What it raised, and the row by its beginning."""
-    refusing = "{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}"
-    template = f"{{% for m in messages %}}{refusing}{{% endfor %}}"
-    says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
-    with pytest.raises(UserError, match=says):
-        prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
-
-
 def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -> None:
     """With how many are left, and how many are needed."""
     with pytest.raises(UserError, match=r"of the train rows only 0 are left .*max_length 4 tokens .*2 are needed"):
@@ -459,9 +448,11 @@ def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -
 
 
 def test_rows_as_others_write_them(tmp_path: Path) -> None:
-    """Parts of text are joined, as of vision models' rows; a developer is the system, an empty system prompt none."""
+    """Parts of text are joined, named `text` or `value`; a developer is the system, an empty system prompt none."""
     for kind in (".jsonl", ".parquet"):
         assert loaded(tmp_path / f"parts{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
+    assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
     developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
     empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
     expected = [said("system: Be short.", "user: a", "assistant: b"), said("user: a", "assistant: b")]
@@ -504,16 +495,11 @@ def test_tool_calls_and_reasoning_are_read(tmp_path: Path, kind: str) -> None:
     assert third == []
 
 
-def test_turns_as_sharegpt_openai_and_trl_write_them(tmp_path: Path) -> None:
-    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`.
-
-    Of a prompt and a completion in turns the completion is learnt: earlier answers in the prompt are none of it.
-    """
+def test_turns_as_sharegpt_and_trl_write_them(tmp_path: Path) -> None:
+    """`function_call`, a call as JSON, and `observation`; of prompt and completion in turns the second is learnt."""
     data = load(write(tmp_path / "rows.jsonl", [SHAREGPT])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert json.loads(data["fields"][0][1]) == {"tool_calls": [ADD]}
-    parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
-    assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
     data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
     assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
     assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]

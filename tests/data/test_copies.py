@@ -22,14 +22,11 @@ def changed(text: str, *places: int) -> str:
     return " ".join(words)
 
 
-def found(test: list[str], train: list[str], groups: tuple[list[int], list[int]] | None = None) -> Copies:
-    """Return the copies among test and training rows, and a validation row that is like none."""
+def found(test: list[str], train: list[str], **groups: list[int]) -> Copies:
+    """Return the copies among test and training rows, and a validation row that is like none; groups by split."""
     of = {"test": test, "validation": random_texts(1, 99), "train": train}
-    columns = dict(zip(("test", "train", "validation"), (*(groups or ()), [10**6]), strict=False)) if groups else {}
-    rows = {
-        split: Dataset.from_dict({"text": texts} | ({"group": columns[split]} if groups else {}))
-        for split, texts in of.items()
-    }
+    columns = {name.removesuffix("_groups"): {"group": own} for name, own in groups.items()}
+    rows = {split: Dataset.from_dict({"text": texts} | columns.get(split, {})) for split, texts in of.items()}
     return find_copies(rows, "class")
 
 
@@ -53,25 +50,21 @@ def test_copies_within_and_between_splits_are_counted() -> None:
 
 
 def test_copies_of_one_group_are_none() -> None:
-    """Where rows have groups only copies of other groups count, and test rows of a training row's group are told."""
+    """Where rows have groups only copies of other groups count, and test rows of a training row's group are told.
+
+    Of groups of test rows alone none is in training rows; of training rows alone there is nothing to count.
+    """
     texts = random_texts(10, 4)
     test = [*texts[:4], changed(texts[0], 20), texts[1], texts[2]]
-    apart = found(test, texts[5:], ([0, 1, 2, 3, 0, 1, 2], [5, 6, 7, 8, 9]))
+    apart = found(test, texts[5:], test_groups=[0, 1, 2, 3, 0, 1, 2], train_groups=[5, 6, 7, 8, 9])
     assert (apart.within["test"], apart.groups, apart.warning) == (CopyCount(), 0, None)
-    across = found(test, texts[5:], ([0, 1, 2, 3, 0, 9, 4], [3, 6, 7, 8, 9]))
+    across = found(test, texts[5:], test_groups=[0, 1, 2, 3, 0, 9, 4], train_groups=[3, 6, 7, 8, 9])
     assert across.within["test"] == CopyCount(near=4, equal=4)
     assert across.groups == 2
     told = "4 have a copy or near-copy among those of other groups (4 equal) and 2 belong to a group that"
     assert told in across.warning
-
-
-@pytest.mark.parametrize(("grouped", "shared"), [("test", 0), ("train", None)])
-def test_groups_of_one_split_are_none_of_another(grouped: str, shared: int | None) -> None:
-    """Of test rows alone none is in training rows; of training rows alone there is nothing to count."""
-    groups = {grouped: {"group": [0, 1]}}
-    splits = ("test", "validation", "train")
-    rows = {name: Dataset.from_dict({"text": ["a", "b"], **groups.get(name, {})}) for name in splits}
-    assert find_copies(rows, "class").groups == shared
+    assert found(["a", "b"], ["a", "b"], test_groups=[0, 1]).groups == 0
+    assert found(["a", "b"], ["a", "b"], train_groups=[0, 1]).groups is None
 
 
 @pytest.mark.parametrize("framed", [False, True])

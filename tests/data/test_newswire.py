@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import hpml_bench
-from helpers import tiny
 from hpml_bench.builtin.scorers.number import number_of
 from hpml_bench.data import newswire as nw
 from hpml_bench.data.newswire import balanced_beats, beat_chain
@@ -124,8 +123,8 @@ def test_the_asset_is_small_and_whole() -> None:
 # Entities and scores
 
 
-def load(name: str, target: str, **changes: Any) -> LoadedData:
-    asked = settings().model_copy(update={"dataset": DatasetSpec(name=name, options=changes)})
+def load(name: str, target: str, asked: Settings | None = None, **options: Any) -> LoadedData:
+    asked = (asked or settings()).model_copy(update={"dataset": DatasetSpec(name=name, options=options)})
     return make_loader(asked).load(asked, target)
 
 
@@ -163,8 +162,7 @@ def test_generated_rows_are_the_same_everywhere(name: str, target: str) -> None:
 
 
 def loaded(**changes: Any) -> LoadedData:
-    settings = load_suite("chat", settings=changes).settings
-    return make_loader(settings).load(settings, "answer")
+    return load("newswire_chat", "answer", load_suite("chat", settings=changes).settings)
 
 
 def desk_of(name: str) -> str:
@@ -220,9 +218,8 @@ CHANGES: tuple[tuple[str, Any], ...] = (
 
 
 def problems(**options: Any) -> LoadedData:
-    dataset = {"name": "word_problems", "options": options}
-    settings = tiny.settings(dataset=dataset, train_samples=300, validation_samples=16, test_samples=200)
-    return make_loader(settings).load(settings, "answer")
+    sizes = settings(train_samples=300, validation_samples=16, test_samples=200)
+    return load("word_problems", "answer", sizes, **options)
 
 
 def solved(question: str) -> int:

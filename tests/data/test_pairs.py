@@ -101,6 +101,7 @@ def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
     for name, values in given.items():
         assert torch.equal(values, expected[name]), name
     assert batch.more["token_type_ids"].any()
+    assert (batch.real_tokens, batch.padded_tokens) == (int(batch.attention_mask.sum()), batch.input_ids.numel())
 
     spec = tiny.spec("full").model_copy(update={"settings": asked})
     task = make_task(asked.task, done.label_names)

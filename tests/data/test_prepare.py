@@ -19,9 +19,9 @@ from helpers.tiny import gpt2, prepared, settings
 from hpml_bench.data import prepare as module
 from hpml_bench.data.draw import draw, training_rows
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import MemoryNeed, Prepared, global_batches, largest, pieces
+from hpml_bench.data.prepared import MemoryNeed, Prepared, global_batches, largest
 from hpml_bench.plugins.dataset import FEWER, LoadedData
-from hpml_bench.plugins.rows import Rows, read_rows
+from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import end_id, generation_ends, load_tokenizer
 from hpml_bench.report.selection import Selection
 from hpml_bench.system.errors import UserError
@@ -287,25 +287,6 @@ def test_an_epoch_holds_every_row_at_most_once() -> None:
     assert bucketed - LENGTHS.sum() < 0.25 * (shuffled - LENGTHS.sum())
 
 
-def test_rows_come_padded_on_the_right(tmp_path: Path) -> None:
-    """A batch is the rows' own tokens, pads after them, and a mask that tells them apart; tokens count without pads."""
-    rows = Rows(Path(tiny.prepared(tmp_path, rows=30).data) / "train", pad_id=7)
-    batch, lengths = rows.batch(np.array([3, 9, 4])), rows.lengths[[3, 9, 4]]
-    for line, (index, length) in enumerate(zip((3, 9, 4), lengths, strict=True)):
-        padded = [*rows.tokens(index).tolist(), *[7] * (lengths.max() - length)]
-        assert batch.input_ids[line].tolist() == padded
-    assert batch.attention_mask.sum(1).tolist() == lengths.tolist()
-    assert (batch.real_tokens, batch.padded_tokens) == (lengths.sum(), 3 * lengths.max())
-
-
-def test_pieces_have_a_limit_of_targets_too() -> None:
-    """Ten rows in pieces of four at most: as many as before where targets are few; one row that has too many alone."""
-    order, few = np.arange(10)[::-1], np.ones(10, dtype=np.int64)
-    assert [part.tolist() for part in pieces(order, few, 4, 4)] == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
-    assert [part.tolist() for part in pieces(order, few, 4, 3)] == [[9, 8, 7], [6, 5, 4], [3, 2, 1], [0]]
-    assert [part.tolist() for part in pieces(np.arange(4), np.array([9, 1, 2, 1]), 3, 3)] == [[0], [1, 2], [3]]
-
-
 def test_the_largest_passes_are_those_that_no_other_exceeds() -> None:
     """The longest, the one with most targets, and those between; none that has less of both, and one of equal ones."""
     needs = [(50, 10), (100, 1), (60, 5), (40, 20), (60, 5), (100, 1), (45, 12), (50, 9)]
@@ -320,17 +301,10 @@ def test_the_largest_passes_are_those_that_no_other_exceeds() -> None:
 def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     """Two methods x two seeds, run and read again."""
     out, sizes = tmp_path_factory.mktemp("varied"), {"train": 32, "validation": 16, "test": 24, "latency": 2}
-    settings = [f"{of}_samples={count}" for of, count in sizes.items()]
-    settings += [
-        "vary_data=true",
-        "steps=4",
-        "epochs=null",
-        "global_batch=8",
-        "device=cpu",
-        "world_size=1",
-        "threads=1",
-    ]
-    words = [word for setting in (*settings, "precision=fp32") for word in ("--set", setting)]
+    settings: dict[str, Any] = {f"{of}_samples": count for of, count in sizes.items()}
+    settings |= {"vary_data": "true", "steps": 4, "epochs": "null", "global_batch": 8, "precision": "fp32"}
+    settings |= {"device": "cpu", "world_size": 1, "threads": 1}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     called("run-all", "quickstart", "--methods", "lora,head", "--seeds", "2", "--out", out, "--wandb", "off", *words)
     return Selection.load(out / "quickstart")
 

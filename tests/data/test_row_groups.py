@@ -1,6 +1,5 @@
 """Groups of rows: kept in one split where splits are drawn, part of the data's digest, carried to the predictions."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import tiny
+from helpers import starters, tiny
 from hpml_bench.builtin.datasets import hub, text_files
 from hpml_bench.data.draw import draw, groups_of, whole_groups
 from hpml_bench.data.prepare import prepare
@@ -36,9 +35,7 @@ def write(path: Path, target: str, rows: int = 160, of: Sequence[str] | None = N
     """Write rows that a task can learn, each with its document, and return their URI."""
     random = np.random.default_rng(2)
     named = documents(rows) if of is None else of
-    lines = [tiny.row_to_learn(target, random) | {"document": name} for name in named]
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
-    return f"path:{path}"
+    return f"path:{starters.jsonl(path, [tiny.row_to_learn(target, random) | {'document': name} for name in named])}"
 
 
 def settings(folder: Path, task: str, options: dict[str, Any], **changes: Any) -> Settings:
@@ -126,12 +123,12 @@ def test_groups_reach_the_predictions(tmp_path: Path, task: str, group: Group) -
 
 def test_rows_left_out_take_their_groups_with_them(tmp_path: Path) -> None:
     """Of a language model's test rows that are too long; the others keep their own."""
-    random, path = np.random.default_rng(3), tmp_path / "test.jsonl"
+    random = np.random.default_rng(3)
     rows = [tiny.row_to_learn("answer", random) | {"document": f"d{n // 2}"} for n in range(30)]
     for place in (0, 7, 8, 20):
         rows[place]["prompt"] = " ".join(["w1"] * 40)
-    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    given = {"train": write(tmp_path / "rows.jsonl", "answer"), "test": f"path:{path}"}
+    test = starters.jsonl(tmp_path / "test.jsonl", rows)
+    given = {"train": write(tmp_path / "rows.jsonl", "answer"), "test": f"path:{test}"}
     asked = settings(tmp_path, "causal_lm", given, test_samples=30)
     done = prepare(asked)
     left = read_rows(Path(done.data) / "test")
@@ -145,16 +142,10 @@ def test_rows_left_out_take_their_groups_with_them(tmp_path: Path) -> None:
 
 def load(folder: Path, rows: list[dict[str, Any]], kind: type, target: Any = "class", **options: Any) -> LoadedData:
     """Load rows of a file, or of a repository's."""
-    from datasets import Dataset
-
-    given: dict[str, Any]
-    if kind is hub.HubDataset:
-        (folder / "repository").mkdir(exist_ok=True)
-        Dataset.from_list(rows).to_parquet(folder / "repository" / "train.parquet")
-        given = {"dataset": f"path:{folder / 'repository'}", "test": None}
-    else:
-        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-        given = {"train": f"path:{folder / 'rows.jsonl'}"}
+    (folder / "rows").mkdir(exist_ok=True)
+    file = starters.jsonl(folder / "rows/train.jsonl", rows)
+    of_hub = {"dataset": f"path:{file.parent}", "test": None}
+    given = of_hub if kind is hub.HubDataset else {"train": f"path:{file}"}
     return kind(kind.Options(**given, **options)).load(tiny.settings(test_samples=2), target)
 
 
@@ -198,11 +189,10 @@ def test_files_that_do_not_fit_their_groups_are_told(tmp_path: Path) -> None:
 
 def test_copies_are_noted_and_warned_of(tmp_path: Path) -> None:
     """In the notes of every preparation, and as a warning where test rows have some; once prepared, the same again."""
-    train = tmp_path / "rows.jsonl"
-    write(train, "class", 120)
-    lines = train.read_text().splitlines()
-    train.write_text("\n".join([*lines, *lines[:40]]) + "\n")
-    asked = settings(tmp_path, "sequence_classification", {"train": f"path:{train}", "group": None})
+    uri = write(train := tmp_path / "rows.jsonl", "class", 120)
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join([*lines, *lines[:40]]))
+    asked = settings(tmp_path, "sequence_classification", {"train": uri, "group": None})
     done = prepare(asked)
     assert "equal)" in done.notes["copies and near-copies"]
     (warning,) = done.warnings

@@ -15,7 +15,7 @@ from huggingface_hub import constants, errors
 
 from helpers.chat_families import T
 from helpers.chat_families import gpt2 as byte_gpt2
-from helpers.fake_hub import COMMIT, Hub
+from helpers.fake_hub import COMMIT, Hub, cached
 from helpers.llama import write_gguf
 from helpers.tiny import gpt2
 from hpml_bench.data import sources
@@ -35,15 +35,6 @@ PART_ONLY = (
 def no_hub(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-
-def hub_layout(root: Path, repo: str = "models--o--n", branch: str = "main") -> Path:
-    """Lay out a repository as the hub's cache does, and return its snapshot folder."""
-    (root / repo / "refs").mkdir(parents=True, exist_ok=True)
-    (root / repo / "refs" / branch).write_text(COMMIT)
-    folder = root / repo / "snapshots" / COMMIT
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 # Folders
@@ -113,7 +104,7 @@ def test_a_model_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("suffix", "lines"), [
     (".csv", ["yes;no", "no;yes;no"]), (".tsv", ["well,done", "well, you, and I"]),
-    (".tsv", ["He came, she saw", "I came, you left"]),
+    (".tsv", ["He came, she saw", "I came, you left"]), (".csv", ["text", "one; two", "three; four"]),
 ])  # fmt: skip
 def test_rows_that_a_first_line_does_not_fit_are_separated_as_the_suffix_says(
     tmp_path: Path, suffix: str, lines: list[str]
@@ -172,7 +163,7 @@ def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(tmp_path: Path, mo
             sources.resolve_model(f"hub:{name}")
     assert 1.0 <= time.monotonic() - start < 30
     assert {repo for _, repo in asked} == {"o/one"}, "the second was not waited for"
-    gpt2(hub_layout(tmp_path / "hub"))
+    gpt2(cached(tmp_path / "hub", "models--o--n"))
     assert sources.resolve_model("hub:o/n").revision == COMMIT
 
 
@@ -216,7 +207,7 @@ def test_what_was_downloaded_serves_offline(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "model-2.safetensors"])
 def test_offline_half_a_snapshot_says_how_to_go_on(tmp_path: Path, missing: str) -> None:
     """The file, the cache and what to do are named; to save the model anew is no way to mend a download."""
-    folder = gpt2(hub_layout(tmp_path / "hub"))
+    folder = gpt2(cached(tmp_path / "hub", "models--o--n"))
     if missing == "model-2.safetensors":
         (folder / "model.safetensors").unlink()
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": missing}}))

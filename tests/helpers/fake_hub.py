@@ -1,4 +1,4 @@
-"""A hub on this machine with one model, `o/n`, that serves, drips or breaks off."""
+"""A hub on this machine with one model, `o/n`, that serves, drips or breaks off; and the layout of its cache."""
 
 import json
 import threading
@@ -7,6 +7,15 @@ from pathlib import Path
 from helpers import web
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(hub: Path, repo: str) -> Path:
+    """Lay out a repository as the hub's cache does, and return its snapshot folder."""
+    folder, refs = hub / repo / "snapshots" / COMMIT, hub / repo / "refs"
+    for each in (folder, refs):
+        each.mkdir(parents=True)
+    (refs / "main").write_text(COMMIT)
+    return folder
 
 
 class Hub(web.Server):

@@ -197,10 +197,8 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
 @pytest.mark.parametrize("name", [*GIVEN, *STRANGE])
 def test_a_refusal_is_one_sentence(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
     """It names the option of this command that helps, or the file, and says what to do; status 2 and no traceback."""
-    if name in GIVEN:
-        model, suffix, content, (words, says) = "bert", ".csv", PLAIN, GIVEN[name]
-    else:
-        words, (model, suffix, content, says) = (), STRANGE[name]
+    words, says = GIVEN.get(name, ((), ""))
+    model, suffix, content, says = STRANGE.get(name, ("bert", ".csv", PLAIN, says))
     file = tmp_path / f"rows{suffix}"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     result = init(bert if model == "bert" else llama, file, *words, status=2)

@@ -24,7 +24,7 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import errors, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported
 from hpml_bench.training import assembly as assembly_module
-from hpml_bench.training import distributed, evaluation, generation, kernels, quantization, trial, worker
+from hpml_bench.training import distributed, evaluation, kernels, quantization, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -150,14 +150,21 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
     spec = spec_of(task_folder, WORDS)
     if part == "choices":
         options = {"scorer": "choice"}
-        rows = [{"prompt": f"w{n}", "choices": ["w5 w6", "w7"], "answer": n % 2} for n in range(160)]
+        rows = [{"prompt": f"w{n}", "choices": ["w5 w6 w7 w8", "w7"], "answer": 1} for n in range(160)]
         (task_folder / WORDS / "choices.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         dataset = {"name": "text_files", "options": {"train": f"path:{task_folder / WORDS / 'choices.jsonl'}"}}
         values = spec.settings.model_dump() | {"task": {"name": WORDS, "options": options}, "dataset": dataset}
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
-    trainer = trainer_of(spec, group)
-    calls = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
-    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), Mock(side_effect=out_of_memory()))
+    trainer, answer = trainer_of(spec, group), evaluation.losses_and_answers
+
+    def only_choices(run: Any, rows: Any, part: Any) -> Any:
+        if not rows.has("prompt"):
+            raise out_of_memory()
+        return answer(run, rows, part)
+
+    calls: dict[str, Any] = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
+    broken = Mock(side_effect=only_choices if part == "choices" else out_of_memory())
+    monkeypatch.setattr(*calls.get(part, calls["losses"]), broken)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer.train()

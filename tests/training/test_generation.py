@@ -20,7 +20,17 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.generation import NEAR, GeneratedText, answer_all, choose, generate, rehearse_answers, text_of
+from hpml_bench.training.evaluation import losses_of_rows
+from hpml_bench.training.generation import (
+    NEAR,
+    GeneratedText,
+    answer_all,
+    choice_rows,
+    chosen,
+    generate,
+    rehearse_answers,
+    text_of,
+)
 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
@@ -109,12 +119,12 @@ def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Grou
     return [[ord(character) - 65 for character in text] for text in found["answer"]]
 
 
-@torch.no_grad()
-def chosen(folder: Path, name: str, group: Group) -> dict[str, Any]:
+def compared(folder: Path, name: str, group: Group) -> dict[str, Any]:
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
     run = {"model": model_of(folder, "GPT-2", "none"), "task": make_task(settings.task), "group": group}
-    return choose(SimpleNamespace(**run, settings=settings), rows)  # type: ignore[arg-type]
+    losses = losses_of_rows(SimpleNamespace(**run, settings=settings), choice_rows(rows))  # type: ignore[arg-type]
+    return chosen(rows.column("choices"), losses)
 
 
 def answer_as_rank(group: Group, folder: Path) -> None:
@@ -124,7 +134,7 @@ def answer_as_rank(group: Group, folder: Path) -> None:
         found[kind, method] = answered(model_of(folder, kind, method), Rows(folder / "rows", 1), GENERATOR, group)
     found["one", ""] = answered(model_of(folder, "GPT-2", "none"), Rows(folder / "one", 1), GENERATOR, group)
     for name in ("rows", "one"):
-        found["choices", name] = chosen(folder, name, group)
+        found["choices", name] = compared(folder, name, group)
     if group.main:
         torch.save(found, folder / "two.pt")
 
@@ -158,7 +168,7 @@ def test_ranks_answer_as_one_does(prompts_folder: Path, group: Group, by_two: di
     alone = answered(model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "one", 1), GENERATOR, group)
     assert by_two["one", ""] == alone
     for name in ("rows", "one"):
-        found = chosen(prompts_folder, name, group)
+        found = compared(prompts_folder, name, group)
         assert len(found["answer"]) == len(Rows(prompts_folder / name, 1))
         assert str(by_two["choices", name]) == str(found)
 

@@ -16,7 +16,7 @@ from hpml_bench.builtin.tasks.sequence_classification import SequenceClassificat
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Batch, Rows, write_rows
-from hpml_bench.training import evaluation, generation
+from hpml_bench.training import evaluation
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
@@ -195,7 +195,7 @@ def test_logits_of_an_evaluation_are_bounded(
     with evaluation.evaluating(run):
         whole = evaluation._answer(run, rows)
     assert len(given) == 1
-    monkeypatch.setattr(generation, "OUTPUTS", 40 * language_models.VOCABULARY)
+    monkeypatch.setattr(evaluation, "OUTPUTS", 40 * language_models.VOCABULARY)
     with evaluation.evaluating(run):
         parts = evaluation._answer(run, rows)
     assert max(count for count, _ in given[1:]) <= 40 < given[0][0]

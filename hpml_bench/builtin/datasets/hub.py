@@ -1,19 +1,13 @@
 """A dataset of the Hugging Face hub: its parquet, csv or jsonl files, never code of its own."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from hpml_bench.data.columns import TableOptions
-from hpml_bench.data.files import read_repository
+from hpml_bench.data.files import read_repository, split_in
 from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
-from hpml_bench.system.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 class HubDataset(DatasetLoader):
@@ -44,15 +38,9 @@ class HubDataset(DatasetLoader):
     def load(self, settings: Settings, target: Target) -> LoadedData:
         options = self.options
         parts, revision = read_repository(options.dataset, options.config)
-        train = _split(parts, options.train, options)
-        found = find(train[0], options.dataset, target, options)
+        names = (options.train, options.validation, options.test)
+        tables = [(split_in(parts, of, options.dataset), f"{options.dataset} {of}") if of else None for of in names]
+        splits = Splits(*cast(Any, tables))
+        columns = find(splits.train[0], options.dataset, target, options)
         notes = {"dataset": options.dataset + (f", commit {revision}" if revision else "")}
-        test = _split(parts, options.test, options) if options.test else None
-        validation = _split(parts, options.validation, options) if options.validation else None
-        return load(Splits(train, validation, test), settings, found, target, options, notes)
-
-
-def _split(splits: dict[str, Dataset], name: str, options: Any) -> tuple[Dataset, str]:
-    if name not in splits:
-        raise UserError(f"{options.dataset}: there is no split '{name}'; there is {', '.join(splits)}")
-    return splits[name], f"{options.dataset} {name}"
+        return load(splits, settings, columns, options, notes)

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpml_bench.data.columns import check_columns
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.sources import fetch
+from hpml_bench.data.files import read_repository, split_in
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
-from hpml_bench.system.cache import cache_folder, disk_error
-from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PATTERNS = ("*.json", "*.jsonl", "*.parquet", "README.md")
+PATTERNS = ("*.json", "*.jsonl", "*.parquet")
 
 
 class MetaMath(DatasetLoader):
@@ -71,15 +69,6 @@ class MetaMath(DatasetLoader):
 
 
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
-    from datasets import load_dataset
-
-    root = fetch(source, "dataset", PATTERNS).folder_or_file
-    folder = root / config if config and (root / config).is_dir() else root
-    try:
-        rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))
-    except Exception as error:
-        unreadable = UserError(f"{source}: its split '{split}' can't be loaded: {first_line(error.__cause__ or error)}")
-        raise disk_error(error) or unreadable from None
-    if missing := [column for column in columns if column not in rows.column_names]:
-        raise UserError(f"{source}: there is no column '{missing[0]}'; there is {', '.join(rows.column_names)}")
+    rows = split_in(read_repository(source, config, PATTERNS)[0], split, source)
+    check_columns(rows, source, columns)
     return rows

@@ -54,8 +54,8 @@ class TextFiles(DatasetLoader):
             splits = split_by(train, str(file), split)
         if target == "tags":
             splits = splits.converted(sentences_of)
-        found = find(splits.train[0], str(file), target, options, label, named=named, split=split)
-        return load(splits, settings, found, target, options, {})
+        columns = find(splits.train[0], str(file), target, options, label, named=named, split=split)
+        return load(splits, settings, columns, options, {})
 
 
 def _read_like(train: Layout | None, uri: str, form: Format) -> tuple[Dataset, str]:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
+from helpers.fake_hub import COMMIT, cached
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import hub
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
-COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 CARD = """---
 configs:
 - config_name: default
@@ -40,11 +40,8 @@ def repository(tmp_path: Path) -> Path:
     """Lay out a dataset with class names as the hub's cache does; return its snapshot folder."""
     from datasets import ClassLabel, Dataset, Features, Value
 
-    root = tmp_path / "hub" / "datasets--o--news"
-    folder = root / "snapshots" / COMMIT
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(COMMIT)
-    (folder / "data").mkdir(parents=True)
+    folder = cached(tmp_path / "hub", "datasets--o--news")
+    (folder / "data").mkdir()
     (folder / "other").mkdir()
     (folder / "README.md").write_text(CARD)
     features = Features({"text": Value("string"), "label": ClassLabel(names=["World", "Sports"])})
@@ -74,6 +71,7 @@ def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
     assert len(load(validation="test").validation or ()) == 4
     data = load(config="other", test=None, samples=2)
     assert (len(data.train), len(data.test)) == (4, 2)
+    assert data.notes["test"] == "2 rows split off hub:o/news train, as no test rows were given"
     assert not set(data.train["text"]) & set(data.test["text"])
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import text_files
-from hpml_bench.data.files import Format, read_file
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
@@ -207,17 +206,6 @@ def test_parquet_rows_know_the_names_of_classes_and_tags(tmp_path: Path) -> None
     assert read(settings(), train=uri, test=uri).label_names == ("1", "2")
 
 
-def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
-    """They leave the training rows, and `data_seed` alone decides which."""
-    (tmp_path / "t.csv").write_text(HEADERLESS)
-    train = f"path:{tmp_path / 't.csv'}"
-    one, again, other = (read(settings(test_samples=10, data_seed=seed), train=train) for seed in (0, 0, 1))
-    assert (len(one.train), len(one.test)) == (30, 10)
-    assert not set(one.train["text"]) & set(one.test["text"])
-    assert one.test["text"][:] == again.test["text"][:] != other.test["text"][:]
-    assert "split off" in one.notes["test"]
-
-
 def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
     """By words as in names of files; it is no label, and a cell that names no split is refused."""
     rows = "label,text,split\na,one,train\nb,two,test\nb,three,Training\na,four,valid\n"
@@ -314,12 +302,6 @@ def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict
     assert "\n" not in str(raised.value)
 
 
-def test_commas_of_sentences_separate_nothing(tmp_path: Path) -> None:
-    """A single column called text is read as it stands."""
-    (tmp_path / "b.csv").write_text("text\none; two\nthree; four\n")
-    assert read_file(tmp_path / "b.csv", Format())[0]["text"][:] == ["one; two", "three; four"]
-
-
 @pytest.mark.parametrize(("name", "content", "says"), [
     ("a.csv", b"", "is empty"), ("a.xlsx", b"x", "must end in .csv"), ("a.json", b"{", "can't be read as json"),
     ("b.csv", "label,text\na,caf\xe9\nb,x\n".encode("latin-1"), "can't be read as csv.*utf-8"),
@@ -329,9 +311,3 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=says):
         read(settings(), train=f"path:{tmp_path / name}")
-
-
-def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
-    """The cache of rows follows the file's content."""
-    assert load(tmp_path, "label,text\na,one\nb,two\n").train["text"][0] == "one"
-    assert load(tmp_path, "label,text\na,ONE\nb,two\n").train["text"][0] == "ONE"

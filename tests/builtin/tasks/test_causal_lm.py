@@ -250,8 +250,8 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
 
 def test_of_equally_likely_choices_the_first_counts() -> None:
     """By hand: losses 4, 2, 2 of 1, 2 and 4 characters; a row of fewer choices looks at its own only."""
-    losses = np.array([[4.0, 2.0, 2.0], [3.0, 6.0, np.inf]])
-    found = chosen([["a", " bb", " cccc"], ["ab", "abcd"]], losses)
+    found = chosen([["a", " bb", " cccc"], ["ab", "abcd"]], np.array([4.0, 2.0, 2.0, 3.0, 6.0]))
+    assert found.pop("choices").tolist() == [3, 2]
     assert found == {"answer": (" bb", "ab"), "normalised": (" cccc", "ab")}
 
 
