@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,9 @@ def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:
         return UserError(f"{file}: has no rows; give a file with some")
     if isinstance(error, UnicodeError):
         problem = f"it isn't {form.encoding.upper()} ({problem})"
-        advice = "; name its encoding with dataset.options.encoding, such as latin-1"
+        with file.open("rb") as start:
+            wide = start.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        advice = f"; name its encoding with dataset.options.encoding, such as {'utf-16' if wide else 'latin-1'}"
     elif suffix in SEPARATED and ("fields in line" in problem or "inside string" in problem):
         advice = (
             "; mend that line: a cell with a separator needs quotes. Where quotes are part of the texts, set "

@@ -166,7 +166,7 @@ def silence() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each attempt at a download
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub for each load, also of local files
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names, when imported, kernels that it doesn't find

@@ -139,6 +139,7 @@ def _names(view: View) -> tuple[Entry, ...]:
 def _rare_classes(view: View) -> tuple[str, ...]:
     """Return a caution where one class is nearly all rows, and one where classes have too few rows to be learnt."""
     names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
+    counts.update(dict.fromkeys(range(len(names)), 0))  # classes of other rows alone
     (most, count), total = counts.most_common(1)[0], sum(counts.values())
     rare = [f"{short(names[label])} ({number:,})" for label, number in counts.most_common() if number < FEW_OF_CLASS]
     found = []

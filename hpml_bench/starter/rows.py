@@ -151,13 +151,18 @@ def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         raise UserError(f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file once")
     if len(sources) == 1:
         return {"train": sources[0]}, ()
-    named = {split_of(Path(uri.partition("#")[0]).stem): uri for uri in sources}
-    if None in named or len(named) < len(sources):
-        why = "by its place among the files given: training, test, validation rows; exchange them if that is wrong"
-        return dict(zip(SPLITS, sources, strict=False)), (why,)
-    if "train" not in named:
+    named = [split_of(Path(uri.partition("#")[0]).stem) for uri in sources]
+    if len({*named} - {None}) < len(named) - named.count(None):  # two of one name: none counts
+        named = [None] * len(sources)
+    if not {None, "train"} & {*named}:
         raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
-    return {split: named[split] for split in SPLITS if split in named}, ("by the file's name",)
+    free = iter([split for split in SPLITS if split not in named])
+    found = {split or next(free): uri for split, uri in zip(named, sources, strict=True)}
+    why = "by the file's name"
+    if None in named:
+        start = "by its place among the files" + (" whose names don't say it" if any(named) else " given")
+        why = f"{start}: training, test, validation rows; exchange them if that is wrong"
+    return {split: found[split] for split in SPLITS if split in found}, (why,)
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
     "one row": ("llama", ".csv", "text,label\nthe bank,ham\n", "has 1 row, of which some .* give at least 8"),
     "one class": ("llama", ".csv", csv("text,label", TEXTS, ["ham"] * 60), "all training rows .*; give"),
     "latin-1": ("llama", ".csv", PLAIN.replace("\n", "\ncaf\xe9 ", 1).encode("latin-1"), "isn't UTF-8 .*encoding, "),
+    "utf-16": ("llama", ".csv", PLAIN.encode("utf-16"), "name its encoding with --encoding, such as utf-16"),
     "nested json": ("llama", ".json", json.dumps({"data": {"rows": PAIRS}}),
                     r"'data' \(which holds mappings\); give a column"),
     "nested cells": ("llama", ".json", json.dumps([{"a": of} for of in PAIRS]), r"'a' \(which holds mappings\); give"),

@@ -125,6 +125,10 @@ def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp
     assert f"train: path:{files['x']}" in text
     assert f"test: path:{files['y']}" in text
     assert "by its place among the files given" in text
+    text = init(bert, files["my-test"], files["x"]).stdout
+    assert f"train: path:{files['x']}" in text
+    assert f"test: path:{files['my-test']}" in text
+    assert "by its place among the files whose names don't say it" in text
     for given, says in [
         (("my-test", "my-dev"), "none of 'test', 'validation' is a file of training rows; name one"),
         (("x", "x"), "is given twice"),

@@ -66,6 +66,6 @@ def _read_like(train: Layout | None, uri: str, form: Format) -> tuple[Dataset, s
         raise UserError(
             f"{file}: has {'columns' if layout.named else 'no header and the columns'} "
             f"{some([*map(short, layout.names)])}, unlike the training file's {some([*map(short, train.names)])}; mend "
-            "the file, or set dataset.options.header"
+            f"the file{'' if train.named and layout.named else ', or set dataset.options.header'}"
         )
     return rows, str(file)

@@ -1,6 +1,7 @@
 """`hpml-bench init`: a commented suite from a model and files of rows."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def init(
         given.setdefault("dataset", {}).setdefault("options", {}).update(named)
     click.echo("looking at the model and the rows ...", err=True)
     try:
-        text, lines = starter_suite(model, (*data, *files), "FILE" if out is None else str(out), given)
+        text, lines = starter_suite(model, (*data, *files), "FILE" if out is None else shlex.quote(str(out)), given)
     except UserError as error:
         raise UserError(OPTION.sub(_as_option, str(error))) from None
     for line in lines:
@@ -84,12 +85,14 @@ def init(
 
 
 def _write(out: Path | None, text: str) -> None:
-    from hpml_bench.system import disk
     from hpml_bench.system.files import write_atomically
 
     if out is None:
         click.echo(text, nl=False)
         return
-    with disk.errors_as_user_errors(out.parent):
+    try:
         write_atomically(out, text)
-    click.echo(f"{out}: read its comments, then hpml-bench preview {out} and hpml-bench run-all {out}", err=True)
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written: {error.strerror or error}") from None
+    word = shlex.quote(str(out))
+    click.echo(f"{out}: read its comments, then hpml-bench preview {word} and hpml-bench run-all {word}", err=True)

@@ -304,7 +304,8 @@ def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict
 
 @pytest.mark.parametrize(("name", "content", "says"), [
     ("a.csv", b"", "is empty"), ("a.xlsx", b"x", "must end in .csv"), ("a.json", b"{", "can't be read as json"),
-    ("b.csv", "label,text\na,caf\xe9\nb,x\n".encode("latin-1"), "can't be read as csv.*utf-8"),
+    ("b.csv", "label,text\na,caf\xe9\nb,x\n".encode("latin-1"), "can't be read as csv.*utf-8.* such as latin-1"),
+    ("c.csv", "label,text\na,b\n".encode("utf-16"), "such as utf-16"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     """Empty, of an unknown kind, in another encoding, or with broken JSON."""
