@@ -6,7 +6,6 @@ store how they ended, and ends.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import secrets
 import signal
@@ -132,10 +131,8 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
     request, name = RunRequest.model_validate_json(meeting.request()), socket.gethostname()
     check_folder(request.folder)
     # until the fork server has imported everything, which takes longer than a launch and is no part of it
-    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     with temporary.as_temporary():
-        first.start()
-    first.join()
+        fork_server.run(os.getpid, ())
     meeting.put("host", number, name)
     _wait(lambda: len(meeting.texts("host", count)) == count or stop.requested)
 
@@ -144,7 +141,7 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
         meeting.put("late", number)
         _wait(lambda: len(meeting.texts("late", count)) == count, REPORT_SECONDS)
 
-    nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
+    nodes = Nodes(count, number, meeting.host, meeting.port)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
         evidence = launcher.watched(request, stop, nodes, Path(beats), late)
         report = Report(node=number, host=name)

@@ -83,14 +83,8 @@ def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str
     if not doubtful:
         return None
     methods = list(dict.fromkeys(run.method.name for run in runs))
-    predict = partial(_predict, suite.model_dump_json(), methods, machine(suite.settings))
-    return preparation.predicted_memory(suite.settings, predict)
-
-
-def _predict(suite_json: str, methods: Sequence[str], memory: int, _: str, target: str) -> None:
-    from hpml_bench.fit.predict import predict_to  # in the child: the parent need not import torch
-
-    predict_to(suite_json, methods, memory, target)
+    asked = (suite.model_dump_json(), methods, machine(suite.settings))
+    return preparation.predicted_memory(suite.settings, "hpml_bench.fit.predict:too_large", *asked)
 
 
 def _run_missing(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +21,8 @@ from hpml_bench.system import gpus
 from hpml_bench.training.request import Place, RunRequest
 
 
-def died(exitcode: int, rank: int = 1) -> Any:
-    return SimpleNamespace(get_first_failure=lambda: (rank, SimpleNamespace(exitcode=exitcode)))
+def died(status: int) -> tuple[int, int]:
+    return 1, status
 
 
 def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
@@ -98,8 +97,7 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
         path = tmp_path / f"error-rank{rank}.json"
         path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
         os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
-    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence(failure))
+    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence((first, 1)))
     assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")
 
 

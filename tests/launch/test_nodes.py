@@ -26,7 +26,7 @@ from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent, launcher
 from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged
-from hpml_bench.launch.meeting import KnownNodes, Meeting
+from hpml_bench.launch.meeting import Meeting, store
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -283,10 +283,8 @@ def listening(port: int) -> set[str]:
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_a_store_is_on_the_address_that_it_is_told(address: str) -> None:
     """That of one machine's ranks, and that of nodes: nobody reaches it by another address of the machine."""
-    store = KnownNodes(address, 0, 0, 1, "run", 30).next_rendezvous()
-    store.store.set("a", "b")
-    meeting = Meeting(address, "key")
-    for port in (store.bootstrap_store_info.master_port, meeting.port):
+    alone, meeting = store(address), Meeting(address, "key")
+    for port in (alone.port, meeting.port):
         socket.create_connection((address, port), timeout=5).close()
         assert listening(port) == {address}
 
@@ -399,8 +397,8 @@ def test_another_machine_can_steer_no_run(elsewhere: tuple[str, list[str]]) -> N
         words = [*inside, sys.executable, "-c", program, address, str(port)]
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 
-    alone = KnownNodes("127.0.0.1", 0, 0, 1, "run", 30).next_rendezvous()
-    refused = there(CONNECT, alone.bootstrap_store_info.master_port)
+    alone = store("127.0.0.1")
+    refused = there(CONNECT, alone.port)
     assert "ConnectionRefusedError" in refused.stderr
     meeting = Meeting(address, "key")
     meeting.give(REQUEST)

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,8 +106,7 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
 
 def ended_by(number: int, **evidence: Any) -> launcher.ExitEvidence:
     """Return the evidence of a run whose rank 1 a signal ended."""
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, SimpleNamespace(exitcode=-number)))
-    return launcher.ExitEvidence(failure, **evidence)
+    return launcher.ExitEvidence((1, -number), **evidence)
 
 
 @pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
