@@ -19,7 +19,7 @@ import pytest
 from helpers import tiny
 from helpers.cli_process import Command
 from hpml_bench.data import sources
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import fork_server, preparation, watchdog
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import cache, processes, temporary
@@ -114,7 +114,8 @@ def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: p
     """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
     pip, passed = list[psutil.Process](), threading.Event()
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep)
-    monkeypatch.setattr(preparation, "time", clock)
+    monkeypatch.setattr(watchdog, "time", clock)
+    monkeypatch.setattr(watchdog, "LONGEST_POLL", 1e9)  # else it would take a machine that was suspended
 
     def note() -> None:
         if download.index.dripping.wait(60):
