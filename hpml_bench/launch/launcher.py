@@ -43,13 +43,6 @@ class Nodes:
 ALONE = Nodes()
 
 
-class Interrupted(Exception):  # noqa: N818
-    """Ctrl-C, or a request to end, during a run; carries the record to keep."""
-
-    def __init__(self, record: RunRecord | None = None) -> None:
-        self.record = record
-
-
 def here(request: RunRequest, stop: Stop) -> Outcome:
     """Run all ranks on this machine; UserError if they couldn't connect to each other."""
     if problem := network.no_loopback():
@@ -60,8 +53,8 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
-    Raises Interrupted if a signal asked for the end, when the record, `interrupted` if the run was not done, is
-    committed; OSError if the folder can't be written to; UserError as of `here`.
+    A run during which a signal asked for the end is `interrupted`, unless it was done. Raises OSError if the folder
+    can't be written to; UserError as of `here`.
     """
     folder = RunFolder(request.folder)
     folder.begin()
@@ -69,10 +62,7 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
-        record = folder.commit(record_of(request, ended, started, time.monotonic() - began))
-    if stop.requested:  # even if this run was done: no further one may begin
-        raise Interrupted(record)
-    return record
+        return folder.commit(record_of(request, ended, started, time.monotonic() - began))
 
 
 def watched(
@@ -101,7 +91,7 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> tuple[int, int] |
     store = meeting.store(nodes.host, nodes.port)
     world, threads = request.spec.settings.world_size or 1, str(request.spec.settings.threads or 1)
     ranks = nodes.ranks(world)
-    os.environ["OMP_NUM_THREADS"] = threads
+    os.environ["OMP_NUM_THREADS"] = threads  # a run without an outcome has the environment of this process
     of_all = {
         "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": len(ranks), "GROUP_WORLD_SIZE": nodes.count,
         "GROUP_RANK": nodes.number, "MASTER_ADDR": nodes.host, "MASTER_PORT": store.port, "OMP_NUM_THREADS": threads,

@@ -153,11 +153,6 @@ class ResultsFolder:
             if (run.path / files.RECORD).exists():
                 _set_aside(run, say)
 
-    def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder for a new attempt at a run; raises UserError if the disk is nearly full."""
-        disk.check_space(self.path)
-        return self.run_folder(spec)
-
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of these runs; runs without one are left out."""
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
@@ -182,8 +177,7 @@ class SharedResults(ResultsFolder):
         self.job = job
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of this start's attempt at a run; raises UserError if the disk is nearly full."""
-        disk.check_space(self.path)
+        """Return the folder of this start's attempt at a run, with the newest state that another attempt has saved."""
         (self.path / jobs.ATTEMPTS).mkdir(exist_ok=True)
         own = self.attempt(spec)
         earlier = [self.run_folder(spec), *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))]

@@ -98,7 +98,7 @@ class Launcher:
         spec = request.spec
         self.specs.append(spec)
         if len(self.specs) - 1 == self.interrupt_at:
-            raise launch.Interrupted
+            raise KeyboardInterrupt
         status = "diverged" if spec.method.name in self.diverging else "ok"
         accuracy = 0.9 - abs(float(np.log10(spec.method.lr / 3e-2))) / 10
         return made_records.sweep(("lora",), 1)[0].model_copy(
