@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.launcher import Nodes
+from hpml_bench.launch.launcher import End, Nodes
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Outcome, RunError, Status
@@ -66,16 +66,13 @@ class OverNodes:
         except OSError as error:
             message = f"the agents on the nodes can't be started: {error}"
             return launcher.ended_as("failed", RunError(kind=type(error).__name__, message=message))
-        written = read_model(folder / OUTCOME, Outcome)
-        if stop.requested and written is None:
+        if stop.requested and read_model(folder / OUTCOME, Outcome) is None:
             return launcher.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
         lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith("hpml-bench:")]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        cause = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300])
-        if written is not None and (cause is None or cause[0] != "timeout"):
-            return written
-        return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
+        end = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300])
+        return launcher.outcome_of(folder, end)
 
     def _reports(self, meeting: Meeting) -> list[Report]:
         return [Report.model_validate_json(text) for text in meeting.texts("report", self.count).values()]
@@ -143,12 +140,8 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
 
     nodes = Nodes(count, number, meeting.host, meeting.port)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
-        evidence = launcher.watched(request, stop, nodes, Path(beats), late)
-        report = Report(node=number, host=name)
-        if not evidence.well:
-            ranks = nodes.ranks(request.spec.settings.world_size or 1)
-            status, error = evidence.verdict or launcher.cause(request.folder, evidence, ranks)
-            report = Report(node=number, host=name, status=status, error=error)
+        status, error = launcher.watched(request, stop, nodes, Path(beats), late) or (None, None)
+    report = Report(node=number, host=name, status=status, error=error)
     meeting.put("report", number, report.model_dump_json())
     if not report.well and report.priority not in {CausePriority.KILLED, CausePriority.OWN}:
         # another node's report may show the cause better
@@ -221,9 +214,7 @@ class Report(Frozen):
         return CausePriority.PEER if kind.startswith("Dist") or lost_peer(message) else CausePriority.OWN
 
 
-def merged(
-    reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = ""
-) -> tuple[Status, RunError] | None:
+def merged(reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = "") -> End | None:
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
     `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpml_bench.launch import fork_server
@@ -24,6 +24,7 @@ from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest
 
 RunRanks = Callable[[RunRequest, Stop], Outcome]  # runs all ranks of a run until they have ended; returns the outcome
+End = tuple[Status, RunError]  # how ranks ended otherwise than well, and why
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
 def watched(
     request: RunRequest, stop: Stop, nodes: Nodes = ALONE, beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
-) -> ExitEvidence:  # fmt: skip
-    """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
+) -> End | None:  # fmt: skip
+    """Run this node's ranks under a watchdog, which gets `beats` and `late`; return how they ended, None if well."""
     beats = beats or request.folder
     failed: tuple[int, int] | None = None
     broken: RunError | None = None
@@ -80,7 +81,10 @@ def watched(
             failed = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return ExitEvidence(failed, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
+    if watch.verdict or not (failed or broken):
+        return watch.verdict
+    ranks, oom_kill = nodes.ranks(request.spec.settings.world_size or 1), cgroups.oom_kills() > kills
+    return cause(request.folder, failed, broken, ranks, server=server, peak_mb=watch.peak_mb, oom_kill=oom_kill)
 
 
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> tuple[int, int] | None:
@@ -107,27 +111,12 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> tuple[int, int] |
     return None if failed is None else (ranks[failed[0]], failed[1])
 
 
-@dataclass(frozen=True)
-class ExitEvidence:
-    """Evidence of a run's end besides its files."""
-
-    failed: tuple[int, int] | None = None  # number and exit status of the rank that was seen to fail first
-    broken: RunError | None = None  # error that the launcher itself raised
-    verdict: tuple[Status, RunError] | None = None  # status and reason where the watchdog ended it
-    peak_mb: dict[int, float] = field(default_factory=dict)  # rank -> highest memory observed
-    oom_kill: bool = False  # whether the kernel killed a process for lack of memory meanwhile
-    server: int | None = None  # process id of the fork server at the start of the run
-
-    @property
-    def well(self) -> bool:
-        """Whether only the ranks' outcome shows how they ended."""
-        return self.failed is None and self.broken is None and self.verdict is None
-
-
-def outcome_of(folder: Path, evidence: ExitEvidence) -> Outcome:
-    """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
-    written = read_model(folder / OUTCOME, Outcome) if evidence.verdict is None else None
-    return written or ended_as(*(evidence.verdict or cause(folder, evidence)))
+def outcome_of(folder: Path, end: End | None) -> Outcome:
+    """Return the outcome that the ranks wrote, unless a limit had ended them before; without one how they ended."""
+    written = read_model(folder / OUTCOME, Outcome)
+    if written is not None and (end is None or end[0] != "timeout"):
+        return written
+    return ended_as(*(end or cause(folder)))
 
 
 def ended_as(status: Status, error: RunError) -> Outcome:
@@ -150,28 +139,36 @@ def record_of(request: RunRequest, outcome: Outcome, started: str, seconds: floa
     )  # fmt: skip
 
 
-def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
+def cause(
+    folder: Path, failed: tuple[int, int] | None = None, broken: RunError | None = None,
+    ranks: Container[int] | None = None, *, server: int | None = None, peak_mb: Mapping[int, float] | None = None,
+    oom_kill: bool = False,
+) -> End:  # fmt: skip
     """Return the first cause; errors of other ranks that follow from it don't count.
 
-    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ. A rank's own
-    error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank leaves no error: it
-    is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    `failed`: number and exit status of the rank that was seen to fail first; `broken`: error of the launcher itself;
+    `server`: the fork server's number as they began; `peak_mb`: rank -> highest memory observed; `oom_kill`: whether
+    the kernel killed a process for lack of memory meanwhile. With several nodes only the errors of `ranks`, one node's,
+    are compared: the clocks of nodes differ. A rank's own error comes before that of a rank that lost a peer, in
+    whatever order they ended. A killed rank leaves no error: it is the one that was seen to end first, since ranks that
+    lost a peer wait a moment.
     """
-    if evidence.server is not None and processes.identify(evidence.server) is None:
-        how = " by the kernel for lack of memory" if evidence.oom_kill else ""
+    if server is not None and processes.identify(server) is None:
+        how = " by the kernel for lack of memory" if oom_kill else ""
         ended = RunError(kind="ForkServer", message=f"the fork server was ended{how}, and the ranks with it")
-        return "oom_host" if evidence.oom_kill else "killed", ended
-    if evidence.broken is not None:
-        return "failed", evidence.broken
-    if evidence.failed is None:
+        return "oom_host" if oom_kill else "killed", ended
+    if broken is not None:
+        return "failed", broken
+    if failed is None:
+        without = RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")
         error = _first_error(folder, ranks)
-        return (errors.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
-    rank, status = evidence.failed
+        return (errors.status_of(error.kind, error.message), error) if error else ("failed", without)
+    rank, status = failed
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and status < 0:
         names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
-        name, peak = names.get(-status, f"signal {-status}"), evidence.peak_mb.get(rank)
-        out_of_memory = evidence.oom_kill and name == "SIGKILL"
+        name, peak = names.get(-status, f"signal {-status}"), (peak_mb or {}).get(rank)
+        out_of_memory = oom_kill and name == "SIGKILL"
         message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
         message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
         message += "" if out_of_memory else errors.hint(message)
@@ -188,7 +185,3 @@ def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     readable = [error for path in files if (error := read_model(path, RunError))]
     errors = [error for error in readable if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
-
-
-def no_outcome() -> RunError:
-    return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

@@ -182,7 +182,7 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
         own.path.mkdir(parents=True, exist_ok=True)
         worker.leave_error(error, own.path, rank)
         if own.record() is None:  # the first rank here commits it; torchrun then ends the others
-            ended = launcher.outcome_of(own.path, launcher.ExitEvidence())
+            ended = launcher.ended_as(*launcher.cause(own.path))
             own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
         worker.end_at_once()
     if main:

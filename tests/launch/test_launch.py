@@ -96,8 +96,8 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
         path = tmp_path / f"error-rank{rank}.json"
         path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
         os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
-    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence((first, 1)))
-    assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")
+    status, error = launcher.cause(tmp_path, (first, 1))
+    assert (status, error.rank, error.message) == ("failed", 1, "division by zero")
 
 
 # The fork server imports the libraries once, unless one of them would initialise CUDA
