@@ -80,7 +80,7 @@ def start(request_json: str, beats: str, launched: float) -> None:
     heed_requests()
     try:
         execute(request, launched)
-    except Ended:  # torch's launcher waits for the return of a rank that ends well
+    except Ended:  # asked to end, with its state saved: no failure
         return
     except BaseException as error:
         leave_error(error, request.folder, int(rank))
