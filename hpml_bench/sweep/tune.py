@@ -29,7 +29,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.resolve import resolve
-from hpml_bench.system import environment, temporary
+from hpml_bench.system import disk, environment, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_model, write_atomically
 from hpml_bench.system.packages import install_extras
@@ -249,10 +249,7 @@ def check_target(path: Path, option: str = "--write", *, fresh: bool = False) ->
         )
     if fresh and path.exists():
         raise UserError(f"{option} {path}: there is such a file; remove it, or choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {path}: the folder can't be made: {error.strerror}; choose another") from None
+    disk.make_folder(path.parent, f"{option} {path}: the folder", "choose another")
     return path
 
 
