@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.agent import OverNodes
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
@@ -62,7 +62,6 @@ def prepare(path: Path) -> None:
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
 
     def prepared() -> Ending:
-        fork_server.start_fork_server()
         preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
         return Ending()
 
@@ -132,7 +131,6 @@ class JobWork:
         specs = whole.units[self.job.unit]
         check_methods((spec.method for spec in specs), suite.settings)
         with self._progress:
-            fork_server.start_fork_server()
             prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(

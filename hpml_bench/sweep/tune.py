@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder
@@ -90,7 +90,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
         suite, notes = resolve(sweep.suite, folder.parent, sweep.limits)
-        fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})

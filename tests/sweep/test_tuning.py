@@ -14,7 +14,7 @@ from rich.console import Console
 from helpers import made_records, tiny
 from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import tuning as records
 from hpml_bench.records.folder import RunFolder
@@ -89,7 +89,6 @@ class Launcher:
         self.interrupt_at: int | None = None
         self.diverging: set[str] = set()
         prepared = tiny.NOTHING.model_copy(update={"data": str(tmp_path), "digests": made_records.DIGESTS})
-        patch.setattr(fork_server, "start_fork_server", lambda: None)
         patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
