@@ -58,8 +58,9 @@ def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[in
     """
     context = multiprocessing.get_context("forkserver")
     forks = [context.Process(target=work, args=own) for own in arguments]
-    for fork in forks:
-        fork.start()
+    with temporary.as_temporary():  # a server that has died is started again
+        for fork in forks:
+            fork.start()
     failed, left = None, forks
     while left and failed is None:
         connection.wait([fork.sentinel for fork in left])

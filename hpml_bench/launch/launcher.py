@@ -15,7 +15,7 @@ from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
-from hpml_bench.system import cgroups, environment, errors, network, processes, temporary
+from hpml_bench.system import cgroups, environment, errors, network, processes
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import read_model
 from hpml_bench.system.redaction import redacted_error
@@ -75,8 +75,7 @@ def watched(
     failed: tuple[int, int] | None = None
     broken: RunError | None = None
     server, kills = processes.fork_server(), cgroups.oom_kills()
-    # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with temporary.as_temporary(), Watchdog(request.folder, request.limits, stop, beats, late) as watch:
+    with Watchdog(request.folder, request.limits, stop, beats, late) as watch:
         try:
             failed = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why

@@ -56,7 +56,7 @@ def _result(settings: Settings, max_seconds: float | None, work: str, *arguments
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
     fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
     most = None if max_seconds is None else max(max_seconds, LEAST_SECONDS)
-    with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, temporary.as_temporary():
+    with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
         target = Path(name) / OUTCOME  # by which the watchdog knows that it is done
         with Watchdog(Path(name), Limits(stall=STOPPED_SECONDS, run_timeout=most), Stop(), stuck=_any_stopped) as watch:
             code = _status(work, str(target), arguments)

@@ -25,7 +25,7 @@ from helpers import skips, tiny, warm
 from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent
-from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged
+from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged, priority_of
 from hpml_bench.launch.meeting import Meeting, store
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
@@ -185,7 +185,7 @@ def test_agents_that_cannot_begin_are_quoted(command: list[str], status: str, wo
 
 
 def bad(node: int, status: Status, kind: str, message: str, rank: int | None = None) -> Report:
-    return Report(node=node, host=f"n{node + 1}", status=status, error=RunError(kind=kind, message=message, rank=rank))
+    return Report(node=node, host=f"n{node + 1}", end=(status, RunError(kind=kind, message=message, rank=rank)))
 
 
 KILLED = bad(1, "killed", "SIGKILL", "rank 1 was ended by SIGKILL", 1)
@@ -203,8 +203,9 @@ WELL = Report(node=0, host="n1")
 def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) -> None:
     """A lost peer, a request to end and a node that ended well never hide what happened on the other node."""
     found = merged([symptom, cause], {0: "n1", 1: "n2"}, 2)
-    assert found[0] == cause.status
-    assert cause.error.message in found[1].message
+    status, error = cause.end
+    assert found[0] == status
+    assert error.message in found[1].message
     assert "node 1" in found[1].message
 
 
@@ -214,7 +215,7 @@ def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Repor
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
     lost = "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
     assert found[1].message == lost
-    assert report.well or report.priority > CausePriority.LOST
+    assert report.end is None or priority_of(report.end) > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
     assert "the reason" in own[1].message
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from helpers import made_records, tiny
 from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
-from hpml_bench.launch import preparation
 from hpml_bench.launch import launcher as launch
+from hpml_bench.launch import preparation
 from hpml_bench.records import tuning as records
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record

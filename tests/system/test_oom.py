@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.launch import launcher
-from hpml_bench.launch.agent import CausePriority, Report
+from hpml_bench.launch.agent import CausePriority, priority_of
 from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
@@ -111,7 +111,7 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
     found = launcher.cause(tmp_path, (1, -signal.SIGKILL), oom_kill=oom_kill, server=server.pid)
     assert found[0] == status
     assert ("for lack of memory" in found[1].message) is oom_kill
-    assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
+    assert priority_of(found) is CausePriority.KILLED
 
 
 @pytest.mark.parametrize(("name", "oom_kill", "status", "words"), [
