@@ -9,7 +9,7 @@ import psutil
 from pydantic import ValidationError
 
 from hpml_bench.records.files import PLAN, SUITE
-from hpml_bench.records.jobs import Job, read_jobs
+from hpml_bench.records.jobs import Job, folders_with, read_jobs
 from hpml_bench.records.load import headlines
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FAILED, FINAL
@@ -59,7 +59,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
 
 def plain_sweep(path: Path) -> Path | None:
     """Return the folder of the only sweep in `path`, or itself, if no jobs do it; else None. UserError: several."""
-    folders = [path] if (path / SUITE).exists() else sorted(found.parent for found in path.glob(f"*/{SUITE}"))
+    folders = folders_with(path, SUITE)
     local = [folder for folder in folders if not (folder / PLAN).exists()]
     if len(local) > 1:
         raise UserError(f"{path} holds several sweeps; name one of {', '.join(str(folder) for folder in local[:5])}")
