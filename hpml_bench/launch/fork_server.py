@@ -58,9 +58,9 @@ def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[in
     """
     context = multiprocessing.get_context("forkserver")
     forks = [context.Process(target=work, args=own) for own in arguments]
-    with temporary.as_temporary():  # a server that has died is started again
-        for fork in forks:
-            fork.start()
+    start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
+    for fork in forks:
+        fork.start()
     failed, left = None, forks
     while left and failed is None:
         connection.wait([fork.sentinel for fork in left])

@@ -54,7 +54,6 @@ def _result(settings: Settings, max_seconds: float | None, work: str, *arguments
     """Return the result of a function, called in a fork; raises its UserError, or one on why there is no result."""
     check_space()
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
-    fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
     most = None if max_seconds is None else max(max_seconds, LEAST_SECONDS)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
         target = Path(name) / OUTCOME  # by which the watchdog knows that it is done

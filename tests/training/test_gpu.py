@@ -1,6 +1,5 @@
 """What only a GPU can show; skipped without one."""
 
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -76,10 +75,7 @@ def _status_of_cuda() -> None:
 
 def test_the_fork_server_leaves_cuda_alone() -> None:
     """A process that is forked from it can use CUDA."""
-    process = multiprocessing.get_context("forkserver").Process(target=_status_of_cuda)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert fork_server.run(_status_of_cuda, ()) is None
 
 
 def test_readings_are_of_the_devices_that_torch_counts() -> None:

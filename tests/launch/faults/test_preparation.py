@@ -1,6 +1,5 @@
 """The preparation of model and data is ended, killed, stopped, or loses its server: one sentence, nothing left."""
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -80,10 +79,7 @@ def command(download: Download) -> Iterator[Command]:
 def server(download: Download) -> Iterator[int]:
     """A fork server of this process that has the test's environment; the next test has its own."""
     processes.end_fork_server()
-    fork_server.start_fork_server()
-    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    first.start()
-    first.join()
+    fork_server.run(os.getpid, ())
     yield processes.fork_server() or 0
     processes.end_fork_server()
 
