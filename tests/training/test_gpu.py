@@ -14,12 +14,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training.distributed import uuid
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("server")]
-
-
-@pytest.fixture
-def server() -> None:
-    fork_server.start_fork_server()
+pytestmark = pytest.mark.gpu
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
