@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 def result_folders(folder: Path) -> list[Path]:
     """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where none has."""
-    from hpml_bench.records.jobs import NO_RUNS
+    from hpml_bench.records.files import RECORD
+    from hpml_bench.records.jobs import folders_with
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")
-    if any(folder.glob("*/run.json")):
-        return [folder]
-    inner = sorted({path.parent.parent for path in folder.glob("*/*/run.json")} - {folder / name for name in NO_RUNS})
-    if not inner:
+    found = folders_with(folder, f"*/{RECORD}")
+    if not found:
         raise UserError(
             f"{folder}: no runs here (looked for */run.json and */*/run.json); start with hpml-bench run-all"
         )
-    return inner
+    return found
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,7 +3,6 @@
 Rows are the suite's own where they can be read without network, else made up, of the largest size.
 """
 
-import json
 import os
 import tempfile
 import warnings
@@ -34,7 +33,6 @@ from hpml_bench.suite.settings import Digests, MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
-from hpml_bench.system.files import write_atomically
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
@@ -213,14 +211,13 @@ def predict(
         return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=needs)
 
 
-def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str) -> None:
-    """Write a sentence on methods of a suite that don't fit to a JSON file; null where all fit, or nothing is known."""
-    sentence = None
+def too_large(suite_json: str, methods: Sequence[str], memory: int) -> str | None:
+    """Return a sentence on methods of a suite that don't fit; None where all fit, or nothing is known."""
     with suppress(Exception):  # whatever a prediction finds strange, the sweep may run
         found = predict(Suite.model_validate_json(suite_json), memory, methods, advised=False)
         large = [f"{need.method} ({gigabytes(need.peak)})" for need in found.needs if need.peak and not need.fits]
-        sentence = f"memory won't be enough for {', '.join(large)}: there are {found.here}" if large else None
-    write_atomically(Path(target), json.dumps({"sentence": sentence}))
+        return f"memory won't be enough for {', '.join(large)}: there are {found.here}" if large else None
+    return None
 
 
 def gigabytes(size: float) -> str:

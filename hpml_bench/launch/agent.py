@@ -6,7 +6,6 @@ store how they ended, and ends.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import secrets
 import signal
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.launcher import Nodes
+from hpml_bench.launch.launcher import End, Nodes
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME
-from hpml_bench.records.run import Outcome, RunError, Status
+from hpml_bench.records.run import Outcome, RunError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child, environment, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
@@ -67,16 +66,13 @@ class OverNodes:
         except OSError as error:
             message = f"the agents on the nodes can't be started: {error}"
             return launcher.ended_as("failed", RunError(kind=type(error).__name__, message=message))
-        written = read_model(folder / OUTCOME, Outcome)
-        if stop.requested and written is None:
+        if stop.requested and read_model(folder / OUTCOME, Outcome) is None:
             return launcher.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
         lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith("hpml-bench:")]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        cause = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300])
-        if written is not None and (cause is None or cause[0] != "timeout"):
-            return written
-        return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
+        end = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300])
+        return launcher.outcome_of(folder, end)
 
     def _reports(self, meeting: Meeting) -> list[Report]:
         return [Report.model_validate_json(text) for text in meeting.texts("report", self.count).values()]
@@ -95,7 +91,7 @@ class OverNodes:
         try:
             while step.poll() is None:
                 now = time.monotonic()
-                if failed_at > now and not all(report.well for report in self._reports(meeting)):
+                if failed_at > now and any(report.end for report in self._reports(meeting)):
                     failed_at = now
                 late = now - began > START_SECONDS and len(meeting.texts("host", self.count)) < self.count
                 if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
@@ -123,19 +119,17 @@ def main(address: str, count: int) -> int:
     with stoppable() as stop, stop.deferred():
         parent = (Meeting(host, key, int(port)), stop)
         threading.Thread(target=_exit_with_parent, args=parent, name="parent", daemon=True).start()
-        report = _run(meeting, number, count, stop)
+        well = _run(meeting, number, count, stop)
     processes.end_fork_server()
-    return 0 if report.well else 1
+    return 0 if well else 1
 
 
-def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
+def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> bool:
+    """Run this node's ranks as the parent asks, and report how they ended; return whether well."""
     request, name = RunRequest.model_validate_json(meeting.request()), socket.gethostname()
     check_folder(request.folder)
     # until the fork server has imported everything, which takes longer than a launch and is no part of it
-    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    with temporary.as_temporary():
-        first.start()
-    first.join()
+    fork_server.run(os.getpid, ())
     meeting.put("host", number, name)
     _wait(lambda: len(meeting.texts("host", count)) == count or stop.requested)
 
@@ -144,19 +138,14 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> Report:
         meeting.put("late", number)
         _wait(lambda: len(meeting.texts("late", count)) == count, REPORT_SECONDS)
 
-    nodes = Nodes(count, number, meeting.host, meeting.port, run_id="run")
+    nodes = Nodes(count, number, meeting.host, meeting.port)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
-        evidence = launcher.watched(request, stop, nodes, Path(beats), late)
-        report = Report(node=number, host=name)
-        if not evidence.well:
-            ranks = nodes.ranks(request.spec.settings.world_size or 1)
-            status, error = evidence.verdict or launcher.cause(request.folder, evidence, ranks)
-            report = Report(node=number, host=name, status=status, error=error)
-    meeting.put("report", number, report.model_dump_json())
-    if not report.well and report.priority not in {CausePriority.KILLED, CausePriority.OWN}:
+        end = launcher.watched(request, stop, nodes, Path(beats), late)
+    meeting.put("report", number, Report(node=number, host=name, end=end).model_dump_json())
+    if end and priority_of(end) not in {CausePriority.KILLED, CausePriority.OWN}:
         # another node's report may show the cause better
         _wait(lambda: len(meeting.texts("report", count)) == count, REPORT_SECONDS)
-    return report
+    return end is None
 
 
 def check_folder(folder: Path) -> None:
@@ -198,64 +187,50 @@ class CausePriority(IntEnum):
 
 
 class Report(Frozen):
-    """End of a node's ranks."""
+    """End of a node's ranks; None where they ended well."""
 
     node: int
     host: str
-    status: Status | None = None  # None: they ended well
-    error: RunError | None = None
-
-    @property
-    def well(self) -> bool:
-        return self.status is None
-
-    @property
-    def priority(self) -> CausePriority:
-        """Priority of the failure as the run's cause; meaningless for ranks that ended well."""
-        kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
-        if self.status == "interrupted":
-            return CausePriority.ASKED
-        if kind == "NoReport":
-            return CausePriority.LOST
-        if self.status == "killed" or kind in {"SIGKILL", "ForkServer"}:
-            return CausePriority.KILLED
-        if self.status == "timeout":
-            return CausePriority.WATCHED
-        return CausePriority.PEER if kind.startswith("Dist") or lost_peer(message) else CausePriority.OWN
+    end: End | None = None
 
 
-def merged(
-    reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = ""
-) -> tuple[Status, RunError] | None:
+def priority_of(end: End) -> CausePriority:
+    status, error = end
+    if status == "interrupted":
+        return CausePriority.ASKED
+    if status == "killed" or error.kind in {"SIGKILL", "ForkServer"}:
+        return CausePriority.KILLED
+    if status == "timeout":
+        return CausePriority.WATCHED
+    return CausePriority.PEER if error.kind.startswith("Dist") or lost_peer(error.message) else CausePriority.OWN
+
+
+def merged(reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = "") -> End | None:
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
     `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
     """
-    bad = [report for report in reports if not report.well]
+    bad = [(priority_of(report.end), report.node, report.host, report.end) for report in reports if report.end]
     for number in sorted(set(range(count)) - {report.node for report in reports}):
         name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
         message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
-        error = RunError(kind="NoReport", message=message)
-        bad.append(Report(node=number, host=hosts.get(number, ""), status="killed", error=error))
-    first = min(bad, key=lambda report: (report.priority, report.node), default=None)
-    if first is None:
+        bad.append((CausePriority.LOST, number, "", ("killed", RunError(kind="NoReport", message=message))))
+    if not bad:
         return None
-    assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
-    priority = first.priority
+    priority, node, host, (status, error) = min(bad, key=lambda one: one[:2])
     if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)
     if priority is CausePriority.WATCHED:  # one error for the nodes whose watchdogs ended their ranks, with all stacks
-        stalled = [report for report in bad if report.priority is priority]
-        errors = [(f"node {report.node} ({report.host})", report.error) for report in stalled if report.error]
-        return first.status, RunError(
-            kind=errors[0][1].kind,
-            message="; ".join(f"{node}: {error.message}" for node, error in errors),
-            rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
-            traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
+        stalled = [(f"node {at} ({of})", own) for kind, at, of, (_, own) in bad if kind is priority]
+        return status, RunError(
+            kind=error.kind,
+            message="; ".join(f"{name}: {own.message}" for name, own in stalled),
+            rank=min((own.rank for _, own in stalled if own.rank is not None), default=None),
+            traceback="\n\n".join(f"{name}, {own.traceback}" for name, own in stalled if own.traceback) or None,
         )
-    place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
-    return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
+    place = "" if priority is CausePriority.LOST else f" (on node {node}, {host})"
+    return status, error.model_copy(update={"message": f"{error.message}{place}"})
 
 
 if __name__ == "__main__":

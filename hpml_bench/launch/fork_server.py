@@ -1,13 +1,21 @@
-"""Fork server: the process from which the preparation and all ranks are forked; its start, and what they do."""
+"""Fork server: the process from which the preparation and all ranks are forked; its start, its forks, what they do."""
 
+import json
 import multiprocessing
 import os
+import pkgutil
 import signal
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from hpml_bench.system import child, environment, gpus, processes, temporary
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import write_atomically
+from hpml_bench.system.redaction import redacted
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
@@ -43,23 +51,43 @@ def preload() -> list[str]:
     return WITHOUT_PEFT if initialises else PRELOAD
 
 
-# What its children do: passed by name, so that the parent need not import what they import
+def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[int, int] | None:
+    """Do some work in a fork for each tuple of arguments; return number and exit status of the first that failed.
+
+    The others are killed then. A status below 0 is a signal's. EOFError or ConnectionError: the server has ended.
+    """
+    context = multiprocessing.get_context("forkserver")
+    forks = [context.Process(target=work, args=own) for own in arguments]
+    start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
+    for fork in forks:
+        fork.start()
+    failed, left = None, forks
+    while left and failed is None:
+        connection.wait([fork.sentinel for fork in left])
+        failed = next(((number, fork.exitcode) for number, fork in enumerate(forks) if fork.exitcode), None)
+        left = [fork for fork in left if fork.exitcode is None]
+    for fork in left:
+        fork.kill()
+    for fork in forks:
+        fork.join()
+    return failed
 
 
-def prepare(settings_json: str, target: str) -> None:
+# What its forks do
+
+
+def call(work: str, target: str, arguments: tuple[Any, ...]) -> None:
+    """Call a function, named MODULE:NAME, and write its result, or its user error, to a JSON file."""
+    # by its name, so that the parent need not import what it needs
+    try:
+        result = {"result": pkgutil.resolve_name(work)(*arguments)}
+    except UserError as error:
+        result = {"error": redacted(str(error))}
+    write_atomically(Path(target), json.dumps(result))
+
+
+def start_rank(request_json: str, beats: str, launched: float, variables: Mapping[str, str]) -> None:
+    os.environ.update(variables)  # before a library reads them
     from hpml_bench.training import worker
 
-    worker.prepare_to(settings_json, target)
-
-
-def measure(settings_json: str, target: str) -> None:
-    from hpml_bench.training import worker
-
-    worker.measure_to(settings_json, target)
-
-
-def start_rank(request_json: str, beats: str, launched: float) -> None:
-    from hpml_bench.training import worker
-
-    child.die_with_parent()  # by SIGKILL; torch's launcher asks for SIGINT, which ranks ignore
     worker.start(request_json, beats, launched)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import os
 import signal
-import tempfile
-import threading
 import time
 import traceback
-import uuid
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from hpml_bench.launch import fork_server
-from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watchdog
+from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
-from hpml_bench.system import cgroups, environment, errors, network, processes, temporary
+from hpml_bench.system import cgroups, environment, errors, network, processes
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import read_model
 from hpml_bench.system.redaction import redacted_error
@@ -32,10 +23,8 @@ from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest
 
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
 RunRanks = Callable[[RunRequest, Stop], Outcome]  # runs all ranks of a run until they have ended; returns the outcome
+End = tuple[Status, RunError]  # how ranks ended otherwise than well, and why
 
 
 @dataclass(frozen=True)
@@ -45,8 +34,7 @@ class Nodes:
     count: int = 1
     number: int = 0  # number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`
     host: str = network.LOOPBACK  # address of the store by which the nodes meet
-    port: int = 0  # 0: the store is this node's own, on a port that the kernel picks
-    run_id: str = ""  # prefix of the store's keys; empty where the store serves one launch alone
+    port: int = 0  # 0: the store is this process's own, on a port that the kernel picks
 
     def ranks(self, world_size: int) -> range:
         each = world_size // self.count
@@ -56,15 +44,8 @@ class Nodes:
 ALONE = Nodes()
 
 
-class Interrupted(Exception):  # noqa: N818
-    """Ctrl-C, or a request to end, during a run; carries the record to keep."""
-
-    def __init__(self, record: RunRecord | None = None) -> None:
-        self.record = record
-
-
 def here(request: RunRequest, stop: Stop) -> Outcome:
-    """Run all ranks on this machine; UserError if they couldn't connect, for which torch's launcher would never end."""
+    """Run all ranks on this machine; UserError if they couldn't connect to each other."""
     if problem := network.no_loopback():
         raise UserError(f"{problem}, by which the ranks of a run meet; {network.LOOPBACK_ADVICE}")
     return outcome_of(request.folder, watched(request, stop))
@@ -73,8 +54,8 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
-    Raises Interrupted if a signal asked for the end, when the record, `interrupted` if the run was not done, is
-    committed; OSError if the folder can't be written to; UserError as of `here`.
+    A run during which a signal asked for the end is `interrupted`, unless it was done. Raises OSError if the folder
+    can't be written to; UserError as of `here`.
     """
     folder = RunFolder(request.folder)
     folder.begin()
@@ -82,108 +63,59 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
-        record = folder.commit(record_of(request, ended, started, time.monotonic() - began))
-    if stop.requested:  # even if this run was done: no further one may begin
-        raise Interrupted(record)
-    return record
+        return folder.commit(record_of(request, ended, started, time.monotonic() - began))
 
 
 def watched(
     request: RunRequest, stop: Stop, nodes: Nodes = ALONE, beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
-) -> ExitEvidence:  # fmt: skip
-    """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
+) -> End | None:  # fmt: skip
+    """Run this node's ranks under a watchdog, which gets `beats` and `late`; return how they ended, None if well."""
     beats = beats or request.folder
-    failure: ChildFailedError | None = None
+    failed: tuple[int, int] | None = None
     broken: RunError | None = None
     server, kills = processes.fork_server(), cgroups.oom_kills()
-    # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with temporary.as_temporary(), Watchdog(request.folder, request.limits, stop, beats, late) as watch:
+    with Watchdog(request.folder, request.limits, stop, beats, late) as watch:
         try:
-            failure = _launch(request, beats, nodes)
+            failed = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
+    if watch.verdict or not (failed or broken):
+        return watch.verdict
+    ranks, oom_kill = nodes.ranks(request.spec.settings.world_size or 1), cgroups.oom_kills() > kills
+    return cause(request.folder, failed, broken, ranks, server=server, peak_mb=watch.peak_mb, oom_kill=oom_kill)
 
 
-def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
-    """Run the ranks to their end; return the error of failed ranks, if any failed."""
+def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> tuple[int, int] | None:
+    """Run this node's ranks until all have ended or one failed; return number and exit status of that one."""
     launched = time.monotonic()
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     from hpml_bench.launch import meeting
 
-    meeting.register()
-    # Its modules print nothing, once imported, each with a level of its own: what ranks say is in their logs.
-    for name in tuple(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed", "torch.multiprocessing")):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    settings = request.spec.settings
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
-    logs_folder = tempfile.TemporaryDirectory(dir=temporary.folder(), ignore_cleanup_errors=True)
-    with logs_folder as logs, _only_agent_signal() as signals:
-        config = LaunchConfig(
-            nproc_per_node=len(nodes.ranks(settings.world_size or 1)), max_restarts=0, start_method="forkserver",
-            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs),
-            min_nodes=nodes.count, max_nodes=nodes.count, rdzv_backend=meeting.BACKEND,
-            rdzv_endpoint=f"{nodes.host}:{nodes.port}", rdzv_configs={"rank": nodes.number},
-            run_id=nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
-            **signals,
-        )  # fmt: skip
-        try:
-            elastic_launch(config, fork_server.start_rank)(request.model_dump_json(), str(beats), launched)
-        except ChildFailedError as error:
-            return error
-    return None
+    store = meeting.store(nodes.host, nodes.port)
+    world, threads = request.spec.settings.world_size or 1, str(request.spec.settings.threads or 1)
+    ranks = nodes.ranks(world)
+    os.environ["OMP_NUM_THREADS"] = threads  # a run without an outcome has the environment of this process
+    of_all = {
+        "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": len(ranks), "GROUP_WORLD_SIZE": nodes.count,
+        "GROUP_RANK": nodes.number, "MASTER_ADDR": nodes.host, "MASTER_PORT": store.port, "OMP_NUM_THREADS": threads,
+        # the store is not rank 0's; NCCL's watchdog ends a rank whose peer is gone, as under torchrun
+        "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0,
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
+    }  # fmt: skip
+    text, forks = request.model_dump_json(), list[tuple[object, ...]]()
+    for local, rank in enumerate(ranks):
+        variables = of_all | {"RANK": rank, "LOCAL_RANK": local}
+        forks.append((text, str(beats), launched, {name: str(value) for name, value in variables.items()}))
+    failed = fork_server.run(fork_server.start_rank, *forks)
+    return None if failed is None else (ranks[failed[0]], failed[1])
 
 
-@contextmanager
-def _only_agent_signal() -> Iterator[dict[str, Any]]:
-    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that."""
-    # It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks
-    # that hang.
-    from torch.distributed.elastic.multiprocessing import api
-    from torch.distributed.launcher.api import LaunchConfig
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(AGENT_SIGNAL)
-    try:
-        if "signals_to_handle" in inspect.signature(LaunchConfig).parameters:
-            yield {"signals_to_handle": AGENT_SIGNAL.name}
-        else:  # torch 2.9 sets handlers of four signals, always: by hand what the argument does from 2.10 on
-            if main:
-                signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
-            without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
-            with mock.patch.object(api, "signal", without_handlers):
-                yield {}
-    finally:
-        if main:
-            signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
-
-
-@dataclass(frozen=True)
-class ExitEvidence:
-    """Evidence of a run's end besides its files."""
-
-    failure: ChildFailedError | None = None  # the first rank that failed, as the launcher saw it
-    broken: RunError | None = None  # error that the launcher itself raised
-    verdict: tuple[Status, RunError] | None = None  # status and reason where the watchdog ended it
-    peak_mb: dict[int, float] = field(default_factory=dict)  # rank -> highest memory observed
-    oom_kill: bool = False  # whether the kernel killed a process for lack of memory meanwhile
-    server: int | None = None  # process id of the fork server at the start of the run
-
-    @property
-    def well(self) -> bool:
-        """Whether only the ranks' outcome shows how they ended."""
-        return self.failure is None and self.broken is None and self.verdict is None
-
-
-def outcome_of(folder: Path, evidence: ExitEvidence) -> Outcome:
-    """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
-    written = read_model(folder / OUTCOME, Outcome) if evidence.verdict is None else None
-    return written or ended_as(*(evidence.verdict or cause(folder, evidence)))
+def outcome_of(folder: Path, end: End | None) -> Outcome:
+    """Return the outcome that the ranks wrote, unless a limit had ended them before; without one how they ended."""
+    written = read_model(folder / OUTCOME, Outcome)
+    if written is not None and (end is None or end[0] != "timeout"):
+        return written
+    return ended_as(*(end or cause(folder)))
 
 
 def ended_as(status: Status, error: RunError) -> Outcome:
@@ -206,28 +138,36 @@ def record_of(request: RunRequest, outcome: Outcome, started: str, seconds: floa
     )  # fmt: skip
 
 
-def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
+def cause(
+    folder: Path, failed: tuple[int, int] | None = None, broken: RunError | None = None,
+    ranks: Container[int] | None = None, *, server: int | None = None, peak_mb: Mapping[int, float] | None = None,
+    oom_kill: bool = False,
+) -> End:  # fmt: skip
     """Return the first cause; errors of other ranks that follow from it don't count.
 
-    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ. A rank's own
-    error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank leaves no error: it
-    is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    `failed`: number and exit status of the rank that was seen to fail first; `broken`: error of the launcher itself;
+    `server`: the fork server's number as they began; `peak_mb`: rank -> highest memory observed; `oom_kill`: whether
+    the kernel killed a process for lack of memory meanwhile. With several nodes only the errors of `ranks`, one node's,
+    are compared: the clocks of nodes differ. A rank's own error comes before that of a rank that lost a peer, in
+    whatever order they ended. A killed rank leaves no error: it is the one that was seen to end first, since ranks that
+    lost a peer wait a moment.
     """
-    if evidence.server is not None and processes.identify(evidence.server) is None:
-        how = " by the kernel for lack of memory" if evidence.oom_kill else ""
+    if server is not None and processes.identify(server) is None:
+        how = " by the kernel for lack of memory" if oom_kill else ""
         ended = RunError(kind="ForkServer", message=f"the fork server was ended{how}, and the ranks with it")
-        return "oom_host" if evidence.oom_kill else "killed", ended
-    if evidence.broken is not None:
-        return "failed", evidence.broken
-    if evidence.failure is None:
+        return "oom_host" if oom_kill else "killed", ended
+    if broken is not None:
+        return "failed", broken
+    if failed is None:
+        without = RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")
         error = _first_error(folder, ranks)
-        return (errors.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
-    rank, first = evidence.failure.get_first_failure()
+        return (errors.status_of(error.kind, error.message), error) if error else ("failed", without)
+    rank, status = failed
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
-    if own_error is None and first.exitcode < 0:
+    if own_error is None and status < 0:
         names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
-        name, peak = names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence.peak_mb.get(rank)
-        out_of_memory = evidence.oom_kill and name == "SIGKILL"
+        name, peak = names.get(-status, f"signal {-status}"), (peak_mb or {}).get(rank)
+        out_of_memory = oom_kill and name == "SIGKILL"
         message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
         message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
         message += "" if out_of_memory else errors.hint(message)
@@ -235,7 +175,7 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return errors.status_of(error.kind, error.message), error
-    return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
+    return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {status}", rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
@@ -244,7 +184,3 @@ def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     readable = [error for path in files if (error := read_model(path, RunError))]
     errors = [error for error in readable if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
-
-
-def no_outcome() -> RunError:
-    return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

@@ -1,8 +1,7 @@
 """Meeting point of the processes of a run: torch's store on one address and a port that the kernel picks.
 
-Ranks meet in the store of this machine, or in that of the run's parent: torch's `c10d` rendezvous lets several machines
-agree on who takes part, which costs time at each launch, and its `static` one needs a port that is known before, which
-another process may take meanwhile.
+Ranks meet in the store of this machine, or in that of the run's parent: a port that is known before could be taken by
+another process meanwhile, and a store of torch's own listens on all addresses of the machine.
 
 The parent's store also holds the request for the agents, their reports and the request to end. All is text; nothing is
 unpickled. Whoever reaches the store can write to it, so the request, the hosts and the reports are signed with a key
@@ -15,56 +14,24 @@ import socket
 from contextlib import suppress
 from datetime import timedelta
 
-from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
-from torch.distributed.elastic.rendezvous import (
-    RendezvousInfo,
-    RendezvousParameters,
-    RendezvousStoreInfo,
-    rendezvous_handler_registry,
-)  # fmt: skip
-from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
 
-BACKEND = "hpml_bench"
 WAITING = 1024  # connections that may wait to be accepted: those of all ranks of a run at once
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
 DIGITS = 64  # hexadecimal digits of a signature
 
 
-def _store(address: str, port: int, timeout: timedelta) -> TCPStore:
+def store(address: str, port: int = 0) -> TCPStore:
     """Return the store at an address; for port 0 one that this process hosts there alone, on a port of the kernel's."""
     if port:
-        return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
-    # By itself a TCPStore listens on all addresses of the machine.
+        return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=CONNECT)
     listener = socket.create_server((address, 0), family=network.family_of(address), backlog=WAITING)
     port, number = listener.getsockname()[1], listener.detach()
-    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=number)
-
-
-class KnownNodes(StaticTCPRendezvous):
-    """Static rendezvous of known nodes; this node hosts its store, or another host does."""
-
-    def get_backend(self) -> str:
-        return BACKEND
-
-    def next_rendezvous(self) -> RendezvousInfo:
-        store = _store(self.master_addr, self.master_port, self.timeout)
-        address = RendezvousStoreInfo(self.master_addr, store.port)
-        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
-
-
-def _create(parameters: RendezvousParameters) -> KnownNodes:
-    host, _, port = parameters.endpoint.rpartition(":")
-    number, timeout = int(parameters.config["rank"]), int(parameters.config["timeout"])
-    return KnownNodes(host, int(port), number, parameters.max_nodes, parameters.run_id, timeout)
-
-
-def register() -> None:
-    """Make the rendezvous known to torch's launcher, as `BACKEND`."""
-    rendezvous_handler_registry.register(BACKEND, _create)
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=CONNECT, master_listen_fd=number)
 
 
 class Meeting:
@@ -72,7 +39,7 @@ class Meeting:
 
     def __init__(self, host: str, key: str, port: int = 0) -> None:
         self.host, self._key = host, key.encode()
-        self._store = _store(host, port, CONNECT)
+        self._store = store(host, port)
         self.port = int(self._store.port)
 
     def give(self, request: str) -> None:

@@ -1,32 +1,31 @@
-"""Preparation of model and data in a process of its own, which is watched and can be ended during a download."""
+"""Preparation of model and data in a process of its own, under a watchdog, which can end it during a download."""
 
-import math
-import multiprocessing
 import tempfile
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import psutil
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
 from hpml_bench.launch import fork_server
+from hpml_bench.launch.watchdog import Watchdog
+from hpml_bench.records.files import OUTCOME
+from hpml_bench.records.plan import Limits
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.cache import check_space
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json
+from hpml_bench.system.signals import Stop
 from hpml_bench.training.products import Products
 
 STOPPED_SECONDS = 10  # seconds after which a preparation, or its fork server, that a signal has stopped is given up
 PREDICTION_SECONDS = 120  # seconds that a prediction of memory may take; of a model of 8 billion parameters some 15
 SERVER_LOST = 255  # exit status that multiprocessing reports for a child whose fork server has ended
-
-End = Literal["over", "late", "stopped"]  # why the wait for the preparation ended; stopped: by a signal
+LEAST_SECONDS = 1e-3  # a limit of 0 would be none
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
@@ -34,105 +33,63 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
 
     Raises UserError if a source isn't available, doesn't fit or takes too long, or the preparation was ended.
     """
-    return Prepared.model_validate(_done(settings, fork_server.prepare, max_seconds)["prepared"])
+    made = _result(settings, max_seconds, "hpml_bench.training.worker:prepared", settings.model_dump_json())
+    return Prepared.model_validate(made)
 
 
 def products(settings: Settings, max_seconds: float | None = None) -> Products:
     """Time products of the backbone's shape, which is fetched, in a process of its own; errors as of `prepare`."""
-    return Products.model_validate(_done(settings, fork_server.measure, max_seconds)["products"])
+    made = _result(settings, max_seconds, "hpml_bench.training.worker:timed_products", settings.model_dump_json())
+    return Products.model_validate(made)
 
 
-def predicted_memory(settings: Settings, predict: Callable[[str, str], None]) -> str | None:
-    """Return the sentence that `predict` leaves in its child on methods that won't fit; None where it can't tell."""
-    try:
-        return cast("str | None", _done(settings, predict, PREDICTION_SECONDS)["sentence"])
-    except UserError:
-        return None
+def predicted_memory(settings: Settings, predict: str, *arguments: Any) -> str | None:
+    """Return the sentence of a function, MODULE:NAME, on methods that won't fit; None where it can't tell."""
+    with suppress(UserError):
+        return cast("str | None", _result(settings, PREDICTION_SECONDS, predict, *arguments))
+    return None
 
 
-def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: float | None) -> dict[str, Any]:
-    """Let a child do some work, and return its result; raises its UserError, or one on why there is no result."""
-    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+def _result(settings: Settings, max_seconds: float | None, work: str, *arguments: Any) -> Any:
+    """Return the result of a function, called in a fork; raises its UserError, or one on why there is no result."""
     check_space()
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
+    most = None if max_seconds is None else max(max_seconds, LEAST_SECONDS)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
-        target = Path(name) / "result.json"
-        end, code, result = _in_child(settings, work, target, deadline)
-    if result is None:
+        target = Path(name) / OUTCOME  # by which the watchdog knows that it is done
+        with Watchdog(Path(name), Limits(stall=STOPPED_SECONDS, run_timeout=most), Stop(), stuck=_any_stopped) as watch:
+            code = _status(work, str(target), arguments)
+        found = None if watch.verdict else read_json(target)  # what came after it is pip's end, told as an error
+    if found is None:
         how, again = f"ended with status {code}; see its messages above", "repeat the command"
-        if end == "late":
+        if watch.verdict and watch.verdict[1].kind == "RunTimeout":
             how = f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: {again} "
             how += "with more hours"
-        elif end == "stopped":
+        elif watch.verdict:
             how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; {again}"
         elif code == SERVER_LOST:
             how = f"was ended with its fork server (perhaps for lack of memory); {again}"
         elif code < 0:
             how = f"was ended by signal {-code} (9 may be for lack of memory)"
         raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
-    if "error" in result:
-        raise UserError(result["error"])
-    return result
+    if "error" in found:
+        raise UserError(found["error"])
+    return found["result"]
 
 
-def _in_child(
-    settings: Settings, work: Callable[[str, str], None], target: Path, deadline: float
-) -> tuple[End, int, dict[str, Any] | None]:
-    """Do the work in a child, and end all it started; return why the wait ended, exit status and result."""
-    context = multiprocessing.get_context("forkserver")
-    child = context.Process(target=work, args=(settings.model_dump_json(), str(target)))
-    family: set[psutil.Process] = set()
-    waited = False
-
-    def begin() -> None:
-        with suppress(EOFError, ConnectionError):  # the server has ended
-            child.start()
-
-    def over(seconds: float) -> bool:
-        starting.join(seconds)
-        if child.pid is not None and not starting.is_alive():
-            child.join(seconds)
-        return not starting.is_alive() and (child.pid is None or not child.is_alive())
-
-    fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
-    with processes.subreaper(), temporary.as_temporary():
-        # multiprocessing waits for the server's answer without limit, until the server is ended
-        starting = threading.Thread(target=begin, name="start", daemon=True)
-        starting.start()
-        try:
-            end = _wait(over, deadline, family)
-            result = read_json(target)  # read before its processes are ended: pip's end would become its error
-            waited = True
-        finally:
-            family |= processes.descendants()
-            if not waited or child.pid is None:  # the server may still fork the child, and must end too
-                processes.end_fork_server()
-            while starting.is_alive():
-                processes.end_fork_server()
-                starting.join(0.1)
-            processes.terminate(family | processes.descendants())
-    if child.pid is None:
-        return end, SERVER_LOST, None
-    child.join(1.0)
-    if child.is_alive():  # it has ended, but a stopped server doesn't report it
+def _status(*arguments: Any) -> int:
+    """Return the exit status of a fork that makes a call."""
+    try:
+        failed = fork_server.run(fork_server.call, arguments)
+    except (EOFError, ConnectionError):
+        return SERVER_LOST
+    except BaseException:  # such as Ctrl-C: the server may still fork it, and must end too
         processes.end_fork_server()
-        child.join()
-    return end, child.exitcode or 0, result
+        raise
+    return failed[1] if failed else 0
 
 
-def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
-    """Wait until `over`, the deadline has passed, or a signal has stopped the fork server or what it started.
-
-    `over` waits for so many seconds and returns whether the work is over; processes seen are added to `family`.
-    """
-    polls = 0
-    while polls < STOPPED_SECONDS:
-        left = deadline - time.monotonic()
-        if over(max(0.0, min(1.0, left))):
-            return "over"
-        if left <= 0:
-            return "late"
-        now = processes.descendants()
-        family |= now
-        polls = polls + 1 if any(map(processes.stopped, [processes.fork_server() or 0, *(p.pid for p in now)])) else 0
-    return "stopped"
+def _any_stopped(seen: Collection[psutil.Process]) -> bool:
+    """Return whether a signal has stopped the fork server, or what it started."""
+    ours = (process.pid for process in seen if processes.alive(process))
+    return any(map(processes.stopped, (processes.fork_server() or 0, *ours)))

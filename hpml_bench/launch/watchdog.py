@@ -1,4 +1,4 @@
-"""Watchdog of a run, in its parent: stall and time limits, requests to end, peak memory, processes left behind."""
+"""Watchdog of a run or a preparation, in its parent: limits, requests to end, peak memory, processes left behind."""
 
 import os
 import signal
@@ -17,7 +17,6 @@ from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
-AGENT_SIGNAL = signal.SIGUSR2  # torch's agent ends at it; ignored outside it, since one sent here may arrive late
 POLL_SECONDS = 0.2
 POLLS_PER_SCAN = 5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
 LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended machine must not look like a hang
@@ -33,13 +32,16 @@ class Watchdog:
 
     def __init__(
         self, folder: Path, limits: Limits, stop: Stop, beats: Path | None = None,
-        late: Callable[[], object] = lambda: None,
+        late: Callable[[], object] = lambda: None, stuck: Callable[[set[psutil.Process]], bool] = lambda _: True,
     ) -> None:  # fmt: skip
-        """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched."""
+        """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched.
+
+        `stuck`: whether these processes make no progress while no heartbeat is new; ranks don't.
+        """
         self.verdict: tuple[Status, RunError] | None = None  # status and error of the run where the watchdog ended it
         self.peak_mb: dict[int, float] = {}  # rank -> highest memory observed
         self._folder, self._limits, self._stop = folder, limits, stop
-        self._beats, self._late = beats or folder, late
+        self._beats, self._late, self._stuck = beats or folder, late, stuck
         self._over = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -79,10 +81,9 @@ class Watchdog:
                 gone = gone + POLLS_PER_SCAN * POLL_SECONDS if ended else 0.0
                 if gone > GRACE_SECONDS:
                     _end_stopped_server()
-                    free_launcher()
             polls += 1
             before, counts = counts, tuple(beat.count for beat in beats)
-            watched, idle = watched + passed, idle + passed if counts == before else 0.0
+            watched, idle = watched + passed, idle + passed if counts == before and self._stuck(self._seen) else 0.0
             if verdict := self._judge(watched, idle):
                 self._end(*verdict, beats)
                 return
@@ -118,7 +119,6 @@ class Watchdog:
             processes.kill(self._seen)
             if time.monotonic() > deadline:
                 processes.end_fork_server()
-                free_launcher()
                 deadline += GRACE_SECONDS
 
     def _done(self) -> bool:
@@ -153,14 +153,8 @@ class Watchdog:
         return "\n\n".join(stacks)
 
 
-def free_launcher() -> None:
-    """Wake torch's elastic agent: it never notices a rank that was killed in its exit barrier."""
-    if callable(signal.getsignal(AGENT_SIGNAL)):
-        signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
-
-
 def _end_stopped_server() -> None:
-    """End a server that a signal has stopped: the launcher, and multiprocessing at exit, would wait for it for ever."""
+    """End a server that a signal has stopped: who waits for its forks would wait for ever."""
     if processes.stopped(processes.fork_server() or 0):
         processes.end_fork_server()
 

@@ -108,16 +108,16 @@ class Publisher(Tracker):
         run = digest([group_of(spec), spec.run_id, datetime.now(UTC).isoformat()])
         orders = (opening(spec, run), points_of(folder, live=True))
         helper = Helper(self, self.live, home, orders, niceness=19)  # training must not wait for it
-        left = self.interrupted_seconds
         try:
             yield
-            left = self.run_seconds
         finally:
             record = None
             with suppress(OSError):
                 record = read_record(folder)
+            interrupted = record is None or record.status == "interrupted"
+            left = self.interrupted_seconds if interrupted else self.run_seconds
             why = helper.finish(left, closing(record))
-            if why is not None and left == self.run_seconds:
+            if why is not None and not interrupted:
                 _given_up.add(home)
                 self._tell(f"live publishing stopped, the results are not affected: {why}")
             if record is not None:

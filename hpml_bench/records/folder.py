@@ -19,9 +19,9 @@ from hpml_bench.records.load import changed, digests_of, kept_digests, load_reco
 from hpml_bench.records.plan import RETRIED, Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.system import disk
+from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_json, remove, remove_temporary, sync_folder, write_atomically
+from hpml_bench.system.files import is_plain_file, read_json, remove, sync_folder, write_atomically
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
@@ -126,7 +126,7 @@ class ResultsFolder:
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
             for folder in (path, path / jobs.JOBS, path / jobs.RUNNING):
-                remove_temporary(folder)
+                temporary.remove_left(folder)
             for run in (*path.glob("*/"), *jobs.left_attempts(path)):
                 # Logs of runs with a record were redacted before the commit.
                 if not run.is_symlink() and not (run / files.RECORD).exists():
@@ -153,11 +153,6 @@ class ResultsFolder:
             if (run.path / files.RECORD).exists():
                 _set_aside(run, say)
 
-    def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder for a new attempt at a run; raises UserError if the disk is nearly full."""
-        disk.check_space(self.path)
-        return self.run_folder(spec)
-
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of these runs; runs without one are left out."""
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
@@ -182,8 +177,7 @@ class SharedResults(ResultsFolder):
         self.job = job
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of this start's attempt at a run; raises UserError if the disk is nearly full."""
-        disk.check_space(self.path)
+        """Return the folder of this start's attempt at a run, with the newest state that another attempt has saved."""
         (self.path / jobs.ATTEMPTS).mkdir(exist_ok=True)
         own = self.attempt(spec)
         earlier = [self.run_folder(spec), *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))]
@@ -245,15 +239,8 @@ def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a results folder; raises UserError if it can't be created or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the results folder can't be created: {error.strerror}; give another --out"
-        ) from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: the results folder can't be written to; give another --out")
+    """Make a results folder; raises UserError if it can't be made or written to."""
+    disk.make_folder(folder, f"{folder}: the results folder", "give another --out")
 
 
 @contextmanager

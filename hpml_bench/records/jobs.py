@@ -38,6 +38,14 @@ SUBMITTED = "submitted.json"  # submissions whose jobs may live
 Kind = Literal["units", "prepare", "report"]
 
 
+def folders_with(path: Path, pattern: str) -> list[Path]:
+    """Return a folder if it has files of this pattern, else the folders in it, other than those of jobs, that do."""
+    if any(path.glob(pattern)):
+        return [path]
+    inner = (one for one in sorted(path.glob("*/")) if one.name not in NO_RUNS)
+    return [one for one in inner if any(one.glob(pattern))]
+
+
 class UnitRun(Frozen):
     """A run of a unit, before its settings are resolved on a node."""
 

@@ -25,6 +25,7 @@ from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
+from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import for_terminal
 from hpml_bench.training.request import RunRequest
 
@@ -161,22 +162,23 @@ class Execution:
         it has one. The next request is taken when the run before is kept.
         """
         failed = False
-        for request in requests:
-            if failed and self.limits.fail_fast:
-                return Ending("limit", "--fail-fast")
-            if self.limits.ended(time.monotonic() - self.began):
-                return Ending("limit", f"--max-hours {self.limits.max_hours:g}")
-            try:
-                record = self._attempts(request, around)
-            except launcher.Interrupted as interruption:
-                return interrupted(interruption.record)
-            except KeyboardInterrupt:
-                return interrupted(None)
-            keep(record)
-            failed = failed or record.status not in FINAL
+        with stoppable() as stop:
+            for request in requests:
+                if failed and self.limits.fail_fast:
+                    return Ending("limit", "--fail-fast")
+                if self.limits.ended(time.monotonic() - self.began):
+                    return Ending("limit", f"--max-hours {self.limits.max_hours:g}")
+                try:
+                    record = self._attempts(request, around, stop)
+                except KeyboardInterrupt:
+                    return interrupted(None)
+                if stop.requested:  # even if this run was done: no further one may begin
+                    return interrupted(record)
+                keep(record)
+                failed = failed or record.status not in FINAL
         return Ending()
 
-    def _attempts(self, request: RunRequest, around: Around) -> RunRecord:
+    def _attempts(self, request: RunRequest, around: Around, stop: Stop) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
         fruitless, folder = 0, RunFolder(request.folder)
         while True:
@@ -186,7 +188,8 @@ class Execution:
                 record = launcher.run(request, self.run_ranks)
             earlier = request.earlier_attempts
             fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
-            if record.status not in RETRIED or fruitless > self.limits.retries or not self.limits.retries:
+            again = record.status in RETRIED and fruitless <= self.limits.retries and self.limits.retries
+            if stop.requested or not again:
                 return record
             if self.limits.ended(time.monotonic() - self.began):
                 self.progress.say(f"{request.folder.name}: not tried again, by --max-hours {self.limits.max_hours:g}")

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.agent import OverNodes
-from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.files import KEPT
@@ -49,7 +48,7 @@ def work(path: Path, number: int) -> Ending:
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
-    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # engines send it as a warning
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         ending = _recorded(folder, own, lambda: JobWork(plan, folder, own, claim, engine).run())
         if ending.how == "interrupted":
@@ -63,7 +62,6 @@ def prepare(path: Path) -> None:
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
 
     def prepared() -> Ending:
-        fork_server.start_fork_server()
         preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
         return Ending()
 
@@ -133,7 +131,6 @@ class JobWork:
         specs = whole.units[self.job.unit]
         check_methods((spec.method for spec in specs), suite.settings)
         with self._progress:
-            fork_server.start_fork_server()
             prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(

@@ -303,7 +303,7 @@ def find(path: Path, say: Say) -> JobSweep:
     """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError if there is not one."""
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; name the results folder of a sweep, or a folder of some")
-    folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
+    folders = plans.folders_with(path, PLAN)
     if not folders:
         raise UserError(
             f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this machine is shown by "

@@ -26,7 +26,7 @@ from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.resolve import ResolvedSuite, resolve
-from hpml_bench.system import environment
+from hpml_bench.system import disk, environment
 from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
@@ -83,14 +83,8 @@ def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str
     if not doubtful:
         return None
     methods = list(dict.fromkeys(run.method.name for run in runs))
-    predict = partial(_predict, suite.model_dump_json(), methods, machine(suite.settings))
-    return preparation.predicted_memory(suite.settings, predict)
-
-
-def _predict(suite_json: str, methods: Sequence[str], memory: int, _: str, target: str) -> None:
-    from hpml_bench.fit.predict import predict_to  # in the child: the parent need not import torch
-
-    predict_to(suite_json, methods, memory, target)
+    asked = (suite.model_dump_json(), methods, machine(suite.settings))
+    return preparation.predicted_memory(suite.settings, "hpml_bench.fit.predict:too_large", *asked)
 
 
 def _run_missing(
@@ -115,13 +109,12 @@ def _run_missing(
         progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
     where = places(runs, resolved.suite)
 
-    def requests() -> Iterator[RunRequest]:
-        for spec in left:
-            folder, place = results.begin(spec).path, where[spec.run_id]
-            to = request.save_to(folder)
-            yield RunRequest(
-                spec=spec, prepared=prepared, folder=folder, limits=request.limits, place=place, save_to=to
-            )  # fmt: skip
+    def asked(spec: RunSpec) -> RunRequest:
+        folder = results.run_folder(spec).path
+        return RunRequest(
+            spec=spec, prepared=prepared, folder=folder, limits=request.limits, place=where[spec.run_id],
+            save_to=request.save_to(folder),
+        )  # fmt: skip
 
     @contextmanager
     def followed(run: RunRequest) -> Iterator[None]:
@@ -130,7 +123,7 @@ def _run_missing(
                 following.enter_context(tracker.follow(run.spec, run.folder, results.path))
             yield
 
-    return execution.execute(requests(), progress.finished, followed)
+    return execution.execute(map(asked, left), progress.finished, followed)
 
 
 def run_as_rank(request: SweepRequest) -> bool:
@@ -178,7 +171,7 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
     if main:
         if save is not None:
             results.set_aside([spec], print)
-        results.begin(spec)
+        disk.check_space(results.path)
         if request.fresh:
             remove(own.path)
         own.begin()
@@ -189,7 +182,7 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
         own.path.mkdir(parents=True, exist_ok=True)
         worker.leave_error(error, own.path, rank)
         if own.record() is None:  # the first rank here commits it; torchrun then ends the others
-            ended = launcher.outcome_of(own.path, launcher.ExitEvidence())
+            ended = launcher.ended_as(*launcher.cause(own.path))
             own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
         worker.end_at_once()
     if main:

@@ -48,10 +48,9 @@ def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
         with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
             folder = Path(name) / spec.run_id
             request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
-            try:
-                record = launcher.run(request)
-            except launcher.Interrupted:
-                raise KeyboardInterrupt from None
+            record = launcher.run(request)
+        if record.status == "interrupted":
+            raise KeyboardInterrupt
         if record.status not in {*FINAL, "oom_cuda"}:
             why = f": {record.error.message}" if record.error else ""
             raise UserError(

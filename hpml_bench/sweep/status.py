@@ -1,18 +1,18 @@
 """State of a sweep: by jobs of each unit its job and host, else of each method its runs, with those under way."""
 
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 
 import psutil
 from pydantic import ValidationError
 
-from hpml_bench.records.files import PLAN, POINTS, SUITE
-from hpml_bench.records.jobs import Job, read_jobs
+from hpml_bench.records.files import PLAN, SUITE
+from hpml_bench.records.jobs import Job, folders_with, read_jobs
 from hpml_bench.records.load import headlines
-from hpml_bench.records.points import Tail
-from hpml_bench.records.run import FAILED, FINAL, Point
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import FAILED, FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import in_words, steps_of
@@ -59,7 +59,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
 
 def plain_sweep(path: Path) -> Path | None:
     """Return the folder of the only sweep in `path`, or itself, if no jobs do it; else None. UserError: several."""
-    folders = [path] if (path / SUITE).exists() else sorted(found.parent for found in path.glob(f"*/{SUITE}"))
+    folders = folders_with(path, SUITE)
     local = [folder for folder in folders if not (folder / PLAN).exists()]
     if len(local) > 1:
         raise UserError(f"{path} holds several sweeps; name one of {', '.join(str(folder) for folder in local[:5])}")
@@ -108,9 +108,7 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
                 beats.append(beat)
     if not beats:
         return ""
-    with closing(Tail(path / POINTS)) as tail:
-        points = [Point.model_validate_json(line) for line in tail.lines()]
-    if not points:
+    if not (points := read_points(path)):
         return beats[0].where
     steps, seconds = steps_of(spec), next((p.value for p in reversed(points) if p.metric == STEP_SECONDS), None)
     rate = f", {spec.settings.global_batch / seconds:,.0f} samples/s" if seconds else ""

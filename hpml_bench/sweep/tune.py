@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.folder import ResultsFolder
@@ -29,7 +29,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.resolve import resolve
-from hpml_bench.system import environment, temporary
+from hpml_bench.system import disk, environment, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_model, write_atomically
 from hpml_bench.system.packages import install_extras
@@ -90,7 +90,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
         suite, notes = resolve(sweep.suite, folder.parent, sweep.limits)
-        fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
@@ -249,10 +248,7 @@ def check_target(path: Path, option: str = "--write", *, fresh: bool = False) ->
         )
     if fresh and path.exists():
         raise UserError(f"{option} {path}: there is such a file; remove it, or choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {path}: the folder can't be made: {error.strerror}; choose another") from None
+    disk.make_folder(path.parent, f"{option} {path}: the folder", "choose another")
     return path
 
 

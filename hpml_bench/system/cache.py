@@ -107,13 +107,5 @@ def check_space() -> None:
 
 def _make(folder: Path) -> None:
     """Make a cache folder if it is missing, and remove the incomplete entries of killed processes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"the cache {folder} can't be made ({error.strerror}); set HPML_BENCH_CACHE to another folder"
-        ) from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
-    for abandoned in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
-        shutil.rmtree(abandoned, ignore_errors=True)
+    disk.make_folder(folder, f"the cache {folder}", "set HPML_BENCH_CACHE to another folder")
+    temporary.remove_left(folder)

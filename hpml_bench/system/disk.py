@@ -5,6 +5,7 @@ process: here that is an error.
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -46,6 +47,16 @@ def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
         )
 
     return explained(explain)
+
+
+def make_folder(folder: Path, what: str, advice: str) -> None:
+    """Make a folder, and those that it is in; UserError on `what` if it can't be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{what} can't be made ({error.strerror}); {advice}") from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{what} can't be written to; {advice}")
 
 
 def check_space(

@@ -53,12 +53,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder; those of living processes stay, on any host."""
-    for path in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
-        path.unlink(missing_ok=True)
-
-
 def remove(folder: Path) -> None:
     """Remove a folder if it exists; of a link only the link, not its target."""
     if folder.is_symlink():

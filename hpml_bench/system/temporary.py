@@ -38,6 +38,15 @@ def host_id() -> str:
     return digest([socket.gethostname(), processes.boot(), processes.namespace()], 12)
 
 
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes left in a folder by such names; that of living processes stays, on any host."""
+    for path in filter(left_over, folder.glob(PATTERN)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def left_over(path: Path) -> bool:
     """Return whether a file, or the newest of a folder, is of an ended process here, or older than a day."""
     if (ended := _ended(path)) is not None:

@@ -2,7 +2,6 @@
 
 import atexit
 import faulthandler
-import json
 import math
 import os
 import signal
@@ -10,8 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -36,7 +34,7 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, errors, heartbeat, processes
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.files import write_atomically
-from hpml_bench.system.redaction import redacted, redacted_error
+from hpml_bench.system.redaction import redacted_error
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
@@ -50,32 +48,20 @@ LOST_PEER_SECONDS = 1.0
 """Time that a rank waits to end after it lost a peer, so that a killed one, which leaves no error, ends first."""
 
 
-def prepare_to(settings_json: str, target: str) -> None:
-    """Check the GPUs, prepare model and data, and write the result or the user error to a JSON file."""
+def prepared(settings_json: str) -> dict[str, Any]:
+    """Check the GPUs, prepare model and data, and return the result for JSON."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # there are no ranks yet; forks of this process have none
-    with _written(target) as result:
-        settings = Settings.model_validate_json(settings_json)
-        if settings.device == "cuda":
-            check_gpus(settings.world_size or 1)
-        result["prepared"] = prepare(settings).model_dump(mode="json")
+    settings = Settings.model_validate_json(settings_json)
+    if settings.device == "cuda":
+        check_gpus(settings.world_size or 1)
+    return prepare(settings).model_dump(mode="json")
 
 
-def measure_to(settings_json: str, target: str) -> None:
-    """Time products of the backbone's shape, and write the result or the user error to a JSON file."""
-    with _written(target) as result:
-        settings = Settings.model_validate_json(settings_json)
-        folder = resolve_model(settings.backbone).folder_or_file
-        result["products"] = products.measure_for(settings, folder, settings.threads or 1).model_dump()
-
-
-@contextmanager
-def _written(target: str) -> Iterator[dict[str, Any]]:
-    result: dict[str, Any] = {}
-    try:
-        yield result
-    except UserError as error:
-        result["error"] = redacted(str(error))
-    write_atomically(Path(target), json.dumps(result))
+def timed_products(settings_json: str) -> dict[str, Any]:
+    """Time products of the backbone's shape, and return the result for JSON."""
+    settings = Settings.model_validate_json(settings_json)
+    folder = resolve_model(settings.backbone).folder_or_file
+    return products.measure_for(settings, folder, settings.threads or 1).model_dump()
 
 
 def start(request_json: str, beats: str, launched: float) -> None:
@@ -94,7 +80,7 @@ def start(request_json: str, beats: str, launched: float) -> None:
     heed_requests()
     try:
         execute(request, launched)
-    except Ended:  # torch's launcher waits for the return of a rank that ends well
+    except Ended:  # asked to end, with its state saved: no failure
         return
     except BaseException as error:
         leave_error(error, request.folder, int(rank))

@@ -61,12 +61,6 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("arguments", [["run", "lora", "--seed", "-1"], ["list", "everything"], ["fly"]])
-def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
-    """An option that is none, or a value out of range."""
-    called(*arguments, status=2)
-
-
 @pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
 def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str | None, tmp_path: Path) -> None:
     """The table is of most runs: a line says how many others there are, such as those of other settings."""

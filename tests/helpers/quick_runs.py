@@ -29,7 +29,7 @@ def arrange(patch: pytest.MonkeyPatch, statuses: Mapping[str, str | list[str]]) 
         given = statuses.get(name, "ok")
         status = given if isinstance(given, str) else (given[len(earlier) :] or ["ok"])[0]
         if status == "interrupt":
-            raise launcher.Interrupted
+            raise KeyboardInterrupt
         error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
         ended = Outcome.model_validate({"status": status, "error": error})
         began = f"2026-01-01T00:00:{len(ran):02d}+00:00"

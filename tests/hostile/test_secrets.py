@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
-from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 
@@ -181,17 +179,3 @@ def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.
     mended = {log.parent for log in logs if log.read_text() == "token [redacted]\n"}
     assert mended == {folder / "killed", gone}
     assert all("hf_" in log.read_text() for log in logs if log.parent not in mended)
-
-
-def test_a_log_shown_live_holds_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`--verbose` shows the log while it is written; of a secret of several lines, no long one."""
-    for name in ("HF_TOKEN", "SSH_PRIVATE_KEY"):
-        monkeypatch.setenv(name, SECRETS[name])
-    (tmp_path / "rank0.log").write_text(f"token {SECRETS['HF_TOKEN']}\nkey {SECRETS['SSH_PRIVATE_KEY']}\nafter it\n")
-    with SweepProgress(Console(width=200), 1, verbose=True) as progress, progress.run(tiny.spec(), tmp_path, 1):
-        pass
-    shown = capsys.readouterr().out
-    assert all(f"rank 0: {words}" in shown for words in ("token [redacted]", "key [redacted]", "after it"))
-    assert leaks(shown.encode()) == []

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +21,8 @@ from hpml_bench.system import gpus
 from hpml_bench.training.request import Place, RunRequest
 
 
-def died(exitcode: int, rank: int = 1) -> Any:
-    return SimpleNamespace(get_first_failure=lambda: (rank, SimpleNamespace(exitcode=exitcode)))
+def died(status: int) -> tuple[int, int]:
+    return 1, status
 
 
 def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
@@ -80,13 +79,12 @@ def test_how_ranks_ended_is_told(
 
 
 @pytest.mark.parametrize("status", ["ok", "interrupted"])
-def test_an_interrupted_run_is_recorded_and_told(status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller learns that nothing more may begin; a run that was done when the end was requested is `ok`."""
+def test_an_interrupted_run_is_recorded(status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As such; a run that was done when the end was requested is `ok`."""
     files = {"outcome": Outcome(status="ok").model_dump_json()} if status == "ok" else {}
-    with pytest.raises(launcher.Interrupted) as caught:
-        ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
-    assert caught.value.record.status == status
-    assert read_record(tmp_path / "run") == caught.value.record
+    record = ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
+    assert record.status == status
+    assert read_record(tmp_path / "run") == record
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -98,9 +96,8 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
         path = tmp_path / f"error-rank{rank}.json"
         path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
         os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
-    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence(failure))
-    assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")
+    status, error = launcher.cause(tmp_path, (first, 1))
+    assert (status, error.rank, error.message) == ("failed", 1, "division by zero")
 
 
 # The fork server imports the libraries once, unless one of them would initialise CUDA
@@ -112,7 +109,7 @@ def in_fork(
     """Run a program with these lines whose fork server does the lines of `child`; return how it ended."""
     inner = "\n    ".join(child.strip().splitlines())
     (folder / "start.py").write_text(f"""
-import gc, multiprocessing, os, sys
+import gc, os, sys
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus
 {lines}
@@ -121,11 +118,7 @@ def child_main():
     {inner}
 
 if __name__ == "__main__":
-    fork_server.start_fork_server()
-    child = multiprocessing.get_context("forkserver").Process(target=child_main)
-    child.start()
-    child.join()
-    print(child.exitcode, fork_server.SAFE_PATH in os.environ)
+    print(fork_server.run(child_main, ()), fork_server.SAFE_PATH in os.environ)
 """)
     paths = os.pathsep.join([*path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     return subprocess.run(
@@ -159,7 +152,7 @@ def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeyp
     (tmp_path / "bitsandbytes.py").write_text(STAND_IN)
     one_gpu = 'gpus.visible_gpus = lambda: ({"name": "GPU"},)'
     done = in_fork(tmp_path, one_gpu, IMPORTS_IT, [str(tmp_path), PACKAGE])
-    assert done.stdout == "True False\nTrue\n0 False\n", done.stderr
+    assert done.stdout == "True False\nTrue\nNone False\n", done.stderr
 
 
 @pytest.mark.parametrize("seen", [False, True])
@@ -174,5 +167,5 @@ def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) ->
     path = [PACKAGE, *([str(tmp_path / "work")] if seen else [])]
     frozen = "assert gc.get_freeze_count() > 1000"
     done = in_fork(tmp_path, preload, frozen, path, tmp_path / "work")
-    assert done.stdout == "0 False\n", done.stderr
+    assert done.stdout == "None False\n", done.stderr
     assert (tmp_path / "work" / "imported").exists() is seen

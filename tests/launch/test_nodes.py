@@ -24,9 +24,9 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from helpers import skips, tiny, warm
 from helpers.waiting import until
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import agent, launcher
-from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged
-from hpml_bench.launch.meeting import KnownNodes, Meeting
+from hpml_bench.launch import agent
+from hpml_bench.launch.agent import LOG, CausePriority, OverNodes, Report, merged, priority_of
+from hpml_bench.launch.meeting import Meeting, store
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -150,9 +150,7 @@ def test_a_run_over_two_nodes_goes_on(prepared: Prepared, scratch: Path, tmp_pat
     """Asked to end, all ranks save at the end of the same window; then losses and scores are a whole run's."""
     spec, limits = tiny.spec(steps=200, dropout=0.1), Limits(stall=60, checkpoint_steps=1000)
     when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(launcher.Interrupted) as caught:
-        tiny.run(spec, prepared, tmp_path / "over", limits, run_ranks=TWO)
-    saved = caught.value.record.saved
+    saved = tiny.run(spec, prepared, tmp_path / "over", limits, run_ranks=TWO).saved
     record = tiny.run(spec, prepared, tmp_path / "over", limits, run_ranks=TWO)
     assert [(part.first, part.last) for part in record.segments] == [(1, saved), (saved + 1, 200)]
     assert all(len(part.hosts) == 2 for part in record.segments)
@@ -187,7 +185,7 @@ def test_agents_that_cannot_begin_are_quoted(command: list[str], status: str, wo
 
 
 def bad(node: int, status: Status, kind: str, message: str, rank: int | None = None) -> Report:
-    return Report(node=node, host=f"n{node + 1}", status=status, error=RunError(kind=kind, message=message, rank=rank))
+    return Report(node=node, host=f"n{node + 1}", end=(status, RunError(kind=kind, message=message, rank=rank)))
 
 
 KILLED = bad(1, "killed", "SIGKILL", "rank 1 was ended by SIGKILL", 1)
@@ -205,8 +203,9 @@ WELL = Report(node=0, host="n1")
 def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) -> None:
     """A lost peer, a request to end and a node that ended well never hide what happened on the other node."""
     found = merged([symptom, cause], {0: "n1", 1: "n2"}, 2)
-    assert found[0] == cause.status
-    assert cause.error.message in found[1].message
+    status, error = cause.end
+    assert found[0] == status
+    assert error.message in found[1].message
     assert "node 1" in found[1].message
 
 
@@ -216,7 +215,7 @@ def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Repor
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
     lost = "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
     assert found[1].message == lost
-    assert report.well or report.priority > CausePriority.LOST
+    assert report.end is None or priority_of(report.end) > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
     assert "the reason" in own[1].message
 
@@ -283,10 +282,8 @@ def listening(port: int) -> set[str]:
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_a_store_is_on_the_address_that_it_is_told(address: str) -> None:
     """That of one machine's ranks, and that of nodes: nobody reaches it by another address of the machine."""
-    store = KnownNodes(address, 0, 0, 1, "run", 30).next_rendezvous()
-    store.store.set("a", "b")
-    meeting = Meeting(address, "key")
-    for port in (store.bootstrap_store_info.master_port, meeting.port):
+    alone, meeting = store(address), Meeting(address, "key")
+    for port in (alone.port, meeting.port):
         socket.create_connection((address, port), timeout=5).close()
         assert listening(port) == {address}
 
@@ -399,8 +396,8 @@ def test_another_machine_can_steer_no_run(elsewhere: tuple[str, list[str]]) -> N
         words = [*inside, sys.executable, "-c", program, address, str(port)]
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 
-    alone = KnownNodes("127.0.0.1", 0, 0, 1, "run", 30).next_rendezvous()
-    refused = there(CONNECT, alone.bootstrap_store_info.master_port)
+    alone = store("127.0.0.1")
+    refused = there(CONNECT, alone.port)
     assert "ConnectionRefusedError" in refused.stderr
     meeting = Meeting(address, "key")
     meeting.give(REQUEST)

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import preparation
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import suite as suites
 from hpml_bench.suite.devices import resolve_suite
@@ -195,7 +195,6 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    fork_server.start_fork_server()
     prepared = preparation.prepare(resolve_suite(load_suite("quickstart")).settings)
     random = tmp_path / "random"
     torch.manual_seed(0)
@@ -217,7 +216,6 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
 )
 def test_other_kinds_of_task_are_learnt(suite: str, metric: str, low: float, high: float, tmp_path: Path) -> None:
     """LoRA is better than chance (an RMSE of 2.2, else 0), no better than possible, and its sums agree."""
-    fork_server.start_fork_server()
     prepared = preparation.prepare(resolve_suite(load_suite(suite)).settings)
     record = run(tmp_path, prepared, suite)
     assert record.headline == f"test_{metric}"

@@ -14,8 +14,8 @@ from rich.console import Console
 from helpers import made_records, tiny
 from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
-from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
+from hpml_bench.launch import preparation
 from hpml_bench.records import tuning as records
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
@@ -89,7 +89,6 @@ class Launcher:
         self.interrupt_at: int | None = None
         self.diverging: set[str] = set()
         prepared = tiny.NOTHING.model_copy(update={"data": str(tmp_path), "digests": made_records.DIGESTS})
-        patch.setattr(fork_server, "start_fork_server", lambda: None)
         patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
@@ -98,7 +97,7 @@ class Launcher:
         spec = request.spec
         self.specs.append(spec)
         if len(self.specs) - 1 == self.interrupt_at:
-            raise launch.Interrupted
+            raise KeyboardInterrupt
         status = "diverged" if spec.method.name in self.diverging else "ok"
         accuracy = 0.9 - abs(float(np.log10(spec.method.lr / 3e-2))) / 10
         return made_records.sweep(("lora",), 1)[0].model_copy(

@@ -3,13 +3,11 @@
 import signal
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from hpml_bench.launch import launcher
-from hpml_bench.launch.agent import CausePriority, Report
+from hpml_bench.launch.agent import CausePriority, priority_of
 from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
@@ -105,21 +103,15 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     assert ("--shm-size" in told) is hinted
 
 
-def ended_by(number: int, **evidence: Any) -> launcher.ExitEvidence:
-    """Return the evidence of a run whose rank 1 a signal ended."""
-    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, SimpleNamespace(exitcode=-number)))
-    return launcher.ExitEvidence(failure, **evidence)
-
-
 @pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
 def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, tmp_path: Path) -> None:
     """For lack of memory, as its counter of such kills says; the ranks end with it, whatever they say then."""
     with subprocess.Popen(["true"]) as server:
         server.wait()
-    found = launcher.cause(tmp_path, ended_by(signal.SIGKILL, oom_kill=oom_kill, server=server.pid))
+    found = launcher.cause(tmp_path, (1, -signal.SIGKILL), oom_kill=oom_kill, server=server.pid)
     assert found[0] == status
     assert ("for lack of memory" in found[1].message) is oom_kill
-    assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
+    assert priority_of(found) is CausePriority.KILLED
 
 
 @pytest.mark.parametrize(("name", "oom_kill", "status", "words"), [
@@ -127,7 +119,7 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
 ])  # fmt: skip
 def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
     """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
-    found, error = launcher.cause(tmp_path, ended_by(signal.Signals[name], peak_mb={1: 7.0}, oom_kill=oom_kill))
+    found, error = launcher.cause(tmp_path, (1, -signal.Signals[name]), peak_mb={1: 7.0}, oom_kill=oom_kill)
     assert (found, error.kind) == (status, name)
     assert words in error.message
 

@@ -18,7 +18,7 @@ from hpml_bench.records.folder import locked
 from hpml_bench.records.jobs import write_once
 from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import remove_temporary, write_atomically
+from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400
@@ -53,7 +53,7 @@ def test_only_what_was_left_is_removed(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(path.exists() for path in gone)
     aged(own, DAY + 60)  # a process that lives may be slow
     aged(other, DAY - 600)
-    remove_temporary(tmp_path)
+    temporary.remove_left(tmp_path)
     assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
     another = killed(target)
     monkeypatch.setattr(os, "kill", Mock(side_effect=PermissionError))

@@ -90,15 +90,14 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     check.assert_called_once_with(2, own=1)
 
 
-def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that initialises it at import would break every rank; a run on the CPU doesn't mind."""
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # which is set, and so is put back
     assert "a library has initialised CUDA when it was imported" in sentence()
-    target = tmp_path / "prepared.json"
     for device, expected in (("cuda", "initialised CUDA"), ("cpu", "holds no such model")):
-        worker.prepare_to(tiny.settings(device=device, backbone="embedded:missing").model_dump_json(), str(target))
-        assert expected in json.loads(target.read_text())["error"]
+        with pytest.raises(UserError, match=expected):
+            worker.prepared(tiny.settings(device=device, backbone="embedded:missing").model_dump_json())
 
 
 def test_a_sweep_on_gpus_that_torch_cannot_use_ends_before_its_first_run() -> None:

@@ -1,6 +1,5 @@
 """What only a GPU can show; skipped without one."""
 
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -15,12 +14,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training.distributed import uuid
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("server")]
-
-
-@pytest.fixture
-def server() -> None:
-    fork_server.start_fork_server()
+pytestmark = pytest.mark.gpu
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
@@ -76,10 +70,7 @@ def _status_of_cuda() -> None:
 
 def test_the_fork_server_leaves_cuda_alone() -> None:
     """A process that is forked from it can use CUDA."""
-    process = multiprocessing.get_context("forkserver").Process(target=_status_of_cuda)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert fork_server.run(_status_of_cuda, ()) is None
 
 
 def test_readings_are_of_the_devices_that_torch_counts() -> None:

@@ -115,7 +115,7 @@ def test_a_run_where_no_name_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.disks
 def test_a_run_where_the_ranks_cannot_meet(tmp_path: Path) -> None:
-    """Without a loopback interface a sweep ends with a sentence; torch's launcher would wait in its store."""
+    """Without a loopback interface a sweep ends with a sentence."""
     done = run_apart(tmp_path, ["--net"], ["true"], "run-all")
     assert done.returncode == 2, done.stderr
     *_, last = done.stderr.strip().splitlines()

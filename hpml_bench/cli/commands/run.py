@@ -38,7 +38,11 @@ def run(
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     main = os.environ.get("RANK", "0") == "0" or not under_torchrun
     if save is not None and main:
-        check_folder(save)
+        from hpml_bench.system import disk
+
+        disk.make_folder(save, f"--save {save}: the folder", "name another")
+        if any(save.iterdir()):
+            raise UserError(f"--save {save}: the folder is not empty; name another")
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun else options.nproc
     loaded = load(suite, options.overrides, world_size=world, device=options.device)
     request = options.request(loaded, limits, (method,), seeds=(seed,), save=save)
@@ -50,15 +54,3 @@ def run(
     from hpml_bench.plugins.tracker import make_trackers
 
     ctx.exit(sweep(request, make_trackers(options.trackers)))
-
-
-def check_folder(save: Path) -> None:
-    """Make the folder of a model to save, or refuse one that is not empty, or can't be made or written to."""
-    try:
-        save.mkdir(parents=True, exist_ok=True)
-        if any(save.iterdir()):
-            raise UserError(f"--save {save}: the folder is not empty; name another")
-        (save / ".writable").touch()
-        (save / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"--save {save}: the folder can't be made or written to: {error.strerror}") from None

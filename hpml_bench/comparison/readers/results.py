@@ -8,7 +8,7 @@ from pathlib import Path
 from hpml_bench.comparison import inputs
 from hpml_bench.comparison.inputs import DATASET, GROUP, HOST, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD
-from hpml_bench.records.jobs import NO_RUNS
+from hpml_bench.records.jobs import folders_with
 from hpml_bench.report.answer.from_results import facts_of
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import Results
@@ -22,7 +22,7 @@ SOURCE = "results of hpml-bench"
 
 
 def claims(path: Path) -> bool:
-    return path.is_dir() and any(_folders(path))
+    return path.is_dir() and bool(folders_with(path, f"*/{RECORD}"))
 
 
 def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
@@ -32,22 +32,13 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     together. `metric`: a suite's headline metric, by whose row scores its methods are compared; None for that. A
     UserError where no record can be read, or `metric` is no suite's headline.
     """
-    every = [Results.load(folder) for folder in _folders(path)]
+    every = [Results.load(folder) for folder in folders_with(path, f"*/{RECORD}")]
     known = ((one, {one.quality, one.quality.removeprefix("test_"), one.score_title}) for one in every)
     found = [one for one, names in known if metric is None or metric in names]
     if not found:
         there = ", ".join(sorted({results.quality for results in every}))
         raise UserError(f"{path} has row scores of {there} alone; leave --metric {metric} away, or give one of these")
     return tuple(map(_measured, found))
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    """Yield `path` if it has runs, else the folders in it that have some."""
-    if any(path.glob(f"*/{RECORD}")):
-        yield path
-    else:
-        found = {file.parent.parent for file in path.glob(f"*/*/{RECORD}")}
-        yield from sorted(found - {path / name for name in NO_RUNS})
 
 
 def _measured(results: Results) -> InputScores:

@@ -21,7 +21,7 @@ from hpml_bench.records.jobs import LOGS, Job, JobPlan, Unit, UnitRun, claims, r
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.system import environment, gpus, heartbeat, processes
+from hpml_bench.system import environment, gpus, heartbeat
 from hpml_bench.system.errors import UserError
 
 two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores")
@@ -216,14 +216,3 @@ def test_a_job_sees_the_gpus_of_its_slot(tmp_path: Path, monkeypatch: pytest.Mon
     assert [words[0] for words in told] == ["GPU-a", "GPU-b", told[2][0]]
     assert told[0][1:-1] != told[1][1:-1]
     assert [words[-1] for words in told] == [f"{os.getpid()}-{unit}" for unit in range(3)]
-
-
-@two_cores
-def test_stopping_ends_what_runs_and_forgets_what_waits(tmp_path: Path) -> None:
-    """The number is that of both."""
-    made, batch = printing(tmp_path, 2)
-    made.submit(batch)
-    pids = [process.pid for _, process in made._running.values()]
-    assert made.stop(batch.plan) == 3
-    assert made.live(batch.plan) == ()
-    assert not any(map(processes.identify, pids))

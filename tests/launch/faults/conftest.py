@@ -1,6 +1,5 @@
 """What tests of faults share: prepared rows, ranks that know the method `faulty`, and an eye on what is left behind."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +25,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterato
     """Rows and a backbone, in place of those of all tests; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
-        fork_server.start_fork_server()
-        first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-        first.start()
-        first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it
+        fork_server.run(os.getpid, ())  # until the server has imported all, which no stall limit of seconds must meet
         yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 

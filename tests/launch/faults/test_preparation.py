@@ -1,6 +1,5 @@
 """The preparation of model and data is ended, killed, stopped, or loses its server: one sentence, nothing left."""
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -19,7 +18,7 @@ import pytest
 from helpers import tiny
 from helpers.cli_process import Command
 from hpml_bench.data import sources
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import fork_server, preparation, watchdog
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import cache, processes, temporary
@@ -80,10 +79,7 @@ def command(download: Download) -> Iterator[Command]:
 def server(download: Download) -> Iterator[int]:
     """A fork server of this process that has the test's environment; the next test has its own."""
     processes.end_fork_server()
-    fork_server.start_fork_server()
-    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    first.start()
-    first.join()
+    fork_server.run(os.getpid, ())
     yield processes.fork_server() or 0
     processes.end_fork_server()
 
@@ -114,7 +110,8 @@ def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: p
     """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
     pip, passed = list[psutil.Process](), threading.Event()
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep)
-    monkeypatch.setattr(preparation, "time", clock)
+    monkeypatch.setattr(watchdog, "time", clock)
+    monkeypatch.setattr(watchdog, "LONGEST_POLL", 1e9)  # else it would take a machine that was suspended
 
     def note() -> None:
         if download.index.dripping.wait(60):
