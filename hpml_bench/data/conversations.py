@@ -229,9 +229,9 @@ def _cell(cell: Any, column: str) -> str:
 
 
 def _choice(answer: Any, choices: Sequence[str]) -> str:
-    """Return the choice that a cell names: by its text, its number from 0, or its letter from A."""
-    if not isinstance(answer, bool) and str(answer) in choices:
-        return str(answer)
+    """Return the choice that a cell names: a number by its place from 0, a text by itself, its place or its letter."""
+    if isinstance(answer, str) and answer in choices:
+        return answer
     letter = isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().isalpha()
     with suppress(ValueError):
         number = ord(answer.strip().upper()) - ord("A") if letter else int(str(answer))

@@ -11,7 +11,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, TRACKING
-from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, headline_in_words, protocol_id
+from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, headline_in_words, protocol_id, wall_seconds_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
@@ -167,15 +167,22 @@ class Headline(BaseModel):
         title: str
         format: str
 
+    class Part(BaseModel):
+        """Time of a segment."""
+
+        seconds: float
+
     schema_version: Literal[2]
     run_id: str
     suite: str = Field(validation_alias=AliasPath("spec", "suite"))
     status: Status
     seconds: float
+    segments: tuple[Part, ...] = ()
     headline: str | None
     metrics: dict[str, float | None]
     definitions: list[Definition] = []
     shown = property(headline_in_words)
+    wall_seconds = property(wall_seconds_of)
 
 
 def headlines(folder: Path) -> Iterator[Headline]:

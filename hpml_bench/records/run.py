@@ -156,6 +156,11 @@ def headline_in_words(run: Any) -> str:
     return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
 
 
+def wall_seconds_of(run: Any) -> float:
+    """Return a run's wall time in seconds, with that of its earlier segments."""
+    return float(run.seconds + sum(segment.seconds for segment in run.segments[:-1]))
+
+
 class RunRecord(Outcome):
     """Record of a run, run.json: its commit point, written atomically by the parent alone."""
 
@@ -193,11 +198,7 @@ class RunRecord(Outcome):
         """Number of the call of `run-all` whose job made the run; 0 where no job did."""
         return Environment.read(self.environment).where.get("call") or 0
 
-    @property
-    def wall_seconds(self) -> float:
-        """`seconds` with those of its earlier segments."""
-        return self.seconds + sum(segment.seconds for segment in self.segments[:-1])
-
+    wall_seconds = property(wall_seconds_of)
     shown = property(headline_in_words)
 
 

@@ -66,7 +66,6 @@ class SweepProgress:
         self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
 
     def __enter__(self) -> "SweepProgress":
-        self._began = time.monotonic()
         self._bars.start()
         return self
 
@@ -111,10 +110,12 @@ class SweepProgress:
         numbers = ", ".join(part for part in (f"{record.shown} {selected}".strip(), speed) if part)
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
+        if not self._ended:  # what came before the first run, such as the preparation, is no part of the pace
+            self._began = time.monotonic() - record.seconds
         self._ended += 1
         remaining, pace = self._total - self._done, (time.monotonic() - self._began) / self._ended
         left = f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
-        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{left}")
+        self.say(f"{where}: {record.status} in {record.wall_seconds:.1f} s  {numbers or message}{left}")
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         self._count(1)

@@ -121,7 +121,7 @@ class JobWork:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
         timed = headlines(folder) if self.until is not None else ()
-        self._longest = max((run.seconds for run in timed if run.status == "ok"), default=0.0)
+        self._longest = max((run.wall_seconds for run in timed if run.status == "ok"), default=0.0)
         self._begun = False
         self._ended: Ending | None = None  # why no further run was begun
 
@@ -178,7 +178,7 @@ class JobWork:
         if record.status not in FINAL:
             disk.check_space(self.folder)  # a failure for lack of space is no result
         record = self._neighbours.commit(record)
-        self._longest = max(self._longest, record.seconds)
+        self._longest = max(self._longest, record.wall_seconds)
         self._progress.finished(self.results.publish(record.spec, record))
 
     def interrupted(self, record: RunRecord | None) -> Ending:

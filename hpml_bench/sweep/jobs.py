@@ -15,6 +15,7 @@ from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.run import RunRecord
+from hpml_bench.report.numbers import count_of
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
@@ -181,7 +182,7 @@ class JobSweep:
             runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
             shown = f" as {name}" if name else ""
             self.say(
-                f"{len(batch.units)} jobs for {runs} runs were given to {self.engine.title}{shown}, "
+                f"{count_of(len(batch.units), 'job')} for {count_of(runs, 'run')} given to {self.engine.title}{shown}, "
                 f"{self.plan.profile.parallel} at a time"
             )
         return name
@@ -239,7 +240,7 @@ class JobSweep:
         if not due:
             return
         self._planned()
-        self.say(f"{len(due)} units have runs left and no job; submitting them")
+        self.say(f"{count_of(len(due), 'unit')} with runs left and no job: submitted")
         try:
             self.watch.resubmitted(self.submit(again=False, only=due), left)
         except UserError as error:

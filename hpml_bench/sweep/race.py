@@ -115,6 +115,7 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
 def span(request: SweepRequest, until: Until) -> str:
     """Return the least and the most runs of a race, and hours at the pace of the recorded runs, in a few words."""
     ends = [len(request.suite.runs(seeds=range(seeds))) for seeds in (until.rounds[0], until.rounds[-1])]
-    seconds = [of.seconds for of in headlines(request.folder) if of.status in FINAL]
+    seconds = [of.wall_seconds for of in headlines(request.folder) if of.status in FINAL]
     hours = [f"{n * sum(seconds) / len(seconds) / 3600:.2g}" for n in ends if seconds]
-    return f"{ends[0]} to {ends[1]} runs" + (f", {' to '.join(hours)} hours of runs" if hours else "")
+    least, most = (" to ".join(dict.fromkeys(map(str, of))) for of in (ends, hours))
+    return f"{least} runs" + (f", {most} hours of runs" if hours else "")

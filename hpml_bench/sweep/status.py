@@ -81,7 +81,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     rows, pace = [LOCAL_HEAD], dict[str, float]()
     for name in dict.fromkeys(spec.method.name for spec in specs):
         own = [spec for spec in specs if spec.method.name == name]
-        if seconds := [recorded[spec.run_id].seconds for spec in own if status[spec.run_id] in FINAL]:
+        if seconds := [recorded[spec.run_id].wall_seconds for spec in own if status[spec.run_id] in FINAL]:
             pace[name] = fmean(seconds)
         failed = sum(status[spec.run_id] in FAILED for spec in own)
         working = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)

@@ -145,6 +145,13 @@ def test_answers_that_can_not_be_read_are_counted(closing: str, unread: int) -> 
     assert counts["rows whose right answer would not be read as such, and score less"] == unread
 
 
+@pytest.mark.parametrize(("answer", "unread"), [("So 7.", 0), ("Nobody knows.", 1)])
+def test_answers_that_their_scorer_can_not_score_are_counted(answer: str, unread: int) -> None:
+    """A number's scorer finds none in a reference without one: the row scores 0 whatever a model writes."""
+    _, counts = encode(chatml(), {"roles": [roles(*ONE)], "contents": [[ONE[0], answer]]}, scorer="number")
+    assert counts["rows whose right answer would not be read as such, and score less"] == unread
+
+
 def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
     """End tokens that only the model names, and what the template begins an answer with; of other models nothing."""
     tokenizer = chatml()

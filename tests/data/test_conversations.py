@@ -218,6 +218,13 @@ def test_an_answer_names_its_choice(answer: Any, expected: str | None) -> None:
         converted(table)
 
 
+@pytest.mark.parametrize(("answer", "expected"), [(1, "3"), ("1", "1"), (3, "0"), ("3", "3"), ("D", "0")])
+def test_a_number_among_numbers_is_a_place_and_a_text_is_itself(answer: Any, expected: str) -> None:
+    """Where the choices are numbers, as MMLU's arithmetic has them, a cell's type tells which is meant."""
+    table = Dataset.from_list([{"question": "Q?", "answer": answer, "choices": ["2", "3", "1", "0"]}])
+    assert converted(table)[0]["contents"][-1] == expected
+
+
 @pytest.mark.parametrize("options", ["A) a B) b", {"text": ["a", "b"], "label": ["A", "B"]}, None])
 def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
     """A column of that name that holds text or mappings, or nothing in a row, changes no answer."""

@@ -63,14 +63,14 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
 
 
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other runs are taken to go on at the pace of this call, as rough as it is known; at the end nothing is."""
-    now = iter([0.0, 60.0, 120.0])
+    """The other runs are taken to go on at the pace of this call's runs, without what came before; at the end none."""
+    now = iter([960.0, 960.0, 1020.0])
     monkeypatch.setattr("hpml_bench.sweep.execute.time.monotonic", lambda: next(now))
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(console, 4) as progress:
         progress.skip(2)
         for seed in (0, 1):
-            record = made_records.record("lora", seed)
+            record = made_records.record("lora", seed, seconds=60.0)
             with progress.run(record.spec, tmp_path, 10):
                 pass
             progress.finished(record)

@@ -422,7 +422,7 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
     assert not sweep.wait(lambda _: None)
     assert len(list(slurm.glob("given*"))) == 1 + FRUITLESS_LIMIT
     assert "--array=1%" in (slurm / "given8").read_text()
-    assert "1 units have runs left and no job; submitting them" in sweep.said
+    assert "1 unit with runs left and no job: submitted" in sweep.said
 
 
 def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Path) -> None:

@@ -1,5 +1,6 @@
 """This machine: runs side by side, each on GPUs or cores of its own (`run-all --parallel N`)."""
 
+import itertools
 import os
 import subprocess
 import time
@@ -27,6 +28,9 @@ class Slot:
     cards: tuple[str, ...]  # GPUs, as CUDA_VISIBLE_DEVICES names them
 
 
+_NUMBERS = itertools.count()  # of this process's jobs: a unit has one in each round, and one for each attempt
+
+
 class Local(Engine):
     """Processes of this machine, which end with this one."""
 
@@ -45,10 +49,12 @@ class Local(Engine):
 
     def check(self) -> None:
         """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't apply here."""
-        profile = self.profile
+        profile, parallel = self.profile, self.profile.parallel
+        if "parallel" not in profile.model_fields_set:
+            parallel = min(parallel, environment.cores())
         if profile.nodes > 1 or profile.memory_per_node or profile.time:
             raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
-        self._free = slots(profile.parallel, profile.gpus_per_node, profile.cpus_per_node)
+        self._free = slots(parallel, profile.gpus_per_node, profile.cpus_per_node)
 
     def submit(self, batch: JobBatch) -> str:
         self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
@@ -79,7 +85,8 @@ class Local(Engine):
         while self._free and self._waiting:
             slot, (batch, unit, queued), profile = self._free.pop(0), self._waiting.pop(0), self.profile
             variables = profile.env | {
-                environment.ENGINE: "local", environment.JOB: f"{os.getpid()}-{unit}", environment.QUEUED: queued,
+                environment.ENGINE: "local", environment.QUEUED: queued,
+                environment.JOB: f"{os.getpid()}-{unit}-{next(_NUMBERS)}",
                 environment.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
             }  # fmt: skip
             log, command = batch.folder / LOGS / f"unit-{unit}.log", profile.command(self.command(batch, unit))

@@ -209,7 +209,7 @@ def _runs(results: Results) -> Table:
         row: list[Cell] = [results.labels[record.run_id], record.spec.seed, record.order, record.place]
         row += [_neighbours(record)] if beside else []
         row += [", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING] if hosts else []
-        row += [cell(record.seconds if costs else None, ".1f"), *shown]
+        row += [cell(record.wall_seconds if costs else None, ".1f"), *shown]
         rows.append([*row, record.run_id])
     head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, *("Hosts",) * hosts, "Wall time (s)")
     columns = (*head, *(q.header for q in quantities), "Run")

@@ -142,6 +142,8 @@ def score(
             scores = [replace(one, remarks=(*one.remarks, *unsure)) for one in read(scoring.folders)]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
+            else:
+                click.echo(for_terminal(f"{done[0].folder}: one system alone has no page to be compared on"))
             for record in records:
                 click.echo(
                     for_terminal(f"{record.spec.method.name} seed {record.spec.seed}: {record.shown or record.status}")

@@ -80,7 +80,7 @@ def test_a_sweep_over_two_nodes_is_a_local_one(one_rank_suite: Path, ray_profile
     raylets = {psutil.Process(job.pid).parent().parent().pid for job in working(room / "two")}  # type: ignore[union-attr]
     assert len(raylets) == 2, "each node has its raylet, which starts its workers"
     said = command.ends(0, 300)
-    assert "2 jobs for 4 runs were given to Ray" in said
+    assert "2 jobs for 4 runs given to Ray" in said
     alone, beside = tiny.records(room / "one"), tiny.records(room / "two")
     assert tiny.scores(beside) == tiny.scores(alone)
     for record in beside.values():

@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
+from helpers.language_models import save_letters
 from helpers.loops import Counts, run_of, trainer_of
 from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
-from hpml_bench.builtin.tasks.causal_lm.rows import linearised_loss
+from hpml_bench.builtin.tasks.causal_lm.rows import encode_texts, linearised_loss
 from hpml_bench.data.conversations import ask_for_classes
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.dataset import LoadedData, make_loader
@@ -29,6 +31,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
+from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, same_answers, write_predictions
@@ -133,6 +136,17 @@ def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monk
 
 
 # Answers
+
+
+def test_texts_lose_the_end_token_that_a_tokenizer_sets(tmp_path: Path) -> None:
+    """As T5's and Qwen's embedding models' do, also behind a text that is cut; one of an end alone is no text."""
+    fast = AutoTokenizer.from_pretrained(save_letters(tmp_path))
+    plain = fast(["abc", "abcdefgh"])["input_ids"]
+    ending = TemplateProcessing(single="$A <|end|>", special_tokens=[("<|end|>", fast.eos_token_id)])
+    fast.backend_tokenizer.post_processor = ending
+    assert fast("abc")["input_ids"] == [*plain[0], fast.eos_token_id]
+    found = encode_texts(["abc", "a", "abcdefgh"], Encoder(fast, 6, len(fast), "letters"))
+    assert found["input_ids"] == [plain[0], plain[1][:5]]
 
 
 @pytest.mark.parametrize("scorer", ["exact", "f1"])

@@ -214,7 +214,8 @@ class CausalLM(Task):
                 raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
             if example is None or None in others:
                 continue
-            if self.decoding is not None and not chat.reads(example):
+            read = self.scorer is None or self.scorer.score(example.expected, example.expected) == 1
+            if self.decoding is not None and not (read and chat.reads(example)):
                 encoder.counts["rows whose right answer would not be read as such, and score less"] += 1
             if row.messages and no_template:
                 encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1

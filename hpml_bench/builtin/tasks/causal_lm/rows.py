@@ -92,9 +92,14 @@ def place_of(rows: pa.Table, split: str, row: int) -> str:
 
 
 def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
-    """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target."""
+    """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
+
+    An end token that the tokenizer sets behind a text, also behind one that is cut, is left out.
+    """
     tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
-    kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
+    end = encoder.tokenizer.eos_token_id
+    whole = ((text, ids[:-1] if ids[-1:] == [end] else ids) for text, ids in zip(texts, tokenised, strict=True))
+    kept = [(text, ids) for text, ids in whole if len(ids) > 1]
     nothing: dict[str, Any] = {"prompt": 0, "cut": 0, "question": "", "turns": "", "choices": [], "choice_ids": []}
     return {
         **{name: [value] * len(kept) for name, value in nothing.items()},
