@@ -60,7 +60,8 @@ class Limit(NamedTuple):
 
 
 def read_bytes(text: str) -> int:
-    whole = re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]+\s*", text)  # pydantic reads `24,5GB` as 24 bytes, as it does `24`
+    # pydantic reads `24,5GB` as 24 bytes; who writes `24` means no bytes
+    whole = re.fullmatch(r"\s*(\d+(\.\d+)?\s*[A-Za-z]+|\d{7,})\s*", text)
     with suppress(ValidationError):
         if whole and (size := int(TypeAdapter(ByteSize).validate_python(text))):
             return size

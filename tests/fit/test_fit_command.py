@@ -293,7 +293,7 @@ def test_a_large_model_takes_a_minute_and_4_gb(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("text", "size"), [
     ("24GB", 24 * 10**9), ("1.5 gib", 3 * 2**29), (" 80 GiB ", 80 * 2**30), ("0GB", None), ("-1GB", None),
     ("24GX", None), ("much", None), ("24,5GB", None), ("1,000MB", None), ("24-GB", None), ("12 GB of 24", None),
-    ("24", None),
+    ("24", None), ("25769803776", 24 * 2**30),
 ])  # fmt: skip
 def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> None:
     """Decimal and binary, in any case; what isn't one size as a whole is refused, and not read in part."""
