@@ -208,8 +208,10 @@ def test_no_case_makes_pages_false(name: str) -> None:
     assert cases.rate(cases.CASES[name], FEW) <= most(FEW)
 
 
-def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0, step: float = 1.0) -> Any:
-    return compare(scores, margin, 0.0, step)
+def _spanless(
+    compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0, step: float = 1.0, **named: Any
+) -> Any:
+    return compare(scores, margin, 0.0, step, **named)
 
 
 WITHOUT: list[tuple[Any, str, Any, list[tuple[str, int, float]]]] = [

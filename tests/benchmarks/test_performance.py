@@ -13,6 +13,7 @@ from speed import probes, shapes, training
 from helpers import tiny
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path)
     for first in (True, False):
         switched = probes.Switched()
         switched.append(Noting(switched))
-        block = probes.Alternating.build(spec, prepared, group, switched)
+        block = probes.Alternating(assemble(spec, prepared, group), switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
         pieces = block.take_turns(first)
         assert min(seconds for _, seconds in pieces) > 0
