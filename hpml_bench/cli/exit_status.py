@@ -36,7 +36,7 @@ class Sentences(click.Group):
             click.echo(f"hpml-bench: {for_terminal(redacted(str(error)), 2000)}", err=True)
             ctx.exit(USAGE)
         except (KeyboardInterrupt, ValueError) as error:
-            # Ctrl-C within a method by which pydantic writes a value is an error of pydantic's, a ValueError
+            # pydantic turns a Ctrl-C within a serializer into an error of its own, which is a ValueError
             if isinstance(error, ValueError) and "KeyboardInterrupt" not in f"{error}{error.__cause__!r}":
                 raise
             click.echo("hpml-bench: interrupted", err=True)

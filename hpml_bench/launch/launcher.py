@@ -54,7 +54,7 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
-    A run during which a signal asked for the end is `interrupted`, unless it was done. Raises OSError if the folder
+    The record of an unfinished run is `interrupted` after a signal to stop. Raises OSError if the folder
     can't be written to; UserError as of `here`.
     """
     folder = RunFolder(request.folder)

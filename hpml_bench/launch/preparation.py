@@ -56,10 +56,10 @@ def _result(settings: Settings, max_seconds: float | None, work: str, *arguments
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
     most = None if max_seconds is None else max(max_seconds, LEAST_SECONDS)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
-        target = Path(name) / OUTCOME  # by which the watchdog knows that it is done
+        target = Path(name) / OUTCOME  # the watchdog takes the work as done once this file exists
         with Watchdog(Path(name), Limits(stall=STOPPED_SECONDS, run_timeout=most), Stop(), stuck=_any_stopped) as watch:
             code = _status(work, str(target), arguments)
-        found = None if watch.verdict else read_json(target)  # what came after it is pip's end, told as an error
+        found = None if watch.verdict else read_json(target)  # a result that comes after a verdict is too late
     if found is None:
         how, again = f"ended with status {code}; see its messages above", "repeat the command"
         if watch.verdict and watch.verdict[1].kind == "RunTimeout":

@@ -82,7 +82,7 @@ class Run:
 
         Folding changes the model, so measure everything else before.
         """
-        self.model.eval()  # in training, dropout is part of what some of PEFT's types fold in
+        self.model.eval()  # some of PEFT's types apply dropout while they merge, unless in evaluation mode
         encoder = self.method.merge(self.model.encoder)
         return None if encoder is None else self.model.with_encoder(encoder)
 

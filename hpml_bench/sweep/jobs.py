@@ -183,7 +183,7 @@ class JobSweep:
             shown = f" as {name}" if name else ""
             self.say(
                 f"{count_of(len(batch.units), 'job')} for {count_of(runs, 'run')} given to {self.engine.title}{shown}, "
-                f"{self.plan.profile.parallel} at a time"
+                f"{self.engine.profile.parallel} at a time"
             )
         return name
 

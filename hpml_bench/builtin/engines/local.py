@@ -49,12 +49,13 @@ class Local(Engine):
 
     def check(self) -> None:
         """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't apply here."""
-        profile, parallel = self.profile, self.profile.parallel
-        if "parallel" not in profile.model_fields_set:
-            parallel = min(parallel, environment.cores())
+        if "parallel" not in self.profile.model_fields_set:
+            most = min(self.profile.parallel, environment.cores())
+            self.profile = self.profile.model_copy(update={"parallel": most})
+        profile = self.profile
         if profile.nodes > 1 or profile.memory_per_node or profile.time:
             raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
-        self._free = slots(parallel, profile.gpus_per_node, profile.cpus_per_node)
+        self._free = slots(profile.parallel, profile.gpus_per_node, profile.cpus_per_node)
 
     def submit(self, batch: JobBatch) -> str:
         self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
