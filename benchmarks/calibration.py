@@ -1,15 +1,16 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
     python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
-    python benchmarks/calibration.py power|races|compare [--trials N]                      writes a committed record
-    python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
+    python benchmarks/calibration.py power|races|compare|ledger [--trials N]               writes a committed record
+    python benchmarks/calibration.py power|compare|ledger --table         the record's tables, as docs/ has them
     python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
 `pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
 `planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
 found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
-of one run each. A quick look takes 300 trials.
+of one run each. `ledger`: what looks, metrics, checkpoints and ends of races find and cost, before and now. A quick
+look takes 300 trials.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, percent, power, print_table, races
+from simulation import cases, check, compare, ledger, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
@@ -119,7 +120,7 @@ PRINTED: Mapping[str, Callable[[int], None]] = {
     "planned": print_planned,
     "check": check.print_rates,
 }
-RECORDED = {"power": power, "races": races, "compare": compare}
+RECORDED = {"power": power, "races": races, "compare": compare, "ledger": ledger}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from hpml_bench.report.caveats import beats_guess
 from hpml_bench.statistics import Comparison, Interval
 from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.over_suites import p_of_ranks
-from hpml_bench.statistics.verdicts import FIRST_LOOK, levels
+from hpml_bench.statistics.verdicts import levels, spent_at
 from simulation import pages
 from simulation.worlds import COST_SD, MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
 
@@ -221,7 +221,7 @@ def few_suites(_: int) -> dict[str, float]:
     for methods in (2, 3, 5, 10):
         places, pairs = np.arange(1.0, methods), methods * (methods - 1) // 2
         for suites in (3, 6, 9, 15, 28):
-            level = 0.05 * FIRST_LOOK / pairs
+            level = 0.05 * spent_at(1) / pairs
             share = worst(suites, level, partial(p_of_ranks, most=methods - 1.0), places, places)
             found[f"{methods} methods, {suites} suites"] = pairs * share
     return found

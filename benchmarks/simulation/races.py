@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import statistics
-from hpml_bench.report.judge import Verdicts, judge, race_end
+from hpml_bench.report.judge import FUTILE_SEEDS, Verdicts, judge, race_end
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import Race
-from hpml_bench.statistics.verdicts import spent_at
+from hpml_bench.statistics.evidence import LEAST_FACTOR
+from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE, spent_at
 from hpml_bench.suite.suite import Until
 from simulation import pages
-from simulation.pages import PACKAGE, Bools, Squares
+from simulation.pages import PACKAGE, Bools, Rule, Squares
 from simulation.worlds import Floats, Random, World, answers, cost_logs
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "racing.json"
@@ -56,13 +57,17 @@ class Data:
 
 
 def draw(name: str, n: int, count: int, random: Random) -> Data:
-    """Return pages of a world with n seeds; with drift each run of a sweep is slower than the one before it."""
-    world = WORLDS[name]
+    """Return pages of a named world with n seeds; with drift each run of a sweep is slower than the one before it."""
+    return drawn(WORLDS[name], n, count, random, drift=DRIFT if name == "drift" else 0.0)
+
+
+def drawn(world: World, n: int, count: int, random: Random, drift: float = 0.0) -> Data:
+    """Return pages of a world with n seeds, whose costs' logarithms grow by so much from one run to the next."""
     logs = [cost_logs(world, n, count, random, second=second) for second in (False, True)]
-    if name == "drift":
+    if drift:
         k = world.methods
         place = np.argsort(random.random((count, k, n)), axis=1) + k * np.arange(n)
-        logs = [of + DRIFT * place for of in logs]
+        logs = [of + drift * place for of in logs]
     return Data(answers(world, n, count, random), tuple(logs))
 
 
@@ -73,54 +78,102 @@ class Outcome(NamedTuple):
     near: list[Bools]
     signs: list[Floats]
     runs: NDArray[np.int64]
+    hopeless: NDArray[np.bool_]  # races that ended since no seeds that were left were expected to decide, [pages]
 
 
-def race(data: Data, rounds: Sequence[int]) -> Outcome:
-    """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one method."""
+Hope = Callable[[Squares, int, float], Bools]
+"""Whether pairs by score, [pages, pairs], may be decided by the most seeds, at their level."""
+
+
+def race(data: Data, rounds: Sequence[int], rule: Rule = PACKAGE, hope: Hope | None = None) -> Outcome:
+    """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one method.
+
+    With `hope` a race also ends once all pairs of its methods are decided, or none of the open ones has hope.
+    """
     count, k = data.right.shape[:2]
     first, second = np.triu_indices(k, 1)
     staying, runs = np.ones((count, k), dtype=bool), np.zeros(count, dtype=np.int64)
     metrics, shape = range(1 + len(data.costs)), (count, len(first))
     different, near, settled = ([np.zeros(shape, dtype=bool) for _ in metrics] for _ in range(3))
     kept = [(np.ones(shape), np.ones(shape), np.zeros(shape)) for _ in metrics]
-    before = 0
+    ended, hopeless = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    before, share = 0, spent_at(1, len(rounds))
     for n in rounds:
-        racing = staying.sum(axis=1) > 1
+        racing = (staying.sum(axis=1) > 1) & ~ended
         runs += np.where(racing, staying.sum(axis=1) * (n - before), 0)
-        before, live = n, racing[:, None]
-        for at, of in enumerate(data.metrics(n)):
-            fixed, now = settled[at] | ~live, (*p_values(of, staying), np.sign(of.mean))
-            p, q, sign = (np.where(fixed, old, new) for old, new in zip(kept[at], now, strict=True))
-            kept[at] = p, q, sign
-        claims = pages.adjusted([(p, q) for p, q, _ in kept], k, PACKAGE, spent_at(1, len(rounds)))
+        before, live, of_round = n, racing[:, None], data.metrics(n)
+        for metric, squares in enumerate(of_round):
+            p, near_p = by_members(squares, staying, lambda part: pages.p_values(part, rule.prior))
+            fixed, now = settled[metric] | ~live, (p, near_p, np.sign(squares.mean))
+            p, q, sign = (np.where(fixed, old, new) for old, new in zip(kept[metric], now, strict=True))
+            kept[metric] = p, q, sign
+        claims = pages.adjusted([(p, q) for p, q, _ in kept], k, rule, share)
         for claimed, p in zip((*different, *near), itertools.chain(*claims), strict=True):
             np.logical_or(claimed, (p < 0.05) & live, out=claimed)
         worse = different[0] & staying[:, first] & staying[:, second] & live
         sign = kept[0][2]
         leaves = np.zeros_like(staying)
-        for at, (a, b) in enumerate(zip(first, second, strict=True)):
-            leaves[:, b] |= worse[:, at] & (sign[:, at] > 0)
-            leaves[:, a] |= worse[:, at] & (sign[:, at] < 0)
+        for pair, (a, b) in enumerate(zip(first, second, strict=True)):
+            leaves[:, b] |= worse[:, pair] & (sign[:, pair] > 0)
+            leaves[:, a] |= worse[:, pair] & (sign[:, pair] < 0)
         staying &= ~leaves
         gone = ~(staying[:, first] & staying[:, second])
         settled = [fixed | d | e | gone for fixed, d, e in zip(settled, different, near, strict=True)]
-    return Outcome(different, near, [sign for _, _, sign in kept], runs)
+        if hope is not None:
+            still = ~(gone | different[0] | near[0])
+            level = 0.05 * share
+            (hoped,) = by_members(of_round[0], staying, lambda part: (hope(part, rounds[-1], level),), fill=0.0)  # noqa: B023
+            vain = ~(still & hoped.astype(bool)).any(axis=1) & (n >= FUTILE_SEEDS) & still.any(axis=1)
+            hopeless |= vain & ~ended & racing & (n < rounds[-1])
+            ended |= vain | ~still.any(axis=1)
+    return Outcome(different, near, [sign for _, _, sign in kept], runs, hopeless)
 
 
-def p_values(of: Squares, staying: Bools) -> tuple[Floats, Floats]:
-    """Return the p of `pages.p_values`, of variances that the methods in the race share; others' are of none."""
+def by_members(
+    of: Squares, staying: Bools, values: Callable[[Squares], tuple[NDArray[Any], ...]], fill: float = 1.0
+) -> list[Floats]:
+    """Return values of pairs by the variances that the methods in the race share; `fill` for those of others."""
     first, second = np.triu_indices(of.methods, 1)
-    found = np.ones_like(of.mean), np.ones_like(of.mean)
+    found: list[Floats] = []
     for members in np.unique(staying, axis=0):
         if members.sum() < 2:
             continue
         at = np.flatnonzero((staying == members).all(axis=1))
         place = np.ix_(at, np.flatnonzero(members[first] & members[second]))
         rows, rest, opposed = (None if one is None else one[place] for one in (of.rows, of.rest, of.opposed))
-        part = Squares(of.n, int(members.sum()), of.mean[place], of.variance[place], rows, rest, opposed)
-        for to, values in zip(found, pages.p_values(part), strict=True):
-            to[place] = values
+        part = Squares(of.n, int(members.sum()), of.mean[place], of.variance[place], rows, rest, opposed, of.m)
+        for index, of_part in enumerate(values(part)):
+            if index == len(found):
+                found.append(np.full_like(of.mean, fill))
+            found[index][place] = of_part
+    return found or [np.full_like(of.mean, fill)] * 2
+
+
+def plausible(of: Squares, most: int, level: float) -> Bools:
+    """Return which pairs by score the most seeds may find if they differ by a standard error more than measured.
+
+    The package's hope (`report/judge.py`), at the most level that a pair can have, which is the share of differences.
+    """
+    if of.methods == 2:
+        least_level = level * (FOR_DIFFERENCES + OF_SCORE * FOR_EQUIVALENCES)
+    else:
+        least_level = level * FOR_DIFFERENCES * OF_SCORE / max(1.0, LEAST_FACTOR * of.methods * (of.methods - 1) / 2)
+    size = np.abs(of.mean)
+    tests = pages.errors(of)
+    found = np.ones_like(size, dtype=bool)
+    for test, least in zip(tests, pages.each_detectable(of, most, least_level), strict=True):
+        found &= least <= size + test.error
     return found
+
+
+def as_measured(of: Squares, most: int, level: float) -> Bools:
+    """Return which pairs by score the most seeds find if they differ as measured, at the first step's level.
+
+    The hope of earlier versions, with Holm's procedure over a score and two costs where there are two methods.
+    """
+    pairs = of.methods * (of.methods - 1) / 2
+    share = FOR_DIFFERENCES / 3 if of.methods == 2 else FOR_DIFFERENCES * OF_SCORE / pairs
+    return np.asarray(pages.detectable(of, most, level * share) <= np.abs(of.mean))
 
 
 def runs_of(taken: Sequence[statistics.Round]) -> int:

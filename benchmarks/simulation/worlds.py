@@ -83,6 +83,23 @@ def answers(world: World, n: int, pages: int, random: Random, group: NDArray[np.
     A row is right where its ease + the method's own liking of it + the seed's skill + noise exceed a threshold. Rows of
     one `group` share the first two, as the questions of one document may.
     """
+    return _drawn(world, n, pages, random, group)[0]
+
+
+def checkpoint_scores(world: World, n: int, pages: int, random: Random, rows: int) -> tuple[NDArray[np.bool_], Floats]:
+    """Return which rows are right, and the true mean of each method's checkpoints over all rows, [pages, methods].
+
+    The methods of the world must have scores.
+    """
+    right, at = _drawn(world, n, pages, random, np.arange(rows))
+    scale = math.sqrt(1 + LIKING_SD**2 + OWN_SD**2)
+    return right, np.asarray(special.ndtr(at[..., 0].astype(np.float64) / scale).mean(axis=2))
+
+
+def _drawn(
+    world: World, n: int, pages: int, random: Random, group: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Return which rows are right, and the threshold and skill of each run, [pages, methods, seeds, 1]."""
     k, groups = world.methods, group.max() + 1
     ease = random.standard_normal((pages, 1, 1, groups), dtype=np.float32)
     liking = LIKING_SD * random.standard_normal((pages, k, groups), dtype=np.float32)
@@ -92,7 +109,7 @@ def answers(world: World, n: int, pages: int, random: Random, group: NDArray[np.
     skill = SEED_SD * np.array(world.spreads)[:, None, None] * NOISE[world.noise](random, (pages, k, n, 1))
     own = OWN_SD * random.standard_normal((pages, k, n, len(group)), dtype=np.float32)
     at = (np.array(thresholds(world))[:, None, None] + skill).astype(np.float32)
-    return np.asarray(ease[..., group] + liking[:, :, None, group] + own + at > 0)
+    return np.asarray(ease[..., group] + liking[:, :, None, group] + own + at > 0), at
 
 
 def _gifts(methods: int) -> Floats:

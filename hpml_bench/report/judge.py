@@ -1,7 +1,7 @@
 """Verdicts on the systems of one data set: every pair by score and by costs, decided as one family, by one test."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -15,7 +15,7 @@ from hpml_bench import statistics
 from hpml_bench.report.numbers import sentence_list
 from hpml_bench.report.scores import AlignedScores, CostDefinition, Race
 from hpml_bench.statistics import Comparison, Round
-from hpml_bench.statistics.evidence import widest
+from hpml_bench.statistics.evidence import Evidence, widest
 from hpml_bench.statistics.over_rows import ROUNDING
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -38,6 +38,8 @@ SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 FUTILE_SEEDS = 5
 """Seeds from which the noise is known well enough to say that no number of seeds that is left would decide."""
+ENOUGH_SEEDS = 5
+"""Seeds from which verdicts on methods are near the best possible, so that those on checkpoints are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Verdicts:
     costs: Family  # column -> pairs, of the costs that are tested
     unranked: Mapping[str, str]  # column -> why a cost of the first screen with noise isn't tested, as a sentence's end
     rounds: tuple[Round, ...] = ()  # the declared looks that were taken, where methods race
+    checkpoints: tuple[Comparison, ...] = ()
+    """Pairs by score for these very checkpoints on other rows, where seeds are few; no claim on the methods."""
 
     @property
     def look(self) -> int:
@@ -128,7 +132,23 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
         decided, rounds, unranked = _raced(scores, scores.race, scope, margin)
         why = why if rounds or scores.race.later else "the first round isn't complete"
     score = decided.pop("score", ())
-    return Verdicts(scores, scope, why, margin, score, decided, unranked, rounds)
+    checkpoints = () if scores.race else _of_checkpoints(scores, scope, decided)
+    return Verdicts(scores, scope, why, margin, score, decided, unranked, rounds, checkpoints)
+
+
+def _of_checkpoints(scores: AlignedScores, scope: Scope, costs: Family) -> tuple[Comparison, ...]:
+    """Return every pair by score for other rows alone, with verdicts on these trained systems, where seeds are few.
+
+    Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims take the
+    score's place in the family, at its level, and add nothing to the chance of a false page: rows alone are part of the
+    evidence for other seeds and rows, so a pair that is shown to differ for these is shown for the checkpoints too.
+    False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
+    checkpoints are right, but for the direction, which few get wrong (`calibration.py checkpoints`).
+    """
+    if scope != "seeds and rows" or scores.shared_seeds >= ENOUGH_SEEDS:
+        return ()
+    pairs = {"score": _over_rows(scores, None), **costs}
+    return _decide(scores, pairs, scores.look)["score"]
 
 
 def _raced(
@@ -268,16 +288,21 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
             scores.units, margin, span, step, bounded=scores.foreseen, effective=scores.effective
         )
     if scope == "rows":
-        runs = {name: np.mean(list(of.values()), axis=0) for name, of in scores.units.items()}
-        return statistics.compare_rows(
-            runs, margin, scores.difference_span, bounded=scores.foreseen, effective=scores.effective
-        )
+        return _over_rows(scores, margin)
     if scope == "seeds":
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}
     low, high = scores.ends
     bounds = (low, high) if scope == "shares" and low is not None and high is not None else None
     return statistics.compare_shares(means, scores.count or 0, margin if bounds else None, bounds)
+
+
+def _over_rows(scores: AlignedScores, margin: float | None) -> tuple[Comparison, ...]:
+    """Return every pair by the mean over runs of each row's score, for other rows and these trained systems."""
+    runs = {name: np.mean(list(by_run.values()), axis=0) for name, by_run in scores.units.items()}
+    return statistics.compare_rows(
+        runs, margin, scores.difference_span, bounded=scores.foreseen, effective=scores.effective
+    )
 
 
 def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:
@@ -316,17 +341,60 @@ def race_end(found: Verdicts) -> str:
         return ""
     if race.later:
         return "no round was left when seeds were added by hand"
-    left, seeds, most = staying(found), found.rounds[-1].seeds, race.until.rounds[-1]
-    if len(left) < 2:
-        return f"{sanitize(left[0])} is shown to score best" if left else "no method is left"
-    costs, names = race.until.question == "costs", sentence_list([*map(sanitize, left)])
-    pairs = [c for of in (found.score, *(found.costs.values() if costs else ())) for c in of if {c.a, c.b} <= {*left}]
-    still = [c for c in pairs if c.verdict in {"undecided", "untested"}]
+    left = staying(found)
+    if len(left) > 1:
+        return _end_among(found, race, left)
+    return f"{sanitize(left[0])} is shown to score best" if left else "no method is left"
+
+
+def _end_among(found: Verdicts, race: Race, left: Sequence[str]) -> str:
+    """Return why a race ends in which several methods are left; empty where it goes on."""
+    seeds, most = found.rounds[-1].seeds, race.until.rounds[-1]
+    names = sentence_list([*map(sanitize, left)])
+    still = _open_pairs(found, race, left)
+    if not still and race.until.question == "costs":
+        return "every pair that is left is decided"
     if not still:
-        return "every pair that is left is decided" if costs else f"{names} are shown to score alike"
+        return f"{names} are shown to score alike"
     if seeds >= most:
         return f"{names} have the {most} seeds that were declared, and can't be told apart"
-    # a pair that can't be tested may be with more seeds
-    hope = any(c.verdict == "untested" or (c.seeds_needed or sys.maxsize) <= most for c in still)
-    futile = f"no number of seeds up to {most} is expected to tell {names} apart"
-    return futile if seeds >= FUTILE_SEEDS and not hope else ""
+    if seeds < FUTILE_SEEDS or any(_may_be_decided(found, metric, c, most) for metric, c in still):
+        return ""
+    return (
+        f"{names} aren't expected to be told apart by {most} seeds each, even if they differ by a standard error more "
+        f"than after {seeds}"
+    )
+
+
+def _open_pairs(found: Verdicts, race: Race, left: Collection[str]) -> list[tuple[str, Comparison]]:
+    """Return metric and pair of the methods that are left in a race, of those that its question leaves open."""
+    asked = {"score": found.score, **(found.costs if race.until.question == "costs" else {})}
+    return [
+        (metric, c)
+        for metric, pairs in asked.items()
+        for c in pairs
+        if {c.a, c.b} <= {*left} and c.verdict in {"undecided", "untested"}
+    ]
+
+
+def _may_be_decided(found: Verdicts, metric: str, c: Comparison, most: int) -> bool:
+    """Return whether an open pair may be decided by the most seeds, were its difference a standard error larger.
+
+    The measured difference is as often too small as too large, so that an end by itself would end half of the races of
+    methods whose difference the most seeds just find. The level is the most that the pair can have.
+    """
+    if not c.evidence:  # a pair that can't be tested may be with more seeds
+        return True
+    family = {"score": found.score, **found.costs}
+    guess, scores = bool(found.scores.trained_on), found.scores
+    level = statistics.last_level(family, metric, "score", guess=guess, declared=scores.declared_looks)
+
+    def may_find(evidence: Evidence) -> bool:
+        plausible = abs(evidence.mean) + evidence.error(evidence.n)
+        return statistics.detectable(evidence, most, level) <= plausible
+
+    if all(may_find(evidence) for evidence in c.evidence):
+        return True
+    return (
+        c.seeds_needed is not None and c.seeds_needed <= most
+    )  # to show that it lies within the margin, or to find it

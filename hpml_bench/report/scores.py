@@ -95,6 +95,7 @@ class Circumstances:
     facts: SuiteFacts | None = None  # what a suite's runs say beside; None for other systems, or of several inputs
     trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
     look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
+    looks: int = 0  # looks that were declared before the first, where methods don't race; 0 where none were
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
@@ -149,7 +150,8 @@ class AlignedScores(Circumstances):
 
     @property
     def declared_looks(self) -> int:
-        return len(self.race.until.rounds) if self.race else 1
+        """Looks that were declared before the first one, which have equal shares of the 5 %; 0 where none were."""
+        return len(self.race.until.rounds) if self.race else self.looks
 
     def complete(self, staying: Iterable[str], seeds: int) -> bool:
         """Return whether every run of some systems below a number of seeds has ended."""

@@ -41,6 +41,7 @@ from hpml_bench.statistics.verdicts import (
     compare_pairs,
     decide,
     decide_family,
+    last_level,
     levels,
     looks_skewed,
     pareto_membership,

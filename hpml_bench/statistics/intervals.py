@@ -94,6 +94,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return _step_down(p_values, lambda position: len(p_values) - position)
 
 
+def weighted_holm(p_values: Sequence[float], weights: Sequence[float], passed_on: float = 1.0) -> list[float]:
+    """Return p adjusted by Holm's procedure with weights (1979, section 3), of hypotheses whose weights sum to 1.
+
+    A hypothesis of weight w is tested at w times the level, and once rejected passes its part on to the others by their
+    weights: with W the weights that are left, w / W of the level. Where each difference shares its part with an
+    equivalence, of which only one can be false, it passes on a share of it (`passed_on`, at most 1) and leaves the rest
+    to the equivalence: w (1 + passed_on (1 - W) / W) of the level, a graph of Bretz et al. (2009).
+    """
+    adjusted, largest, left = [0.0] * len(p_values), 0.0, 1.0
+    for index in sorted(range(len(p_values)), key=lambda at: p_values[at] / weights[at]):
+        share = weights[index] * (1 + passed_on * (1 - left) / left)
+        largest = max(largest, min(1.0, p_values[index] / share))
+        adjusted[index] = largest
+        left -= weights[index]
+    return adjusted
+
+
 def shaffer(p_values: Sequence[float], methods: int, least: float = 0.0) -> list[float]:
     """Return p of pairs of methods, adjusted by Shaffer's step-down procedure with static restrictions (1986, S1).
 

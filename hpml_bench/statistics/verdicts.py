@@ -23,7 +23,7 @@ from hpml_bench.statistics.evidence import (
     share_variances,
     widest,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval, holm, shaffer, sign_flip
+from hpml_bench.statistics.intervals import ALPHA, Interval, holm, shaffer, sign_flip, weighted_holm
 
 Values = Mapping[str, Mapping[int, float]]  # method -> seed -> value; finite numbers only
 EvidenceOf = Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None]
@@ -33,18 +33,23 @@ FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
 """Shares of a page's 5 %: each kind of claim is held to its share, and so all together to 5 %.
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
-called different, to 9 % in the worst case."""
-OF_SCORE = 0.6  # share of the differences' level that the score has beside costs, of three methods or more
-FIRST_LOOK = 0.9  # share of the 5 % that the first look at a suite's results may use
+called different, to 9 % in the worst case. Of two methods differences have the share of equivalences too, until they
+pass it on (`weighted_holm`)."""
+OF_SCORE = 0.6  # share of the differences' level that the score has beside costs
+EACH_LOOK = 2 / 3  # share of what is left of the 5 % that a look may use which nobody declared
 DECLARED_LOOKS = 0.95  # share of the 5 % that looks may use together which were declared before the first
 
 
-def spent_at(look: int, declared: int = 1) -> float:
-    """Return the share of a page's 5 % for a look, from 1: equal ones of declared looks, then half of what is left."""
+def spent_at(look: int, declared: int = 0) -> float:
+    """Return the share of a page's 5 % for a look, from 1: equal ones of `declared` looks, then 2/3 of what is left."""
     # Each look may err; by Boole the chance of any error is at most the sum. Alpha spending (Lan and DeMets 1983) by
-    # the look's number, since how many will follow isn't known.
-    first = FIRST_LOOK if declared == 1 else DECLARED_LOOKS
-    return first / declared if look <= declared else (1 - first) / 2 ** (look - declared)
+    # the look's number, since how many will follow isn't known. A constant share of what is left costs a first look at
+    # five seeds few points of power, and leaves a second one enough to be worth its runs: `calibration.py habits`.
+    if look <= declared:
+        return DECLARED_LOOKS / declared
+    left = 1 - DECLARED_LOOKS if declared else 1.0
+    looks_before = look - declared - 1
+    return left * EACH_LOOK * (1 - EACH_LOOK) ** looks_before
 
 
 @dataclass(frozen=True)
@@ -188,80 +193,154 @@ def tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
 Metric = TypeVar("Metric", bound=Hashable)
 
 
-def decide(comparisons: Iterable[Comparison], look: int = 1, declared: int = 1) -> tuple[Comparison, ...]:
+def decide(comparisons: Iterable[Comparison], look: int = 1, declared: int = 0) -> tuple[Comparison, ...]:
     """Return the comparisons of a metric alone with their verdicts, as `decide_family` of one metric."""
     return decide_family({None: comparisons}, look, declared=declared)[None]
 
 
 def decide_family(
     family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
-    declared: int = 1,
+    declared: int = 0,
 ) -> dict[Metric, tuple[Comparison, ...]]:  # fmt: skip
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
     The chance of any false difference, and of any false equivalence, is held to its share of what this look may spend
-    of 5 %: by Shaffer's procedure for each metric's differences of three methods or more (`shares_of`), else by Holm's
-    over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the
-    page has no verdicts on guessing, and differences have their share too.
+    of 5 %. With three methods or more Shaffer's procedure decides each metric's differences (`shares_of`), and Holm's
+    the equivalences of all metrics. With two, each metric has one pair, and Holm's procedure with weights decides them
+    together. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the page has no
+    verdicts on guessing, and differences have their share too.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
     first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
-    different = _adjusted(pairs, spent_at(look, declared), shares_of(pairs, score, guess=guess))
-    bounded = [c for of in pairs.values() for c in of if c.p_equivalent is not None and _tested(c)]
-    equal = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
-    share = spent_at(look, declared) * FOR_EQUIVALENCES
+    spent = spent_at(look, declared)
+    different = _adjusted(pairs, spent, score, guess=guess)
+    equal = _adjusted_of_margin(pairs, spent, score)
 
-    def member(c: Comparison, metric: Metric, adjusted: Iterator[float]) -> Comparison:
+    def member(c: Comparison, metric: Metric) -> Comparison:
         if not _tested(c):
             return replace(c, p_adjusted=c.p)
-        decided = replace(c, p_adjusted=next(adjusted), first_levels=first[metric], next_levels=following[metric])
+        decided = replace(
+            c, p_adjusted=next(different[metric]), first_levels=first[metric], next_levels=following[metric]
+        )
         if c.p_equivalent is None:
             return decided
-        return replace(decided, p_equivalent_adjusted=min(1.0, next(equal) / share))
+        return replace(decided, p_equivalent_adjusted=next(equal[metric]))
 
-    return {metric: tuple(member(c, metric, different[metric]) for c in of) for metric, of in pairs.items()}
+    return {metric: tuple(member(c, metric) for c in of) for metric, of in pairs.items()}
 
 
 def levels(
     family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
-    declared: int = 1,
+    declared: int = 0,
 ) -> dict[Metric, tuple[float, float]]:  # fmt: skip
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
-    alpha, every = ALPHA * spent_at(look, declared), [c for of in pairs.values() for c in of]
-    equal = alpha * FOR_EQUIVALENCES / max(1, sum(c.p_equivalent is not None for c in every))
-    step = {metric: len(every if _of_two(pairs) else of) for metric, of in pairs.items()}
+    alpha = ALPHA * spent_at(look, declared)
     shares = shares_of(pairs, score, guess=guess)
-    return {metric: (alpha * of / max(1, step[metric]), equal) for metric, of in shares.items()}
+    if _of_two(pairs):
+        weights = weights_of(pairs, score)
+        parts = {metric: alpha / max(1, len(tested)) for metric, tested in pairs.items()}
+        return {
+            metric: (parts[metric] * shares[metric], parts[metric] * FOR_EQUIVALENCES * weights[metric])
+            for metric in pairs
+        }
+    bounded = [c for of in pairs.values() for c in of if c.p_equivalent is not None]
+    equal = alpha * FOR_EQUIVALENCES / max(1, len(bounded))
+    return {metric: (alpha * share / max(1, len(pairs[metric])), equal) for metric, share in shares.items()}
+
+
+def last_level(
+    family: Mapping[Metric, Iterable[Comparison]], metric: Metric, score: Metric | None, *, guess: bool = True,
+    declared: int = 0,
+) -> float:  # fmt: skip
+    """Return the level that a metric's difference has at a first look once all others are decided: the most it can."""
+    pairs = {name: [c for c in of if _tested(c)] for name, of in family.items()}
+    alpha = ALPHA * spent_at(1, declared)
+    if _of_two(pairs):
+        kept, every = _of_differences(pairs, guess=guess)
+        weight = weights_of(pairs, score)[metric]
+        return alpha * (kept + weight * (every - kept))
+    least_factor = LEAST_FACTOR * len(pairs[metric]) if _sharing(pairs[metric]) else 1.0
+    return alpha * shares_of(pairs, score, guess=guess)[metric] / max(1.0, least_factor)
 
 
 def shares_of(
     family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, float]:
-    """Return the share that the differences by each metric of a family have of what a look may spend."""
-    # of three methods or more the score has `OF_SCORE`, the other metrics the rest equally, and one alone all of it
+    """Return the share that the differences by each metric of a family have of what a look may spend.
+
+    Of two methods it is that of the first step, before another metric's difference passes on its own.
+    """
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
+    kept, every = _of_differences(tested, guess=guess)
+    whole = every if _of_two(tested) else kept
+    return {metric: whole * weight for metric, weight in weights_of(tested, score).items()}
+
+
+def weights_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> dict[Metric, float]:
+    """Return the weight of each metric among the tested ones: `OF_SCORE` for the score, the rest equally for costs."""
+    costs = [metric for metric, of in family.items() if metric != score and any(map(_tested, of))]
+    scored = score is not None and any(map(_tested, family.get(score, ())))
+    of_score = (OF_SCORE if costs else 1.0) if scored else 0.0
+    of_cost = (1 - of_score) / max(1, len(costs))
+    return {metric: of_score if metric == score and scored else of_cost for metric in family}
+
+
+def _of_differences(tested: Mapping[Metric, Sequence[Comparison]], *, guess: bool) -> tuple[float, float]:
+    """Return the share of differences without and with that of equivalences, which is theirs where there is no margin.
+
+    Without verdicts on guessing they have its share too.
+    """
     margin = any(c.margin for of in tested.values() for c in of)
-    whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES) + (0.0 if guess else FOR_GUESSING)
-    costs = [metric for metric, of in tested.items() if of and metric != score]
-    if _of_two(tested) or (score in tested and not costs):
-        return dict.fromkeys(tested, whole)
-    of_score = OF_SCORE if score in tested and tested[score] else 0.0  # noqa: RUF019 - `get` of an optional key
-    rest = whole * (1 - of_score) / max(1, len(costs))
-    return {metric: whole * of_score if of_score and metric == score else rest for metric in tested}
+    every = FOR_DIFFERENCES + FOR_EQUIVALENCES + (0.0 if guess else FOR_GUESSING)
+    return every - FOR_EQUIVALENCES if margin else every, every
 
 
 def _adjusted(
-    family: Mapping[Metric, Sequence[Comparison]], spent: float, shares: Mapping[Metric, float]
+    family: Mapping[Metric, Sequence[Comparison]], spent: float, score: Metric | None, *, guess: bool
 ) -> dict[Metric, Iterator[float]]:
+    """Return the adjusted p of the tested differences by metric, scaled so that below 5 % is a claim."""
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
-        every = iter(holm([one for of in p.values() for one in of]))
-        adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
-    else:
-        sharing = {m for m, of in family.items() if any(one.prior for c in of for one in c.evidence)}
-        adjusted = {m: shaffer(of, len(_methods(family[m])), LEAST_FACTOR * (m in sharing)) for m, of in p.items()}
+        kept, every = _of_differences(family, guess=guess)
+        weights = weights_of(family, score)
+        weight_of_pair = [weights[metric] / len(values) for metric, values in p.items() for _ in values]
+        all_p = [value for values in p.values() for value in values]
+        of_pairs = iter(weighted_holm(all_p, weight_of_pair, kept / every))
+        return {
+            metric: iter([min(1.0, next(of_pairs) / (spent * every)) for _ in values]) for metric, values in p.items()
+        }
+    shares = shares_of(family, score, guess=guess)
+    adjusted = {
+        metric: shaffer(values, len(_methods(family[metric])), LEAST_FACTOR * _sharing(family[metric]))
+        for metric, values in p.items()
+    }
     return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
+
+
+def _adjusted_of_margin(
+    family: Mapping[Metric, Sequence[Comparison]], spent: float, score: Metric | None
+) -> dict[Metric, Iterator[float]]:
+    """Return the adjusted p of the tested equivalences by metric, scaled so that below 5 % is a claim."""
+    p = {
+        metric: [c.p_equivalent for c in of if c.p_equivalent is not None and _tested(c)]
+        for metric, of in family.items()
+    }
+    share = spent * FOR_EQUIVALENCES
+    if _of_two(family):
+        # Fixed weights: the rest of a metric's part belongs to its difference, as only one of both claims can be false.
+        weights = weights_of(family, score)
+        return {
+            metric: iter([min(1.0, value * len(values) / (share * weights[metric])) for value in values])
+            for metric, values in p.items()
+        }
+    adjusted = iter(holm([value for values in p.values() for value in values]))
+    return {metric: iter([min(1.0, next(adjusted) / share) for _ in values]) for metric, values in p.items()}
+
+
+def _sharing(pairs: Iterable[Comparison]) -> bool:
+    """Return whether pairs share a variance, so that their p depend on each other in ways Shaffer's steps don't see."""
+    return any(evidence.prior for c in pairs for evidence in c.evidence)
 
 
 def _tested(c: Comparison) -> bool:

@@ -36,11 +36,12 @@ def raced(values: Scores, rounds: tuple[int, ...], later: int = 0, done: int = 1
     return {(c.a, c.b): c for c in found.get("score", ())}, taken
 
 
-def test_declared_looks_share_the_level_equally_and_others_halve_the_rest() -> None:
+def test_declared_looks_share_the_level_equally_and_others_take_two_thirds_of_what_is_left() -> None:
     """All looks together never spend more than the whole."""
-    assert [statistics.spent_at(look, 4) for look in (1, 4, 5, 6)] == pytest.approx([0.2375, 0.2375, 0.025, 0.0125])
-    assert [statistics.spent_at(look) for look in (1, 2)] == pytest.approx([0.9, 0.05])
-    for declared in (1, 2, 7):
+    assert [statistics.spent_at(look, 4) for look in (1, 4, 5, 6)] == pytest.approx([0.2375, 0.2375, 0.1 / 3, 0.1 / 9])
+    assert [statistics.spent_at(look) for look in (1, 2, 3)] == pytest.approx([2 / 3, 2 / 9, 2 / 27])
+    assert statistics.spent_at(1, 1) == pytest.approx(0.95)
+    for declared in (0, 1, 2, 7):
         assert sum(statistics.spent_at(look, declared) for look in range(1, 60)) == pytest.approx(1)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.statistics import Comparison, Interval
 from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows, share_variances
-from hpml_bench.statistics.intervals import most_equal, shaffer
+from hpml_bench.statistics.intervals import most_equal, shaffer, weighted_holm
 
 
 def limma(differences: dict[tuple[str, str], np.ndarray], weight: float) -> dict[tuple[str, str], float]:
@@ -113,7 +113,7 @@ def test_shared_variances_keep_the_level_of_many_pairs() -> None:
     values = {f"m{m}": {seed: 10.0 * m + seed * (m + 1) % 3 for seed in range(4)} for m in range(5)}
     family = statistics.decide(statistics.compare_pairs(values))
     theirs = shaffer([c.p for c in family if c.p is not None], 5, 2 / 3)
-    assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.855) for one in theirs])
+    assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / (2 / 3 * 0.95)) for one in theirs])
 
 
 def pairs_of(methods: str, p: float, margin: float | None = 0.1, p_equivalent: float | None = 1.0) -> list[Comparison]:
@@ -128,18 +128,78 @@ def test_metrics_have_shares_of_the_level() -> None:
     three = pairs_of("abc", 0.01)
     family = {"score": three, "time": three, "memory": three}
     for of, levels in (
-        (family, {"score": 0.0216, "time": 0.0072, "memory": 0.0072}), ({"score": three}, {"score": 0.036}),
-        ({"time": three, "memory": three}, {"time": 0.018}), ({"score": three, "time": []}, {"score": 0.036}),
+        (family, {"score": 0.6, "time": 0.2, "memory": 0.2}), ({"score": three}, {"score": 1.0}),
+        ({"time": three, "memory": three}, {"time": 0.5}), ({"score": three, "time": []}, {"score": 1.0}),
     ):  # fmt: skip
         found = statistics.levels(of, 1, "score")
-        assert {m: found[m][0] for m in levels} == pytest.approx({m: level / 3 for m, level in levels.items()})
+        whole = 0.05 * statistics.spent_at(1) * 0.8
+        assert {m: found[m][0] for m in levels} == pytest.approx({m: whole * w / 3 for m, w in levels.items()})
     decided = statistics.decide_family(family, 1, "score")
     for metric, share in (("score", 0.6), ("memory", 0.2)):
-        assert [c.p_adjusted for c in decided[metric]] == pytest.approx([0.01 * 3 / (0.72 * share)] * 3)
+        assert [c.p_adjusted for c in decided[metric]] == pytest.approx(
+            [0.01 * 3 / (0.8 * statistics.spent_at(1) * share)] * 3
+        )
 
 
 def test_looks_leave_less() -> None:
-    """A second look has a twentieth of the level, and says what the third would have."""
+    """A second look has a third of a first one's level, and says what the third would have."""
     (first,), (second,) = statistics.decide(pairs_of("ab", 0.001), 1), statistics.decide(pairs_of("ab", 0.001), 2)
-    assert second.p_adjusted == pytest.approx(18 * (first.p_adjusted or 0))
+    assert second.p_adjusted == pytest.approx(3 * (first.p_adjusted or 0))
     assert first.next_levels == second.first_levels
+
+
+def pair_of(p: float, margin: float | None = 0.1, p_equivalent: float | None = 1.0) -> list[Comparison]:
+    return pairs_of("ab", p, margin, p_equivalent)
+
+
+@pytest.mark.parametrize(("p", "shown"), [
+    ((0.0189, 0.5, 0.5), {"score"}),  # 60 % of 5 % x 2/3 x 0.95
+    ((0.0191, 0.5, 0.5), set()),
+    ((0.0229, 0.006, 0.5), {"score", "time"}),  # time passes on 0.8 / 0.95 of its 20 %, by the weights 3:1
+    ((0.0231, 0.006, 0.5), {"time"}),
+    ((0.5, 0.0064, 0.5), set()),  # a cost has 20 %
+    ((0.01, 0.0141, 0.5), {"score", "time"}),  # of the score's it gets half of what is passed on
+    ((0.01, 0.0144, 0.5), {"score"}),
+])  # fmt: skip
+def test_two_methods_are_decided_by_weights(p: tuple[float, float, float], shown: set[str]) -> None:
+    """The score has 60 % at the first step, and what another metric's difference passes on."""
+    family = dict(zip(("score", "time", "memory"), map(pair_of, p), strict=True))
+    decided = statistics.decide_family(family, 1, "score")
+    assert {metric for metric, (c,) in decided.items() if c.differs} == shown
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=2, max_size=5), st.data())
+def test_equal_weights_are_holms_procedure(p: list[float], data: st.DataObject) -> None:
+    """With equal weights and all passed on it is Holm's; weights favour what has more; nothing is below its p."""
+    equal = [1 / len(p)] * len(p)
+    assert weighted_holm(p, equal) == pytest.approx(statistics.holm(p))
+    raw = data.draw(st.lists(st.floats(0.1, 1), min_size=len(p), max_size=len(p)))
+    weights = [w / sum(raw) for w in raw]
+    whole, kept = weighted_holm(p, weights), weighted_holm(p, weights, 0.8)
+    for value, one, other in zip(p, whole, kept, strict=True):
+        assert value - 1e-12 <= one <= other + 1e-12
+
+
+def test_the_graph_of_two_methods_keeps_its_level() -> None:
+    """Of pairs of which some are equal and the others just the margin apart, at most the whole is false.
+
+    Exactly, by Bonferroni over the true hypotheses: a difference of an equal pair, at the level that all others pass on
+    to it, and an equivalence of a pair that differs by the margin or more, at its fixed part.
+    """
+    every, kept = 0.95, 0.8
+    weights = {"score": 0.6, "time": 0.2, "memory": 0.2}
+    for equal in itertools.chain.from_iterable(itertools.combinations(weights, n) for n in range(4)):
+        left = sum(weights[metric] for metric in equal)
+        spent = sum(weights[metric] * (every + kept * (1 - left) / left) for metric in equal)
+        spent += 0.15 * (1 - left)
+        assert spent <= every + 1e-12
+        if not equal:
+            continue
+        # the levels above are those of the package
+        p = {metric: 1e-9 if metric not in equal else 0.5 for metric in weights}
+        target = equal[0]
+        level = 0.05 * 2 / 3 * weights[target] * (every + kept * (1 - left) / left)
+        for factor, shown in ((0.999, True), (1.001, False)):
+            family = {m: pair_of(level * factor if m == target else one) for m, one in p.items()}
+            (c,) = statistics.decide_family(family, 1, "score")[target]
+            assert c.differs == shown

@@ -1,0 +1,298 @@
+"""The ledger of a page's 5 %: what looks, metrics, checkpoints and races find, and how often such pages are false.
+
+Each figure is given by the rule of earlier versions and by the package's, on the same simulated pages.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from hpml_bench.statistics import clopper_pearson
+from hpml_bench.statistics.verdicts import spent_at
+from simulation import pages, percent, races, table_lines
+from simulation.pages import EVEN, PACKAGE, Bools, Rule, Squares
+from simulation.worlds import ROWS, Floats, Random, World, answers, checkpoint_scores, cost_logs
+
+RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "ledger.json"
+LOOKS = (3, 5, 10)  # seeds of each method at the looks of one who adds seeds
+ROW_LOOKS = (200, 500, 1000, 2000)  # rows at the looks of one who doubles them
+APART = math.log(1.35)  # difference of costs, of logarithms
+SPENDINGS: Mapping[str, tuple[float, ...]] = {
+    "90 %, then half of what is left (before)": (0.9, 0.05, 0.025, 0.0125),
+    "half of what is left": (0.5, 0.25, 0.125, 0.0625),
+    "60, 30, 5, 2.5 %": (0.6, 0.3, 0.05, 0.025),
+    "60 % of what is left": (0.6, 0.24, 0.096, 0.0384),
+    "two thirds of what is left (the package's)": tuple(spent_at(look) for look in (1, 2, 3, 4)),
+    "three quarters of what is left": (0.75, 0.1875, 0.046875, 0.01171875),
+    "declared, equal": (),
+}
+"""Ways to spend the 5 % over looks, as shares of it."""
+BEFORE, AFTER = "before", "after"
+FIRST_BEFORE = 0.9  # share of the 5 % of a first look in earlier versions
+
+
+def two_groups(points: float, costs: tuple[float, float], methods: int = 2) -> World:
+    """Return a world in which the last half of the methods score better, and cost more."""
+    worse = methods - methods // 2
+    score = (*(0.0,) * worse, *(points / 100,) * (methods - worse))
+    first, second = ((*(0.0,) * worse, *(cost,) * (methods - worse)) for cost in costs)
+    return World(spreads=(1.0,) * methods, score=score, cost=first, second=second)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """p values of pages at several numbers of seeds: a tuple of (different, margin) by metric for each."""
+
+    methods: int
+    p: tuple[list[tuple[Floats, Floats]], ...]
+
+    def found(self, look: int, rule: Rule, spent: float) -> Bools:
+        """Return which pairs are shown to differ by score, [pages, pairs]."""
+        different, _ = pages.adjusted(self.p[look], self.methods, rule, spent)
+        return np.asarray(different[0] < 0.05)
+
+
+def looks_at(world: World, count: int, seeds: Sequence[int], random: Random, chunk: int = 500) -> Looks:
+    """Return the p of pages whose first seeds are looked at again with more."""
+    parts: list[list[list[tuple[Floats, Floats]]]] = []
+    for start in range(0, count, chunk):
+        size = min(chunk, count - start)
+        right = answers(world, seeds[-1], size, random)
+        logs = [cost_logs(world, seeds[-1], size, random, second=second) for second in (False, True)]
+        data = races.Data(right, tuple(logs))
+        parts.append([[pages.p_values(metric) for metric in data.metrics(n)] for n in seeds])
+    by_look = (zip(*(part[look] for part in parts), strict=True) for look in range(len(seeds)))
+    joined = [[tuple(map(np.concatenate, zip(*metric, strict=True))) for metric in metrics] for metrics in by_look]
+    return Looks(world.methods, tuple([(p, q) for p, q in metrics] for metrics in joined))
+
+
+# Looks
+
+
+def habits(count: int) -> dict[str, Any]:
+    """Return what each spending finds at 6 points: looks at 3, 5, 10 seeds, a first look at 5, rows that double."""
+    worlds = {
+        "costs equal": two_groups(6, (0.0, 0.0)),
+        "one cost 35 % apart": two_groups(6, (APART, 0.0)),
+        "both costs 35 % apart": two_groups(6, (APART, APART)),
+        "five methods, both costs 35 % apart": two_groups(6, (APART, APART), 5),
+    }
+    by_world = {name: looks_at(world, count, LOOKS, np.random.default_rng([52, *name.encode()]))
+                for name, world in worlds.items()}  # fmt: skip
+    rows = row_looks(count, np.random.default_rng(53))
+    found: dict[str, Any] = {}
+    for name, spending in SPENDINGS.items():
+        declared = not spending
+        rule = EVEN if BEFORE in name else PACKAGE
+        found[name] = {
+            "seeds": {
+                world: found_by_looks(looks, rule, [spent_at(1, len(LOOKS))] * 3 if declared else spending)
+                for world, looks in by_world.items()
+            },
+            "first look at 5 seeds": {
+                world: apart_share(looks.found(1, rule, spent_at(1, 1) if declared else spending[0]))
+                for world, looks in by_world.items()
+            },
+            "rows that double": float(
+                np.any(rows < 0.05 * np.array([spent_at(1, 4)] * 4 if declared else spending)[:, None], axis=0).mean()
+            ),
+            "2,000 rows at once": float((rows[-1] < 0.05 * (spent_at(1, 1) if declared else spending[0])).mean()),
+        }
+    return found
+
+
+def found_by_looks(looks: Looks, rule: Rule, spending: Sequence[float]) -> list[float]:
+    """Return the share of the pairs that differ which are found by each look, or one before it."""
+    claimed = np.zeros(looks.p[0][0][0].shape, dtype=bool)
+    shares = []
+    for look in range(len(looks.p)):
+        claimed |= looks.found(look, rule, spending[look])
+        shares.append(apart_share(claimed))
+    return shares
+
+
+def apart_share(claimed: Bools) -> float:
+    """Return the share of claims among the pairs of different groups of `two_groups`."""
+    methods = round((1 + math.sqrt(1 + 8 * claimed.shape[1])) / 2)
+    first, second = np.triu_indices(methods, 1)
+    worse = methods - methods // 2
+    return float(claimed[:, (first < worse) & (second >= worse)].mean())
+
+
+def row_looks(count: int, random: Random) -> Floats:
+    """Return McNemar's p of two systems that are 3 points apart, of one run each, [looks at rows, pages]."""
+    right = answers(World(spreads=(0.0, 0.0), score=(0.0, 0.03)), 1, count, random, np.arange(ROW_LOOKS[-1]))[:, :, 0]
+    p = []
+    for rows in ROW_LOOKS:
+        gains = right[:, 1, :rows].astype(int) - right[:, 0, :rows]
+        more, less = (gains > 0).sum(axis=1), (gains < 0).sum(axis=1)
+        p.append(np.minimum(1.0, 2 * special.bdtr(np.minimum(more, less), np.maximum(1, more + less), 0.5)))
+    return np.array(p)
+
+
+# One look, two methods
+
+
+def one_look(count: int) -> list[dict[str, Any]]:
+    """Return what pages of two methods find at a first look: methods by either rule, and checkpoints."""
+    found = []
+    for seeds, rows in ((3, ROWS), (3, 2000), (4, ROWS), (4, 2000), (5, ROWS), (5, 2000)):
+        for points in (2, 3, 6):
+            for name, costs in (("equal", (0.0, 0.0)), ("one 11 % apart", (math.log(1.11), 0.0)),
+                                ("both 35 % apart", (APART, APART))):  # fmt: skip
+                random = np.random.default_rng([54, seeds, rows, points, *name.encode()])
+                metrics = pages.page_metrics(two_groups(points, costs), seeds, count, random, rows)
+                p = [pages.p_values(metric) for metric in metrics]
+                row: dict[str, Any] = {"seeds": seeds, "rows": rows, "points": points, "costs": name}
+                for label, rule, spent in ((BEFORE, EVEN, FIRST_BEFORE), (AFTER, PACKAGE, spent_at(1)),
+                                           ("one look declared", PACKAGE, spent_at(1, 1))):  # fmt: skip
+                    score, cost, _ = pages.adjusted(p, 2, rule, spent)[0]
+                    row[label] = {"score": float((score < 0.05).mean()), "cost": float((cost < 0.05).mean())}
+                row["checkpoints"] = float((checkpoint_claims(metrics, spent_at(1)) < 0.05).mean())
+                found.append(row)
+    return found
+
+
+def checkpoint_claims(metrics: Sequence[Squares], spent: float) -> Floats:
+    """Return the adjusted p of pairs by score for these checkpoints, in the score's place of the family."""
+    score, *costs = metrics
+    p = [(pages.p_of_checkpoints(score), np.ones_like(score.mean)), *(pages.p_values(cost) for cost in costs)]
+    return pages.adjusted(p, score.methods, PACKAGE, spent)[0][0]
+
+
+# False pages
+
+
+CHECKPOINT_WORLDS: Mapping[str, World] = {
+    f"{methods} methods, seeds' spread x {spread:g}": World(spreads=(spread,) * methods, score=(0.0,) * methods)
+    for methods in (2, 3, 5)
+    for spread in (0.0, 0.1, 0.3, 1.0, 3.0)
+}
+"""Worlds of equal methods whose checkpoints are equal, nearly so, or far apart."""
+
+
+def false_checkpoints(count: int, rows: int = ROWS) -> dict[str, dict[str, float]]:
+    """Return the share of pages with a false claim on methods, on checkpoints, or on either, at a first look.
+
+    A claim on checkpoints is false where their true scores over all rows are equal, or in the other order.
+    """
+    found = {}
+    for name, world in CHECKPOINT_WORLDS.items():
+        for seeds in (3, 4):
+            random = np.random.default_rng([55, seeds, *name.encode()])
+            of_methods, of_checkpoints = [], []
+            for size in [500] * (count // 500):
+                right, truth = checkpoint_scores(world, seeds, size, random, rows)
+                score = Squares(seeds, world.methods, *pages.answer_squares(right), m=rows)
+                costs = [pages.cost_squares(cost_logs(world, seeds, size, random, second=second))
+                         for second in (False, True)]  # fmt: skip
+                metrics = [score, *costs]
+                different, near = pages.adjusted([pages.p_values(of) for of in metrics], world.methods)
+                claimed_different, claimed_near = ([p < 0.05 for p in by_metric] for by_metric in (different, near))
+                signs = [of.mean for of in metrics]
+                of_methods.append(pages.wrong(world, claimed_different, claimed_near, signs))
+                first, second = np.triu_indices(world.methods, 1)
+                gap = truth[:, first] - truth[:, second]
+                claimed = checkpoint_claims(metrics, spent_at(1)) < 0.05
+                of_checkpoints.append((claimed & (np.sign(score.mean) * gap <= 1e-12)).any(axis=1))
+            wrong, wrong_checkpoints = np.concatenate(of_methods), np.concatenate(of_checkpoints)
+            either = wrong | wrong_checkpoints
+            found[f"{name}, {seeds} seeds"] = {
+                "methods": float(wrong.mean()),
+                "checkpoints": float(wrong_checkpoints.mean()),
+                "either": float(either.mean()),
+                "bound": clopper_pearson(int(either.sum()), len(either))[1],
+            }
+    return found
+
+
+# Races
+
+
+RACES: Mapping[str, World] = {
+    "two methods, 4.5 points apart": two_groups(4.5, (APART, APART)),
+    "two methods, 6 points apart": two_groups(6, (APART, APART)),
+    "two methods, 6 points apart, costs equal": two_groups(6, (0.0, 0.0)),
+    "two methods, equal": two_groups(0, (0.0, 0.0)),
+    "five methods in two groups, 6 points apart": two_groups(6, (APART, APART), 5),
+}
+ROUNDS = (3, 4, 5, 7, 10, 14, 20)
+
+
+def ends(count: int, chunk: int = 200) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what races find and how many runs they take: with the ends of before, the package's, and none."""
+    ways: Mapping[str, tuple[Rule, races.Hope | None]] = {
+        BEFORE: (EVEN, races.as_measured), AFTER: (PACKAGE, races.plausible), "no early end": (PACKAGE, None),
+    }  # fmt: skip
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, world in RACES.items():
+        random = np.random.default_rng([56, *name.encode()])
+        outcomes: dict[str, list[races.Outcome]] = {way: [] for way in ways}
+        for start in range(0, count, chunk):
+            data = races.drawn(world, ROUNDS[-1], min(chunk, count - start), random)
+            for way, (rule, hope) in ways.items():
+                outcomes[way].append(races.race(data, ROUNDS, rule, hope))
+        found[name] = {way: _of_races(world, outcome) for way, outcome in outcomes.items()}
+    return found
+
+
+def _of_races(world: World, outcomes: Sequence[races.Outcome]) -> dict[str, float]:
+    wrong = np.concatenate([pages.wrong(world, o.different, o.near, o.signs) for o in outcomes])
+    claimed = np.concatenate([o.different[0] for o in outcomes])
+    return {
+        "found": apart_share(claimed),
+        "runs": float(np.median(np.concatenate([o.runs for o in outcomes]))),
+        "hopeless": float(np.concatenate([o.hopeless for o in outcomes]).mean()),
+        "false": float(wrong.mean()),
+        "bound": clopper_pearson(int(wrong.sum()), len(wrong))[1],
+    }
+
+
+# The record
+
+
+def _habit_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for name, of in found.items():
+        seeds = [" / ".join(percent(share, 0) for share in shares) for shares in of["seeds"].values()]
+        first = " / ".join(percent(share, 0) for share in of["first look at 5 seeds"].values())
+        yield name, [*seeds, first, percent(of["rows that double"], 0), percent(of["2,000 rows at once"], 0)]
+
+
+def tables() -> str:
+    """Return the tables of the record, as docs/methodology.md has them."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    worlds = [*next(iter(record["habits"].values()))["seeds"]]
+    heads = ("spending", *worlds, "first look at 5 seeds", "rows that double", "2,000 rows at once")
+    lines = [*table_lines(heads, _habit_rows(record["habits"])), ""]
+    of_looks = [
+        (f"{row['points']} points, costs {row['costs']}, {row['seeds']} seeds, {row['rows']:,} rows",
+         [f"{percent(row[AFTER]['score'], 0)} ({100 * row[BEFORE]['score']:.0f})",
+          percent(row["one look declared"]["score"], 0),
+          f"{percent(row[AFTER]['cost'], 0)} ({100 * row[BEFORE]['cost']:.0f})", percent(row["checkpoints"], 0)])
+        for row in record["one_look"]
+    ]  # fmt: skip
+    lines += [*table_lines(("page", "methods", "declared", "first cost", "checkpoints"), of_looks), ""]
+    raced = ((name, [f"{percent(of[AFTER][key])} ({100 * of[BEFORE][key]:.1f})" if key != "runs"
+                     else f"{of[AFTER][key]:.0f} ({of[BEFORE][key]:.0f})" for key in ("found", "runs", "false")])
+             for name, of in record["races"].items())  # fmt: skip
+    lines += [*table_lines(("race", "found", "median runs", "false pages"), raced), ""]
+    false = ((name, [percent(of[key]) for key in ("methods", "checkpoints", "either", "bound")])
+             for name, of in record["checkpoints"].items())  # fmt: skip
+    lines += table_lines(("equal methods", "methods", "checkpoints", "either", "bound"), false)
+    return "\n".join(lines)
+
+
+def record(given: int | None, out: Path) -> None:
+    """Simulate so many pages of each kind, and as many races, and write the record."""
+    count = given or 4000
+    made = {
+        "pages": count, "habits": habits(count), "one_look": one_look(count), "races": ends(count),
+        "checkpoints": false_checkpoints(5 * count),
+    }  # fmt: skip
+    out.write_text(json.dumps(made, indent=1) + "\n")
