@@ -34,6 +34,9 @@ NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or
 """Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
 ROUNDED = 1e-4
 """Distance of the values that can be measured, over the least cost, from which equal values may be rounded ones."""
+UNPROVEN = 1.5
+"""Distance of two systems' equal values, in those that can be measured, up to which rounding may have made it: of true
+costs that are equal, halfway between whole numbers, 3 % are a unit apart in all of three runs, hardly any two units."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 FUTILE_SEEDS = 5
@@ -186,13 +189,19 @@ def ranking_cost(scores: AlignedScores, cost: CostDefinition) -> CostDefinition:
 
 
 def is_exact(cost: CostDefinition, values: Mapping[str, Mapping[int, float]]) -> bool:
-    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each."""
+    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each.
+
+    Of those that differ by one unit of their last digit one value may have been rounded to both: that is no count.
+    """
     if cost.exact is not None:
         return cost.exact
     # Two runs in whole seconds agree by chance too often, and three that are rounded to few digits.
     if cost.grid and cost.grid > ROUNDED * min((v for of in values.values() for v in of.values() if v), default=0.0):
         return False
-    return all(len(of) >= statistics.LEAST_SEEDS and len(set(of.values())) == 1 for of in values.values())
+    if any(len(of) < statistics.LEAST_SEEDS or len(set(of.values())) > 1 for of in values.values()):
+        return False
+    distances = np.diff(sorted({next(iter(of.values())) for of in values.values()}))
+    return not cost.grid or bool((distances > UNPROVEN * cost.grid).all())
 
 
 def _unranked(cost: CostDefinition, values: Mapping[str, Mapping[int, float]], scores: AlignedScores) -> str | None:
