@@ -6,10 +6,11 @@
     python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
-`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `counts`: rounded costs that
-differ in all seeds. `intervals`: their coverage. `planned`: power of the seeds that `plan` gives. `check`: error rates
-of the gate's rule. `power`: false pages and pairs found, with variances that methods share and without. `races`: sweeps
-that end when they are decided. `compare`: pages of one run each. A quick look takes 300 trials.
+`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `missing`: systems that lack
+rows. `counts`: rounded costs that differ in all seeds. `intervals`: their coverage. `planned`: power of the seeds that
+`plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs found, with variances that methods
+share and without. `races`: sweeps that end when they are decided. `compare`: pages of one run each. A quick look takes
+300 trials.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, percent, power, print_table, races
+from simulation import cases, check, compare, missing, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
@@ -136,6 +137,7 @@ PRINTED: Mapping[str, Callable[[int], None]] = {
     "intervals": print_intervals,
     "planned": print_planned,
     "check": check.print_rates,
+    "missing": missing.print_rates,
 }
 RECORDED = {"power": power, "races": races, "compare": compare}
 
