@@ -1,7 +1,8 @@
 """Pages of `compare --shared` whose systems lack rows: how often they make a false claim, and find a difference.
 
 Systems are right or wrong in each row, and share the rows' difficulty. A page's claims are made by the functions that
-`hpml-bench compare` calls, on the rows that both systems have, and on all rows with the missing ones filled.
+`hpml-bench compare` calls, on the rows that both systems have, and on all rows with the missing ones filled. Rows that
+both lack are in no table, as in a user's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from simulation.pages import Bools
 from simulation.worlds import Floats, Random
 
 ROWS, SHARES = 1000, (0.01, 0.05, 0.1, 0.2)
-BETTER = 0.15  # ahead in difficulty by which a system is right in about 4 % more of the rows
+BETTER = 0.15  # ahead in difficulty by which a system is right in 3.7 % more of the rows
 Loss = Literal["none", "at random", "failures"]
 
 
