@@ -1,16 +1,16 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
-    python benchmarks/calibration.py power|races|compare|ledger [--trials N]               writes a committed record
-    python benchmarks/calibration.py power|compare|ledger --table         the record's tables, as docs/ has them
-    python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
-    python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
+    python benchmarks/calibration.py QUESTION [--trials N]                     prints tables
+    python benchmarks/calibration.py power|races|compare|ledger [--trials N]   writes a committed record
+    python benchmarks/calibration.py power|compare|ledger --table              the record's tables, as docs/ has them
+    python benchmarks/calibration.py races --replay DIR...                     races of recorded seeds
+    python benchmarks/calibration.py trials FOLDER|FILE...                     of `check`, recorded: simulation/check.py
 
-`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
-`planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
-found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
-of one run each. `ledger`: what looks, metrics, checkpoints and ends of races find and cost, before and now. A quick
-look takes 300 trials.
+`pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `missing`: systems that lack
+rows. `counts`: rounded costs that differ in all seeds. `intervals`: their coverage. `planned`: power of the seeds that
+`plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs found, with variances that methods
+share and without. `races`: sweeps that end when they are decided. `compare`: pages of one run each. `ledger`: what
+looks, metrics, checkpoints and ends of races find and cost, before and now. A quick look takes 300 trials.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, ledger, percent, power, print_table, races
+from simulation import cases, check, compare, ledger, missing, percent, power, print_table, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
@@ -83,6 +83,23 @@ def print_groups(pages: int) -> None:
     print_table(title, ("rows of a group", "taken for independent", "tested by group"), rows)
 
 
+def print_counts(pages: int) -> None:
+    """Print how often rounding makes equal costs of two systems differ, each the same in all seeds."""
+
+    def share(noise: float, *, halfway: bool) -> str:
+        random = np.random.default_rng([5, halfway])
+        drawn = np.array([cases.counted_page(noise, random, halfway=halfway) for _ in range(pages)])
+        differing, taken = map(float, drawn.mean(axis=0))
+        return f"{percent(differing, 2)} ({percent(taken, 2)})"
+
+    title = f"Equal costs that rounding makes differ in all of 3 seeds (taken for real), {pages:,} pages each"
+    rows = (
+        (f"{noise:g}", (share(noise, halfway=halfway) for halfway in (False, True)))
+        for noise in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    )
+    print_table(title, ("noise, in units of the last digit", "true cost anywhere", "halfway between two"), rows)
+
+
 def print_intervals(trials: int) -> None:
     """Print the share of samples whose 95 % interval holds the true mean, 0."""
     sizes, samples = (3, 5, 10, 20, 40), 50_000 if trials >= 1000 else 5_000
@@ -116,9 +133,11 @@ def print_planned(trials: int) -> None:
 PRINTED: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
     "groups": print_groups,
+    "counts": print_counts,
     "intervals": print_intervals,
     "planned": print_planned,
     "check": check.print_rates,
+    "missing": missing.print_rates,
 }
 RECORDED = {"power": power, "races": races, "compare": compare, "ledger": ledger}
 

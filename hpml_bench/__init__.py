@@ -113,8 +113,8 @@ def compare(
             (Schuirmann 1987).
         better: which scores are better.
         bounds: least and largest score that a row can have; without it the range of the scores seen is taken.
-        shared: compare the rows that all systems have, instead of refusing unequal rows; a verdict also takes all rows,
-            with the worst score where one is missing.
+        shared: compare the rows that all systems have, instead of refusing unequal rows; a verdict must also hold for
+            all rows, whatever scores within the range the missing ones would have.
         independent: the systems' errors are independent, so that means without rows may be tested.
         largest_difference: largest plausible difference of one row's real scores between two systems, declared before
             the scores were seen; it takes the place of the range in the guards against rare rows.

@@ -16,7 +16,10 @@ from scipy import stats
 
 from hpml_bench import statistics
 from hpml_bench.report.caveats import beats_guess
+from hpml_bench.report.judge import is_exact
+from hpml_bench.report.scores import CostDefinition
 from hpml_bench.statistics import Comparison, Interval
+from hpml_bench.statistics.evidence import LEAST_SEEDS
 from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.over_suites import p_of_ranks
 from hpml_bench.statistics.verdicts import levels, spent_at
@@ -168,6 +171,21 @@ def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even
     many = statistics.effective_number(sizes) if known else None
     pairs = statistics.compare_scores(by_seed(np.array(rows)), MARGIN, effective=many)
     return any(c.differs for c in statistics.decide(pairs))
+
+
+COUNT_NEAR = 12_000  # a cost of the least number of digits that counts have
+
+
+def counted_page(noise: float, random: Random, *, halfway: bool) -> tuple[bool, bool]:
+    """Draw a cost of two systems in three seeds, rounded to whole numbers; both have the same true cost.
+
+    Return whether each system has one value in all seeds, and not the other's; and whether that difference is taken for
+    real. `noise` is the standard deviation over seeds; the true cost is `halfway` between whole numbers or anywhere.
+    """
+    cost = COUNT_NEAR + (0.5 if halfway else random.random())
+    values = np.round(cost + noise * random.standard_normal((2, LEAST_SEEDS)))
+    differing = bool((np.ptp(values, axis=1) == 0).all() and values[0, 0] != values[1, 0])
+    return differing, differing and is_exact(CostDefinition("cost", "cost", grid=1.0), by_seed(values))
 
 
 CASES: Mapping[str, Case] = {

@@ -146,18 +146,30 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
         return _of_rows(of, values, groups)
     if left.all():
         raise UserError(f"{part[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
-    low, high = of.ends
-    worst, seen = (low, every.min()) if of.score.better == "higher" else (high, every.max())
-    worst = float(seen) if worst is None else worst
-    filled = {name: {run: np.nan_to_num(x, nan=worst) for run, x in by.items()} for name, by in values.items()}
     kept = {name: {run: x[~left] for run, x in by.items()} for name, by in values.items()}
     return replace(
         _of_rows(of, kept, None if groups is None else groups[~left]),
         unshared=int(left.sum()),
         lacking={name: int(lost.sum()) for name, lost in missing.items() if lost.any()},
-        # a missing row may differ by the whole range
-        filled=_of_rows(replace(of, score=replace(of.score, largest=None)), filled, groups),
+        filled=_filled(of, values, groups, (float(every.min()), float(every.max()))),
     )
+
+
+def _filled(
+    scores: AlignedScores, values: _Rows, groups: NDArray[np.int64] | None, seen: tuple[float, float]
+) -> tuple[AlignedScores, AlignedScores]:
+    """Return all rows twice: the least score where one is missing, and the largest; those seen without a known one."""
+    whole = replace(scores, score=replace(scores.score, largest=None))  # a missing row may differ by the whole range
+    least, largest = (extreme if end is None else end for end, extreme in zip(scores.ends, seen, strict=True))
+
+    def filled_with(score: float) -> AlignedScores:
+        rows = {
+            name: {run: np.nan_to_num(row_scores, nan=score) for run, row_scores in by_run.items()}
+            for name, by_run in values.items()
+        }
+        return _of_rows(whole, rows, groups)
+
+    return filled_with(least), filled_with(largest)
 
 
 def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -> AlignedScores:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
+from itertools import chain, combinations
 from math import log1p
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ from hpml_bench import statistics
 from hpml_bench.report.numbers import sentence_list
 from hpml_bench.report.scores import AlignedScores, CostDefinition, Race
 from hpml_bench.statistics import Comparison, Round
-from hpml_bench.statistics.evidence import Evidence, widest
+from hpml_bench.statistics.evidence import Evidence, share_variances, widest
 from hpml_bench.statistics.over_rows import ROUNDING
+from hpml_bench.statistics.verdicts import tested_by
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -34,6 +35,9 @@ NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or
 """Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
 ROUNDED = 1e-4
 """Distance of the values that can be measured, over the least cost, from which equal values may be rounded ones."""
+UNPROVEN = 1.5
+"""Distance of two systems' equal values, in those that can be measured, up to which rounding may have made it: of true
+costs that are equal, halfway between whole numbers, 3 % are a unit apart in all of three runs, hardly any two units."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 FUTILE_SEEDS = 5
@@ -132,11 +136,11 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
         decided, rounds, unranked = _raced(scores, scores.race, scope, margin)
         why = why if rounds or scores.race.later else "the first round isn't complete"
     score = decided.pop("score", ())
-    checkpoints = () if scores.race else _of_checkpoints(scores, scope, decided)
+    checkpoints = () if scores.race else _of_checkpoints(scores, scope)
     return Verdicts(scores, scope, why, margin, score, decided, unranked, rounds, checkpoints)
 
 
-def _of_checkpoints(scores: AlignedScores, scope: Scope, costs: Family) -> tuple[Comparison, ...]:
+def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ...]:
     """Return every pair by score for other rows alone, with verdicts on these trained systems, where seeds are few.
 
     Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims take the
@@ -147,7 +151,7 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope, costs: Family) -> tuple
     """
     if scope != "seeds and rows" or scores.shared_seeds >= ENOUGH_SEEDS:
         return ()
-    pairs = {"score": _over_rows(scores, None), **costs}
+    pairs, _ = _pairs(scores, "rows", None)
     return _decide(scores, pairs, scores.look)["score"]
 
 
@@ -181,7 +185,9 @@ def _pairs(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[F
     """Return the pairs by score and by each cost that can be tested, without verdicts; and why others can't be."""
     scored = _scored(scores, scope, margin)
     if scores.filled is not None:
-        scored = tuple(map(_needing_both, scored, _scored(scores.filled, scope, margin)))
+        least, largest = scores.filled
+        against = zip(_filled(least, largest, scope, margin), _filled(largest, least, scope, margin), strict=True)
+        scored = tuple(_needing_all(c, *filled) for c, filled in zip(scored, against, strict=True))
     pairs, unranked = {"score": scored}, dict[str, str]()
     for cost in shown_costs(scores):
         ranking = ranking_cost(scores, cost)
@@ -206,13 +212,19 @@ def ranking_cost(scores: AlignedScores, cost: CostDefinition) -> CostDefinition:
 
 
 def is_exact(cost: CostDefinition, values: Mapping[str, Mapping[int, float]]) -> bool:
-    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each."""
+    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each.
+
+    Of those that differ by one unit of their last digit one value may have been rounded to both: that is no count.
+    """
     if cost.exact is not None:
         return cost.exact
     # Two runs in whole seconds agree by chance too often, and three that are rounded to few digits.
     if cost.grid and cost.grid > ROUNDED * min((v for of in values.values() for v in of.values() if v), default=0.0):
         return False
-    return all(len(of) >= statistics.LEAST_SEEDS and len(set(of.values())) == 1 for of in values.values())
+    if any(len(of) < statistics.LEAST_SEEDS or len(set(of.values())) > 1 for of in values.values()):
+        return False
+    distances = np.diff(sorted({next(iter(of.values())) for of in values.values()}))
+    return not cost.grid or bool((distances > UNPROVEN * cost.grid).all())
 
 
 def _unranked(cost: CostDefinition, values: Mapping[str, Mapping[int, float]], scores: AlignedScores) -> str | None:
@@ -280,15 +292,8 @@ def _few(count: int, unit: str) -> str | None:
 
 
 def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
-    if scope == "seeds and rows":
-        step = 1.0 if scores.binary else 0.0
-        # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
-        span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
-        return statistics.compare_scores(
-            scores.units, margin, span, step, bounded=scores.foreseen, effective=scores.effective
-        )
-    if scope == "rows":
-        return _over_rows(scores, margin)
+    if scope in {"seeds and rows", "rows"}:
+        return _by_rows(scores, scores.units, scope, margin)
     if scope == "seeds":
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}
@@ -297,31 +302,56 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
     return statistics.compare_shares(means, scores.count or 0, margin if bounds else None, bounds)
 
 
-def _over_rows(scores: AlignedScores, margin: float | None) -> tuple[Comparison, ...]:
-    """Return every pair by the mean over runs of each row's score, for other rows and these trained systems."""
-    runs = {name: np.mean(list(by_run.values()), axis=0) for name, by_run in scores.units.items()}
+def _by_rows(
+    scores: AlignedScores, units: Mapping[str, Mapping[int, NDArray[Any]]], scope: Scope, margin: float | None
+) -> tuple[Comparison, ...]:
+    """Return the pairs of `units`, system -> run -> scores of rows or groups, whose ranges are those of `scores`."""
+    if scope == "seeds and rows":
+        step = 1.0 if scores.binary else 0.0
+        # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
+        span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
+        return statistics.compare_scores(units, margin, span, step, bounded=scores.foreseen, effective=scores.effective)
+    runs = {name: np.mean(list(of.values()), axis=0) for name, of in units.items()}
     return statistics.compare_rows(
         runs, margin, scores.difference_span, bounded=scores.foreseen, effective=scores.effective
     )
 
 
-def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:
-    """Return a pair of which a claim needs the shared rows, and all rows with the worst score where one is missing.
+def _filled(first: AlignedScores, second: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
+    """Return every pair, with its first system's missing rows as `first` has them, its second's as `second` has."""
+    if scope == "none":
+        return _scored(first, scope, margin)
+    pairs = {
+        (c.a, c.b): c
+        for a, b in combinations(first.units, 2)
+        for c in _by_rows(first, {a: first.units[a], b: second.units[b]}, scope, margin)
+    }
+    # a system has other scores in other pairs, so that variances are shared here as `compare_pairs` shares a table's
+    shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(first.units))
+    return tuple(tested_by(c, shared[pair]) for pair, c in pairs.items())
 
-    The interval at a test's level is the widest of both, and so has 0 where only one has, or their signs differ.
+
+def _needing_all(shared: Comparison, *filled: Comparison) -> Comparison:
+    """Return a pair of which a claim needs the shared rows, and all rows as they are filled in each other table.
+
+    Filled against either system these bound what missing rows may change (Horowitz and Manski 2000). The interval at a
+    test's level is the widest of all, and so has 0 where one of them has, or their signs differ.
     """
-    if shared.p is None or filled.p is None:
+    tables = (shared, *filled)
+    p = [c.p for c in tables if c.p is not None]
+    if len(p) < len(tables):
         return shared
-    both = (*shared.evidence, *filled.evidence) if shared.evidence and filled.evidence else ()
-    low, high = widest(both)
-    margins = [p for p in (shared.p_equivalent, filled.p_equivalent) if p is not None]
+    evidence = tuple(chain.from_iterable(c.evidence for c in tables)) if all(c.evidence for c in tables) else ()
+    low, high = widest(evidence)
+    near = [c.p_equivalent for c in tables if c.p_equivalent is not None]
+    signs = {np.sign(c.difference.mean) for c in tables}
     return replace(
         shared,
         difference=replace(shared.difference, low=low, high=high),
-        p=max(shared.p, filled.p) if shared.difference.mean * filled.difference.mean > 0 else 1.0,
-        p_equivalent=max(margins) if len(margins) == 2 else None,
-        evidence=both,
-        skewed=shared.skewed or filled.skewed,
+        p=max(p) if len(signs) == 1 else 1.0,
+        p_equivalent=max(near) if len(near) == len(tables) else None,
+        evidence=evidence,
+        skewed=any(c.skewed for c in tables),
     )
 
 

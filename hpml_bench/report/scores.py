@@ -120,7 +120,8 @@ class AlignedScores(Circumstances):
     sources: tuple[str, ...] = ()
     unshared: int = 0  # rows that some system lacks, with `shared`; left out
     lacking: Mapping[str, int] = field(default_factory=dict)  # system that lacks rows in some run -> how many
-    filled: "AlignedScores | None" = None  # all rows, with the worst score where one is missing; None where none is
+    filled: "tuple[AlignedScores, AlignedScores] | None" = None
+    """All rows, with the least and with the largest score where one is missing; None where none is."""
     independent: bool = False  # whether the user says that the systems' errors are independent
 
     @property

@@ -289,13 +289,50 @@ def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:
     assert [cost.title for cost in found.costs] == ["seconds"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "other"), [("f1", "score"), (None, "f1"), ("score", "bleu_4"), ("f1", "correct"), ("bleu", "result")]
+)
+def test_another_score_beside_the_chosen_one_is_no_cost(tmp_path: Path, metric: str | None, other: str) -> None:
+    """A second score differs within a run, as a cost can't: it isn't read and is named; costs stay costs."""
+    lines = [
+        {"system": line["system"], "row": line["row"], metric or "score": line["score"], other: at / 8,
+         "seconds": {"a": 3, "b": 4}[line["system"]]}
+        for at, line in enumerate(GOOD)
+    ]  # fmt: skip
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines), metric)
+    assert found.score.name == (metric or "score")
+    assert found.remarks == (f"Other scores weren't read (--metric chooses one): {other}.",)
+    assert [cost.title for cost in found.costs] == ["seconds"]
+
+
+def test_of_two_scores_without_the_documented_name_one_must_be_chosen(tmp_path: Path) -> None:
+    """The refusal names both; one alone may be renamed, as any column."""
+    lines = [{"system": line["system"], "row": line["row"], "accuracy": line["score"]} for line in GOOD]
+    alone, path = write_csv(tmp_path / "alone.csv", lines), tmp_path / "t.csv"
+    write_csv(path, [line | {"f1": 0.5} for line in lines])
+    said = r"no column 'score', and each of these may be it: accuracy, f1; choose one, as by --metric accuracy$"
+    with pytest.raises(UserError, match=said):
+        scores(path)
+    (found,) = scores(path, "accuracy")
+    assert (found.score.name, found.means) == ("accuracy", scores(write_csv(tmp_path / "g.csv", GOOD))[0].means)
+    with pytest.raises(UserError, match="the column 'accuracy' may be 'score'; rename it"):
+        scores(alone)
+
+
+def test_a_cost_that_differs_within_a_run_is_still_refused(tmp_path: Path) -> None:
+    """Seconds of each row must be summed up: no other score is meant."""
+    lines = [line | {"f1": at / 8, "seconds": at} for at, line in enumerate(GOOD)]
+    with pytest.raises(UserError, match="seconds differs within a run of 'a'"):
+        scores(write_csv(tmp_path / "t.csv", lines), "f1")
+
+
 def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
     """Values below 0, one value in all lines, and those of which more is better, so that the slowest would win.
 
     A value per file is a cost, with a system in each file.
     """
-    more = {"tokens_per_second": 5, "samples/s": 6, "Accuracy": 0.5, "throughput (GB)": 1}
-    others = more | {"std": 1, "epoch": 2, "year": 2024, "seconds": 3}
+    more = {"tokens_per_second": 5, "samples/s": 6, "throughput (GB)": 1}
+    others = more | {"Accuracy": 0.5, "std": 1, "epoch": 2, "year": 2024, "seconds": 3}
     lines = [line | {"change": -1 if line["system"] == "a" else 2} | others for line in GOOD]
     files = [write_csv(tmp_path / f"{at}.csv", [*lines[at : at + 4]]) for at in (0, 4)]
     slow = [line | {"seconds": 5} for line in lines[4:]]
@@ -304,6 +341,7 @@ def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
     )
     (one,) = scores(write_csv(tmp_path / "one.csv", lines))
     said = (f"More of these is better, so that they are no costs and weren't read: {', '.join(more)}.",
+            "Other scores weren't read (--metric chooses one): Accuracy.",
             "Of the score, not of costs, and so not read: std, epoch.",
             "With values below 0, and so no cost: change.",
             "Equal in all lines, and so no cost that compares: year (2024), seconds (3).")  # fmt: skip

@@ -33,9 +33,9 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     DATASET: ("task", "benchmark"),
 }
 """Column -> other names for it, in small letters and figures alone."""
-MORE = re.compile(
-    r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
-)
+METRIC = re.compile(r"(^|_)(accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)")
+"""Names of numbers that may be the score, beside its other names, and are no costs."""
+MORE = re.compile(r"(^|_)(throughput|speed|tps|qps)(_|$)|_per_(s|sec|second|minute|hour)$")
 """Names of numbers of which more is better, which are no costs."""
 OF_SCORE = re.compile(r"(^|_)(std|sd|stdev|stderr|sem|ci|step|epoch)(_|$)")
 """Names of numbers that say how sure a score is, or when it was measured, which are no costs either."""
@@ -133,7 +133,8 @@ def _systems(cells: pd.DataFrame, metric: str | None) -> list[str]:
     if ROW not in cells or {SYSTEM, SCORE, metric} & {*cells} or cells.columns.has_duplicates or cells.empty:
         return []
     found = [name for name in map(str, cells) if name not in NAMES and _numbers([*cells[name]]) is not None]
-    named = any(MORE.search(_words(name)) or NO_SYSTEM.search(_words(name)) for name in found)  # metrics, of one system
+    kinds = (METRIC, MORE, NO_SYSTEM)
+    named = any(kind.search(_words(name)) for name in found for kind in kinds)  # metrics, of one system
     return found if len(found) > 1 and not named else []
 
 
@@ -144,6 +145,8 @@ def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, l
     for name, cells in columns.items():
         if (numbers := _numbers(cells)) is None:
             unread.setdefault("Columns that hold text weren't read", []).append(sanitize(name, 40))
+        elif _may_be_score(name):
+            unread.setdefault("Other scores weren't read (--metric chooses one)", []).append(sanitize(name, 40))
         elif MORE.search(_words(name)):
             why = "More of these is better, so that they are no costs and weren't read"
             unread.setdefault(why, []).append(sanitize(name, 40))
@@ -159,11 +162,13 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
+    scores = [*filter(_may_be_score, names)]
+    several = SCORE not in names and score == SCORE and len(scores) > 1
     wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
-    plain = {name: re.sub(r"[\W_]", "", name.lower()) for name in (*wanted, *names)}
     found = {
         ours: theirs for ours in wanted for theirs in names
-        if theirs not in NAMES and plain[theirs] in {plain[ours], *OTHERS.get(ours, ())}
+        if theirs not in NAMES and _plain(theirs) in {_plain(ours), *OTHERS.get(ours, ())}
+        and not (ours == SCORE and several)
     }  # fmt: skip
     if found:  # its lines would be pooled, or be a cost
         give = sanitize(",".join(f"{ours}={theirs}" for ours, theirs in found.items()), 300)
@@ -173,6 +178,9 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
             "take it out"
         )
     for name in (name for name in needed if name not in names):
+        if name == SCORE and several:
+            what = f"there is no column '{SCORE}', and each of these may be it: {_listed(scores)}"
+            raise UserError(f"{source}: {what}; choose one, as by --metric {sanitize(scores[0], 60)}")
         has = f"it has {_listed(names)} (docs/compare.md names the columns)"
         raise UserError(f"{source}: there is no column '{name}'; {has}")
     if {ROW, COUNT} <= set(names):
@@ -182,6 +190,15 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(sanitize(other, 40) for other in names[:12]) or "none"
+
+
+def _may_be_score(name: str) -> bool:
+    return _plain(name) in {SCORE, *OTHERS[SCORE]} or METRIC.search(_words(name)) is not None
+
+
+def _plain(name: str) -> str:
+    """Return a name's letters and figures alone, in small letters."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _words(name: str) -> str:

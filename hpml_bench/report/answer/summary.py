@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -94,15 +93,25 @@ def score_scale(scores: AlignedScores) -> tuple[float, str]:
 
 
 def needed(found: Verdicts, c: Comparison) -> int | None:
-    """Return the seeds, or rows, that would decide a pair; with missing rows the larger number of both tables."""
-    scores, half, need = found.scores, len(c.evidence) // 2, c.seeds_needed
-    if scores.filled is not None and c.evidence:
-        each = [replace(c, evidence=part).seeds_needed for part in (c.evidence[:half], c.evidence[half:])]
-        known = [n for n in each if n is not None]
-        need = max(known) if len(known) == 2 and c.evidence[0].mean * c.evidence[-1].mean > 0 else None
+    """Return the seeds, or rows, that would decide a pair; with missing rows the largest number of all its tables."""
+    scores = found.scores
+    need = c.seeds_needed if scores.filled is None else _needed_by_all(c)
     if need is None or not found.by_rows:
         return need
     return math.ceil(need * (scores.count or 0) / (scores.group_count or scores.count or 1))
+
+
+def _needed_by_all(c: Comparison) -> int | None:
+    """Return the seeds, or rows, by which all of a pair's tables, whose means differ, would make the same claim."""
+    if c.next_levels is None or not c.evidence:
+        return None
+    to_differ, to_be_equal = c.next_levels
+    ways: list[list[int | None]] = []
+    if len({math.copysign(1, table.mean) for table in c.evidence}) == 1:
+        ways.append([statistics.seeds_to_find([table], abs(table.mean), to_differ) for table in c.evidence])
+    if (margin := c.margin) is not None:
+        ways.append([statistics.seeds_to_show([table], margin, to_be_equal, mean=table.mean) for table in c.evidence])
+    return min((max(need for need in way if need is not None) for way in ways if None not in way), default=None)
 
 
 def entering_means(found: Verdicts) -> Mapping[str, Mapping[int, float]]:
@@ -126,7 +135,8 @@ def _lacking(scores: AlignedScores) -> str:
     if len(who) > words.NAMED:
         who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
     rows = count_of((scores.count or 0) + scores.unshared, "row")
-    return f"{sentence_list(who)} of {rows}: a verdict holds without these rows and with the worst score in them."
+    within = "" if scores.bounded else ", within the range seen"
+    return f"{sentence_list(who)} of {rows}: a verdict holds whatever these rows would have scored{within}."
 
 
 def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], pairs: Sequence[Pair]) -> Score:
