@@ -30,6 +30,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     seeds: int | None = None,
     until: Literal["decided", "costs"] | None = None,
     max_seeds: int | None = None,
+    looks: int | None = None,
     methods: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
@@ -48,6 +49,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
         seeds: number of seeds; the suite's own where None.
         until: add seeds in rounds until it is decided which method scores best, or how costs differ too.
         max_seeds: with `until`, seeds at which it ends at the latest; those of the suite's rounds, or 20, where None.
+        looks: declare, before the first run, so many looks as seeds are added; each has the same share of the 5 %.
         methods: names of methods; the suite's own where None.
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
@@ -67,7 +69,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     from hpml_bench.sweep.plan import SweepRequest
     from hpml_bench.sweep.race import rounds
 
-    loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds)
+    loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds, looks)
     chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)
     request = SweepRequest(loaded, Path(out), chosen, fresh=fresh, keep=keep, allow_commands=allow_commands)
     for part in rounds(request, console.print):

@@ -61,6 +61,16 @@ class JobOptions:
     ahead: bool
 
 
+@dataclass(frozen=True)
+class SeedOptions:
+    """Options that say how many seeds a sweep has, and when its results are looked at."""
+
+    seeds: int | None
+    until: str | None
+    max_seeds: int | None
+    looks: int | None
+
+
 def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -168,6 +178,19 @@ limited = bundle("limits", _limits, [
                  help="Whether to end with the first run that does not end well."),
 ])  # fmt: skip
 """Adds the options that limit runs, passed as `limits`."""
+
+how_many_seeds = bundle("wanted", lambda: SeedOptions, [
+    click.option("--seeds", type=click.IntRange(1), metavar="N", help="Number of seeds; the suite's own if not given."),
+    click.option("--until", type=click.Choice(["decided", "costs"]),
+                 help="Add seeds in rounds until it is decided which method scores best, or how costs differ too; "
+                 "methods that are shown to be behind leave."),
+    click.option("--max-seeds", type=click.IntRange(3, 1000), metavar="N",
+                 help="With --until: seeds at which it ends at the latest; 20 if not given."),
+    click.option("--looks", type=click.IntRange(1, 100), metavar="N",
+                 help="Declare before the first run that results are looked at N times as seeds are added; each look "
+                 "has the same share of the 5 %."),
+])  # fmt: skip
+"""Adds the options on the number of seeds, passed as `wanted`."""
 
 by_jobs = bundle("jobs", lambda: JobOptions, [
     click.option("--on", metavar="PROFILE",

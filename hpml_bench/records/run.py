@@ -102,6 +102,8 @@ class Declared(Frozen):
     margin: Margin
     until: Until | None = None
     """Question at whose answer the sweep ends, and its looks; None for other sweeps."""
+    looks: int | None = None
+    """Number of looks at growing numbers of seeds, where it was declared."""
 
 
 class RunError(Frozen):

@@ -93,11 +93,16 @@ class Suite(Frozen):
     until: Until | None = None
     """Seeds are added until a question is answered, and methods that are shown to be behind leave; empty: all methods
     have `seeds`."""
+    looks: int | None = Field(default=None, ge=1, le=100)
+    """Number of looks at growing numbers of seeds, declared before the first run: each may use the same share of the
+    5 %. Empty: the first look has two thirds of them, each later one two thirds of what is left."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
+        if self.looks is not None and self.until is not None:
+            raise ValueError("looks go without until, whose rounds are declared looks already")
         task = self.settings.task.name
         known = task in registry.names("tasks")
         if self.margin.largest_difference is not None and known and registry.plugin("tasks", task).binary:
@@ -110,15 +115,18 @@ class Suite(Frozen):
                 raise ValueError(f"settings.rank_by is {by!r}; {task} can be ranked by {allowed}")
         return self
 
-    def asked(self, question: str | None, most: int | None, seeds: int | None) -> Suite:
-        """Return the suite with a call's question, most seeds, or seeds instead; a UserError where they don't fit."""
+    def asked(self, question: str | None, most: int | None, seeds: int | None, looks: int | None = None) -> Suite:
+        """Return the suite with a call's question, most seeds, seeds and looks; a UserError where they don't fit."""
         until = self.until
+        if looks is not None and (question is not None or (until is not None and seeds is None)):
+            raise UserError("--looks goes without --until, whose rounds are declared looks already; leave one out")
         if question is not None:
             until = Until.model_validate({**(until or Until()).model_dump(), "question": question})
         if (most is not None and (until is None or seeds is not None)) or (seeds is not None and question is not None):
             raise UserError("--max-seeds goes with --until, and --seeds without it")
         until = until.within(most) if until is not None and most is not None else until
-        return self.model_copy(update={"until": until if seeds is None else None})
+        changes = {"until": until if seeds is None else None, "looks": self.looks if looks is None else looks}
+        return self.model_copy(update=changes)
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
         """Return the runs seed by seed, of all or the given; a method that answers alike with all seeds has one."""

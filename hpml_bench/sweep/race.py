@@ -9,7 +9,7 @@ from pathlib import Path
 from hpml_bench.records.load import headlines
 from hpml_bench.records.run import FINAL
 from hpml_bench.report.judge import race_end
-from hpml_bench.report.numbers import sentence_list
+from hpml_bench.report.numbers import count_of, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
@@ -84,6 +84,7 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
     """
     suite, until, before = request.suite, request.suite.until, 0
     if until is None:
+        _check_looks(request)
         yield request
         return
     if request.methods is not None:
@@ -110,6 +111,18 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
                       began=began)  # fmt: skip
         now = standing(measured(request.folder), until, methods)
     say(str(now) if now.end else f"round {now.number} of {len(until.rounds)} is the last: {now.stuck}")
+
+
+def _check_looks(request: SweepRequest) -> None:
+    """Raise UserError if a suite declares another number of looks than the first run in its folder."""
+    results = None if request.fresh or request.suite.looks is None else measured(request.folder)
+    if results is None or results.race is not None or results.looks_declared == request.suite.looks:
+        return
+    before = count_of(results.looks_declared, "look") if results.looks_declared else "no looks"
+    raise UserError(
+        f"{request.folder}: its first run declares {before}, and looks count as declared; go on without --looks or "
+        "begin anew with --fresh"
+    )
 
 
 def span(request: SweepRequest, until: Until) -> str:

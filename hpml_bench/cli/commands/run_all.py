@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import INTERRUPTED, OK, ended
-from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, limited, load, shared
+from hpml_bench.cli.options import (
+    METHODS,
+    JobOptions,
+    RunOptions,
+    SeedOptions,
+    by_jobs,
+    how_many_seeds,
+    limited,
+    load,
+    shared,
+)
 from hpml_bench.cli.reporting import write
 from hpml_bench.system.errors import UserError
 
@@ -21,27 +31,22 @@ if TYPE_CHECKING:
 
 @click.command("run-all")
 @click.argument("suite", default="quickstart")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Number of seeds; the suite's own if not given.")
-@click.option("--until", type=click.Choice(["decided", "costs"]),
-              help="Add seeds in rounds until it is decided which method scores best, or how costs differ too; methods "
-              "that are shown to be behind leave.")  # fmt: skip
-@click.option("--max-seeds", type=click.IntRange(3, 1000), metavar="N",
-              help="With --until: seeds at which it ends at the latest; 20 if not given.")  # fmt: skip
+@how_many_seeds
 @METHODS
 @shared
 @limited
 @by_jobs
 @click.pass_context
 def run_all(
-    ctx: click.Context, suite: str, seeds: int | None, until: str | None, max_seeds: int | None,
-    methods: tuple[str, ...] | None, options: RunOptions, limits: Limits, jobs: JobOptions,
+    ctx: click.Context, suite: str, wanted: SeedOptions, methods: tuple[str, ...] | None, options: RunOptions,
+    limits: Limits, jobs: JobOptions,
 ) -> None:  # fmt: skip
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    loaded = load(suite, options.overrides, seeds=seeds, world_size=options.nproc, device=options.device)
-    loaded = loaded.asked(until, max_seeds, seeds)
+    loaded = load(suite, options.overrides, seeds=wanted.seeds, world_size=options.nproc, device=options.device)
+    loaded = loaded.asked(wanted.until, wanted.max_seeds, wanted.seeds, wanted.looks)
     request = options.request(loaded, limits, methods)
     by = jobs.on is not None or jobs.parallel is not None
     if not by and (jobs.detach or jobs.dry_run):

@@ -9,6 +9,7 @@ from hpml_bench.report.answer.words import label, several
 from hpml_bench.report.numbers import MINUS, capitalized, count_of
 
 FEW_SEEDS, FEW_ROWS = 5, 200  # seeds, and test rows, under which only large differences can be found
+SHOWN_WINNERS = 2  # methods whose checkpoints are named with those that they beat
 OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}
 """Costs whose numbers say by their units what they are, and the word that says it; others go by their title."""
 
@@ -34,6 +35,7 @@ def facts(answer: PageSummary) -> tuple[Fact, ...]:
         Fact("Guessing", _guessing(answer), "#best"),
         Fact("Take care", care, "#wrong"),
         Fact("Sure?", _sure(answer), "#sure"),
+        Fact("These checkpoints", _checkpoints(answer), "#sure"),
         Fact("Next", _next(answer), "#sure"),
     )
     return tuple(fact for fact in found if fact.text)
@@ -223,6 +225,28 @@ def _sure(answer: PageSummary) -> str:
     if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
         unsure = f"for {several(answer, untested)}, which share{'s' if len(untested) == 1 else ''} too few seeds"
     return f"Not {unsure}. Verdicts hold {held}: {few} here."
+
+
+def _checkpoints(answer: PageSummary) -> str:
+    """Return which checkpoints are shown to beat which on other test rows, where the methods' verdicts are open."""
+    beaten: dict[str, list[str]] = {}
+    for pair in answer.checkpoints:
+        methods = answer.pair("score", pair.a, pair.b)
+        if pair.winner and not (methods and methods.winner):
+            beaten.setdefault(pair.winner, []).append(pair.b if pair.winner == pair.a else pair.a)
+    best_first = sorted(beaten, key=answer.number.__getitem__)
+    parts = [
+        f"{label(answer, winner)} over {several(answer, sorted(beaten[winner], key=answer.number.__getitem__))}"
+        for winner in best_first[:SHOWN_WINNERS]
+    ]
+    if not parts:
+        return ""
+    more = f"; {len(best_first) - SHOWN_WINNERS} more below" if len(best_first) > SHOWN_WINNERS else ""
+    row = "test rows" if answer.noun == "method" else "rows"
+    return (
+        f"Shown better on other {row}: {'; '.join(parts)}{more}. That holds for these trained models "
+        f"alone: other seeds may order the {answer.noun}s otherwise."
+    )
 
 
 def _next(answer: PageSummary) -> str:

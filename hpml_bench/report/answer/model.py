@@ -109,8 +109,26 @@ class Pair(_Short):
         return 1 / d if ratio else -d, low, high
 
 
-OF_RACES = frozenset({"declared_looks", "rounds", "ended", "most_runs"})
-"""Fields that other answers are written without."""
+OF_RACES = frozenset({"rounds", "ended", "most_runs"})
+"""Fields that answers of other sweeps are written without."""
+WHERE_THERE = frozenset({"declared_looks", "checkpoints"})
+"""Fields that answers without them are written without."""
+
+
+class CheckpointPair(Frozen):
+    """Two methods' checkpoints compared on other test rows: a claim on these trained models, not on the methods."""
+
+    a: Line
+    b: Line
+    winner: Line | None
+    """The method whose checkpoints are shown to score better; none where that is open."""
+    difference: float
+    """Mean difference a - b."""
+    low: float | None
+    high: float | None
+    """Interval at the adjusted level of this pair; excludes 0 exactly where there is a winner."""
+    p: float
+    p_adjusted: float
 
 
 class RoundOf(Frozen):
@@ -247,8 +265,10 @@ class PageSummary(Frozen):
     """Which systems lack how many of the rows, as a sentence; empty where none does."""
     tests: Line = ""
     """How pairs of scores are tested, as sentences."""
-    declared_looks: int = 1
-    """Looks that were declared before the first run, which have equal shares of `chance`; 1 for other sweeps."""
+    declared_looks: int = 0
+    """Looks that were declared before the first one, which have equal shares of `chance`; 0 where none were."""
+    checkpoints: tuple[CheckpointPair, ...] = ()
+    """Pairs by score for these checkpoints on other test rows, where few seeds show more of them than of methods."""
     rounds: tuple[RoundOf, ...] = ()
     """The declared looks that were taken, of methods that race."""
     ended: Line = ""
@@ -262,7 +282,9 @@ class PageSummary(Frozen):
 
     @model_serializer(mode="wrap")
     def _written(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in whole(self).items() if self.most_runs or key not in OF_RACES}
+        written = whole(self)
+        left_out = {key for key in WHERE_THERE if not written[key]} | (set() if self.most_runs else OF_RACES)
+        return {key: value for key, value in written.items() if key not in left_out}
 
     # Lookups
 

@@ -22,13 +22,16 @@ LEGEND = "Read a row: its {} against each column. ▲ shown better, ▼ shown wo
 FAULT = 0.2
 """Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
 SHOWN = 4  # open pairs that are named; the others are counted
+CHECKPOINTS = "these checkpoints"
+"""Header of the column of verdicts on trained models alone."""
 
 
 def answer_table(answer: PageSummary) -> Table:
     score, best = answer.score, answer.methods[0].name if answer.methods else ""
     columns = (
         answer.noun, titled(score.title, score.unit), titled("difference", score.difference_unit), "low", "high",
-        "verdict", "can't tell from", *(titled(axis.title.lower(), axis.unit) for axis in answer.axes),
+        "verdict", "can't tell from", *([CHECKPOINTS] if answer.checkpoints else []),
+        *(titled(axis.title.lower(), axis.unit) for axis in answer.axes),
     )  # fmt: skip
     caption = (
         f"{capitalized(answer.noun)}s by {score.title}, with the difference to the best mean, and low and high at its "
@@ -47,6 +50,12 @@ def _answer_cells(answer: PageSummary, name: str, best: str) -> Iterator[Cell]:
     behind = ", ".join(answer.related(name, "worse"))
     yield words.verdict(answer, name).chip or (f"behind {behind}" if behind else None)
     yield ", ".join(answer.related(name, "open")) or None
+    if answer.checkpoints:
+        better = [pair.winner for pair in answer.checkpoints if name in {pair.a, pair.b}]
+        beaten_by = [winner for winner in better if winner not in {None, name}]
+        yield (
+            f"behind {', '.join(sorted(filter(None, beaten_by), key=answer.number.__getitem__))}" if beaten_by else None
+        )
     for axis in answer.axes:
         cost = answer.value(name, axis.id)
         yield None if cost is None else (number(cost) if axis.own_units else axis.text(cost, unit=False), cost)
@@ -203,6 +212,8 @@ def pair_tables(answer: PageSummary) -> Iterator[Table]:
         if answer.pairs.get("score" if axis is None else axis.tested or ""):
             yield _pairs(answer, axis, notes)
             notes = ["The columns are those of the first table of pairs."]
+    if answer.checkpoints:
+        yield _checkpoint_pairs(answer)
 
 
 def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
@@ -251,6 +262,30 @@ def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) ->
     ]  # fmt: skip
 
 
+def _checkpoint_pairs(answer: PageSummary) -> Table:
+    """Return the table of pairs of checkpoints: verdicts for other rows and these trained models."""
+    rows: list[list[Cell]] = []
+    for pair in answer.checkpoints:
+        ends = [answer.gap_text(end, unit=False) for end in (pair.low, pair.high) if end is not None]
+        rows.append([
+            f"{pair.a} − {pair.b}",
+            f"{pair.winner}'s are better" if pair.winner else VERDICTS["undecided"],
+            (answer.gap_text(pair.difference, unit=False), pair.difference),
+            f"[{', '.join(ends)}]" if ends else MISSING,
+            p_cell(pair.p),
+            p_cell(pair.p_adjusted),
+        ])  # fmt: skip
+    columns = (
+        "Pair", "Verdict", titled("Difference", answer.score.difference_unit), "Interval", "p", "p (adjusted)",
+    )  # fmt: skip
+    notes = [
+        "For other rows and these trained models: Student's t over the means of each row's scores, with guards "
+        f"against rare rows. It is no claim on the {answer.noun}s: other seeds may order them otherwise.",
+        "A claim has the level that the score has in the table above, and needs no further part of the 5 %.",
+    ]
+    return table("pairs_checkpoints", f"Pairs by {answer.score.title}: these checkpoints", columns, rows, notes)
+
+
 def _reading(answer: PageSummary) -> Iterator[str]:
     costs = [axis for axis in answer.axes if axis.tested]
     factors = " Costs: factors first / second within a seed, paired t of logarithms." if costs else ""
@@ -269,9 +304,9 @@ def _reading(answer: PageSummary) -> Iterator[str]:
         share = (
             f"Adjusted over the {count_of(answer.tested, 'tested pair')} of all metrics of this page: under "
             "noise near normal the chance of any false claim is at most 5 %, of which this page, look "
-            f"{answer.look} at these results, may use {spent}. With three {answer.noun}s or more, differences are "
-            "adjusted by Shaffer's procedure (1986; if costs are tested too, the score has 60 % of the level), with "
-            "two by Holm's (1979). Adjusted p are scaled to 5 %."
+            f"{answer.look} at these results, may use {spent}. If costs are tested too, the score has 60 % of the "
+            f"differences' level. With three {answer.noun}s or more, differences are adjusted by Shaffer's procedure "
+            "(1986), with two by Holm's with weights (1979). Adjusted p are scaled to 5 %."
         )
     yield f"Better: p (adjusted) below 5 %. {equal}{share}"
     if answer.over == "seed":

@@ -7,7 +7,18 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
-from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
+from hpml_bench.report.answer.model import (
+    Axis,
+    CheckpointPair,
+    Failure,
+    Method,
+    PageSummary,
+    Pair,
+    RoundOf,
+    Score,
+    Setup,
+    Values,
+)
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
 from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list, slug
 from hpml_bench.report.scores import AlignedScores, CostDefinition, SuiteFacts, entering
@@ -57,7 +68,7 @@ def summarize(found: Verdicts) -> PageSummary:
         unranked=". ".join([*why[:1], *map(capitalized, why[1:])]) or None,
         untried=facts.untried, over="row" if found.by_rows else "seed",
         least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
-        declared_looks=scores.declared_looks,
+        declared_looks=scores.declared_looks, checkpoints=_checkpoints(found, scale),
         rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
         ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
         untested=found.why, lacking=_lacking(scores) if scores.lacking else "",
@@ -252,6 +263,33 @@ def _pair(found: Verdicts, c: Comparison, scale: float = 1.0) -> Pair:
         p_margin_adjusted=c.p_equivalent_adjusted,
         detectable=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
     )  # fmt: skip
+
+
+def _checkpoints(found: Verdicts, scale: float) -> tuple[CheckpointPair, ...]:
+    """Return the pairs of checkpoints, if any is decided that the methods' own verdicts leave open; else none."""
+    better = found.scores.score.better
+    of_methods = {(c.a, c.b): c.winner(better) for c in found.score}
+    decided = [c for c in found.checkpoints if c.differs]
+    if all(of_methods.get((c.a, c.b)) for c in decided):
+        return ()
+    pairs = []
+    for c in found.checkpoints:
+        if c.p is None or c.p_adjusted is None:
+            continue
+        low, high = c.deciding or (None, None)
+        pairs.append(
+            CheckpointPair(
+                a=c.a,
+                b=c.b,
+                winner=c.winner(better),
+                difference=plain(scale * c.difference.mean),
+                low=None if low is None else plain(scale * low),
+                high=None if high is None else plain(scale * high),
+                p=c.p,
+                p_adjusted=c.p_adjusted,
+            )
+        )
+    return tuple(pairs)
 
 
 def plain(value: float) -> float:

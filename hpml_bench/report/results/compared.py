@@ -74,9 +74,15 @@ class ComparedRuns(Selection):
         return Race(until, frozenset(lost), self._looks(last))
 
     @cached_property
+    def looks_declared(self) -> int:
+        """Looks that the first run's record declares, where methods don't race; 0 where it declares none."""
+        first = next((record.declared for record in self.by_start if record.declared), None)
+        return (first.looks or 0) if first else 0
+
+    @cached_property
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts."""
-        # declared looks have equal shares, so that any of them counts as the first
+        # the declared looks of a race have equal shares, so that any of them counts as the first
         if self.race:
             return len(self.race.until.rounds) + self.race.later if self.race.later else 1
         return max(1, self._looks(statistics.LEAST_SEEDS - 1))
