@@ -10,7 +10,7 @@ from scipy import stats
 
 from audit.over_rows import interval_over_rows
 from audit.statistics import Json, Pair, compare_rows, mean_interval
-from audit.study import TIME, Study
+from audit.study import TIME, Study, compared_checkpoints
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
@@ -73,6 +73,7 @@ def answer_of(study: Study) -> Json:
     guess = {"value": study.scale(study.score) * study.guess.chance, "below": below}
     if below and not set(study.methods) - set(below):
         guess["score"] = guessed
+    checkpoints = compared_checkpoints(study)
     return {
         "v": 1, "suite": study.newest.record["spec"]["suite"], "rows": len(study.compared[0].scores),
         "seeds": len({run.seed for run in study.compared}), "tested": study.tested, "chance": 5.0,
@@ -83,7 +84,8 @@ def answer_of(study: Study) -> Json:
                   for name, metric in tested.items()},
         "under": {name: count for name in study.methods if (count := under_trained(study, name))}, "guess": guess,
         "failures": failures, "untried": untried(study), "over": "row" if study.over_rows else "seed", "least": 3,
-        "look": study.looks,
+        "look": study.looks, **({"declared_looks": study.declared_looks} if study.declared_looks else {}),
+        **({"checkpoints": checkpoints} if checkpoints else {}),
     }  # fmt: skip
 
 

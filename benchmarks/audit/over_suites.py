@@ -85,7 +85,7 @@ class Over:
         own = [own_p(self.ranks[:, i] - self.ranks[:, j], len(self.methods)) for i, j in both]
         found = []
         for (i, j), one, adjusted in zip(both, own, holm(own), strict=True):
-            scaled = min(1.0, max(p, adjusted) / 0.9)
+            scaled = min(1.0, max(p, adjusted) / (2 / 3))
             wins = self.tested and scaled < 0.05
             found.append({
                 "a": self.methods[i], "b": self.methods[j],

@@ -127,10 +127,24 @@ class Study:
                 sizes.append(size)
         return max(1, len(sizes) - 1)
 
+    @functools.cached_property
+    def declared_looks(self) -> int:
+        """How many looks the first run declares; 0 where it declares none."""
+        declared = (run.record["declared"].get("looks") for run in self.ordered if run.record.get("declared"))
+        return next(declared, None) or 0
+
     def level(self, kind: str, looks: int) -> float:
-        """Return what the page's 5 % leave for a kind of claim at a look: halves of the last tenth after the first."""
+        """Return what the page's 5 % leave for a kind of claim at a look.
+
+        Declared looks share 95 % of it equally. Of what is left each further one takes two thirds.
+        """
         share = {"different": 0.8, "equivalent": 0.15, "guess": 0.05}[kind]
-        return 0.05 * share * (0.9 if looks == 1 else 0.1 / 2 ** (looks - 1))
+        if looks <= self.declared_looks:
+            return 0.05 * share * 0.95 / self.declared_looks
+        left = 0.05 if self.declared_looks else 1.0
+        for _ in range(looks - self.declared_looks - 1):
+            left /= 3
+        return 0.05 * share * left * 2 / 3
 
     def tested_by(self, metric: str) -> list[Pair]:
         return [pair for pair in self.pairs.values() if pair.metric == metric and pair.n >= 3]
@@ -141,16 +155,19 @@ class Study:
         return all(len({m for p in self.tested_by(of) for m in (p.first, p.second)}) < 3 for of in self.metrics)
 
     def share(self, metric: str) -> float:
+        """Return the weight of a metric: 60 % for the score, and equal parts of the rest for the costs."""
         costs = [of for of in self.metrics if of != self.score and self.tested_by(of)]
-        if self.of_two or not costs:
+        if not costs:
             return 1.0
         of_score = 0.6 if self.tested_by(self.score) else 0.0
         return of_score if metric == self.score else (1 - of_score) / len(costs)
 
     def first_level(self, metric: str, looks: int) -> float:
         """Return the level of a pair's difference at the first step."""
-        count = self.tested if self.of_two else len(self.tested_by(metric))
-        return self.level("different", looks) * self.share(metric) / max(1, count)
+        level = self.level("different", looks)
+        if self.of_two:  # a difference has the part of its equivalence too
+            level += self.level("equivalent", looks)
+        return level * self.share(metric) / max(1, len(self.tested_by(metric)))
 
     def sign(self, metric: str) -> int:
         return -1 if self._definition(metric)["better"] == "lower" else 1
@@ -250,7 +267,8 @@ class Study:
         if pair.n < 3 or not pair.comparison.spreads:
             return None
         spread = sum(other.n >= 3 and other.comparison.spreads for other in self.pairs.values())
-        equal = self.level("equivalent", self.looks + 1) / max(1, spread)
+        equal = self.level("equivalent", self.looks + 1)
+        equal *= self.share(pair.metric) if self.of_two else 1 / max(1, spread)
         levels = (self.first_level(pair.metric, self.looks + 1), equal)
         needed = pair.comparison.needed(levels, self.log_margin(pair.metric))
         if needed is None or pair.metric != self.score or not self.over_rows:
@@ -363,15 +381,88 @@ def compare_all(study: Study) -> None:
         pair.p = pair.comparison.p_different
         if pair.comparison.spreads:
             pair.p_margin = pair.comparison.p_margin(study.log_margin(pair.metric))
-    for metric in study.metrics:
-        of = tested if study.of_two else study.tested_by(metric)
-        measured = len({method for pair in of for method in (pair.first, pair.second)})
-        p_values = [pair.p for pair in of]
-        sharing = metric != study.score or not study.over_rows
-        adjusted = holm(p_values) if study.of_two else shaffer(p_values, measured, sharing=sharing)
-        for pair, p in zip(of, adjusted, strict=True):
-            if pair.metric == metric:
-                pair.p_holm = min(1.0, 0.05 * p / (study.level("different", study.looks) * study.share(metric)))
     spread = [pair for pair in tested if pair.comparison.spreads]
+    equivalent = study.level("equivalent", study.looks)
+    if study.of_two:
+        for pair, p in zip(tested, adjusted_of_two(study, [pair.p for pair in tested]), strict=True):
+            pair.p_holm = p
+        for pair in spread:
+            pair.p_margin_holm = min(1.0, 0.05 * pair.p_margin / (equivalent * study.share(pair.metric)))
+        return
+    for metric in study.metrics:
+        of_metric = study.tested_by(metric)
+        measured = len({method for pair in of_metric for method in (pair.first, pair.second)})
+        sharing = metric != study.score or not study.over_rows
+        level = study.level("different", study.looks) * study.share(metric)
+        for pair, p in zip(of_metric, shaffer([one.p for one in of_metric], measured, sharing=sharing), strict=True):
+            pair.p_holm = min(1.0, 0.05 * p / level)
     for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
-        pair.p_margin_holm = min(1.0, 0.05 * p / study.level("equivalent", study.looks))
+        pair.p_margin_holm = min(1.0, 0.05 * p / equivalent)
+
+
+def adjusted_of_two(study: Study, p_values: Sequence[float]) -> list[float]:
+    """Return the adjusted p of the tested pairs, one of each metric, by the graph of Bretz et al. (2009).
+
+    The hypothesis with the smallest p, in terms of its level, is rejected first. It then passes its level on to those
+    that are left, by their weights, but for what its own equivalence needs; what it got from others it passes on whole.
+    """
+    tested = [pair.metric for pair in study.pairs.values() if pair.n >= 3]
+    weights = [study.share(metric) for metric in tested]
+    both, kept = (study.level("different", study.looks) + study.level("equivalent", study.looks),
+                  study.level("different", study.looks))  # fmt: skip
+    left, passed = set(range(len(tested))), 0.0
+    found, largest = [0.0] * len(tested), 0.0
+    while left:
+        total = sum(weights[at] for at in left)
+        levels = {at: weights[at] * both + passed * weights[at] / total for at in left}
+        first = min(left, key=lambda at: p_values[at] / levels[at])
+        largest = max(largest, min(1.0, 0.05 * p_values[first] / levels[first]))
+        found[first] = largest
+        passed += weights[first] * kept
+        left.remove(first)
+    return found
+
+
+FEW_SEEDS = 5  # seeds under which checkpoints are compared too
+
+
+def compared_checkpoints(study: Study) -> list[Json]:
+    """Return the pairs of checkpoints on other rows, where any of them differs and the methods' own pair is open."""
+    shared = [set(one) & set(other) for one, other in itertools.combinations(study.by_seed(study.score).values(), 2)]
+    if study.over_rows or max(map(len, shared), default=0) >= FEW_SEEDS:
+        return []
+    both, made = [], []
+    for a, b in itertools.combinations(study.methods, 2):
+        seeds = {run.seed for run in study.methods[a]} & {run.seed for run in study.methods[b]}
+        if seeds:
+            means = [np.mean([run.drawn for run in study.methods[m] if run.seed in seeds], axis=0) for m in (a, b)]
+            both.append((a, b))
+            difference = means[0] - means[1]
+            made.append(over_rows.compare_over_rows(difference, study.difference_span, means, study.weights))
+    p_values = [one.p_different if one.spreads else 1.0 for one in made]
+    costs = [pair for pair in study.pairs.values() if pair.metric != study.score and pair.n >= 3]
+    if study.of_two:
+        metrics = [pair.metric for pair in study.pairs.values() if pair.n >= 3]
+        p_of = {pair.metric: pair.p for pair in costs} | {study.score: p_values[0]}
+        adjusted = [adjusted_of_two(study, [p_of[metric] for metric in metrics])[metrics.index(study.score)]]
+    else:
+        level = study.level("different", study.looks)
+        level = level * study.share(study.score) if costs else level + study.level("equivalent", study.looks)
+        adjusted = [min(1.0, 0.05 * p / level) for p in shaffer(p_values, len(study.methods), sharing=False)]
+    first_level = study.first_level(study.score, study.looks)
+    if not study.of_two and not costs:
+        first_level *= 0.95 / 0.8
+    found, news = [], False
+    for (a, b), one, p, adjusted_p in zip(both, made, p_values, adjusted, strict=True):
+        decided = first_level if adjusted_p >= 1 or p == 0 else 0.05 * p / adjusted_p
+        low, high = one.accepted(decided) if one.spreads else (math.nan, math.nan)
+        ahead = study.sign(study.score) * one.mean > 0
+        winner = (a if ahead else b) if adjusted_p < 0.05 else None
+        news |= winner is not None and study.pair(study.score, a, b).better is None
+        scale = study.scale(study.score)
+        found.append({
+            "a": a, "b": b, "winner": winner, "difference": scale * one.mean,
+            "low": scale * low if math.isfinite(low) else None, "high": scale * high if math.isfinite(high) else None,
+            "p": p, "p_adjusted": adjusted_p,
+        })  # fmt: skip
+    return found if news else []

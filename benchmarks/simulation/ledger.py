@@ -223,6 +223,16 @@ RACES: Mapping[str, World] = {
     "five methods in two groups, 6 points apart": two_groups(6, (APART, APART), 5),
 }
 ROUNDS = (3, 4, 5, 7, 10, 14, 20)
+FALSE_RACES: Mapping[str, World] = {
+    "two methods, equal": World(spreads=(1.0, 1.0)),
+    "two methods, equal, noise of t3": World("t3", spreads=(1.0, 1.0)),
+    "two methods, equal, machines with two speeds": World(spreads=(1.0, 1.0), cost_noise="two states"),
+    "two methods, a tenfold spread": World(spreads=(10.0, 1.0)),
+    "three methods, one of a tenfold spread": World(spreads=(10.0, 1.0, 1.0)),
+    "five methods, equal": World(),
+    "five methods, machines with two speeds": World(cost_noise="two states"),
+}
+"""Worlds of equal methods."""
 
 
 def ends(count: int, chunk: int = 200) -> dict[str, dict[str, dict[str, float]]]:
@@ -242,12 +252,26 @@ def ends(count: int, chunk: int = 200) -> dict[str, dict[str, dict[str, float]]]
     return found
 
 
+def false_races(count: int, chunk: int = 200) -> dict[str, dict[str, float]]:
+    """Return the share of false pages of races of equal methods that go on to the last round, and its 95 % bound."""
+    found = {}
+    for name, world in FALSE_RACES.items():
+        random, wrong = np.random.default_rng([57, *name.encode()]), 0
+        for start in range(0, count, chunk):
+            data = races.drawn(world, ROUNDS[-1], min(chunk, count - start), random)
+            outcome = races.race(data, ROUNDS)
+            wrong += int(pages.wrong(world, outcome.different, outcome.near, outcome.signs).sum())
+        found[name] = {"false": wrong / count, "bound": clopper_pearson(wrong, count)[1]}
+    return found
+
+
 def _of_races(world: World, outcomes: Sequence[races.Outcome]) -> dict[str, float]:
     wrong = np.concatenate([pages.wrong(world, o.different, o.near, o.signs) for o in outcomes])
     claimed = np.concatenate([o.different[0] for o in outcomes])
     return {
         "found": apart_share(claimed),
         "runs": float(np.median(np.concatenate([o.runs for o in outcomes]))),
+        "mean_runs": float(np.mean(np.concatenate([o.runs for o in outcomes]))),
         "hopeless": float(np.concatenate([o.hopeless for o in outcomes]).mean()),
         "false": float(wrong.mean()),
         "bound": clopper_pearson(int(wrong.sum()), len(wrong))[1],
@@ -257,42 +281,98 @@ def _of_races(world: World, outcomes: Sequence[races.Outcome]) -> dict[str, floa
 # The record
 
 
-def _habit_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    for name, of in found.items():
-        seeds = [" / ".join(percent(share, 0) for share in shares) for shares in of["seeds"].values()]
-        first = " / ".join(percent(share, 0) for share in of["first look at 5 seeds"].values())
-        yield name, [*seeds, first, percent(of["rows that double"], 0), percent(of["2,000 rows at once"], 0)]
+def habit_table(record: Mapping[str, Any]) -> str:
+    """Return the table of ways to spend the 5 % over looks."""
+    habits_found = record["habits"]
+    worlds = [f"{name}: 3, 5, 10 seeds" for name in next(iter(habits_found.values()))["seeds"]]
+    heads = ("spending", *worlds, "5 seeds at first, in these", "rows double four times", "2,000 rows at first")
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for name, found in habits_found.items():
+            seeds = [", ".join(percent(share, 0) for share in shares) for shares in found["seeds"].values()]
+            first = ", ".join(percent(share, 0) for share in found["first look at 5 seeds"].values())
+            yield name, [*seeds, first, percent(found["rows that double"], 0), percent(found["2,000 rows at once"], 0)]
+
+    return "\n".join(table_lines(heads, rows()))
+
+
+def look_table(record: Mapping[str, Any], every: bool = False) -> str:
+    """Return the table of pages at a first look; of 3 and 6 points, and 3 and 5 seeds, or `every` one."""
+    heads = ("difference, costs, seeds, test rows", "methods", "one look declared", "first cost", "these checkpoints")
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for row in record["one_look"]:
+            usual = row["points"] in {3, 6} and row["seeds"] in {3, 5} and row["costs"] != "both 35 % apart"
+            if not usual and not every:
+                continue
+            name = f"{row['points']} points, {row['costs']}, {row['seeds']} seeds, {row['rows']:,} rows"
+            after, before = row[AFTER], row[BEFORE]
+            yield (
+                name,
+                [
+                    f"{percent(after['score'], 0)} ({100 * before['score']:.0f})",
+                    percent(row["one look declared"]["score"], 0),
+                    f"{percent(after['cost'], 0)} ({100 * before['cost']:.0f})",
+                    percent(row["checkpoints"], 0),
+                ],
+            )
+
+    return "\n".join(table_lines(heads, rows()))
+
+
+def race_table(record: Mapping[str, Any]) -> str:
+    """Return the table of what races find."""
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for name, found in record["races"].items():
+            after, before, whole = found[AFTER], found[BEFORE], found["no early end"]
+            yield (
+                name,
+                [
+                    f"{percent(after['found'], 0)} ({100 * before['found']:.0f})",
+                    percent(whole["found"], 0),
+                    f"{after['runs']:.0f} ({before['runs']:.0f})",
+                    f"{after['mean_runs']:.1f} ({before['mean_runs']:.1f})",
+                ],
+            )
+
+    heads = ("race of at most 20 seeds", "pairs found", "without an early end", "median of the runs", "their mean")
+    return "\n".join(table_lines(heads, rows()))
+
+
+def false_table(record: Mapping[str, Any]) -> str:
+    """Return the table of false pages with claims on checkpoints: of each number of methods the worst of 3, 4 seeds."""
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for world in CHECKPOINT_WORLDS:
+            cells = [record["checkpoints"][f"{world}, {seeds} seeds"] for seeds in (3, 4)]
+            worst = max(cells, key=lambda cell: float(cell["either"]))
+            yield world, [percent(worst[key]) for key in ("methods", "checkpoints", "either", "bound")]
+
+    heads = ("equal methods", "false on methods", "false on checkpoints", "either", "its upper bound")
+    return "\n".join(table_lines(heads, rows()))
+
+
+def false_race_table(record: Mapping[str, Any]) -> str:
+    """Return the table of false pages of races of equal methods."""
+    rows = (
+        (name, [percent(found[key]) for key in ("false", "bound")]) for name, found in record["false_races"].items()
+    )
+    return "\n".join(table_lines(("race of equal methods", "false pages", "upper bound"), rows))
 
 
 def tables() -> str:
     """Return the tables of the record, as docs/methodology.md has them."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    worlds = [*next(iter(record["habits"].values()))["seeds"]]
-    heads = ("spending", *worlds, "first look at 5 seeds", "rows that double", "2,000 rows at once")
-    lines = [*table_lines(heads, _habit_rows(record["habits"])), ""]
-    of_looks = [
-        (f"{row['points']} points, costs {row['costs']}, {row['seeds']} seeds, {row['rows']:,} rows",
-         [f"{percent(row[AFTER]['score'], 0)} ({100 * row[BEFORE]['score']:.0f})",
-          percent(row["one look declared"]["score"], 0),
-          f"{percent(row[AFTER]['cost'], 0)} ({100 * row[BEFORE]['cost']:.0f})", percent(row["checkpoints"], 0)])
-        for row in record["one_look"]
-    ]  # fmt: skip
-    lines += [*table_lines(("page", "methods", "declared", "first cost", "checkpoints"), of_looks), ""]
-    raced = ((name, [f"{percent(of[AFTER][key])} ({100 * of[BEFORE][key]:.1f})" if key != "runs"
-                     else f"{of[AFTER][key]:.0f} ({of[BEFORE][key]:.0f})" for key in ("found", "runs", "false")])
-             for name, of in record["races"].items())  # fmt: skip
-    lines += [*table_lines(("race", "found", "median runs", "false pages"), raced), ""]
-    false = ((name, [percent(of[key]) for key in ("methods", "checkpoints", "either", "bound")])
-             for name, of in record["checkpoints"].items())  # fmt: skip
-    lines += table_lines(("equal methods", "methods", "checkpoints", "either", "bound"), false)
-    return "\n".join(lines)
+    makers = (habit_table, race_table, false_race_table, false_table, look_table)
+    return "\n\n".join(make(record) for make in makers)
 
 
 def record(given: int | None, out: Path) -> None:
-    """Simulate so many pages of each kind, and as many races, and write the record."""
+    """Simulate so many pages of each kind, and five times as many to count false ones, and write the record."""
     count = given or 4000
     made = {
         "pages": count, "habits": habits(count), "one_look": one_look(count), "races": ends(count),
-        "checkpoints": false_checkpoints(5 * count),
+        "false_races": false_races(5 * count), "checkpoints": false_checkpoints(5 * count),
     }  # fmt: skip
     out.write_text(json.dumps(made, indent=1) + "\n")

@@ -26,6 +26,9 @@ NOISE: Mapping[str, Callable[[Random, tuple[int, ...]], Floats]] = {
     "t3": lambda random, shape: random.standard_t(3, shape) / math.sqrt(3),
     "skewed": lambda random, shape: random.standard_exponential(shape) - 1,
     "tied": lambda random, shape: np.round(random.standard_normal(shape)),
+    "two states": lambda random, shape: (
+        0.995 * (2.0 * random.integers(2, size=shape) - 1) + 0.1 * random.standard_normal(shape)
+    ),
 }
 """Noise of mean 0 and, but for `tied` (a grid of one sd, as accuracies of a small test set are), of variance 1."""
 
@@ -71,6 +74,7 @@ class World:
     second: tuple[float, ...] | None = None  # the same of the second cost
     cost_sd: float = COST_SD
     disturbance: str | None = None  # of the first cost
+    cost_noise: str = ""  # noise of the costs; that of the score where empty
 
     @property
     def methods(self) -> int:
@@ -136,7 +140,7 @@ def cost_logs(world: World, n: int, pages: int, random: Random, *, second: bool 
     """Return the logarithms of a cost, [pages, methods, seeds], of runs in the order of a sweep."""
     k = world.methods
     truth = (world.second if second else world.cost) or (0.0,) * k
-    drawn = NOISE[world.noise](random, (pages, k, n))
+    drawn = NOISE[world.cost_noise or world.noise](random, (pages, k, n))
     logs = np.array(truth)[:, None] + world.cost_sd * np.array(world.spreads)[:, None] * drawn
     if world.disturbance is None or second:
         return logs

@@ -149,10 +149,16 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ..
     False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
     checkpoints are right, but for the direction, which few get wrong (`calibration.py checkpoints`).
     """
-    if scope != "seeds and rows" or scores.shared_seeds >= ENOUGH_SEEDS:
+    if scope != "seeds and rows" or scores.shared_seeds >= ENOUGH_SEEDS or scores.filled is not None:
         return ()
-    pairs, _ = _pairs(scores, "rows", None)
-    return _decide(scores, pairs, scores.look)["score"]
+    pairs: list[Comparison] = []
+    for both in combinations(scores.units, 2):
+        shared = set.intersection(*(set(scores.units[name]) for name in both))
+        if shared:  # the runs of its verdict on the methods, or that would give one
+            units = {name: {run: scores.units[name][run] for run in sorted(shared)} for name in both}
+            pairs += _by_rows(scores, units, "rows", None)
+    family, _ = _pairs(scores, scope, None)
+    return _decide(scores, family | {"score": tuple(pairs)}, scores.look)["score"]
 
 
 def _raced(

@@ -10,6 +10,7 @@ from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
 from hpml_bench.report.answer.screen import difference
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list, titled
 from hpml_bench.report.tables import section_of, table
+from hpml_bench.statistics import ALPHA
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
 VERDICTS = {"different": "differs", "undecided": "can't tell", "equivalent": "equal", "untested": "not tested"}
@@ -142,6 +143,8 @@ def deciding_section(answer: PageSummary) -> Section | None:
         lines = [_open_pair(answer, pair) for pair in pending[:SHOWN]]
         more = [f"{len(pending) - SHOWN} more: see every pair in numbers."] * (len(pending) > SHOWN)
         blocks.append(Text(sentences=(*lines, *more)))
+    if odd := tuple(_odd_places(answer)):
+        blocks.append(Text(sentences=odd))
     if scope := tuple(_scope(answer)):
         blocks.append(Text(sentences=(" ".join(scope),)))
     return section_of("deciding", "What would decide", *blocks, question="sure", folded=False)
@@ -159,10 +162,41 @@ def _headline(answer: PageSummary, pending: int, pairs: int) -> str:
     return f"{pending} of {count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
 
 
+def _odd_places(answer: PageSummary) -> Iterator[str]:
+    """Yield why a method with a worse mean may be best where one with a better mean is behind."""
+    for name in answer.top:
+        mean, score = answer.value(name, "score"), answer.by_name[name].values.get("score")
+        better = [
+            method.name
+            for method in answer.methods[: answer.number[name] - 1]
+            if method.name not in answer.top and method.name in answer.tested_by_score
+        ]
+        if not better or mean is None or score is None or score.low is None or score.high is None:
+            continue
+        ends = f"{answer.score.text(score.low, unit=False)} to {answer.score.text(score.high)}"
+        behind = words.several(answer, better)
+        yield (
+            f"{capitalized(words.label(answer, name)) if answer.numbered else words.label(answer, name)} may be best "
+            f"although {behind}, with a better mean, {'is' if len(better) == 1 else 'are'} behind: its own score is "
+            f"less certain ({ends}), so that no {answer.noun} is shown to beat it."
+        )
+
+
+def _missed(answer: PageSummary, pair: Pair) -> str:
+    """Return what p an open pair with a p under 5 % would need as one of several; empty for others."""
+    if pair.p is None or pair.p >= ALPHA or pair.p_adjusted is None or not ALPHA <= pair.p_adjusted < 1:
+        return ""
+    needed = ALPHA * pair.p / pair.p_adjusted
+    shared = (
+        f"as one of {answer.tested} pairs, at look {answer.look}" if answer.tested > 1 else f"at look {answer.look}"
+    )
+    return f" Its p, {pair.p:.2g}, isn't enough: {shared}, it would have to be below {needed:.2g}."
+
+
 def _open_pair(answer: PageSummary, pair: Pair) -> str:
     one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
     gap = answer.gap_text(abs(pair.difference))
-    apart = f"{words.label(answer, one)} or {words.label(answer, other)}: {gap} apart."
+    apart = f"{words.label(answer, one)} or {words.label(answer, other)}: {gap} apart.{_missed(answer, pair)}"
     fixed = "" if answer.rounds else ", fixed before,"
     if pair.need:
         return f"{apart} With a gap of that size, about {pair.need:,} {answer.over}s{fixed} would decide."
@@ -170,7 +204,7 @@ def _open_pair(answer: PageSummary, pair: Pair) -> str:
         return f"{apart} The missing rows may turn it."
     if answer.over == "row":
         return f"{apart} Not even {MOST_ROWS:,} rows would decide."
-    return f"{apart} More seeds alone won't decide; use more than {answer.rows_text}."
+    return f"{apart} More seeds alone won't decide: too few test rows. Use more than {answer.rows_text}."
 
 
 def turns(answer: PageSummary) -> str:
