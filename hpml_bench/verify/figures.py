@@ -83,9 +83,9 @@ def answers(evidence: Evidence) -> Iterator[Finding]:
 def _training_alike(evidence: Evidence, same: Iterable[RunRecord]) -> Iterator[Finding]:
     """Yield the runs of several methods in a seed that trained and predict as others do, to the last digit."""
     # the gradient of further parameters makes the norm larger, whatever the learning rate
-    for records in grouped(same, lambda record: evidence.traces[record.run_id].norms).values():
-        if len({_parameters(record) for record in records}) > 1:
-            more = ", and trained with the same losses and gradients another number of parameters"
+    for norms, records in grouped(same, lambda record: evidence.traces[record.run_id].norms).items():
+        if norms and len({_parameters(record) for record in records}) > 1:
+            more = ", with the same training losses and gradients, and trains another number of parameters"
             yield from _predicting_alike(evidence, records, more)
             return
     names = ", ".join(finding.finding.partition(":")[0] for finding in _predicting_alike(evidence, same))

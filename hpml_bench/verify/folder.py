@@ -108,7 +108,7 @@ class Trace(NamedTuple):
     tokens: str  # tokens of each step that all runs of the seed took, with padding and without
     varied: bool  # whether so many steps have other numbers of tokens that two orders of samples don't agree by chance
     losses: str  # training loss of each step
-    norms: str  # gradient norm of each step
+    norms: str  # gradient norm of each step; empty where one is zero or undefined
     predicted: str  # answers and losses of the test rows
     row_losses: NDArray[np.float32]  # [rows], in the order of the test rows
     still: bool  # whether all of several validation losses are equal: the training had no effect
@@ -119,14 +119,22 @@ class Trace(NamedTuple):
         taken, stored = (point for point in run.series("step_seconds") if point.step <= steps), run.predictions
         tokens = [[point.step, point.tokens, point.real_tokens] for point in taken]
         losses, norms = (
-            digest([[point.step, point.value] for point in run.series(name)]) for name in ("train_loss", "grad_norm")
+            [[point.step, point.value] for point in run.series(name)] for name in ("train_loss", "grad_norm")
         )
         content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
         row_losses = np.zeros(0, np.float32) if stored is None else stored.loss.astype(np.float32)
         varied = len({real for *_, real in tokens}) >= VARIED
         validated = [point.value for point in run.series("validation_loss")]
         still = len(validated) > 1 and len(set(validated)) == 1
-        return cls(digest(tokens), varied, losses, norms, sha256(content).hexdigest(), row_losses, still)
+        return cls(
+            tokens=digest(tokens),
+            varied=varied,
+            losses=digest(losses),
+            norms=digest(norms) if all(norm for _, norm in norms) else "",
+            predicted=sha256(content).hexdigest(),
+            row_losses=row_losses,
+            still=still,
+        )
 
 
 @dataclass(frozen=True)

@@ -315,8 +315,11 @@ def learnt_as(run: Path, source: Path) -> None:
         point | {"value": values.get((point["metric"], point["step"]), point["value"])} for point in old
     ])  # fmt: skip
     shutil.copy(source / "predictions.parquet", run)
-    metrics = record_of(source)["metrics"]
-    Forged(run.parent).edit(run, **{f"metrics__{name}": metrics[name] for name in learnt})
+    metrics, before = record_of(source)["metrics"], record_of(run)["metrics"]
+    norm = scaled(metrics["grad_norm"] / before["grad_norm"])
+    Forged(run.parent).edit(
+        run, metrics__grad_norm_per_sqrt_parameter=norm, **{f"metrics__{name}": metrics[name] for name in learnt}
+    )
     rescored(run)
 
 
