@@ -15,7 +15,9 @@ from hpml_bench.report.comparability import grouped, method_of, untrained
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
+from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import digest
 from hpml_bench.verify.folder import Evidence, Finding, RunFiles, failed
 
 SECONDS = 1e-6  # absolute, between a step's time and that of its ranks
@@ -74,6 +76,33 @@ def answers(evidence: Evidence) -> Iterator[Finding]:
             # one method under two names trains alike, too
             if len({traces[record.run_id].losses for record in same}) > 1:
                 yield from _predicting_alike(evidence, same, ", and trained with other losses")
+            elif len({_nameless(record) for record in same}) > 1:
+                yield from _training_alike(evidence, same)
+
+
+def _training_alike(evidence: Evidence, same: Iterable[RunRecord]) -> Iterator[Finding]:
+    """Yield the runs of several methods in a seed that trained and predict as others do, to the last digit."""
+    # the gradient of further parameters makes the norm larger, whatever the learning rate
+    for norms, records in grouped(same, lambda record: evidence.traces[record.run_id].norms).items():
+        if norms and len({_parameters(record) for record in records}) > 1:
+            more = ", with the same training losses and gradients, and trains another number of parameters"
+            yield from _predicting_alike(evidence, records, more)
+            return
+    names = ", ".join(finding.finding.partition(":")[0] for finding in _predicting_alike(evidence, same))
+    if names:
+        what = "trained and predict alike to the last digit: one method in other words, one without effect, or a copy"
+        yield Finding("not checked", f"{names}: {what}: no file shows which")
+
+
+def _nameless(record: RunRecord) -> str:
+    """Return a method's specification without its name, equal for one method under two names."""
+    spec = record.spec.method
+    return digest(method_identity(spec.model_copy(update={"name": spec.method})))
+
+
+def _parameters(record: RunRecord) -> tuple[float | None, ...]:
+    """Return the numbers of parameters that a run trained in its method and in its head."""
+    return tuple(record.metrics.get(name) for name in ("trainable_parameters", "head_parameters"))
 
 
 def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:

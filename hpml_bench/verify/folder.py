@@ -12,6 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, TRACKING
@@ -100,22 +103,38 @@ class RunFiles:
 
 
 class Trace(NamedTuple):
-    """Digests of a run's steps and test rows, to be compared with other runs'."""
+    """Digests of a run's steps and test rows, and the rows' losses, to be compared with other runs'."""
 
     tokens: str  # tokens of each step that all runs of the seed took, with padding and without
     varied: bool  # whether so many steps have other numbers of tokens that two orders of samples don't agree by chance
     losses: str  # training loss of each step
+    norms: str  # gradient norm of each step; empty where one is zero or undefined
     predicted: str  # answers and losses of the test rows
+    row_losses: NDArray[np.float32]  # [rows], in the order of the test rows
+    still: bool  # whether all of several validation losses are equal: the training had no effect
 
     @classmethod
     def of(cls, run: RunFiles, steps: float) -> Trace:
         """Return those of a run, with the tokens of its first steps."""
         taken, stored = (point for point in run.series("step_seconds") if point.step <= steps), run.predictions
         tokens = [[point.step, point.tokens, point.real_tokens] for point in taken]
-        losses = [[point.step, point.value] for point in run.series("train_loss")]
+        losses, norms = (
+            [[point.step, point.value] for point in run.series(name)] for name in ("train_loss", "grad_norm")
+        )
         content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
+        row_losses = np.zeros(0, np.float32) if stored is None else stored.loss.astype(np.float32)
         varied = len({real for *_, real in tokens}) >= VARIED
-        return cls(digest(tokens), varied, digest(losses), sha256(content).hexdigest())
+        validated = [point.value for point in run.series("validation_loss")]
+        still = len(validated) > 1 and len(set(validated)) == 1
+        return cls(
+            tokens=digest(tokens),
+            varied=varied,
+            losses=digest(losses),
+            norms=digest(norms) if all(norm for _, norm in norms) else "",
+            predicted=sha256(content).hexdigest(),
+            row_losses=row_losses,
+            still=still,
+        )
 
 
 @dataclass(frozen=True)

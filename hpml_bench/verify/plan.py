@@ -28,6 +28,8 @@ OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "
 CLOCKS = timedelta(seconds=2)  # rounding of the times at which runs began, and the steps of a clock
 AT_ONCE = timedelta(seconds=1)  # time within which a sweep begins its next run
 TO_COME = timedelta(hours=1)  # by how much clocks of other machines may be ahead
+BREAK = timedelta(hours=1)  # least time between two seeds that is named
+BREAK_IN_RUNS = 10  # the same as a multiple of the longest run
 REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
 
 
@@ -211,6 +213,38 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
                 yield failed(record.run_id, what)
         if until >= end:
             last, end = record, until
+
+
+def breaks(evidence: Evidence) -> Iterator[Finding]:
+    """Seeds that were declared together ran without a long break."""
+    runs = [(record, span) for record in evidence.records if (span := _span(record))]
+    longest = max((end - start for _, (start, end) in runs), default=timedelta())
+    for seed in sorted({record.spec.seed for record, _ in runs})[:-1]:
+        before = [(record, end) for record, (_, end) in runs if record.spec.seed <= seed]
+        pause = min(start for record, (start, _) in runs if record.spec.seed > seed) - max(end for _, end in before)
+        # a race, and a sweep that declared fewer seeds at first, say so themselves, and the report counts their looks
+        declared = all(_declares_more(record, seed) for record, _ in before)
+        if declared and pause > max(BREAK, BREAK_IN_RUNS * longest):
+            hours = f"{pause / timedelta(hours=1):.1f} hours"
+            what = (
+                f"no run began in the {hours} after the runs of seed {seed}, which say that later seeds were declared"
+            )
+            yield Finding("not checked", f"{what}: no file shows whether their results were looked at before")
+
+
+def _declares_more(record: RunRecord, seed: int) -> bool:
+    """Return whether a run was declared together with further seeds than this, to be run whatever comes out."""
+    declared = record.declared
+    return declared is not None and declared.until is None and declared.seeds > seed + 1
+
+
+def _span(record: RunRecord) -> tuple[datetime, datetime] | None:
+    """Return when a run began and ended; None where it names no time."""
+    with suppress(ValueError):  # `dates` says so
+        start = datetime.fromisoformat(record.started)
+        start = start if start.tzinfo else start.replace(tzinfo=UTC)
+        return start, start + timedelta(seconds=record.seconds)
+    return None
 
 
 def environment(evidence: Evidence) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from hpml_bench.records.load import sha256
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
-from hpml_bench.verify import figures, files, plan
+from hpml_bench.verify import figures, files, likeness, plan
 from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
 
 FORMAT = 1  # counts up when a field of verified.json changes its meaning
@@ -24,9 +24,10 @@ OF_RUNS: tuple[RunCheck, ...] = (
 """Checks of each run that ended well; all others are of the folder."""
 ALL: tuple[FolderCheck | RunCheck, ...] = (
     files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
-    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels,
-    figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
-    *OF_RUNS, plan.consumption, figures.batches, figures.answers, plan.sizes, plan.sample_order, files.page,
+    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.breaks, plan.environment, plan.protocol,
+    plan.labels, figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
+    *OF_RUNS, plan.consumption, figures.batches, figures.answers, likeness.near_copies, likeness.exchanged,
+    likeness.repeated_losses, plan.sizes, plan.sample_order, files.page,
 )  # fmt: skip
 """All checks, in the order in which they are shown."""
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -301,6 +302,76 @@ def answers_of_another_method(made: Forged) -> list[Path]:
     return found
 
 
+def learnt_as(run: Path, source: Path) -> None:
+    """Give a run all that another one learnt: losses, norms, validation and answers; its times, tokens, rates stay."""
+    learnt = {"train_loss", "grad_norm"}
+    taken = [json.loads(line) for line in (source / "points.jsonl").read_text().splitlines()]
+    values = {
+        (point["metric"], point["step"]): point["value"]
+        for point in taken
+        if point["metric"] in learnt or point["metric"].startswith("validation_")
+    }
+    edit_points(run, lambda old: [
+        point | {"value": values.get((point["metric"], point["step"]), point["value"])} for point in old
+    ])  # fmt: skip
+    shutil.copy(source / "predictions.parquet", run)
+    metrics, before = record_of(source)["metrics"], record_of(run)["metrics"]
+    norm = scaled(metrics["grad_norm"] / before["grad_norm"])
+    Forged(run.parent).edit(
+        run, metrics__grad_norm_per_sqrt_parameter=norm, **{f"metrics__{name}": metrics[name] for name in learnt}
+    )
+    rescored(run)
+
+
+def noisy(share: float, seed: int = 0) -> Callable[[Any], Any]:
+    """Change each row's loss by a random share of it."""
+    noise = np.random.default_rng(seed)
+    return lambda of: of.assign(loss=(of.loss * (1 + share * noise.standard_normal(len(of)))).astype("float32"))
+
+
+def seed_nearly_of_another(made: Forged) -> list[Path]:
+    """Make a method's seed of another one, with the tokens and times of its own, and losses changed a little."""
+    learnt_as(run := made.run("lora", 2), made.run("lora", 1))
+    edit_predictions(run, noisy(1e-5))
+    rescored(run)
+    return [run]
+
+
+def training_of_another_method(made: Forged) -> list[Path]:
+    """Give a method all that a better one learnt, in every seed."""
+    for run in (found := runs(made, "head")):
+        learnt_as(run, made.run("full", record_of(run)["spec"]["seed"]))
+    return found
+
+
+def answers_exchanged(made: Forged) -> str:
+    """Exchange the answers of two methods within a seed."""
+    one, other = made.run("head", 1), made.run("lora", 1)
+    kept = (one / "predictions.parquet").read_bytes()
+    shutil.copy(other / "predictions.parquet", one)
+    (other / "predictions.parquet").write_bytes(kept)
+    for run in (one, other):
+        rescored(run)
+    first, second = sorted(run.name for run in made.seal(one, other))
+    return f"{first} and {second}"
+
+
+def called_right_alike(of: Any) -> Any:
+    """Call rows right that are wrong, with one loss that a right answer may have."""
+    wrong = of.index[of.reference != of.prediction][:40]
+    of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
+    of.loc[wrong, "loss"] = np.float32(0.4)
+    return of
+
+
+def looked_before(made: Forged) -> str:
+    """Begin the last seed a day later, as if it had been declared with the others."""
+    for run in runs(made, "2"):
+        began = datetime.fromisoformat(record_of(run)["started"]) + timedelta(days=1)
+        made.edit(run, started=began.isoformat(timespec="seconds"))
+    return "seed 1"
+
+
 Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
 """An edit of a folder, the check that names it, words of its finding, and the finding's state if it isn't `failed`."""
 UNSEALED: dict[str, Forgery] = {
@@ -363,6 +434,12 @@ SEALED: dict[str, Forgery] = {
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
     "a seed made of another": (seed_of_another, "batches", "has the steps of seed 1 in their order"),
+    "a seed nearly another": (seed_nearly_of_another, "near copies", "one is a copy"),
+    "training of another method": (training_of_another_method, "answers", "another number of parameters"),
+    "answers exchanged": (answers_exchanged, "exchanged", "as if the answers had been exchanged", "not checked"),
+    "wrong rows called right alike": (rows("lora 0", called_right_alike, rescore=True),
+        "repeated losses", "40 of its test rows have one loss, 0.4,"),
+    "seeds added after a look": (looked_before, "breaks", "no run began in the 24.0 hours", "not checked"),
     "answers of another method": (answers_of_another_method, "answers", "and trained with other losses"),
     "hard rows left out": (rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
         "predictions", "of 1,000 test rows"),
@@ -539,9 +616,27 @@ def under_two_names(made: Forged) -> None:
     reorder(made)
 
 
+def hardly_trained(made: Forged) -> None:
+    """Let a method's seeds answer nearly alike, as at a tiny rate."""
+    found = runs(made, "lora")
+    for run in found[1:]:
+        shutil.copy(found[0] / "predictions.parquet", run)
+        edit_predictions(run, noisy(1e-4, seed=record_of(run)["spec"]["seed"]))
+        rescored(run)
+    made.seal(*found)
+
+
+def one_answer_to_all(made: Forged) -> None:
+    """Let a run have ended with a model that gives every text the same probabilities."""
+    run, losses = made.run("lora", 2), np.array([1.3, 1.35, 1.4, 1.5], dtype="float32")
+    edit_predictions(run, lambda of: of.assign(prediction=0, loss=losses[of.reference]))
+    rescored(run)
+    made.seal(run)
+
+
 @pytest.mark.parametrize("happened", [
     pytest.param(lambda _: None, id="nothing"), with_faults, seeds_added, method_added, by_jobs, predicting_alike,
-    under_two_names,
+    under_two_names, hardly_trained, one_answer_to_all,
 ], ids=lambda of: of.__name__)  # fmt: skip
 def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
@@ -550,6 +645,30 @@ def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forg
     assert [check for check in made.checks if check.state == "failed"] == []
     unchecked = {check.name for check in made.checks if check.state == "not checked"}
     assert unchecked - {"definitions"} == {"sample order", "page"}  # the reference may be of older words
+
+
+def test_a_method_in_other_words_is_not_accused(forged: Forged) -> None:
+    """Two methods that name an optimizer or leave it to the suite train alike: a line names them, and refuses none."""
+    under_two_names(forged)
+    chosen = {"name": "adamw", "options": record_of(forged.run("full", 0))["spec"]["settings"]["optimizer"]["options"]}
+    suite = json.loads((forged.folder / "suite.json").read_text())
+    forged.suite(methods=suite["methods"] | {"again": suite["methods"]["again"] | {"optimizer": chosen}})
+    forged.edit(*runs(forged, "again"), spec__method__optimizer=chosen)
+    forged.seal(*runs(forged, "again"))
+    reorder(forged)
+    made = verify(forged.folder)
+    assert [check for check in made.checks if check.state == "failed"] == []
+    assert [state for state, text in findings(made, "answers") if "one method in other words" in text] == [
+        "not checked"
+    ] * 3
+
+
+def test_a_training_without_effect_is_not_compared(forged: Forged) -> None:
+    """Two of three seeds whose validation loss never moved may answer alike in nearly every row."""
+    sealed(forged, seed_nearly_of_another)
+    assert [state for state, _ in findings(verify(forged.folder), "near copies")] == ["failed"]
+    sealed(forged, points("lora", times("validation_loss", 0.0)))
+    assert [state for state, _ in findings(verify(forged.folder), "near copies")] == ["ok"]
 
 
 def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
