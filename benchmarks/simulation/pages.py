@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hpml_bench.statistics.evidence import LEAST_FACTOR, PRIOR
+from hpml_bench.statistics.evidence import LEAST_FACTOR, LOSSES, PRIOR
 from hpml_bench.statistics.intervals import most_equal
 from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
@@ -44,7 +44,7 @@ class Squares:
     variance: Floats  # of the differences over seeds
     rows: Floats | None = None  # mean square of rows
     rest: Floats | None = None  # mean square of the interaction of rows and seeds
-    opposed: Floats | None = None  # rows against the mean by more than half the range
+    opposed: Floats | None = None  # [pages, pairs, losses], rows against the mean by more than half of each loss
 
 
 def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squares]:
@@ -68,11 +68,13 @@ def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats
     seeds = by_seed[:, first] - by_seed[:, second]
     mean, variance = seeds.mean(axis=-1), seeds.var(axis=-1, ddof=1)
     differ = count[:, first] + count[:, second] - 2 * both[:, first, second]
-    rows, opposed = np.empty_like(mean), np.empty_like(mean)
+    rows, opposed = np.empty_like(mean), np.empty((*mean.shape, len(LOSSES)))
     for at, (a, b) in enumerate(zip(first, second, strict=True)):
         counts = by_row[:, a] - by_row[:, b]
         rows[:, at] = counts.var(axis=-1, ddof=1, dtype=np.float64) / n
-        opposed[:, at] = (2 * counts * np.where(mean[:, at] < 0, -1, 1)[:, None] < -n).sum(axis=-1)
+        ahead = counts * np.where(mean[:, at] < 0, -1, 1)[:, None]
+        for place, loss in enumerate(LOSSES):
+            opposed[:, at, place] = (2 * ahead < -loss * n).sum(axis=-1)
     rest = (differ - n * m * mean**2 - (n - 1) * m * variance - (m - 1) * rows) / ((n - 1) * (m - 1))
     return mean, variance, rows, rest, opposed
 
@@ -111,7 +113,8 @@ def p_values(of: Squares, prior: float = PRIOR) -> tuple[Floats, Floats]:
     both = np.maximum(freedom, squared**2 / np.maximum(spread, 1e-300))
     gridded, alone_freedom = _shared(of.variance + 1 / m**2 / 12, of, prior)
     alone = np.sqrt(gridded / n)
-    rare = np.minimum(1, 2 * special.bdtr(of.opposed, m, (of.opposed / m + size) / (1 + size)))
+    gain = size[..., None] / np.array(LOSSES)
+    rare = np.minimum(1, 2 * special.bdtr(of.opposed, m, (of.opposed / m + gain) / (1 + gain))).max(axis=-1)
     near, of_rare, error = MARGIN - size, math.sqrt(MARGIN * (1 - MARGIN) / m), np.sqrt(squared)
     by_rows, by_seeds = special.stdtr(both, -size / error), special.stdtr(alone_freedom, -size / alone)
     equal = special.stdtr(both, -near / np.maximum(error, of_rare)), special.stdtr(alone_freedom, -near / alone)
