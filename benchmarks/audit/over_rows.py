@@ -24,7 +24,9 @@ class OverRows(Comparison):
 
     def guard(self, n: int) -> Guard:
         """Return the guard at a number of rows, of which as large a share is opposed, rounded down."""
-        return replace(self.own, m=n, opposed=self.own.opposed * n // self.n, many=self.own.many * n / self.n)
+        return replace(
+            self.own, m=n, opposed=tuple(k * n // self.n for k in self.own.opposed), many=self.own.many * n / self.n
+        )
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom at a number of rows: no less than one row's change by r."""

@@ -29,16 +29,18 @@ class Guard:
 
     m: int
     span: float = 1.0  # range of a row's score; 0 where it has none
-    opposed: int = 0  # rows that lie against the mean by more than half the range
+    opposed: tuple[int, ...] = (0,)  # rows against the mean by over a half, quarter, eighth, sixteenth of the range
     many: float = math.inf  # rows of equal weight that vary as much; no more than m
 
     @classmethod
     def of(cls, rows: Floats, span: float, weights: Floats) -> "Guard":
         """Return the guard of differences by row; of a mean of 0, whose sign is rounding's, with the more opposed."""
-        below, above, mean = (rows < -span / 2).sum(), (rows > span / 2).sum(), rows.mean()
-        opposed = max(below, above) if abs(mean) < 1e-12 * span else below if mean > 0 else above
+        mean, opposed = rows.mean(), []
+        for half in (span / 2, span / 4, span / 8, span / 16):
+            below, above = int((rows < -half).sum()), int((rows > half).sum())
+            opposed.append(max(below, above) if abs(mean) < 1e-12 * span else below if mean > 0 else above)
         many = math.inf if np.ptp(weights) <= 1e-9 * weights.max() else (weights**2).sum() ** 2 / (weights**4).sum()
-        return cls(len(rows), span, int(opposed) if span else 0, float(many))
+        return cls(len(rows), span, tuple(opposed) if span else (0,), float(many))
 
     @property
     def free(self) -> float:
@@ -57,12 +59,17 @@ class Guard:
     def p(self, distance: float) -> float:
         """Return the chance of no more opposed rows than there are, if unseen ones made up for a distance.
 
-        The share s of such rows loses the range while the others gain: s range = (1 - s) gain, where rows are opposed
-        by a share already.
+        The share s of such rows loses the range, half of it, a quarter or an eighth, whichever chance is largest, while
+        the others gain: s loss = (1 - s) gain, where rows are opposed by a share already.
         """
-        gain = distance / self.span if self.span else math.inf
-        share = (self.opposed / self.m + gain) / (1 + gain) if math.isfinite(gain) else 1.0
-        return float(stats.binom.cdf(self.opposed, self.m, share)) if share < 1 else 0.0
+        if not self.span:
+            return 0.0
+        chances = [0.0]
+        for halvings, count in enumerate(self.opposed):
+            gain = distance / (self.span / 2**halvings)
+            share = (count / self.m + gain) / (1 + gain)
+            chances.append(float(stats.binom.cdf(count, self.m, share)) if share < 1 else 0.0)
+        return max(chances)
 
     def least(self, level: float) -> float:
         """Return the distance at which that chance is the level."""

@@ -4,7 +4,6 @@ Each draws a page whose truth is known, and counts it if a claim is false, by th
 and few suites the worst world of a kind is found exactly.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,15 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from hpml_bench import statistics
 from hpml_bench.report.caveats import beats_guess
 from hpml_bench.report.judge import is_exact
 from hpml_bench.report.scores import CostDefinition
-from hpml_bench.statistics import Comparison, Interval
+from hpml_bench.statistics import Comparison, Interval, evidence
 from hpml_bench.statistics.evidence import LEAST_SEEDS
-from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.over_suites import p_of_ranks
 from hpml_bench.statistics.verdicts import levels, spent_at
 from simulation import pages
@@ -218,16 +216,57 @@ def worst(count: int, level: float, p: Callable[[Floats], float], losses: Floats
     return largest
 
 
-def few_rows(_: int, sizes: Sequence[int] = (4, 6, 10, 20, 30, 50, 100)) -> dict[str, float]:
-    """Return the worst share of two systems' pages of few rows, or groups, of real scores from 0 to 1."""
+SIZES = (4, 6, 10, 20, 30, 50, 100, 200, 500, 1000, 10_000)
+LOST = np.unique([*np.linspace(0.04, 1, 25), *(share - 0.001 for share in (1 / 2, 1 / 4, 1 / 8, 1 / 16)), 0.45, 0.475])
+GAINED = np.geomspace(1e-4, 1, 80)
 
-    def p(differences: Floats) -> float:
-        found = OverRows.of(differences)
-        return found.p() if found else 1.0
 
-    losses, gains = np.linspace(0.1, 1, 19), np.geomspace(0.003, 1, 30)
-    every = itertools.product(sizes, LEVELS.items())
-    return {f"{rows} rows, {margin}": worst(rows, level, p, losses, gains) for rows, (margin, level) in every}
+def few_rows(_: int, sizes: Sequence[int] = SIZES) -> dict[str, float]:
+    """Return the worst share of two systems' pages of real scores from 0 to 1, by numbers of rows or groups.
+
+    All rows gain alike but for some that lose alike, with a mean of 0: the worst of losses from 0.04 to 1, also just
+    below what is counted as opposed, and of gains from 0.0001 to 1, at each of `LEVELS`.
+    """
+    found = {rows: worst_two_points(rows, list(LEVELS.values())) for rows in sizes}
+    return {
+        f"{rows} rows, {margin}": share for rows, of in found.items() for margin, share in zip(LEVELS, of, strict=True)
+    }
+
+
+def worst_two_points(rows: int, at_levels: Sequence[float]) -> list[float]:
+    """Return the largest share of false verdicts at each level over the worlds of `LOST` and `GAINED`."""
+    loss, gain = (grid.ravel()[:, None] for grid in np.meshgrid(LOST, GAINED))
+    chance = gain / (gain + loss)
+    by_chance = np.argsort(chance.ravel())  # worlds of a part need about as many numbers of losing rows
+    worst_of_parts = []
+    for part in np.array_split(by_chance, 40):
+        lost = _likely(rows, chance[part])
+        likely = stats.binom.pmf(lost, rows, chance[part])
+        p = p_of_two_points(rows, lost, loss[part], gain[part])
+        worst_of_parts.append([float((likely * (p < level)).sum(axis=1).max()) for level in at_levels])
+    return [max(of) for of in zip(*worst_of_parts, strict=True)]
+
+
+def _likely(rows: int, chance: Floats) -> Floats:
+    """Return the numbers of losing rows, [worlds, numbers], outside of which less than 1e-9 of the chance lies."""
+    spread = np.sqrt(rows * chance * (1 - chance))
+    width = min(rows + 1, int((14 * spread + 50).max()))
+    first = np.clip(np.floor(rows * chance - 7 * spread - 25), 0, rows + 1 - width)
+    return np.asarray(first + np.arange(width))
+
+
+def p_of_two_points(rows: int, lost: Floats, loss: Floats, gain: Floats) -> Floats:
+    """Return `OverRows.p` of rows of which so many lose and the others gain, of broadcast arrays."""
+    mean = (gain * (rows - lost) - loss * lost) / rows
+    sd = (gain + loss) * np.sqrt(lost * (rows - lost) / (rows * (rows - 1)))
+    p = 2 * special.stdtr(rows - 1, -np.abs(mean) / np.maximum(sd / np.sqrt(rows), 1 / rows))
+    for most in evidence.LOSSES:
+        against, ahead = lost * (loss > most / 2), (rows - lost) * (gain > most / 2)
+        opposed = np.where(mean > 0, against, ahead)
+        share = np.abs(mean) / most
+        rare = special.bdtr(opposed, rows, np.minimum(1, (opposed / rows + share) / (1 + share)))
+        p = np.maximum(p, np.where(opposed < rows, np.minimum(1, 2 * rare), 0))
+    return np.asarray(p)
 
 
 def few_suites(_: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hpml_bench.statistics.evidence import LEAST_FACTOR, POWER, PRIOR
+from hpml_bench.statistics.evidence import LEAST_FACTOR, LOSSES, POWER, PRIOR
 from hpml_bench.statistics.intervals import most_equal
 from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE, spent_at
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
@@ -48,7 +48,7 @@ class Squares:
     variance: Floats  # of the differences over seeds
     rows: Floats | None = None  # mean square of rows
     rest: Floats | None = None  # mean square of the interaction of rows and seeds
-    opposed: Floats | None = None  # rows against the mean by more than half the range
+    opposed: Floats | None = None  # [pages, pairs, losses], rows against the mean by more than half of each loss
     m: int = ROWS  # test rows
 
 
@@ -74,11 +74,13 @@ def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats
     seeds = by_seed[:, first] - by_seed[:, second]
     mean, variance = seeds.mean(axis=-1), seeds.var(axis=-1, ddof=1)
     differ = count[:, first] + count[:, second] - 2 * both[:, first, second]
-    rows, opposed = np.empty_like(mean), np.empty_like(mean)
+    rows, opposed = np.empty_like(mean), np.empty((*mean.shape, len(LOSSES)))
     for at, (a, b) in enumerate(zip(first, second, strict=True)):
         counts = by_row[:, a] - by_row[:, b]
         rows[:, at] = counts.var(axis=-1, ddof=1, dtype=np.float64) / n
-        opposed[:, at] = (2 * counts * np.where(mean[:, at] < 0, -1, 1)[:, None] < -n).sum(axis=-1)
+        ahead = counts * np.where(mean[:, at] < 0, -1, 1)[:, None]
+        for place, loss in enumerate(LOSSES):
+            opposed[:, at, place] = (2 * ahead < -loss * n).sum(axis=-1)
     rest = (differ - n * m * mean**2 - (n - 1) * m * variance - (m - 1) * rows) / ((n - 1) * (m - 1))
     return mean, variance, rows, rest, opposed
 
@@ -155,8 +157,9 @@ def p_of_checkpoints(of: Squares) -> Floats:
 
 
 def _p_of_rare_rows(of: Squares, opposed: Floats) -> Floats:
-    size = np.abs(of.mean)
-    return np.asarray(np.minimum(1, 2 * special.bdtr(opposed, of.m, (opposed / of.m + size) / (1 + size))))
+    gain = np.abs(of.mean)[..., None] / np.array(LOSSES)
+    p = np.minimum(1, 2 * special.bdtr(opposed, of.m, (opposed / of.m + gain) / (1 + gain)))
+    return np.asarray(p.max(axis=-1))
 
 
 def each_detectable(of: Squares, n: int, level: float, prior: float = PRIOR) -> list[Floats]:
@@ -167,7 +170,7 @@ def each_detectable(of: Squares, n: int, level: float, prior: float = PRIOR) -> 
         least = special.nctdtrinc(test.freedom, 1 - POWER, critical) * test.error
         if at == 0 and of.opposed is not None:
             share = special.bdtri(of.opposed, of.m, level / 2)
-            rare = (share - of.opposed / of.m) / (1 - share)
+            rare = (np.array(LOSSES) * (share - of.opposed / of.m) / (1 - share)).max(axis=-1)
             least = np.maximum(least, rare + special.ndtri(POWER) * test.error)
         found.append(np.asarray(least))
     return found

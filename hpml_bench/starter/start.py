@@ -166,7 +166,7 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
     tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
-        evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=int(tests * DIFFER / 2))
+        evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=(int(tests * DIFFER / 2),))
         points = 100 * statistics.detectable(evidence, tests)
         shown = (
             f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "

@@ -17,6 +17,7 @@ from hpml_bench.statistics.intervals import ALPHA, finite, t_quantile
 
 POWER = 0.8  # power at which a difference counts as detectable
 MOST_SEEDS = 10_000
+LOSSES = (1.0, 1 / 2, 1 / 4, 1 / 8)  # shares of the range that rare rows may lose, in the guard against them
 LEAST_SEEDS = 3  # fewest seeds for a verdict: two differences show next to nothing of their spread
 
 
@@ -31,7 +32,11 @@ class Evidence(ABC):
     most: ClassVar[int] = MOST_SEEDS  # largest number that is planned
     prior: float = 0.0  # degrees of freedom of the variance over seeds that methods share (see `share_variances`)
     span: float = 0.0  # range by which a row's or group's score can change; 0 where it has none
-    opposed: int = 0  # rows (their means over seeds) on the other side of 0 than the mean, by more than half the range
+    opposed: tuple[int, ...] = (0,)
+    """Rows (their means over seeds) on the other side of 0 than the mean by more than half of each of `LOSSES`.
+
+    Rows of two ends have but the first: where as many are opposed, the largest loss is the least sure.
+    """
 
     @abstractmethod
     def error(self, n: int) -> float:
@@ -58,13 +63,14 @@ class Evidence(ABC):
 
     def least_rare(self, alpha: float, n: int | None = None) -> float:
         """Return the least mean for which `p_rare` is below a level, at n seeds or rows, or at its own."""
-        # r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2
-        m = self.rows(n or self.n)
-        opposed = self.opposed * m // self.rows(self.n)
-        if not self.span or opposed >= m:
-            return 0.0
-        share = float(scipy.special.bdtri(opposed, m, alpha / 2))
-        return self.span * (share - opposed / m) / (1 - share)
+        # For a loss l: l (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2
+        m, least = self.rows(n or self.n), 0.0
+        for share_of_range, count in zip(LOSSES, self.opposed, strict=False):
+            opposed = count * m // self.rows(self.n)
+            if self.span and opposed < m:
+                share = float(scipy.special.bdtri(opposed, m, alpha / 2))
+                least = max(least, share_of_range * self.span * (share - opposed / m) / (1 - share))
+        return least
 
     def p(self) -> float:
         """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
@@ -131,7 +137,7 @@ class OverSeedsAndRows(Evidence):
     mean: float
     squares: tuple[float, float, float]  # mean squares of seeds, rows and interaction
     span: float = 1.0
-    opposed: int = 0
+    opposed: tuple[int, ...] = (0,)
     prior: float = 0.0
     effective: float | None = None  # rows, or groups, of equal weight that vary as much; None: all weigh the same
 
@@ -221,23 +227,34 @@ def freedom_of(n: int, effective: float | None) -> float:
     return n - 1.0 if effective is None else max(1.0, effective - 1)
 
 
-def opposed_to(mean: float, rows: NDArray[Any], span: float) -> int:
-    """Return how many values of rows lie on the other side of 0 than their mean, by more than half the range."""
+def opposed_to(mean: float, rows: NDArray[Any], span: float) -> tuple[int, ...]:
+    """Return how many values of rows lie on the other side of 0 than their mean, by over half of each of `LOSSES`."""
     if not span:
-        return 0
-    against, ahead = int((rows < -span / 2).sum()), int((rows > span / 2).sum())
+        return (0,)
+    halves = [loss * span / 2 for loss in LOSSES]
+    against, ahead = (tuple(int((signed > half).sum()) for half in halves) for signed in (-rows, rows))
     if abs(mean) < 1e-12 * span:  # its sign is rounding's
-        return max(against, ahead)
+        return tuple(map(max, against, ahead))
     return against if mean > 0 else ahead
 
 
-def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:
-    """Return twice the binomial chance of at most `opposed` of m rows, were the true mean 0."""
-    # Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
-    # With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
-    if not span or opposed >= m:
+def p_of_rare_rows(mean: float, m: int, span: float, opposed: Sequence[int]) -> float:
+    """Return the largest over `LOSSES` of twice the binomial chance of at most so many opposed rows of m.
+
+    The true mean is 0 there: rare rows lose this share of the range.
+    """
+    # Where all rows but a share s gain δ and the rest lose l, the mean is 0 if s = (δ / l) / (1 + δ / l). With the
+    # opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / l) / (1 + |δ| / l). Were l the range r
+    # alone, rows that lose a little less than r / 2 would go uncounted, and the test claim too much of them.
+    if not span:
         return 0.0
-    gain = abs(mean) / span
+    return max(_p_of_losses(abs(mean) / (loss * span), m, count) for loss, count in zip(LOSSES, opposed, strict=False))
+
+
+def _p_of_losses(gain: float, m: int, opposed: int) -> float:
+    """Return twice the chance of at most `opposed` of m rows, the mean being a gain of so many losses of a row."""
+    if opposed >= m:
+        return 0.0
     return min(1.0, 2 * float(scipy.special.bdtr(opposed, m, (opposed / m + gain) / (1 + gain))))
 
 

@@ -34,7 +34,7 @@ class OverRows(Evidence):
     mean: float
     sd: float
     span: float = 1.0
-    opposed: int = 0
+    opposed: tuple[int, ...] = (0,)
     share: float = 1.0  # rows, or groups, of equal weight that vary as much, over their number
     most: ClassVar[int] = MOST_ROWS
 
@@ -74,7 +74,7 @@ class RightAndWrong(OverRows):
         differences = a.astype(float) - b
         only_a, only_b = int((differences > span / 2).sum()), int((differences < -span / 2).sum())
         return cls(differences.size, float(differences.mean()), float(differences.std(ddof=1)), span,
-                   min(only_a, only_b), only_a=only_a, only_b=only_b)  # fmt: skip
+                   (min(only_a, only_b),), only_a=only_a, only_b=only_b)  # fmt: skip
 
     def p(self) -> float:
         return mcnemar(self.only_a, self.only_b)

@@ -243,7 +243,7 @@ def test_the_terminal_says_what_a_comparison_takes_and_can_show(
     file = tmp_path / "rows.csv"
     file.write_text(csv("text,label", starters.texts(600), ["ham" if row % 100 else "spam" for row in range(600)]))
     said = init(bert, file).stderr
-    points = 100 * detectable(OverRows(60, 0.0, 0.1**0.5, opposed=3), 60)
+    points = 100 * detectable(OverRows(60, 0.0, 0.1**0.5, opposed=(3,)), 60)
     assert 10 < points < 25
     assert f"60 test rows show a difference of {points:.2g} points or more, whatever the number of seeds" in said
     assert "Time here: 4.9 h." in said

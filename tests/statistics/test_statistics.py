@@ -232,13 +232,29 @@ def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float)
     table[:, :opposed] = -0.9 * span
     evidence = OverSeedsAndRows.of(table * math.copysign(1, table.mean()), span)
     gain = evidence.mean / span
-    expected = 2 * stats.binom.cdf(evidence.opposed, m, (evidence.opposed / m + gain) / (1 + gain))
-    assert evidence.opposed == (opposed if table.mean() > 0 else 0)
+    against = opposed if table.mean() > 0 else 0
+    expected = 2 * stats.binom.cdf(against, m, (against / m + gain) / (1 + gain))
+    assert evidence.opposed == (against,) * 4, "rows that lose nearly the range, by each of the losses"
     assert evidence.p_rare() == pytest.approx(min(1.0, expected))
     assert evidence.p() >= evidence.p_rare()
     size = evidence.least_rare(0.01)
     assert replace(evidence, mean=size).p_rare() == pytest.approx(0.01)
     assert statistics.detectable(evidence, n, 0.01) >= size
+
+
+@pytest.mark.parametrize(("loss", "of_range"), [(0.9, 1.0), (0.49, 0.5), (0.24, 0.25), (0.07, 0.125)])
+def test_rare_rows_may_lose_a_part_of_the_range(loss: float, of_range: float) -> None:
+    """Rows that lose less than half the range are opposed too: no surer than were they to lose that part of it."""
+    m, opposed = 400, 3
+    rows = np.full(m, 0.01)
+    rows[:opposed] = -loss
+    evidence = OverRows.of(rows)
+    assert evidence
+    gain = evidence.mean / of_range
+    expected = 2 * stats.binom.cdf(opposed, m, (opposed / m + gain) / (1 + gain))
+    assert evidence.opposed == tuple(opposed if loss > part / 2 else 0 for part in (1, 1 / 2, 1 / 4, 1 / 8))
+    assert evidence.p_rare() >= expected * (1 - 1e-9)
+    assert replace(evidence, mean=evidence.least_rare(0.01)).p_rare() == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.04 / 30])

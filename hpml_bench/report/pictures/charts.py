@@ -14,6 +14,7 @@ from hpml_bench.report.numbers import Quantity, capitalized, number, titled, wit
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
 from hpml_bench.statistics import share_interval
+from hpml_bench.statistics.calibration import Reliability
 from hpml_bench.system.text import sanitize
 
 
@@ -199,8 +200,8 @@ def reliability_chart(results: Results) -> Picture | None:
     for method in _best(results, methods):
         bins, tone = found[method], style[method].tone
         at, right = (100 * np.mean([getattr(own, of) for own in bins], axis=0) for of in ("probability", "right"))
-        points, off = tuple(zip(at.tolist(), right.tolist(), strict=True)), 100 * np.mean([own.error for own in bins])
-        label = f"{sanitize(method, 30)} ({number(float(off), '.1f')})"
+        points = tuple(zip(at.tolist(), right.tolist(), strict=True))
+        label = f"{sanitize(method, 30)} ({_calibration_error(bins)})"
         series.append(Series(points, tone, label, 1.2, style[method].marker, 5.5))
         said.append(f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %")
         for x, share in points if len(methods) <= _BANDED else ():
@@ -211,12 +212,22 @@ def reliability_chart(results: Results) -> Picture | None:
     return Picture(
         name="reliability",
         caption="Right answers against their probability, in bins of as many rows: mean over seeds, 95 % intervals of "
-        "so many rows, and in brackets the expected calibration error, the bins' mean distance from the line "
-        f"on which answers are right as often as they claim.{_of_many(series, methods)}",
+        "so many rows, and in brackets the expected calibration error in points, the bins' mean distance from the line "
+        "on which answers are right as often as they claim, and what a perfectly calibrated model of so many rows "
+        f"would have by chance, in 95 % of cases.{_of_many(series, methods)}",
         alt=f"Reliability diagram. {'; '.join(said)}.", x=scale, y=replace(scale, title="Right answers (%)"),
         segments=(Segment((scale.low, scale.low), (scale.high, scale.high), "ink", dash="dotted"), *segments),
         series=tuple(series),
     )  # fmt: skip
+
+
+def _calibration_error(bins: Sequence[Reliability]) -> str:
+    """Return the mean over seeds of the calibration error, with its range by chance, in points."""
+    # Seeds share the rows, so their errors by chance may be as good as equal: the range of the mean over seeds is no
+    # narrower than one seed's then, and is taken so, as the mean of the seeds' own ends.
+    low, high = 100 * np.mean([own.error_by_chance() for own in bins], axis=0)
+    error = 100 * float(np.mean([own.error for own in bins]))
+    return f"{number(error, '.1f')}; by chance {number(float(low), '.1f')} to {number(float(high), '.1f')}"
 
 
 def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, title: str) -> Picture | None:

@@ -184,6 +184,27 @@ def test_bins_are_those_of_scikit_learn() -> None:
     assert [reliability(given[:n], right[:n]).rows for n in (10, 39, 40, 199)] == [10, 39, 20, 22]
 
 
+@pytest.mark.parametrize("rows", [60, 200, 1000])
+@pytest.mark.parametrize("sure", [1, 8], ids=["unsure", "nearly sure"])
+def test_a_calibrated_models_error_lies_in_the_range_by_chance(rows: int, sure: int) -> None:
+    """Of models whose answers are right as often as they claim, drawn row by row, 95 % lie in it."""
+    draw = np.random.default_rng([rows, sure])
+    given = 0.5 + 0.5 * draw.beta(sure, 1, rows)
+    low, high = reliability(given, draw.random(rows) < given).error_by_chance()
+    errors = np.array([reliability(given, draw.random(rows) < given).error for _ in range(2000)])
+    for beyond, up_to in ((errors < low - 1e-9, errors < low + 1e-9), (errors > high + 1e-9, errors > high - 1e-9)):
+        assert beyond.mean() <= 0.04, "few rows have few values of the error: some are the ends themselves"
+        assert up_to.mean() >= 0.01
+
+
+def test_a_model_that_claims_too_much_has_an_error_beyond_chance() -> None:
+    """Answers of which 80 % are right and that claim 95 %; a model that is certain has no error by chance."""
+    given, right = np.full(500, 0.95), np.arange(500) % 5 > 0
+    found = reliability(given, right)
+    assert found.error > 1.5 * found.error_by_chance()[1]
+    assert reliability(np.ones(500), right).error_by_chance() == (0, 0)
+
+
 def test_the_picture_has_each_methods_bins_with_intervals() -> None:
     """Means over seeds, Wilson's interval of a bin's rows, and the calibration error; without probabilities none."""
     bins, none = {}, SimpleNamespace(reliability=None)
@@ -199,7 +220,10 @@ def test_the_picture_has_each_methods_bins_with_intervals() -> None:
     picture = reliability_chart(cast(Any, results))
     a, b = picture.series
     assert np.allclose([y for _, y in a.points], 50 * (bins["a0"].right + bins["a1"].right))
-    assert b.label == f"b ({100 * bins['b0'].error:.1f})"
+    low, high = bins["b0"].error_by_chance()
+    assert b.label == f"b ({100 * bins['b0'].error:.1f}; by chance {100 * low:.1f} to {100 * high:.1f})"
+    ends = np.mean([bins["a0"].error_by_chance(), bins["a1"].error_by_chance()], axis=0)
+    assert a.label.endswith("; by chance {:.1f} to {:.1f})".format(*(100 * ends)))
     line, first = picture.segments[0], picture.segments[1]
     assert line.start[0] == line.start[1]
     low, high = share_interval(a.points[0][1] / 100, ROWS // 10)
