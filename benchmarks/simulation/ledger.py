@@ -187,7 +187,7 @@ def false_checkpoints(count: int, rows: int = ROWS) -> dict[str, dict[str, float
         for seeds in (3, 4):
             random = np.random.default_rng([55, seeds, *name.encode()])
             of_methods, of_checkpoints = [], []
-            for size in [500] * (count // 500):
+            for size in [500] * max(1, count // 500):
                 right, truth = checkpoint_scores(world, seeds, size, random, rows)
                 score = Squares(seeds, world.methods, *pages.answer_squares(right), m=rows)
                 costs = [pages.cost_squares(cost_logs(world, seeds, size, random, second=second))

@@ -208,7 +208,7 @@ def test_rows_claim_little_where_rare_rows_carry_the_difference(monkeypatch: pyt
     """
     found = cases.few_rows(0, (4, 6, 20, 50, 200, 1000))
     for name, share in found.items():
-        assert share <= 1.01 * cases.LEVELS[name.split(", ")[1]], name
+        assert share <= 1.03 * cases.LEVELS[name.split(", ")[1]], name
     assert found["4 rows, without"] == 0
     monkeypatch.setattr("hpml_bench.statistics.evidence.LOSSES", (1.0,))
     for name, share in cases.few_rows(0, (50, 200)).items():
