@@ -95,6 +95,8 @@ class Circumstances:
     facts: SuiteFacts | None = None  # what a suite's runs say beside; None for other systems, or of several inputs
     trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
     look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
+    planned_looks: int = 1  # number of looks that the user declared before the first; 1 where none was
+    changed: str = ""  # which declarations were made after the first look, as sentences
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
@@ -121,6 +123,7 @@ class AlignedScores(Circumstances):
     lacking: Mapping[str, int] = field(default_factory=dict)  # system that lacks rows in some run -> how many
     filled: "AlignedScores | None" = None  # all rows, with the worst score where one is missing; None where none is
     independent: bool = False  # whether the user says that the systems' errors are independent
+    row_ids: tuple[str, ...] = ()  # what tells each row from those of other data; empty where there are none
 
     @property
     def noun(self) -> Literal["method", "system"]:
@@ -149,7 +152,7 @@ class AlignedScores(Circumstances):
 
     @property
     def declared_looks(self) -> int:
-        return len(self.race.until.rounds) if self.race else 1
+        return len(self.race.until.rounds) if self.race else self.planned_looks
 
     def complete(self, staying: Iterable[str], seeds: int) -> bool:
         """Return whether every run of some systems below a number of seeds has ended."""

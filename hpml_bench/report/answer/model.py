@@ -110,7 +110,7 @@ class Pair(_Short):
 
 
 OF_RACES = frozenset({"declared_looks", "rounds", "ended", "most_runs"})
-"""Fields that other answers are written without."""
+"""Fields that other answers are written without, but for looks that were declared."""
 
 
 class RoundOf(Frozen):
@@ -248,7 +248,9 @@ class PageSummary(Frozen):
     tests: Line = ""
     """How pairs of scores are tested, as sentences."""
     declared_looks: int = 1
-    """Looks that were declared before the first run, which have equal shares of `chance`; 1 for other sweeps."""
+    """Looks that were declared before the first, which have equal shares of `chance`; 1 where none were."""
+    changed: Line = ""
+    """Which declarations were made after the first look, as sentences; empty where none was."""
     rounds: tuple[RoundOf, ...] = ()
     """The declared looks that were taken, of methods that race."""
     ended: Line = ""
@@ -262,7 +264,9 @@ class PageSummary(Frozen):
 
     @model_serializer(mode="wrap")
     def _written(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in whole(self).items() if self.most_runs or key not in OF_RACES}
+        left_out = set() if self.most_runs else OF_RACES - ({"declared_looks"} if self.declared_looks > 1 else set())
+        left_out |= set() if self.changed else {"changed"}
+        return {key: value for key, value in whole(self).items() if key not in left_out}
 
     # Lookups
 
