@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.report.looks import Data, Declarations, Taken, look_at, sketch
+from hpml_bench.report.looks import Data, Declarations, Taken, changed_since, look_at, sketch
 from hpml_bench.report.scores import AlignedScores
 from hpml_bench.system.errors import UserError
 
@@ -33,17 +33,22 @@ def at_look(found: Verdicts, margin: float | None, asked: Asked, page: str) -> V
     scores = found.scores
     if asked.looks is not None and (scores.facts or scores.race):
         raise UserError(f"--looks {asked.looks}: the records of {scores.title} count its looks; leave --looks out")
+    data, declared, tested = _data(scores), _declarations(found), bool(found.tested) and not scores.facts
+    digest = _digest(scores) if tested else ""
     taken = look_at(
         asked.folder,
-        _digest(scores),
-        _data(scores),
+        digest,
+        data,
         scores.systems,
         asked.look,
-        declared=_declared(found),
+        declared=declared,
         looks=asked.looks,
         page=page,
-        tested=bool(found.tested) and not scores.facts,
+        tested=tested,
     )
+    if scores.facts and scores.score.margin is not None:  # the suite declared it before its first run
+        by_suite = declared.model_copy(update={"margin": scores.score.margin})
+        taken = taken._replace(changed=changed_since(by_suite, declared))
     look = asked.look or max(scores.look, taken.look)
     if Taken(look, taken.declared, taken.changed) == Taken(scores.look, scores.planned_looks, scores.changed):
         return found
@@ -62,11 +67,10 @@ def _digest(scores: AlignedScores) -> str:
         for run, value in by_run.items()
     )
     named = repr(([run[:2] for run in runs], costs)).encode()
-    ordered = table[:, np.lexsort(table)] if runs else table
-    return hashlib.sha256(named + ordered.tobytes()).hexdigest()
+    return hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
 
 
-def _declared(found: Verdicts) -> Declarations:
+def _declarations(found: Verdicts) -> Declarations:
     score = found.scores.score
     implied = found.scores.binary and (score.low, score.high) == (0.0, 1.0)
     return Declarations(

@@ -198,7 +198,10 @@ def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences, scores = [], found.scores
     if scores.rows is not None and not scores.foreseen:
-        sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
+        sentences.append(
+            "A range of the score (--range, before the first look): without it verdicts presume no row beyond "
+            "those seen."
+        )
     if scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
         if found.why == NOT_INDEPENDENT:

@@ -142,7 +142,8 @@ def look_at(
     if look != noted or page not in {one.page for one in again}:
         kept = [one for one in known if one not in again or one.page != page]
         _write(file, [*kept, new.model_copy(update={"look": look, "looks": first.looks})])
-    return Taken(look, first.looks, _said(first, declared, looks))
+    changed = f"{changed_since(first.declared, declared)} {_other_number(first, looks)}".strip()
+    return Taken(look, first.looks, changed)
 
 
 def _at_same_data(known: Sequence[Look], data: Data) -> list[Look]:
@@ -166,23 +167,26 @@ def _changes(first: Declarations | None, now: Declarations) -> list[tuple[str, s
     return [(was, now_is) for was, now_is in zip(before.phrases(), now.phrases(), strict=True) if was != now_is]
 
 
-def _said(first: Look, now: Declarations, looks: int | None) -> str:
-    """Return what was declared at the first look and what now, if it changed."""
-    sentences = []
-    if changes := _changes(first.declared, now):
-        was, now_is = (sentence_list(list(of)) for of in zip(*changes, strict=True))
-        before = f"The first look at these data declared {was}, this page {now_is}"
-        unknown = f"No declaration is recorded of the first look at these data, and this page declares {now_is}"
-        sentences.append(
-            f"{before if first.declared else unknown}: a claim that rests on what was declared after a look may be "
-            "false in more than 5 % of cases."
-        )
-    if looks is not None and looks != first.looks:
-        sentences.append(
-            f"The first look at these data declared {first.looks} look{'s' * (first.looks > 1)}, this page {looks}: "
-            "the first number counts."
-        )
-    return " ".join(sentences)
+def changed_since(first: Declarations | None, now: Declarations) -> str:
+    """Return what was declared first and what now, as a sentence, where that isn't the same; else an empty one."""
+    changes = _changes(first, now)
+    if not changes:
+        return ""
+    was, now_is = (sentence_list(list(phrases)) for phrases in zip(*changes, strict=True))
+    before = f"The first look at these data declared {was}, this page {now_is}"
+    unknown = f"No declaration is recorded of the first look at these data, and this page declares {now_is}"
+    return (
+        f"{before if first else unknown}: a claim that rests on what was declared after a look may be false in more "
+        "than 5 % of cases."
+    )
+
+
+def _other_number(first: Look, looks: int | None) -> str:
+    """Return that the number of looks declared first counts, as a sentence, where another is given; else an empty."""
+    if looks is None or looks == first.looks:
+        return ""
+    declared = f"{first.looks} look{'s' if first.looks > 1 else ''}"
+    return f"The first look at these data declared {declared}, this page {looks}: the first number counts."
 
 
 def _read(file: Path) -> list[Look]:

@@ -517,9 +517,14 @@ def test_declared_looks_have_equal_shares(tmp_path: Path, monkeypatch: pytest.Mo
         hpml_bench.compare(frame, looks=0)
 
 
-def test_looks_of_a_suite_are_its_records(tmp_path: Path) -> None:
-    """`--looks` beside the runs of one suite is refused."""
+def test_looks_of_a_suite_are_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--looks` beside the runs of one suite is refused; another margin than the suite's is marked."""
     reference = Path(__file__).parents[2] / "reports/reference/quickstart"
+    monkeypatch.chdir(tmp_path)
+    for margin in ("0.01", "0.05"):
+        text = " ".join(called("compare", reference, "--margin", margin).output.split())
+        said = "The first look at these data declared a margin of 0.01, this page a margin of 0.05: a claim"
+        assert (said in text) == (margin == "0.05")
     output = called("compare", reference, "--out", tmp_path / "page", "--looks", "2", status=2).output
     assert "leave --looks out" in " ".join(output.split())
     assert not (tmp_path / "page").exists()
