@@ -150,10 +150,14 @@ def _at_same_data(known: Sequence[Look], data: Data) -> list[Look]:
     """Return the looks at the same data, and those at data that are the same as these, since rows come and go."""
     found = [one for one in known if one.same(data)]
     for one in found:  # which grows
-        # without rows, as in lists of earlier versions, a look may be at any data, and would link them all
-        linked = (other for other in known if other not in found and other.same(one)) if one.rows else ()
-        found += linked
+        if one.rows:  # without them, as in lists of earlier versions, a look may be at any data and would link them all
+            found += [other for other in known if other not in found and _linked(one, other)]
     return found
+
+
+def _linked(one: Look, other: Look) -> bool:
+    # a file may have the row ids of several data sets that inputs name, which stay different
+    return one.by_file == other.by_file and one.same(other)
 
 
 def _of_same_systems(one: Look, other: Look) -> bool:

@@ -129,6 +129,17 @@ def test_a_common_row_makes_data_the_same(before: range, after: range, tmp_path:
     assert len((tmp_path / FILE).read_text()) < 50_000
 
 
+def test_a_file_links_no_data_sets_that_inputs_name(tmp_path: Path) -> None:
+    """It may have the row ids of both; a look at either counts its own and the file's."""
+    rows = sketch(map(str, range(50)))
+    x, y, both = Data(of="x", rows=rows), Data(of="y", rows=rows), Data(of="file", by_file=True, rows=rows)
+    order = [(y, 1), (y, 2), (both, 3), (both, 4), (y, 5), (x, 5)]
+    for number, (data, look) in enumerate(order):
+        assert look_at(tmp_path, str(number), data, "ab", page=data.of).look == look
+    assert look_at(tmp_path / "other", "a", y, "ab", page="y").look == 1
+    assert look_at(tmp_path / "other", "b", x, "ab", page="x").look == 1
+
+
 def test_a_list_of_an_earlier_version_counts(tmp_path: Path) -> None:
     """It names no file, no rows and no declaration: any file may have its data, and a declaration isn't the first."""
     (tmp_path / FILE).write_text('[{"digest": "a", "of": "", "systems": ["x", "y"], "look": 1}]')
