@@ -82,7 +82,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     return load_results(request.folder)
 
 
-def compare(
+def compare(  # noqa: PLR0913 - the options of `compare`
     frame: pd.DataFrame,
     *,
     score: str | None = None,
@@ -93,6 +93,7 @@ def compare(
     independent: bool = False,
     largest_difference: float | None = None,
     look: int = 1,
+    looks: int | None = None,
 ) -> pd.DataFrame:
     """Return which systems can be told apart by their scores: a row per pair, and data set.
 
@@ -104,6 +105,9 @@ def compare(
     (Cochran 1977, ch. 9A), with guards against rare rows (Rao 1948). No rows: means within `bounds`, unpaired, after
     Agresti and Caffo (2000) and Fisher's exact test, if errors are said to be `independent`. docs/methodology.md has
     formulas and simulated rates.
+
+    `margin`, `bounds`, `largest_difference` and `looks` are declarations: they count only if they were made before the
+    scores were first compared. Nothing here remembers them, as the command's list of looks does.
 
     Args:
         frame: a line per row and run with the columns `system`, `row`, `score`, and optionally `seed`, `group` (rows
@@ -121,6 +125,8 @@ def compare(
         largest_difference: largest plausible difference of one row's real scores between two systems, declared before
             the scores were seen; it takes the place of the range in the guards against rare rows.
         look: how many times, with this one, these systems were tested; each may err, and later ones have less of 5 %.
+        looks: how many times they will be tested in all, declared before the first; each has an equal share of 5 %.
+            Where None, a look has two thirds of what the earlier ones left.
 
     Returns:
         Columns `dataset`; `a`, `b` (systems); `difference` (mean score of a less that of b, in the score's unit) with
@@ -139,7 +145,7 @@ def compare(
 
     return verdicts_of(
         frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared, independent=independent,
-        largest_difference=largest_difference, look=look,
+        largest_difference=largest_difference, look=look, looks=looks,
     )  # fmt: skip
 
 

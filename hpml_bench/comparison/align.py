@@ -142,6 +142,8 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
     missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
     left = np.any(list(missing.values()), axis=0)
     check_copies(of, values)
+    ids = np.array(_told_apart(part, rows), dtype=object)
+    of = replace(of, row_ids=tuple(ids[~left]))
     if not left.any():
         return _of_rows(of, values, groups)
     if left.all():
@@ -170,6 +172,13 @@ def _filled(
         return _of_rows(whole, rows, groups)
 
     return filled_with(least), filled_with(largest)
+
+
+def _told_apart(part: pd.DataFrame, rows: Sequence[str]) -> list[str]:
+    """Return what tells each row from those of other data: what it holds where that is known of all, else its id."""
+    if CONTENT not in part or part[CONTENT].isna().any():
+        return [*rows]
+    return [*part.drop_duplicates(ROW).set_index(ROW)[CONTENT][[*rows]].map(str)]
 
 
 def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -> AlignedScores:

@@ -193,10 +193,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def verdicts_of(
+def verdicts_of(  # noqa: PLR0913 - the options of `compare`
     frame: pd.DataFrame, *, score: str | None = None, margin: float | None = None,
     better: Literal["higher", "lower"] = "higher", bounds: tuple[float, float] | None = None, shared: bool = False,
     independent: bool = False, largest_difference: float | None = None, look: int = 1,
+    looks: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the verdicts on a frame's systems; see `hpml_bench.compare`."""
     import pandas as pd
@@ -205,8 +206,9 @@ def verdicts_of(
         raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
-    if isinstance(look, bool) or not isinstance(look, numbers.Integral) or not 0 < look <= MOST_LOOKS:
-        raise UserError(f"look is {sanitize(repr(look), 60)}; give a whole number from 1 to {MOST_LOOKS:,}")
+    for name, count in (("look", look), ("looks", 1 if looks is None else looks)):
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or not 0 < count <= MOST_LOOKS:
+            raise UserError(f"{name} is {sanitize(repr(count), 60)}; give a whole number from 1 to {MOST_LOOKS:,}")
     for name, given in (("margin", margin), ("largest_difference", largest_difference)):
         if given is not None and not 0 < _number(given) < math.inf:
             raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
@@ -225,7 +227,8 @@ def verdicts_of(
     )  # fmt: skip
     rows: list[Sequence[Any]] = []
     for scores in found:
-        judged = judge(replace(scores, look=int(look)), None if margin is None else float(margin))
+        counted = replace(scores, look=int(look), looks=int(looks or 0))
+        judged = judge(counted, None if margin is None else float(margin))
         for c in judged.score:
             seeds = len(scores.means[c.a].keys() & scores.means[c.b].keys())
             need = needed(judged, c) if c.verdict == "undecided" else None

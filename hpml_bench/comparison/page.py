@@ -1,9 +1,7 @@
 """The page of a comparison, of one data set or over several."""
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +10,13 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.comparison.assemble import ALONE
+from hpml_bench.comparison.looks import Asked, at_look
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import deciding_section, each_section, matrix_section, pair_tables, places, turns
 from hpml_bench.report.answer.summary import cost_scale, entering_means, score_scale, summarize
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts, judge
-from hpml_bench.report.looks import look_at
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
@@ -44,22 +42,22 @@ TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json
 
 def write(
     found: Sequence[AlignedScores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None,
-    look: int | None = None,
+    asked: Asked | None = None,
 ) -> Written:  # fmt: skip
     """Write the page of a comparison; of several data sets a page each, and one over them if they share systems.
 
-    `look` is its number where the user states it; else it follows the looks of `out` at these systems. A UserError
-    where a page can't be written.
+    `asked` says in which list looks are counted, that of `out` where it is None. A UserError where a page can't be
+    written, or would replace one of other data.
     """
-    compared = [_at_look(judge(one, margin), out, margin, look) for one in found]
-    pages, folders = [page_of(one) for one in compared], list[str]()
+    asked, judged = asked or Asked(out), [judge(one, margin) for one in found]
+    folders = folders_of([one.scores.title for one in judged]) if len(judged) > 1 else [""]
+    place = out.relative_to(asked.folder)
+    compared = [
+        at_look(one, margin, asked, _within(place / folder)) for one, folder in zip(judged, folders, strict=True)
+    ]
+    pages = [page_of(one) for one in compared]
     if len(compared) == 1:
         return Written(pages, write_page(pages[0], out, formats), ())
-    for one in compared:
-        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
-        taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
-        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
-        folders.append(next(name for name in names if name.lower() not in taken))
     files, sets = list[Path](), list[OfSuite]()
     for one, page, folder in zip(compared, pages, folders, strict=True):
         files += write_page(page, out / folder, formats)
@@ -76,37 +74,38 @@ def write(
         suites = Suites.among(sets, "data set")
     except UserError as error:  # each has its page
         return Written(pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}."))
-    over = page_of_suites(suites, out, look)
+    over = page_of_suites(suites, asked.folder, asked.look, _within(place))
     apart = grouped(suites.apart, suites.apart.__getitem__).items()
     said = (f"Not ranked over the data sets, since {why}: {', '.join(names)}." for why, names in apart)
     return Written([over], write_page(over, out, formats), (*_unranked(compared), *said))
+
+
+def folders_of(titles: Iterable[str]) -> list[str]:
+    """Return a folder of its own for each data set, beside the files of a page."""
+    folders = list[str]()
+    for title in titles:
+        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.")[:60] or "data"
+        taken = TAKEN | {name.lower() for name in folders}  # disks may ignore case
+        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
+        folders.append(next(name for name in names if name.lower() not in taken))
+    return folders
+
+
+def _within(place: Path) -> str:
+    """Return a folder below that of the list of looks as it is noted there."""
+    return "" if place == Path() else place.as_posix()
 
 
 def _unranked(compared: Sequence[Verdicts]) -> Iterator[str]:
     """Yield what isn't ranked within the data sets, and why."""
     yield from (remark for remark in compared[0].scores.remarks if remark.startswith(ALONE))
     for one in compared:
+        if one.scores.changed:
+            yield f"{one.scores.title}: {one.scores.changed}"
         if one.why:
             yield f"{one.scores.title}: no pair of scores is tested: {one.why}."
         if one.scores.failed:
             yield f"{one.scores.title}: {count_of(len(one.scores.failed), 'run')} without a score."
-
-
-def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | None) -> Verdicts:
-    """Return the verdicts at the look which a page in `out` is; of one suite's runs the records count looks."""
-    scores, look = found.scores, stated or found.scores.look
-    if found.tested and not scores.facts:  # else nothing can err
-        # a digest of the scores and costs, in any order of an input's lines
-        runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
-        values = scores.rows or scores.means
-        table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
-        costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
-                       for name, of in by.items() for run, value in of.items())  # fmt: skip
-        named = repr(([run[:2] for run in runs], costs)).encode()
-        digest = hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
-        noted = look_at(out, digest, scores.dataset, scores.systems, stated)
-        look = stated or max(look, noted)
-    return found if look == scores.look else judge(replace(scores, look=look), margin)
 
 
 def page_of(found: Verdicts) -> Page:
@@ -156,7 +155,7 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     if scores.groups is not None:
         tests.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not found.margin:
-        tests.append("No margin is given, so no pair is shown equal. Give --margin.")
+        tests.append("No margin was declared, so no pair is shown equal. Give --margin before the first look.")
     tests += [turns(answer)] if turns(answer) else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
@@ -199,7 +198,10 @@ def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences, scores = [], found.scores
     if scores.rows is not None and not scores.foreseen:
-        sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
+        sentences.append(
+            "A range of the score (--range, before the first look): without it verdicts presume no row beyond "
+            "those seen."
+        )
     if scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
         if found.why == NOT_INDEPENDENT:

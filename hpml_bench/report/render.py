@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.looks import look_at
+from hpml_bench.report.looks import Data, look_at, sketch
 from hpml_bench.report.over_suites import Suites, answer_over, sections_over
 from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.pictures.drawn import paper, standalone, svg
@@ -92,10 +93,15 @@ def page_over(results: Sequence[Results], out: Path) -> Page:
     return page_of_suites(Suites.of(results), out)
 
 
-def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
-    """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new."""
-    if suites.tested:  # else nothing can err
-        suites = replace(suites, look=look_at(out, suites.digest, systems=suites.methods, stated=look))
+def page_of_suites(suites: Suites, out: Path, look: int | None = None, place: str = "") -> Page:
+    """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new.
+
+    The page is in the folder `place` of `out`. A UserError where a page over other suites alone is there.
+    """
+    names = tuple(suite.name for suite in suites.ranked)
+    data = Data(rows=sketch(json.dumps(suite.source) for suite in suites.ranked), parts=names)
+    taken = look_at(out, suites.digest, data, suites.methods, look, page=place, tested=suites.tested)
+    suites = replace(suites, look=taken.look)
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}

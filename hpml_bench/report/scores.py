@@ -96,6 +96,7 @@ class Circumstances:
     trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
     look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
     looks: int = 0  # looks that were declared before the first, where methods don't race; 0 where none were
+    changed: str = ""  # which declarations were made after the first look, as sentences
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
@@ -123,6 +124,7 @@ class AlignedScores(Circumstances):
     filled: "tuple[AlignedScores, AlignedScores] | None" = None
     """All rows, with the least and with the largest score where one is missing; None where none is."""
     independent: bool = False  # whether the user says that the systems' errors are independent
+    row_ids: tuple[str, ...] = ()  # what tells each row from those of other data; empty where there are none
 
     @property
     def noun(self) -> Literal["method", "system"]:

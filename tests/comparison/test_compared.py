@@ -413,6 +413,123 @@ def test_a_data_set_has_looks_of_its_own(tmp_path: Path) -> None:
     assert hpml_bench.compare(frame, margin=0.01)["p_adjusted"][0] == pytest.approx(first["p"][0] / 0.9 / 0.85)
 
 
+def seen(folder: Path, name: str, lines: list[Row], *options: str) -> tuple[int, str, dict[str, Any]]:
+    """Return the look, the output and report.json of the command on a file in a working directory of its own."""
+    write_csv(folder / f"{name}.csv", lines)
+    output = " ".join(called("compare", f"{name}.csv", *options).output.split())
+    out = Path(options[options.index("--out") + 1]) if "--out" in options else Path("reports/compare", name)
+    answer: dict[str, Any] = json.loads((folder / out / "report.json").read_text())
+    return answer["look"], output, answer
+
+
+def renamed(lines: list[Row], row: Callable[[int], object]) -> list[Row]:
+    """Return lines whose rows have other ids, by their number."""
+    return [line | {"row": row(int(line["row"][1:]))} for line in lines]
+
+
+def test_files_without_a_common_row_are_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a first look and a page, named by its file; a page of other data in --out is not replaced.
+
+    More rows, fewer and doubled ones are the same data under any name of the file.
+    """
+    monkeypatch.chdir(tmp_path)
+    lines = right_and_wrong(NEAR, 100)
+    other = renamed(right_and_wrong(NEAR, 100, seed=1), "other {}".format)
+    assert seen(tmp_path, "a", lines)[0] == 1
+    look, output, _ = seen(tmp_path, "b", other)
+    assert (look, "reports/compare/b/report.html" in output) == (1, True)
+    assert Path("reports/compare/a/report.html").exists()
+    doubled = lines + renamed(lines, "again {}".format)
+    sets = {"more": right_and_wrong(NEAR, 2000), "fewer": lines[:30] + lines[100:130], "doubled": doubled}
+    assert [seen(tmp_path, name, of)[0] for name, of in sets.items()] == [2, 3, 4]
+    seen(tmp_path, "a", lines, "--out", "page")
+    before = Path("page/report.html").read_bytes()
+    refused = " ".join(called("compare", "b.csv", "--out", "page", status=2).output.split())
+    assert "page has a page of other data, a, which this one would replace; give another --out" in refused
+    assert Path("page/report.html").read_bytes() == before
+    assert seen(tmp_path, "more", sets["more"], "--out", "page")[0] == 2
+
+
+def test_places_of_rows_are_ids_of_their_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows 0, 1, 2, ... of another file are other rows, unless its first rows have the same scores.
+
+    Then some were appended. A file of the same name has the same data, whatever its scores.
+    """
+    monkeypatch.chdir(tmp_path)
+    lines, more = (renamed(right_and_wrong(NEAR, rows), int) for rows in (100, 120))
+    appended = lines + [line for line in more if line["row"] >= 100]
+    other = renamed(right_and_wrong(NEAR, 100, seed=1), int)
+    assert seen(tmp_path, "a", lines)[0] == 1
+    assert seen(tmp_path, "b", other)[0] == 1
+    assert seen(tmp_path, "a-with-more", appended)[0] == 2
+    third = renamed(right_and_wrong(NEAR, 100, seed=2), int)
+    assert seen(tmp_path, "a", third)[0] == 3
+
+
+def test_what_is_declared_after_a_look_is_marked_and_a_further_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same scores under another declaration: terminal, HTML and Markdown name what was first and what is now."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line | {"score": 0.5 + 0.01 * line["score"]} for line in right_and_wrong(NEAR, 100)]
+    look, output, answer = seen(tmp_path, "a", lines, "--largest-difference", "0.5", "--margin", "0.1")
+    assert (look, "changed" in answer) == (1, False)
+    changes = {
+        ("--largest-difference", "0.2", "--margin", "0.1"): (
+            "declared a largest difference of 0.5, this page a largest difference of 0.2"
+        ),
+        ("--largest-difference", "0.5", "--margin", "0.1", "--range", "0,1"): (
+            "declared no range, this page a range of 0 to 1"
+        ),
+        (): "declared a largest difference of 0.5 and a margin of 0.1, this page no largest difference and no margin",
+    }
+    for number, (options, said) in enumerate(changes.items(), 2):
+        for _ in range(2):  # once more is the same look
+            look, output, answer = seen(tmp_path, "a", lines, *options)
+            assert look == number
+            assert f"The first look at these data {said}: a claim that rests on" in output
+            assert said in answer["changed"]
+            for page in ("report.html", "report.md"):
+                assert said in " ".join(Path("reports/compare/a", page).read_text(encoding="utf-8").split())
+    look, output, answer = seen(tmp_path, "a", lines, "--largest-difference", "0.5", "--margin", "0.1")
+    assert (look, "changed" in answer, "The first look" in output) == (1, False, False)
+
+
+def test_declared_looks_have_equal_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--looks 3` at the first look counts at the later ones, which are named by it, and another number doesn't."""
+    monkeypatch.chdir(tmp_path)
+    for number, rows in enumerate((100, 200, 300, 400), 1):
+        options = ("--looks", "3") if number == 1 else ("--looks", "5") if number == 2 else ()
+        look, output, answer = seen(tmp_path, "a", right_and_wrong(NEAR, rows), *options)
+        spent = statistics.spent_at(number, 3)
+        named = f"look {number} of 3 declared" if number < 4 else "look 4, after the 3 declared"
+        assert (look, answer["declared_looks"]) == (number, 3)
+        assert f"{named}, which has {100 * spent:.2g} % of the 5 %" in output
+        assert f"{named} at these results" in Path("reports/compare/a/report.md").read_text(encoding="utf-8")
+        assert ("declared 3 looks, this page 5: the first number counts" in output) == (number == 2)
+        (pair,) = answer["pairs"]["score"]
+        assert pair["ph"] == pytest.approx(min(1.0, pair["p"] / spent))
+    frame = pd.DataFrame(right_and_wrong(NEAR))
+    alone, of_four = hpml_bench.compare(frame), hpml_bench.compare(frame, look=2, looks=4)
+    ratio = statistics.spent_at(1) / statistics.spent_at(2, 4)
+    assert of_four["p_adjusted"][0] == pytest.approx(min(1.0, alone["p_adjusted"][0] * ratio))
+    with pytest.raises(UserError, match="looks is 0; give a whole number from 1"):
+        hpml_bench.compare(frame, looks=0)
+
+
+def test_looks_of_a_suite_are_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--looks` beside the runs of one suite is refused; another margin than the suite's is marked."""
+    reference = Path(__file__).parents[2] / "reports/reference/quickstart"
+    monkeypatch.chdir(tmp_path)
+    for margin in ("0.01", "0.05"):
+        text = " ".join(called("compare", reference, "--margin", margin).output.split())
+        said = "The first look at these data declared a margin of 0.01, this page a margin of 0.05: a claim"
+        assert (said in text) == (margin == "0.05")
+    output = called("compare", reference, "--out", tmp_path / "page", "--looks", "2", status=2).output
+    assert "leave --looks out" in " ".join(output.split())
+    assert not (tmp_path / "page").exists()
+
+
 # The largest difference of a row
 
 

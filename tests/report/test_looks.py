@@ -13,7 +13,7 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
-from hpml_bench.report.looks import FILE, look_at
+from hpml_bench.report.looks import FILE, Data, Declarations, look_at, sketch
 from hpml_bench.report.over_suites import Suites, answer_over, sections_over
 from hpml_bench.report.render import page_over
 from hpml_bench.report.results import Results
@@ -88,12 +88,12 @@ def test_a_margin_edited_afterwards_decides_nothing(tmp_path: Path) -> None:
 def test_each_new_digest_is_the_next_look(tmp_path: Path) -> None:
     """A digest that was there keeps its number, in a folder that the first look makes; a file in its place is told."""
     folder = tmp_path / "pages" / "over"
-    assert [look_at(folder, digest) for digest in "abacba"] == [1, 2, 1, 3, 2, 1]
-    assert look_at(tmp_path, "b") == 1  # another folder has looks of its own
+    assert [look_at(folder, digest, Data()).look for digest in "abacba"] == [1, 2, 1, 3, 2, 1]
+    assert look_at(tmp_path, "b", Data()).look == 1  # another folder has looks of its own
     assert [path.name for path in folder.iterdir()] == [FILE]
     (tmp_path / "page").write_text("")
     with pytest.raises(UserError, match=r"looks\.json can't be written"):
-        look_at(tmp_path / "page", "a")
+        look_at(tmp_path / "page", "a", Data())
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[1]", "[" * 100_000], ids=repr)
@@ -101,8 +101,54 @@ def test_a_broken_list_is_refused(text: str, tmp_path: Path) -> None:
     """Else a later look would count as the first; the file stays as it is."""
     (tmp_path / FILE).write_text(text)
     with pytest.raises(UserError, match=f"{FILE} is no list of looks"):
-        look_at(tmp_path, "a")
+        look_at(tmp_path, "a", Data())
     assert (tmp_path / FILE).read_text() == text
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (range(100), range(100, 200)),  # doubled in place
+    (range(100), range(10_000)),
+    (range(10_000), range(9_900, 10_000)),
+    (range(50_000), range(25_000, 75_000)),
+], ids=["no row", "a superset", "a subset", "half"])  # fmt: skip
+def test_a_common_row_makes_data_the_same(before: range, after: range, tmp_path: Path) -> None:
+    """Of files, by a sketch of their rows of bounded size; data sets that inputs name are told apart by name."""
+    first, second = (
+        Data(of=name, by_file=True, rows=sketch(map("row {}".format, ids)))
+        for name, ids in (("a", before), ("b", after))
+    )
+    common = bool({*before} & {*after})
+    assert look_at(tmp_path, "a", first, "xy").look == 1
+    assert look_at(tmp_path, "b", second, "xy", page="b").look == 1 + common
+    assert look_at(tmp_path, "c", second.model_copy(update={"of": "c", "by_file": False}), "xy", page="c").look == 2 + (
+        common
+    )
+    named = [Data(of=name, rows=first.rows) for name in ("x", "y", "x")]
+    looks = [look_at(tmp_path / "named", of.of + str(at), of, "xy", page=of.of).look for at, of in enumerate(named)]
+    assert looks == [1, 1, 2]
+    assert len((tmp_path / FILE).read_text()) < 50_000
+
+
+def test_a_file_links_no_data_sets_that_inputs_name(tmp_path: Path) -> None:
+    """It may have the row ids of both; a look at either counts its own and the file's."""
+    rows = sketch(map(str, range(50)))
+    x, y, both = Data(of="x", rows=rows), Data(of="y", rows=rows), Data(of="file", by_file=True, rows=rows)
+    order = [(y, 1), (y, 2), (both, 3), (both, 4), (y, 5), (x, 5)]
+    for number, (data, look) in enumerate(order):
+        assert look_at(tmp_path, str(number), data, "ab", page=data.of).look == look
+    assert look_at(tmp_path / "other", "a", y, "ab", page="y").look == 1
+    assert look_at(tmp_path / "other", "b", x, "ab", page="x").look == 1
+
+
+def test_a_list_of_an_earlier_version_counts(tmp_path: Path) -> None:
+    """It names no file, no rows and no declaration: any file may have its data, and a declaration isn't the first."""
+    (tmp_path / FILE).write_text('[{"digest": "a", "of": "", "systems": ["x", "y"], "look": 1}]')
+    of = Data(of="scores", by_file=True, rows=sketch("123"))
+    assert look_at(tmp_path, "a", of, "xy") == (1, 1, "")
+    look, _, said = look_at(tmp_path, "a", of, "xy", declared=Declarations(margin=0.1), looks=4)
+    assert look == 2
+    assert "No declaration is recorded of the first look at these data, and this page declares a margin of 0.1" in said
+    assert "declared 1 look, this page 4: the first number counts" in said
 
 
 # Pages over suites
@@ -152,15 +198,22 @@ def test_suites_of_a_group_count_as_one(made: list[Results]) -> None:
 def test_later_suites_are_a_later_look(made: list[Results], tmp_path: Path) -> None:
     """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
     folders, out = made[:10], tmp_path / "over"
-    assert not (page_over(folders[:2], out), out.exists())[1]  # without a test nothing can err
-    for n, looks in ((9, 1), (10, 2), (9, 2)):
+    for n, looks in ((2, 0), (9, 1), (10, 2), (9, 2)):  # without a test nothing can err
         page_over(folders[:n][:: -1 if n == 9 else 1], out)
-        assert len(json.loads((out / FILE).read_text())) == looks
+        assert max(one["look"] for one in json.loads((out / FILE).read_text())) == looks
     first, second = (replace(Suites.of(folders), look=look) for look in (1, 2))
     assert "This is look 2 at results in this folder: it has 5 % of the 5 %." in beside_ranks(second)
     for one, two in zip(first.found.pairs, second.found.pairs, strict=True):
         assert two.p_adjusted == pytest.approx(min(1.0, one.p_adjusted * 0.9 / 0.05))
     assert second.least > first.least
+
+
+def test_a_page_over_other_suites_is_not_replaced(made: list[Results], tmp_path: Path) -> None:
+    """Suites without a common one are others, with a test or without: their page needs another folder; more are not."""
+    page_over(made[:2], tmp_path / "few")
+    page_over(made[:3], tmp_path / "few")
+    with pytest.raises(UserError, match=r"few has a page of other data.*give another --out"):
+        page_over(made[3:5], tmp_path / "few")
 
 
 def test_what_cannot_be_ranked_is_named_or_refused(made: list[Results], tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
+    from hpml_bench.comparison.looks import Asked
     from hpml_bench.report.scores import AlignedScores
+
+MOST_NAMES = 3  # inputs that a title names
 
 
 @click.command()
 @click.argument("inputs", metavar="FILE|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("reports", "compare"), show_default=True,
-              metavar="DIR", help="Folder to write to.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder to write to; reports/compare/ and the inputs' name if not given.")  # fmt: skip
 @click.option("--metric", metavar="NAME", help="Score to compare by; a table's column, `score` if not given.")
 @click.option("--columns", metavar="OURS=THEIRS,...",
               help="A table's names of columns, as system=model,row=question_id.")  # fmt: skip
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
 @click.option("--look", type=click.IntRange(1, 1000), metavar="N",
               help="Times that these systems were tested, this one counted; by the pages in --out if not given.",
               )  # fmt: skip
+@click.option("--looks", type=click.IntRange(1, 1000), metavar="N",
+              help="Times that these systems will be tested, declared before the first.")  # fmt: skip
 @click.option("--format", "formats", default="html,md", show_default=True, metavar=FORMATS)
-def compare(
-    inputs: tuple[Path, ...], out: Path, metric: str | None, columns: str | None, group: str | None,
-    margin: float | None, bounds: str | None, look: int | None, formats: str, **options: Any,
+def compare(  # noqa: PLR0913, PLR0917 - the options
+    inputs: tuple[Path, ...], out: Path | None, metric: str | None, columns: str | None, group: str | None,
+    margin: float | None, bounds: str | None, look: int | None, looks: int | None, formats: str, **options: Any,
 ) -> None:  # fmt: skip
     """Compare systems by scores that you have, and write the page: which differ, for other rows or other seeds.
 
@@ -47,12 +52,14 @@ def compare(
     """
     from hpml_bench.comparison.assemble import assemble
     from hpml_bench.comparison.inputs import read
+    from hpml_bench.comparison.looks import Asked
+    from hpml_bench.comparison.page import folders_of
 
     wanted = page_formats(formats)
     for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
         if given is not None and not 0 < given < math.inf:
             raise UserError(f"{option} {given:g}: give a difference above 0, in the score's unit")
-    title = inputs[0].stem if len(inputs) == 1 else "scores"
+    title = _title(inputs)
     renamed = _columns(columns)
     metric = metric or renamed.pop("score", None)
     ends = None
@@ -63,19 +70,21 @@ def compare(
             raise UserError(f"--range {bounds}: give the least and the largest score, as 0,1") from None
         ends = (low, high)
     found = assemble(read(inputs, metric, group, renamed), bounds=ends, title=title, **options)
-    show(found, out, wanted, margin, look)
+    # pages of other data are in other folders; one list counts the looks of all, since data may grow in a new file
+    counted = Path("reports", "compare") if out is None else out
+    show(found, out or counted / folders_of([title])[0], wanted, margin, Asked(counted, look, looks))
 
 
 def show(
     found: Sequence[AlignedScores], out: Path, wanted: tuple[str, ...], margin: float | None = None,
-    look: int | None = None,
+    asked: Asked | None = None,
 ) -> None:  # fmt: skip
     from hpml_bench.cli.reporting import shown
     from hpml_bench.comparison.page import write
     from hpml_bench.report.render import load_libraries
 
     load_libraries()
-    written = write(found, out, wanted, margin, look)
+    written = write(found, out, wanted, margin, asked)
     for page in written.pages[:-1]:
         shown(page, ())
         click.echo()
@@ -84,6 +93,13 @@ def show(
         click.echo(for_terminal(f"{len(found)} data sets, a page each in {out}/NAME/"))
     for sentence in written.apart:
         click.echo(for_terminal(sentence))
+
+
+def _title(inputs: Sequence[Path]) -> str:
+    """Return the name of data that the inputs don't name: that of their files, of many the first and their number."""
+    places = [path.resolve() for path in inputs]
+    names = [*dict.fromkeys(place.name if place.is_dir() else place.stem for place in places)]
+    return " + ".join(names) if len(names) <= MOST_NAMES else f"{names[0]} + {len(names) - 1} others"
 
 
 def _columns(text: str | None) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Pair(_Short):
 
 OF_RACES = frozenset({"rounds", "ended", "most_runs"})
 """Fields that answers of other sweeps are written without."""
-WHERE_THERE = frozenset({"declared_looks", "checkpoints"})
+WHERE_THERE = frozenset({"declared_looks", "checkpoints", "changed"})
 """Fields that answers without them are written without."""
 
 
@@ -269,6 +269,8 @@ class PageSummary(Frozen):
     """Looks that were declared before the first one, which have equal shares of `chance`; 0 where none were."""
     checkpoints: tuple[CheckpointPair, ...] = ()
     """Pairs by score for these checkpoints on other test rows, where few seeds show more of them than of methods."""
+    changed: Line = ""
+    """Which declarations were made after the first look, as sentences; empty where none was."""
     rounds: tuple[RoundOf, ...] = ()
     """The declared looks that were taken, of methods that race."""
     ended: Line = ""

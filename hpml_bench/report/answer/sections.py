@@ -332,13 +332,14 @@ def _reading(answer: PageSummary) -> Iterator[str]:
     equal = "Equal: p of the margin (Holm) below 5 %, the larger of two one-sided tests of a difference of "
     equal = f"{equal}{', '.join(margins)} or more. " if margins else ""
     spent = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks):.2g} %"
-    share = f"One pair is tested: its adjusted p is scaled by the share of 5 % that this page, look {answer.look} at "
+    look = words.look_text(answer)
+    share = f"One pair is tested: its adjusted p is scaled by the share of 5 % that this page, {look} at "
     share += f"these results, may use: {spent}."
     if answer.tested != 1:
         share = (
             f"Adjusted over the {count_of(answer.tested, 'tested pair')} of all metrics of this page: under "
-            "noise near normal the chance of any false claim is at most 5 %, of which this page, look "
-            f"{answer.look} at these results, may use {spent}. If costs are tested too, the score has 60 % of the "
+            "noise near normal the chance of any false claim is at most 5 %, of which this page, "
+            f"{look} at these results, may use {spent}. If costs are tested too, the score has 60 % of the "
             f"differences' level. With three {answer.noun}s or more, differences are adjusted by Shaffer's procedure "
             "(1986), with two by Holm's with weights (1979). Adjusted p are scaled to 5 %."
         )

@@ -68,7 +68,7 @@ def summarize(found: Verdicts) -> PageSummary:
         unranked=". ".join([*why[:1], *map(capitalized, why[1:])]) or None,
         untried=facts.untried, over="row" if found.by_rows else "seed",
         least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
-        declared_looks=scores.declared_looks, checkpoints=_checkpoints(found, scale),
+        declared_looks=scores.declared_looks, checkpoints=_checkpoints(found, scale), changed=scores.changed,
         rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
         ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
         untested=found.why, lacking=_lacking(scores) if scores.lacking else "",

@@ -153,6 +153,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     repeated = answer.over == "seed" or (answer.noun == "method" and not answer.ranks)
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
     share = f"{100 * statistics.spent_at(answer.look, answer.declared_looks):.2g} % of the 5 %"
+    looks = declares_looks(answer) or (answer.noun == "system" and answer.look > 1)
     seeds = count_of(answer.seeds, "seed") if answer.seeds and repeated else ""
     if seeds and answer.rounds:
         least = min(method.seeds for method in answer.methods)
@@ -164,15 +165,32 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     parts = (
         answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory,
         f"equal: within {answer.margin_text}" if equal else "",
-        f"look {answer.look}, which has {share}" if answer.noun == "system" and answer.look > 1 else "",
+        f"{look_text(answer)}, which has {share}" if looks else "",
     )  # fmt: skip
     return tuple(part for part in parts if part)
+
+
+def declares_looks(answer: PageSummary) -> bool:
+    """Return whether the user declared how many looks there will be; those of a race are its rounds."""
+    return answer.declared_looks > 0 and not answer.most_runs
+
+
+def look_text(answer: PageSummary) -> str:
+    """Return the number of the look: `look 2 of 4 declared`."""
+    if not declares_looks(answer):
+        return f"look {answer.look}"
+    beyond = answer.look > answer.declared_looks
+    return f"look {answer.look}{', after the' if beyond else ' of'} {answer.declared_looks} declared"
 
 
 # The banner and the rows
 
 
 def banner(answer: PageSummary) -> str:
+    return f"{_incomplete(answer)} {answer.changed}".strip()
+
+
+def _incomplete(answer: PageSummary) -> str:
     if not answer.failures:
         return answer.lacking
     why = dict.fromkeys(BECAUSE.get(failure.status, failure.status) for failure in answer.failures)
