@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, percent, power, print_table, races
+from simulation import cases, check, compare, percent, power, print_table, priors, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
@@ -119,7 +119,7 @@ PRINTED: Mapping[str, Callable[[int], None]] = {
     "planned": print_planned,
     "check": check.print_rates,
 }
-RECORDED = {"power": power, "races": races, "compare": compare}
+RECORDED = {"power": power, "races": races, "compare": compare, "priors": priors}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,6 +45,8 @@ class Squares:
     rows: Floats | None = None  # mean square of rows
     rest: Floats | None = None  # mean square of the interaction of rows and seeds
     opposed: Floats | None = None  # rows against the mean by more than half the range
+    earlier: Floats | None = None  # variance over seeds that earlier suites lend
+    weight: Floats | None = None  # its degrees of freedom
 
 
 def page_metrics(world: World, n: int, pages: int, random: Random) -> list[Squares]:
@@ -94,6 +96,9 @@ def _shared(variance: Floats, of: Squares, prior: float) -> tuple[Floats, Floats
     shared = (sums[:, first] + sums[:, second] - variance) / (2 * k - 3)
     low, high = (of(sums[:, first], sums[:, second]) for of in (np.minimum, np.maximum))
     weight = prior * min(1.0, max(0, k - 2) / 3) * low / np.maximum(1e-300, high)
+    if of.earlier is not None and of.weight is not None:  # the one with more degrees of freedom
+        lent = of.weight > weight
+        shared, weight = np.where(lent, of.earlier, shared), np.where(lent, of.weight, weight)
     return (own * variance + weight * shared) / (own + weight), own + weight
 
 

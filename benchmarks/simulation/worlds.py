@@ -77,11 +77,13 @@ class World:
         return len(self.spreads)
 
 
-def answers(world: World, n: int, pages: int, random: Random, group: NDArray[np.int64] = EACH) -> NDArray[np.bool_]:
+def answers(
+    world: World, n: int, pages: int, random: Random, group: NDArray[np.int64] = EACH, factor: Floats | None = None
+) -> NDArray[np.bool_]:
     """Return which rows are right, [pages, methods, seeds, rows].
 
     A row is right where its ease + the method's own liking of it + the seed's skill + noise exceed a threshold. Rows of
-    one `group` share the first two, as the questions of one document may.
+    one `group` share the first two, as the questions of one document may. `factor`, [pages]: of each page's skills.
     """
     k, groups = world.methods, group.max() + 1
     ease = random.standard_normal((pages, 1, 1, groups), dtype=np.float32)
@@ -90,6 +92,7 @@ def answers(world: World, n: int, pages: int, random: Random, group: NDArray[np.
         places = np.argsort(random.random((pages, k, groups), dtype=np.float32), axis=1)
         liking = np.take_along_axis(_gifts(k).astype(np.float32)[None, :, None] + liking, places, axis=1)
     skill = SEED_SD * np.array(world.spreads)[:, None, None] * NOISE[world.noise](random, (pages, k, n, 1))
+    skill = skill if factor is None else factor[:, None, None, None] * skill
     own = OWN_SD * random.standard_normal((pages, k, n, len(group)), dtype=np.float32)
     at = (np.array(thresholds(world))[:, None, None] + skill).astype(np.float32)
     return np.asarray(ease[..., group] + liking[:, :, None, group] + own + at > 0)

@@ -1,0 +1,247 @@
+"""Pages whose variance over seeds is estimated with earlier suites': false claims, and pairs found, by their weight.
+
+A suite's noise over seeds is a base times a factor of its own. Earlier suites are of the same methods, and of other
+numbers of rows. What they lend is the variance over seeds but for the rows' part of it, (MS_seeds - MS_interaction) / m
+in expectation σ²_s, pooled; to it comes the interaction of the page's own rows.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import special, stats
+
+from hpml_bench.statistics import clopper_pearson
+from hpml_bench.statistics.intervals import most_equal
+from simulation import pages, percent, table_lines
+from simulation.pages import Squares
+from simulation.worlds import NOISE, ROWS, Floats, World, answers
+
+RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "priors.json"
+LEVELS = (0.045, 0.025, 0.014)
+"""Nominal levels of a page's differences by score: alone, and as the share of a look and of the score."""
+EARLIER_ROWS = (500, 200, 1000, 500, 200)
+LENDERS = ((1, 3), (1, 5), (2, 3), (2, 5), (3, 3), (3, 5), (5, 3), (5, 5))
+"""Numbers of earlier suites, and of seeds of each."""
+SEEDS = 3  # of the page
+PROMISED_SD = 0.7  # of the logarithm of suites' variances, up to which false pages are promised
+MOST, MOST_UPPER = 0.05, 0.055  # largest share of false pages at 4.5 %, and of its upper bound, of promised worlds
+CHUNK = 400
+
+
+@dataclass(frozen=True)
+class Suites:
+    """How the noise over seeds differs from suite to suite."""
+
+    log_sd: float = 0.0  # of the logarithm of a suite's variance over seeds
+    ratio: float = 1.0  # of the page's variance to that of a typical suite
+
+    @property
+    def promised(self) -> bool:
+        return self.log_sd <= PROMISED_SD and self.ratio <= 1
+
+
+SUITES: Mapping[str, Suites] = {
+    **{f"sd {log_sd:g} of the log of variance": Suites(log_sd) for log_sd in (0, 0.35, 0.7, 1.0, 1.4)},
+    "always twice the earlier suites' variance": Suites(ratio=2),
+    "always four times the earlier suites' variance": Suites(ratio=4),
+    "always a quarter of the earlier suites' variance": Suites(ratio=0.25),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Pages of one kind of suites, noise, base spread and number of methods."""
+
+    suites: str
+    noise: str
+    spread: float
+    methods: int
+
+
+Weigh = Callable[[Floats, Floats, int, int], Floats]
+"""The page's variances, what earlier suites lend to it, [suites, pages, pairs], their seeds and its: the weight."""
+
+
+def fixed(weight: float) -> Weigh:
+    return lambda own, lent, seeds, n: np.full_like(own, weight)
+
+
+def informed(most: float, *, disagreement: bool = False) -> Weigh:
+    """Return the weight that the number of suites and seeds allows, if suites differ by the promised sd.
+
+    The logarithm of the pooled variance errs by τ² (1 + 1 / J) + ψ'(D / 2), τ² being the variance of suites' logs, J
+    their number and D their degrees of freedom; that of one with d0 degrees of freedom by ψ'(d0 / 2) (Smyth 2004).
+    """
+
+    def weigh(own: Floats, lent: Floats, seeds: int, n: int) -> Floats:
+        count = len(lent)
+        spread = np.full_like(own, PROMISED_SD**2)
+        if disagreement and count > 1:
+            seen = np.log(np.maximum(lent, 0.05 * np.abs(lent).mean(axis=0))).var(axis=0, ddof=1)
+            spread = np.maximum(spread, seen - special.polygamma(1, (seeds - 1) / 2))
+        of_error = spread * (1 + 1 / count) + special.polygamma(1, count * (seeds - 1) / 2)
+        return np.minimum(most, freedom_of(of_error))
+
+    return weigh
+
+
+def guarded(inner: Weigh, level: float) -> Weigh:
+    """Return the weight of `inner`, none where an F test finds the page's own variance above the lent one."""
+
+    def weigh(own: Floats, lent: Floats, seeds: int, n: int) -> Floats:
+        limit = stats.f.ppf(1 - level, n - 1, len(lent) * (seeds - 1))
+        return np.where(own > limit * lent.mean(axis=0), 0.0, inner(own, lent, seeds, n))
+
+    return weigh
+
+
+def freedom_of(variance: Floats) -> Floats:
+    """Return the degrees of freedom whose logarithm of a variance has this variance, by interpolation."""
+    grid = np.geomspace(0.02, 200, 4000)
+    return 2 * np.interp(-variance, -special.polygamma(1, grid), grid)
+
+
+RULES: Mapping[str, Weigh] = {
+    **{f"{weight}": fixed(weight) for weight in (0, 1, 2, 3, 4)},
+    "by information": informed(4),
+    "by information and disagreement": informed(4, disagreement=True),
+    "4 guarded": guarded(fixed(4), 0.1),
+    "by information, guarded": guarded(informed(4), 0.1),
+}
+
+
+def lent_by(cell: Cell, count: int, random: np.random.Generator) -> dict[int, Floats]:
+    """Return seeds -> variances over seeds of earlier suites but for their rows' part, [suites, pages, pairs]."""
+    world, found = World(cell.noise, (cell.spread,) * cell.methods), {3: list[Floats](), 5: list[Floats]()}
+    for rows in EARLIER_ROWS:
+        factor = factors(SUITES[cell.suites].log_sd, 1.0, count, random)
+        right = answers(world, 5, count, random, np.arange(rows), factor)
+        for seeds, suites in found.items():
+            _, variance, _, rest, _ = pages.answer_squares(right[:, :, :seeds])
+            suites.append(variance - rest / rows)
+    return {seeds: np.array(suites) for seeds, suites in found.items()}
+
+
+def factors(log_sd: float, ratio: float, count: int, random: np.random.Generator) -> Floats:
+    """Return factors of the standard deviations of so many suites."""
+    return math.sqrt(ratio) * np.exp(log_sd / 2 * random.standard_normal(count))
+
+
+def least_p(of: Squares) -> Floats:
+    """Return p with Shaffer's factors, or of two methods p itself, [pages, pairs]."""
+    different, _ = pages.p_values(of)
+    k = of.methods
+    if k == 2:
+        return different
+    pairs = k * (k - 1) // 2
+    most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], pages.PACKAGE.floor * pairs)
+    return pages.step_down(different, most)
+
+
+def score_of(methods: int, points: int) -> tuple[float, ...] | None:
+    """Return true scores of two groups so many points apart; None where all are equal."""
+    better = methods // 2
+    return (0.0,) * (methods - better) + (points / 100,) * better if points else None
+
+
+def with_earlier(of: Squares, lent: Floats, seeds: int, weigh: Weigh) -> Squares:
+    """Return pages with the variance that earlier suites lend, to which the page's own rows add their part."""
+    assert of.rest is not None
+    at_page = lent + of.rest / ROWS
+    pooled = np.maximum(at_page.mean(axis=0), of.rest / ROWS)
+    return replace(of, earlier=pooled, weight=weigh(of.variance, at_page, seeds, of.n))
+
+
+def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
+    """Return lenders -> rule -> at each true difference and level, how many pages are false, or pairs are found."""
+    random = np.random.default_rng([55, cell.methods, int(10 * cell.spread), *f"{cell.suites}{cell.noise}".encode()])
+    suites, k = SUITES[cell.suites], cell.methods
+    first, second = np.triu_indices(k, 1)
+    found: dict[str, dict[str, list[list[int]]]] = {}
+    for start in range(0, trials, CHUNK):
+        count = min(CHUNK, trials - start)
+        lent = lent_by(cell, count, random)
+        for at, points in enumerate((0, 3, 6)):
+            score = score_of(k, points)
+            gap = np.subtract.outer(score or (0.0,) * k, score or (0.0,) * k)[first, second]
+            world = World(cell.noise, (cell.spread,) * k, score)
+            right = answers(world, SEEDS, count, random, factor=factors(suites.log_sd, suites.ratio, count, random))
+            page = Squares(SEEDS, k, *pages.answer_squares(right))
+            for (lenders, seeds), (name, weigh) in itertools.product(LENDERS, RULES.items()):
+                p = least_p(with_earlier(page, lent[seeds][:lenders], seeds, weigh))
+                right_sign = np.sign(page.mean) * gap > 0
+                by_rule = found.setdefault(f"{lenders} of {seeds}", {})
+                counts = by_rule.setdefault(name, [[0] * len(LEVELS) for _ in range(3)])[at]
+                for place, level in enumerate(LEVELS):
+                    claims = p < level
+                    hits = (claims & right_sign)[:, gap != 0].sum() if points else claims.any(axis=-1).sum()
+                    counts[place] += int(hits)
+    return found
+
+
+def cells() -> Iterator[Cell]:
+    for suites, noise in itertools.product(SUITES, ("normal", "t3")):
+        yield from (Cell(suites, noise, spread, 2) for spread in (1.0, 3.0))
+    for suites in SUITES:
+        yield Cell(suites, "normal", 1.0, 5)
+
+
+def results(trials: int) -> Iterator[dict[str, Any]]:
+    for cell in cells():
+        count = trials if cell.methods == 2 else trials // 4
+        pairs = cell.methods // 2 * (cell.methods - cell.methods // 2)
+        for lenders, by_rule in rates(cell, count).items():
+            for rule, (false, three, six) in by_rule.items():
+                yield {
+                    "suites": cell.suites, "noise": cell.noise, "spread": cell.spread, "methods": cell.methods,
+                    "pages": count, "earlier": lenders, "rule": rule,
+                    "false": [each / count for each in false],
+                    "found": {"3": [each / count / pairs for each in three], "6": [each / count / pairs for each in six]},
+                    "upper": clopper_pearson(false[0], count)[1],
+                }  # fmt: skip
+
+
+def tables() -> str:
+    """Return the table of the worst false shares over lenders and noise, and the pairs found, by rule."""
+    made = json.loads(RECORD.read_text(encoding="utf-8"))["results"]
+    return "\n\n".join([_false_table(made), _found_table(made)])
+
+
+def _chosen(made: Sequence[Mapping[str, Any]], **given: Any) -> list[Mapping[str, Any]]:
+    return [row for row in made if all(row[name] == value for name, value in given.items())]
+
+
+def _false_table(made: Sequence[Mapping[str, Any]]) -> str:
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for suites in SUITES:
+            of_rules = [_chosen(made, suites=suites, rule=rule) for rule in RULES]
+            yield suites, [percent(max(row["false"][0] for row in of)) for of in of_rules]
+
+    return "\n".join(table_lines(("suites differ by; false at 4.5 %, the worst", *RULES), rows()))
+
+
+def _found_table(made: Sequence[Mapping[str, Any]]) -> str:
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for lenders, seeds in LENDERS:
+            usual = {"suites": "sd 0.7 of the log of variance", "noise": "normal", "spread": 1.0, "methods": 2}
+            of_rules = [_chosen(made, **usual, earlier=f"{lenders} of {seeds}", rule=rule) for rule in RULES]
+            yield f"{lenders} of {seeds} seeds", [percent(of[0]["found"]["6"][0], 0) for of in of_rules]
+
+    return "\n".join(table_lines(("earlier suites; found of 6 points, 2 methods", *RULES), rows()))
+
+
+def record(given: int | None, out: Path) -> None:
+    trials = given or 8000
+    made = []
+    for row in results(trials):
+        made.append(row)
+        if row["rule"] == next(reversed(RULES)):
+            print({name: row[name] for name in ("suites", "noise", "spread", "methods", "earlier")}, flush=True)
+    lines = ",\n".join(json.dumps(row) for row in made)
+    out.write_text(f'{{"pages": {trials}, "levels": {json.dumps(LEVELS)}, "results": [\n{lines}\n]}}\n')
