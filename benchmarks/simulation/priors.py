@@ -17,10 +17,11 @@ import numpy as np
 from scipy import special, stats
 
 from hpml_bench.statistics import clopper_pearson
+from hpml_bench.statistics.earlier import freedom_lent
 from hpml_bench.statistics.intervals import most_equal
 from simulation import pages, percent, table_lines
 from simulation.pages import Squares
-from simulation.worlds import NOISE, ROWS, Floats, World, answers
+from simulation.worlds import ROWS, Floats, World, answers
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "priors.json"
 LEVELS = (0.045, 0.025, 0.014)
@@ -29,6 +30,8 @@ EARLIER_ROWS = (500, 200, 1000, 500, 200)
 LENDERS = ((1, 3), (1, 5), (2, 3), (2, 5), (3, 3), (3, 5), (5, 3), (5, 5))
 """Numbers of earlier suites, and of seeds of each."""
 SEEDS = 3  # of the page
+SPREADS = (1.0, 3.0)
+"""Spread over seeds: 1 has about as much from the rows' interaction, of 3 nearly all is the seeds'."""
 PROMISED_SD = 0.7  # of the logarithm of suites' variances, up to which false pages are promised
 MOST, MOST_UPPER = 0.05, 0.055  # largest share of false pages at 4.5 %, and of its upper bound, of promised worlds
 CHUNK = 400
@@ -54,6 +57,9 @@ SUITES: Mapping[str, Suites] = {
 }
 
 
+AT_PROMISE = f"sd {PROMISED_SD} of the log of variance"
+
+
 @dataclass(frozen=True)
 class Cell:
     """Pages of one kind of suites, noise, base spread and number of methods."""
@@ -64,56 +70,37 @@ class Cell:
     methods: int
 
 
-Weigh = Callable[[Floats, Floats, int, int], Floats]
-"""The page's variances, what earlier suites lend to it, [suites, pages, pairs], their seeds and its: the weight."""
+Weigh = Callable[[Floats, Floats, int], Floats | float]
+"""The page's variances, those of earlier suites, [suites, pages, pairs], and their seeds -> degrees of freedom."""
 
 
-def fixed(weight: float) -> Weigh:
-    return lambda own, lent, seeds, n: np.full_like(own, weight)
+def by_suite(_: Floats, lent: Floats, __: int) -> float:
+    return freedom_lent(len(lent))
 
 
-def informed(most: float, *, disagreement: bool = False) -> Weigh:
-    """Return the weight that the number of suites and seeds allows, if suites differ by the promised sd.
-
-    The logarithm of the pooled variance errs by τ² (1 + 1 / J) + ψ'(D / 2), τ² being the variance of suites' logs, J
-    their number and D their degrees of freedom; that of one with d0 degrees of freedom by ψ'(d0 / 2) (Smyth 2004).
-    """
-
-    def weigh(own: Floats, lent: Floats, seeds: int, n: int) -> Floats:
-        count = len(lent)
-        spread = np.full_like(own, PROMISED_SD**2)
-        if disagreement and count > 1:
-            seen = np.log(np.maximum(lent, 0.05 * np.abs(lent).mean(axis=0))).var(axis=0, ddof=1)
-            spread = np.maximum(spread, seen - special.polygamma(1, (seeds - 1) / 2))
-        of_error = spread * (1 + 1 / count) + special.polygamma(1, count * (seeds - 1) / 2)
-        return np.minimum(most, freedom_of(of_error))
-
-    return weigh
+def informed(_: Floats, lent: Floats, seeds: int) -> float:
+    """Return the degrees of freedom that the number of suites and seeds allows, if suites differ by the promised sd."""
+    # The log of the pooled variance errs by τ² (1 + 1 / J) + ψ'(D / 2), τ² being the variance of suites' logs, J their
+    # number and D their degrees of freedom; that of a variance with d0 of them by ψ'(d0 / 2) (Smyth 2004).
+    of_error = PROMISED_SD**2 * (1 + 1 / len(lent)) + special.polygamma(1, len(lent) * (seeds - 1) / 2)
+    halves = np.geomspace(0.02, 200, 4000)
+    return min(4.0, 2 * float(np.interp(-of_error, -special.polygamma(1, halves), halves)))
 
 
-def guarded(inner: Weigh, level: float) -> Weigh:
-    """Return the weight of `inner`, none where an F test finds the page's own variance above the lent one."""
-
-    def weigh(own: Floats, lent: Floats, seeds: int, n: int) -> Floats:
-        limit = stats.f.ppf(1 - level, n - 1, len(lent) * (seeds - 1))
-        return np.where(own > limit * lent.mean(axis=0), 0.0, inner(own, lent, seeds, n))
-
-    return weigh
+def guarded(own: Floats, lent: Floats, seeds: int) -> Floats:
+    """Return the degrees of freedom by suite, none where an F test at 10 % finds the page's own variance larger."""
+    limit = stats.f.ppf(0.9, SEEDS - 1, len(lent) * (seeds - 1))
+    return np.where(own > limit * lent.mean(axis=0), 0.0, by_suite(own, lent, seeds))
 
 
-def freedom_of(variance: Floats) -> Floats:
-    """Return the degrees of freedom whose logarithm of a variance has this variance, by interpolation."""
-    grid = np.geomspace(0.02, 200, 4000)
-    return 2 * np.interp(-variance, -special.polygamma(1, grid), grid)
-
-
+CHOSEN = "one each"
 RULES: Mapping[str, Weigh] = {
-    **{f"{weight}": fixed(weight) for weight in (0, 1, 2, 3, 4)},
-    "by information": informed(4),
-    "by information and disagreement": informed(4, disagreement=True),
-    "4 guarded": guarded(fixed(4), 0.1),
-    "by information, guarded": guarded(informed(4), 0.1),
+    **{f"{freedom}": lambda *_, freedom=freedom: float(freedom) for freedom in range(5)},
+    CHOSEN: by_suite,
+    "by information": informed,
+    "one each, guarded": guarded,
 }
+"""Rules by which earlier suites lend degrees of freedom; one for each suite, at most four, is the package's."""
 
 
 def lent_by(cell: Cell, count: int, random: np.random.Generator) -> dict[int, Floats]:
@@ -152,10 +139,9 @@ def score_of(methods: int, points: int) -> tuple[float, ...] | None:
 
 def with_earlier(of: Squares, lent: Floats, seeds: int, weigh: Weigh) -> Squares:
     """Return pages with the variance that earlier suites lend, to which the page's own rows add their part."""
-    assert of.rest is not None
-    at_page = lent + of.rest / ROWS
-    pooled = np.maximum(at_page.mean(axis=0), of.rest / ROWS)
-    return replace(of, earlier=pooled, weight=weigh(of.variance, at_page, seeds, of.n))
+    of_rows = np.zeros_like(of.mean) if of.rest is None else of.rest / ROWS
+    earlier = np.maximum(lent.mean(axis=0), 0) + of_rows
+    return replace(of, earlier=earlier, weight=np.asarray(weigh(of.variance, lent + of_rows, seeds)))
 
 
 def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
@@ -186,24 +172,23 @@ def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
 
 
 def cells() -> Iterator[Cell]:
-    for suites, noise in itertools.product(SUITES, ("normal", "t3")):
-        yield from (Cell(suites, noise, spread, 2) for spread in (1.0, 3.0))
     for suites in SUITES:
+        yield from (Cell(suites, "normal", spread, 2) for spread in SPREADS)
         yield Cell(suites, "normal", 1.0, 5)
+    yield from (Cell(AT_PROMISE, "t3", spread, 2) for spread in SPREADS)
 
 
 def results(trials: int) -> Iterator[dict[str, Any]]:
     for cell in cells():
-        count = trials if cell.methods == 2 else trials // 4
+        count = trials if cell.methods == 2 and SUITES[cell.suites].promised else trials // 4
         pairs = cell.methods // 2 * (cell.methods - cell.methods // 2)
         for lenders, by_rule in rates(cell, count).items():
             for rule, (false, three, six) in by_rule.items():
+                found = {size: [n / count / pairs for n in of] for size, of in (("3", three), ("6", six))}
                 yield {
                     "suites": cell.suites, "noise": cell.noise, "spread": cell.spread, "methods": cell.methods,
-                    "pages": count, "earlier": lenders, "rule": rule,
-                    "false": [each / count for each in false],
-                    "found": {"3": [each / count / pairs for each in three], "6": [each / count / pairs for each in six]},
-                    "upper": clopper_pearson(false[0], count)[1],
+                    "pages": count, "earlier": lenders, "rule": rule, "false": [n / count for n in false],
+                    "upper": clopper_pearson(false[0], count)[1], "found": found,
                 }  # fmt: skip
 
 
@@ -229,7 +214,7 @@ def _false_table(made: Sequence[Mapping[str, Any]]) -> str:
 def _found_table(made: Sequence[Mapping[str, Any]]) -> str:
     def rows() -> Iterator[tuple[str, list[str]]]:
         for lenders, seeds in LENDERS:
-            usual = {"suites": "sd 0.7 of the log of variance", "noise": "normal", "spread": 1.0, "methods": 2}
+            usual = {"suites": AT_PROMISE, "noise": "normal", "spread": 1.0, "methods": 2}
             of_rules = [_chosen(made, **usual, earlier=f"{lenders} of {seeds}", rule=rule) for rule in RULES]
             yield f"{lenders} of {seeds} seeds", [percent(of[0]["found"]["6"][0], 0) for of in of_rules]
 
@@ -241,7 +226,7 @@ def record(given: int | None, out: Path) -> None:
     made = []
     for row in results(trials):
         made.append(row)
-        if row["rule"] == next(reversed(RULES)):
+        if row["rule"] == CHOSEN:
             print({name: row[name] for name in ("suites", "noise", "spread", "methods", "earlier")}, flush=True)
     lines = ",\n".join(json.dumps(row) for row in made)
     out.write_text(f'{{"pages": {trials}, "levels": {json.dumps(LEVELS)}, "results": [\n{lines}\n]}}\n')

@@ -265,8 +265,9 @@ def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[
         # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
         span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
         return statistics.compare_scores(
-            scores.units, margin, span, step, bounded=scores.foreseen, effective=scores.effective
-        )
+            scores.units, margin, span, step, bounded=scores.foreseen, effective=scores.effective,
+            lent=scores.prior.by_pair if scores.prior else None,
+        )  # fmt: skip
     if scope == "rows":
         runs = {name: np.mean(list(of.values()), axis=0) for name, of in scores.units.items()}
         return statistics.compare_rows(

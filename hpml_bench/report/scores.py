@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.report.answer.model import Failure, Guess, Method, Setup
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Until
 
 T = TypeVar("T")
@@ -96,6 +97,7 @@ class Circumstances:
     trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
     look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
+    prior: Prior | None = None  # variance over seeds that earlier suites lend, as the suite's first run declares it
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
 

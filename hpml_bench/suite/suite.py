@@ -8,12 +8,13 @@ from contextlib import suppress
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from hpml_bench.suite import registry
-from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.base import Frozen, Growing
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.registry import did_you_mean, validate_options, validated
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
@@ -77,8 +78,10 @@ class Until(Frozen):
         return self.model_copy(update={"rounds": (*(n for n in self.rounds if n < most), most)})
 
 
-class Suite(Frozen):
+class Suite(Growing):
     """A comparison: one set of settings, several methods, several seeds."""
+
+    later: ClassVar[tuple[str, ...]] = ("prior",)
 
     name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
@@ -93,6 +96,8 @@ class Suite(Frozen):
     until: Until | None = None
     """Seeds are added until a question is answered, and methods that are shown to be behind leave; empty: all methods
     have `seeds`."""
+    prior: Prior | None = None
+    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it; empty for none."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 

@@ -97,8 +97,8 @@ def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
 
 def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
     """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
-    declared, seen = Declared(seeds=suite.seeds, margin=suite.margin, until=suite.until), Counter[int]()
-    by_run, planned = {}, list(runs)
+    declared = Declared(seeds=suite.seeds, margin=suite.margin, until=suite.until, prior=suite.prior)
+    by_run, planned, seen = {}, list(runs), Counter[int]()
     # a round of a race goes on with the seeds of those before it, as if each had had all methods
     before = len(suite.methods) * min((spec.seed for spec in planned), default=0) if suite.until else 0
     for order, spec in enumerate(planned, start=1 + before):

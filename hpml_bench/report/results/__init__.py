@@ -263,6 +263,7 @@ class Results(ComparedRuns):
             binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
             unranked=" and ".join(UNRANKED[why] for why in self.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
+            prior=self.prior,
         )  # fmt: skip
 
     @cached_property
