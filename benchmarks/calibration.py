@@ -1,15 +1,15 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
     python benchmarks/calibration.py pages|groups|intervals|planned|check [--trials N]     prints tables
-    python benchmarks/calibration.py power|races|compare [--trials N]                      writes a committed record
-    python benchmarks/calibration.py power|compare --table                the record's tables, as docs/ has them
+    python benchmarks/calibration.py power|races|compare|priors [--trials N]               writes a committed record
+    python benchmarks/calibration.py power|compare|priors --table         the record's tables, as docs/ has them
     python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
     python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
 `pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `intervals`: their coverage.
 `planned`: power of the seeds that `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs
 found, with variances that methods share and without. `races`: sweeps that end when they are decided. `compare`: pages
-of one run each. A quick look takes 300 trials.
+of one run each. `priors`: variances that earlier suites lend. A quick look takes 300 trials.
 """
 
 import argparse

@@ -8,7 +8,7 @@ in expectation σ²_s, pooled; to it comes the interaction of the page's own row
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ SEEDS = 3  # of the page
 SPREADS = (1.0, 3.0)
 """Spread over seeds: 1 has about as much from the rows' interaction, of 3 nearly all is the seeds'."""
 PROMISED_SD = 0.7  # of the logarithm of suites' variances, up to which false pages are promised
-MOST, MOST_UPPER = 0.05, 0.055  # largest share of false pages at 4.5 %, and of its upper bound, of promised worlds
+MOST_UPPER = 0.055  # largest upper 97.5 % bound of false pages at 4.5 %, of promised worlds
 CHUNK = 400
 
 
@@ -184,41 +184,44 @@ def results(trials: int) -> Iterator[dict[str, Any]]:
         pairs = cell.methods // 2 * (cell.methods - cell.methods // 2)
         for lenders, by_rule in rates(cell, count).items():
             for rule, (false, three, six) in by_rule.items():
-                found = {size: [n / count / pairs for n in of] for size, of in (("3", three), ("6", six))}
+                found = {size: [round(n / count / pairs, 5) for n in of] for size, of in (("3", three), ("6", six))}
                 yield {
                     "suites": cell.suites, "noise": cell.noise, "spread": cell.spread, "methods": cell.methods,
-                    "pages": count, "earlier": lenders, "rule": rule, "false": [n / count for n in false],
-                    "upper": clopper_pearson(false[0], count)[1], "found": found,
+                    "pages": count, "earlier": lenders, "rule": rule, "false": [round(n / count, 5) for n in false],
+                    "upper": round(clopper_pearson(false[0], count)[1], 5), "found": found,
                 }  # fmt: skip
 
 
 def tables() -> str:
-    """Return the table of the worst false shares over lenders and noise, and the pairs found, by rule."""
+    """Return the table of false pages, and of pairs found, by the number of earlier suites."""
     made = json.loads(RECORD.read_text(encoding="utf-8"))["results"]
-    return "\n\n".join([_false_table(made), _found_table(made)])
+    counts = sorted({suites for suites, _ in LENDERS})
+    head = ("suites' variances; nominal level", "none", *(f"{count} earlier" for count in counts))
+    usual = {"suites": AT_PROMISE, "noise": "normal", "spread": 1.0, "methods": 2}
 
+    def chosen(count: int, rule: str, **given: Any) -> list[Mapping[str, Any]]:
+        there = [row for row in made if row["rule"] == rule and row["earlier"].startswith(f"{count} of ")]
+        return [row for row in there if all(row[name] == value for name, value in given.items())]
 
-def _chosen(made: Sequence[Mapping[str, Any]], **given: Any) -> list[Mapping[str, Any]]:
-    return [row for row in made if all(row[name] == value for name, value in given.items())]
+    def false(level: int, suites: str) -> Iterator[str]:
+        yield percent(max(row["false"][level] for row in chosen(1, "0", suites=suites)))
+        for count in counts:
+            worst = [max(row["false"][level] for row in chosen(count, rule, suites=suites)) for rule in (CHOSEN, "4")]
+            yield f"{percent(worst[0])} ({100 * worst[1]:.1f})"
 
+    def found(level: int, points: str) -> Iterator[str]:
+        for count, rule in ((1, "0"), *((count, CHOSEN) for count in counts)):
+            yield percent(min(row["found"][points][level] for row in chosen(count, rule, **usual)), 0)
 
-def _false_table(made: Sequence[Mapping[str, Any]]) -> str:
-    def rows() -> Iterator[tuple[str, list[str]]]:
-        for suites in SUITES:
-            of_rules = [_chosen(made, suites=suites, rule=rule) for rule in RULES]
-            yield suites, [percent(max(row["false"][0] for row in of)) for of in of_rules]
+    def rows() -> Iterator[tuple[str, Iterator[str]]]:
+        for suites, kind in SUITES.items():
+            yield f"{suites}{'' if kind.promised else ' (not promised)'}; {percent(LEVELS[0])}", false(0, suites)
+        for level in (1, 2):
+            yield f"{AT_PROMISE}; {percent(LEVELS[level])}", false(level, AT_PROMISE)
+        for points, level in (("6", 0), ("6", 2), ("3", 0)):
+            yield f"found of {points} points; {percent(LEVELS[level])}", found(level, points)
 
-    return "\n".join(table_lines(("suites differ by; false at 4.5 %, the worst", *RULES), rows()))
-
-
-def _found_table(made: Sequence[Mapping[str, Any]]) -> str:
-    def rows() -> Iterator[tuple[str, list[str]]]:
-        for lenders, seeds in LENDERS:
-            usual = {"suites": AT_PROMISE, "noise": "normal", "spread": 1.0, "methods": 2}
-            of_rules = [_chosen(made, **usual, earlier=f"{lenders} of {seeds}", rule=rule) for rule in RULES]
-            yield f"{lenders} of {seeds} seeds", [percent(of[0]["found"]["6"][0], 0) for of in of_rules]
-
-    return "\n".join(table_lines(("earlier suites; found of 6 points, 2 methods", *RULES), rows()))
+    return "\n".join(table_lines(head, rows()))
 
 
 def record(given: int | None, out: Path) -> None:
