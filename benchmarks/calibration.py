@@ -1,16 +1,18 @@
 """Calibration of the claims of pages, by simulation: how often they are false, what they find, and how intervals cover.
 
-    python benchmarks/calibration.py QUESTION [--trials N]                     prints tables
-    python benchmarks/calibration.py power|races|compare|ledger [--trials N]   writes a committed record
-    python benchmarks/calibration.py power|compare|ledger --table              the record's tables, as docs/ has them
-    python benchmarks/calibration.py races --replay DIR...                     races of recorded seeds
-    python benchmarks/calibration.py trials FOLDER|FILE...                     of `check`, recorded: simulation/check.py
+    python benchmarks/calibration.py QUESTION [--trials N]                prints tables
+    python benchmarks/calibration.py RECORDED [--trials N]                writes a committed record: power, races,
+                                                                          compare, ledger or priors
+    python benchmarks/calibration.py RECORDED --table                     the record's tables, as docs/ has them
+    python benchmarks/calibration.py races --replay DIR...                races of recorded seeds
+    python benchmarks/calibration.py trials FOLDER|FILE...                of `check`, recorded: simulation/check.py
 
 `pages`: disturbed times, and methods just the margin apart. `groups`: dependent test rows. `missing`: systems that lack
 rows. `counts`: rounded costs that differ in all seeds. `intervals`: their coverage. `planned`: power of the seeds that
 `plan` gives. `check`: error rates of the gate's rule. `power`: false pages and pairs found, with variances that methods
 share and without. `races`: sweeps that end when they are decided. `compare`: pages of one run each. `ledger`: what
-looks, metrics, checkpoints and ends of races find and cost, before and now. A quick look takes 300 trials.
+looks, metrics, checkpoints and ends of races find and cost, before and now. `priors`: variances that earlier suites
+lend. A quick look takes 300 trials.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
-from simulation import cases, check, compare, ledger, missing, percent, power, print_table, races
+from simulation import cases, check, compare, ledger, missing, percent, power, print_table, priors, races
 from simulation.pages import false_pages, page_metrics
 from simulation.worlds import DISTURBANCES, MARGIN, MARGIN_COST, NOISE, ROWS, World
 from statsmodels.stats.power import TTestPower
@@ -139,7 +141,7 @@ PRINTED: Mapping[str, Callable[[int], None]] = {
     "check": check.print_rates,
     "missing": missing.print_rates,
 }
-RECORDED = {"power": power, "races": races, "compare": compare, "ledger": ledger}
+RECORDED = {"power": power, "races": races, "compare": compare, "ledger": ledger, "priors": priors}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,6 +31,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     until: Literal["decided", "costs"] | None = None,
     max_seeds: int | None = None,
     looks: int | None = None,
+    prior: Sequence[str | Path] = (),
     methods: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
@@ -50,6 +51,8 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
         until: add seeds in rounds until it is decided which method scores best, or how costs differ too.
         max_seeds: with `until`, seeds at which it ends at the latest; those of the suite's rounds, or 20, where None.
         looks: declare, before the first run, so many looks as seeds are added; each has the same share of the 5 %.
+        prior: results folders of earlier suites with the same methods, whose variance over seeds this one's is
+            estimated with, from its first run on.
         methods: names of methods; the suite's own where None.
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
@@ -67,12 +70,13 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.prior import with_prior
     from hpml_bench.sweep.race import rounds
 
     loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds, looks)
     chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)
     request = SweepRequest(loaded, Path(out), chosen, fresh=fresh, keep=keep, allow_commands=allow_commands)
-    for part in rounds(request, console.print):
+    for part in rounds(with_prior(request, [Path(folder) for folder in prior]), console.print):
         if run_sweep(part, console).ending.how == "interrupted":
             raise KeyboardInterrupt
     if report:

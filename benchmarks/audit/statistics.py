@@ -317,9 +317,16 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-def share(pairs: Sequence[Pair], methods: int) -> None:
-    """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods."""
-    if methods < 3:
+Lent = dict[frozenset[str], tuple[float, float]]
+"""Two methods -> what earlier suites lend: variance over seeds but for the rows' part, and its degrees of freedom."""
+
+
+def share(pairs: Sequence[Pair], methods: int, lent: Lent) -> None:
+    """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods.
+
+    Where earlier suites lend more degrees of freedom, theirs takes that mean's place.
+    """
+    if methods < 3 and not lent:
         return
 
     def between(pair: Pair, variances: dict[Pair, float]) -> tuple[float, float]:
@@ -329,6 +336,10 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
         noises = [float(np.mean(having(name))) for name in (pair.first, pair.second)]
         prior = SHARED * min(1.0, (methods - 2) / 3) * (min(noises) / max(noises) if any(noises) else 0.0)
         shared = float(np.mean(having(pair.first, pair.second)))
+        earlier, freedom = lent.get(frozenset((pair.first, pair.second)), (0.0, 0.0))
+        if pair.comparison.squares and freedom > prior:
+            shared = earlier + pair.comparison.squares.interaction / pair.comparison.squares.guard.m
+            prior = freedom
         return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior), prior
 
     seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 2 and pair.comparison.variance > 0}

@@ -201,6 +201,15 @@ class Study:
         declared = (run.record["declared"]["margin"] for run in self.ordered if run.record.get("declared"))
         return next(declared, self.suite.get("margin", {}))
 
+    @functools.cached_property
+    def lent(self) -> statistics.Lent:
+        """What the first run declares that earlier suites lend to pairs compared by this score."""
+        declared: Json = next((run.record["declared"] for run in self.ordered if run.record.get("declared")), {})
+        prior = declared.get("prior")
+        if not prior or prior["score"] != self.score:
+            return {}
+        return {frozenset(of["methods"]): (of["variance"], of["freedom"]) for of in prior["pairs"]}
+
     def margin(self, metric: str) -> float:
         if metric != self.score:
             return self.margins.get("cost") or 0.05
@@ -375,7 +384,7 @@ def compare_all(study: Study) -> None:
     for metric in study.metrics:
         if metric != study.score or not study.over_rows:
             of = [pair for pair in study.pairs.values() if pair.metric == metric]
-            statistics.share(of, len(study.measured(metric)))
+            statistics.share(of, len(study.measured(metric)), study.lent if metric == study.score else {})
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:
         pair.p = pair.comparison.p_different

@@ -50,6 +50,8 @@ class Squares:
     rest: Floats | None = None  # mean square of the interaction of rows and seeds
     opposed: Floats | None = None  # [pages, pairs, losses], rows against the mean by more than half of each loss
     m: int = ROWS  # test rows
+    earlier: Floats | None = None  # variance over seeds that earlier suites lend
+    weight: Floats | None = None  # its degrees of freedom
 
 
 def page_metrics(world: World, n: int, pages: int, random: Random, m: int = ROWS) -> list[Squares]:
@@ -102,6 +104,9 @@ def _shared(variance: Floats, of: Squares, prior: float) -> tuple[Floats, Floats
     shared = (sums[:, first] + sums[:, second] - variance) / (2 * k - 3)
     low, high = (of(sums[:, first], sums[:, second]) for of in (np.minimum, np.maximum))
     weight = prior * min(1.0, max(0, k - 2) / 3) * low / np.maximum(1e-300, high)
+    if of.earlier is not None and of.weight is not None:  # the one with more degrees of freedom
+        lent = of.weight > weight
+        shared, weight = np.where(lent, of.earlier, shared), np.where(lent, of.weight, weight)
     return (own * variance + weight * shared) / (own + weight), own + weight
 
 

@@ -81,13 +81,15 @@ class World:
         return len(self.spreads)
 
 
-def answers(world: World, n: int, pages: int, random: Random, group: NDArray[np.int64] = EACH) -> NDArray[np.bool_]:
+def answers(
+    world: World, n: int, pages: int, random: Random, group: NDArray[np.int64] = EACH, factor: Floats | None = None
+) -> NDArray[np.bool_]:
     """Return which rows are right, [pages, methods, seeds, rows].
 
     A row is right where its ease + the method's own liking of it + the seed's skill + noise exceed a threshold. Rows of
-    one `group` share the first two, as the questions of one document may.
+    one `group` share the first two, as the questions of one document may. `factor`, [pages]: of each page's skills.
     """
-    return _drawn(world, n, pages, random, group)[0]
+    return _drawn(world, n, pages, random, group, factor)[0]
 
 
 def checkpoint_scores(world: World, n: int, pages: int, random: Random, rows: int) -> tuple[NDArray[np.bool_], Floats]:
@@ -101,7 +103,7 @@ def checkpoint_scores(world: World, n: int, pages: int, random: Random, rows: in
 
 
 def _drawn(
-    world: World, n: int, pages: int, random: Random, group: NDArray[np.int64]
+    world: World, n: int, pages: int, random: Random, group: NDArray[np.int64], factor: Floats | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Return which rows are right, and the threshold and skill of each run, [pages, methods, seeds, 1]."""
     k, groups = world.methods, group.max() + 1
@@ -111,6 +113,7 @@ def _drawn(
         places = np.argsort(random.random((pages, k, groups), dtype=np.float32), axis=1)
         liking = np.take_along_axis(_gifts(k).astype(np.float32)[None, :, None] + liking, places, axis=1)
     skill = SEED_SD * np.array(world.spreads)[:, None, None] * NOISE[world.noise](random, (pages, k, n, 1))
+    skill = skill if factor is None else factor[:, None, None, None] * skill
     own = OWN_SD * random.standard_normal((pages, k, n, len(group)), dtype=np.float32)
     at = (np.array(thresholds(world))[:, None, None] + skill).astype(np.float32)
     return np.asarray(ease[..., group] + liking[:, :, None, group] + own + at > 0), at

@@ -1,10 +1,11 @@
 """The record of a run: frozen, validated, written to disk as JSON."""
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from hpml_bench.suite.base import Frozen, Line
+from hpml_bench.suite.base import Frozen, Growing, Line
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.settings import Digests, RunSpec, Settings, identity
 from hpml_bench.suite.suite import Margin, Until
 from hpml_bench.system.environment import Environment
@@ -94,8 +95,10 @@ class Check(Frozen):
     detail: str
 
 
-class Declared(Frozen):
+class Declared(Growing):
     """Declarations of the suite when a run was made, before its results were known."""
+
+    later: ClassVar[tuple[str, ...]] = ("looks", "prior")
 
     seeds: int
     """Seeds of each method."""
@@ -104,6 +107,8 @@ class Declared(Frozen):
     """Question at whose answer the sweep ends, and its looks; None for other sweeps."""
     looks: int | None = None
     """Number of looks at growing numbers of seeds, where it was declared."""
+    prior: Prior | None = None
+    """Variance over seeds that earlier suites lend, from `run-all --prior`; left out where there is none."""
 
 
 class RunError(Frozen):

@@ -316,7 +316,10 @@ def _by_rows(
         step = 1.0 if scores.binary else 0.0
         # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
         span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
-        return statistics.compare_scores(units, margin, span, step, bounded=scores.foreseen, effective=scores.effective)
+        lent = scores.prior.by_pair if scores.prior else None
+        return statistics.compare_scores(
+            units, margin, span, step, bounded=scores.foreseen, effective=scores.effective, lent=lent
+        )
     runs = {name: np.mean(list(of.values()), axis=0) for name, of in units.items()}
     return statistics.compare_rows(
         runs, margin, scores.difference_span, bounded=scores.foreseen, effective=scores.effective

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.report.answer.model import Failure, Guess, Method, Setup
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Until
 
 T = TypeVar("T")
@@ -98,6 +99,7 @@ class Circumstances:
     looks: int = 0  # looks that were declared before the first, where methods don't race; 0 where none were
     changed: str = ""  # which declarations were made after the first look, as sentences
     race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
+    prior: Prior | None = None  # variance over seeds that earlier suites lend, as the suite's first run declares it
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
 

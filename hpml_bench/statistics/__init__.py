@@ -5,10 +5,13 @@ within a seed. Values travel as `{method: {seed: value}}` and may lack seeds; a 
 docs/methodology.md explains each number with its source. Imports nothing of the package but itself.
 """
 
+from hpml_bench.statistics.earlier import MOST_LENT, lend
 from hpml_bench.statistics.evidence import (
     LEAST_SEEDS,
     POWER,
+    Lent,
     OverSeeds,
+    OverSeedsAndRows,
     cautious,
     detectable,
     effective_number,

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy
@@ -190,15 +190,26 @@ PRIOR = 2.4
 LEAST_FACTOR = 2 / 3  # least factor of Shaffer's procedure, as a share of the pairs, where variances are shared
 
 
+class Lent(NamedTuple):
+    """Variance over seeds of a pair's differences in earlier suites, without the part that test rows have in it."""
+
+    variance: float
+    freedom: float  # degrees of freedom that it counts for
+
+
 def share_variances(
-    pairs: Mapping[tuple[str, str], tuple[Evidence, ...]], methods: int
-) -> dict[tuple[str, str], tuple[Evidence, ...]]:
-    """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs."""
+    pairs: Mapping[tuple[str, str], tuple[Evidence, ...]], methods: int,
+    lent: Mapping[tuple[str, str], Lent] | None = None,
+) -> dict[tuple[str, str], tuple[Evidence, ...]]:  # fmt: skip
+    """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs.
+
+    Of pairs that earlier suites lend more degrees of freedom, `lent`, it is shrunk to theirs instead.
+    """
     # Smyth's moderated t (2004): of the own variance s² with d = n - 1 degrees of freedom, and the mean variance s0² of
     # all pairs that have one of the pair's methods, (d s² + d0 s0²) / (d + d0) with d + d0 degrees of freedom. d0 is
     # `PRIOR`, less under five methods, none for two, and less by the ratio of the mean variances of either's pairs.
     moderated, prior = dict(pairs), PRIOR * min(1.0, max(0, methods - 2) / 3)
-    for kind in (OverSeeds, OverSeedsAndRows) if prior else ():
+    for kind in (OverSeeds, OverSeedsAndRows) if prior or lent else ():
         of = {pair: one for pair, evidence in pairs.items() for one in evidence if isinstance(one, kind)}
         names = {name for pair in of for name in pair}
         by_method = {name: [one.variance for pair, one in of.items() if name in pair] for name in names}
@@ -206,9 +217,21 @@ def share_variances(
             near, (low, high) = [*by_method[a], *by_method[b]], sorted(map(fmean, (by_method[a], by_method[b])))
             shared = (sum(near) - one.variance) / (len(near) - 1)  # the pair's own is in both
             own, weight = one.n - 1, prior * (low / high if high else 0.0)
+            earlier = lent_here(pairs[a, b], (lent or {}).get((a, b)))
+            if earlier is not None and earlier.freedom > weight:
+                shared, weight = earlier
             shrunk = one.moderated((own * one.variance + weight * shared) / (own + weight), weight)
             moderated[a, b] = tuple(shrunk if other is one else other for other in moderated[a, b])
     return moderated
+
+
+def lent_here(evidence: Sequence[Evidence], lent: Lent | None) -> Lent | None:
+    """Return what earlier suites lend to a pair with the part that its own rows add; None where there are none."""
+    rows = next((one for one in evidence if isinstance(one, OverSeedsAndRows)), None)
+    if lent is None or rows is None:
+        return None
+    # E MS_seeds / m = σ²_s + σ²_i / m: σ²_s is lent, and the rows' part is known well, with (n - 1)(m - 1) degrees
+    return Lent(lent.variance + rows.squares[2] / rows.m, lent.freedom)
 
 
 def effective_number(weights: ArrayLike) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, freedom_of, opposed_to, widest
+from hpml_bench.statistics.evidence import Evidence, Lent, OverSeeds, OverSeedsAndRows, freedom_of, opposed_to, widest
 from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, t_quantile
 from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs, tested_by
 
@@ -280,12 +280,12 @@ def crossed_interval(
 
 def compare_scores(
     scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0, *, bounded: bool = True,
-    effective: float | None = None,
+    effective: float | None = None, lent: Mapping[tuple[str, str], Lent] | None = None,
 ) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
-    `span`, `step` and `effective` as in `crossed_evidence`; without a range (`bounded`) differences that few rows carry
-    are marked.
+    `span`, `step` and `effective` as in `crossed_evidence`, `lent` as in `compare_pairs`; without a range (`bounded`)
+    differences that few rows carry are marked.
     """
 
     def table(a: str, b: str, seeds: Sequence[int]) -> list[NDArray[Any]]:
@@ -300,5 +300,5 @@ def compare_scores(
         return c.skewed or carried_by_few(np.mean(table(c.a, c.b, [*scores[c.a].keys() & scores[c.b].keys()]), axis=0))
 
     means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
-    pairs = compare_pairs(means, margin=margin, evidence=evidence)
+    pairs = compare_pairs(means, margin=margin, evidence=evidence, lent=lent)
     return pairs if span and bounded else tuple(replace(c, skewed=marked(c)) for c in pairs)

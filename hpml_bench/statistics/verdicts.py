@@ -15,6 +15,7 @@ from hpml_bench.statistics.evidence import (
     LEAST_FACTOR,
     LEAST_SEEDS,
     Evidence,
+    Lent,
     OverSeeds,
     acceptance,
     detectable,
@@ -138,14 +139,15 @@ class Comparison:
 
 def compare_pairs(
     values: Values, *, exact: bool = False, ratio: bool = False, margin: float | None = None,
-    grid: float | None = None, evidence: EvidenceOf | None = None,
+    grid: float | None = None, evidence: EvidenceOf | None = None, lent: Mapping[tuple[str, str], Lent] | None = None,
 ) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare every pair of methods on one metric by the seeds both have, in the order given; `decide` gives verdicts.
 
     With `exact` any difference of methods that have one value in several seeds each (a count of parameters) is real,
     and p is 0 or 1. With `ratio` logarithms are compared, and `margin` is one of theirs. `grid` is the spacing of
     measured values. `evidence` returns a pair's, from its methods and shared seeds: empty where the spread is
-    unknown, None where the pair can't be tested; by default the paired t test's.
+    unknown, None where the pair can't be tested; by default the paired t test's. `lent` as in `share_variances`, in the
+    order of the methods.
     """
     pairs = dict[tuple[str, str], Comparison]()
     for a, b in itertools.combinations(values, 2):
@@ -162,7 +164,7 @@ def compare_pairs(
         over_seeds = OverSeeds.of(table[0] - table[1], spacing)
         given = evidence(a, b, seeds) if evidence and len(seeds) > 1 else (over_seeds,) if over_seeds else ()
         pairs[a, b] = replace(_over_seeds(a, b, table, given), margin=margin, ratio=ratio)
-    shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values))
+    shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values), lent)
     return tuple(tested_by(c, shared[pair]) for pair, c in pairs.items())
 
 

@@ -8,12 +8,13 @@ from contextlib import suppress
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from hpml_bench.suite import registry
-from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.base import Frozen, Growing
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.registry import did_you_mean, validate_options, validated
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
@@ -77,8 +78,10 @@ class Until(Frozen):
         return self.model_copy(update={"rounds": (*(n for n in self.rounds if n < most), most)})
 
 
-class Suite(Frozen):
+class Suite(Growing):
     """A comparison: one set of settings, several methods, several seeds."""
+
+    later: ClassVar[tuple[str, ...]] = ("looks", "prior")
 
     name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
@@ -96,6 +99,8 @@ class Suite(Frozen):
     looks: int | None = Field(default=None, ge=1, le=100)
     """Number of looks at growing numbers of seeds, declared before the first run: each may use the same share of the
     5 %. Empty: the first look has two thirds of them, each later one two thirds of what is left."""
+    prior: Prior | None = None
+    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it; empty for none."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 

@@ -97,7 +97,7 @@ def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
 
 def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
     """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
-    declared = Declared(seeds=suite.seeds, margin=suite.margin, until=suite.until, looks=suite.looks)
+    declared = Declared(seeds=suite.seeds, margin=suite.margin, until=suite.until, looks=suite.looks, prior=suite.prior)
     seen = Counter[int]()
     by_run, planned = {}, list(runs)
     # a round of a race goes on with the seeds of those before it, as if each had had all methods

@@ -88,7 +88,7 @@ class Scoring:
             earlier: dict[str, MethodEntry] = {}
             with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
                 earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
-            whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
+            whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None, "prior": None})
             made.append(SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh))
         return made
 

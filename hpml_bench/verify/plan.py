@@ -91,6 +91,8 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
         if record.declared is not None and record.declared.margin != declared.margin:
             was, now = map(_margins, (record.declared.margin, declared.margin))
             yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
+        if record.declared is not None and record.declared.prior != declared.prior:
+            yield failed(record.run_id, f"was made with another variance of earlier suites than {SUITE} declares")
     for record in evidence.compared:
         pairs = differences(settings_of(declared.settings), settings_of(record.spec.settings))
         named = [f"{key} {short(own)} instead of {short(said)}" for key, said, own in pairs]

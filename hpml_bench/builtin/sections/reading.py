@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.sections import turns
+from hpml_bench.report.answer.summary import lent_in_words
 from hpml_bench.report.numbers import capitalized, count_of, sentence_list, with_unit
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
@@ -48,7 +49,7 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
         amount = f"{largest * score.scale:g}"
         shown = with_unit(amount, ("point" if amount == "1" else "points") if score.unit == "%" else score.unit)
         within += f" Largest difference of a row: {shown}, declared in the suite{unused}."
-    yield "Scores are tested", within
+    yield "Scores are tested", within + lent_in_words(results.verdicts)
     factors = "As factors within a seed (paired t of logarithms), for other seeds"
     where = "this machine (taken as one: not every record names its host)"
     if results.hosts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -32,14 +33,17 @@ if TYPE_CHECKING:
 @click.command("run-all")
 @click.argument("suite", default="quickstart")
 @how_many_seeds
+@click.option("--prior", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True, metavar="DIR",
+              help="Results of an earlier suite with the same methods, whose variance over seeds this one's is "
+              "estimated with. Repeatable; it counts from the first run on.")  # fmt: skip
 @METHODS
 @shared
 @limited
 @by_jobs
 @click.pass_context
 def run_all(
-    ctx: click.Context, suite: str, wanted: SeedOptions, methods: tuple[str, ...] | None, options: RunOptions,
-    limits: Limits, jobs: JobOptions,
+    ctx: click.Context, suite: str, wanted: SeedOptions, prior: tuple[Path, ...], methods: tuple[str, ...] | None,
+    options: RunOptions, limits: Limits, jobs: JobOptions,
 ) -> None:  # fmt: skip
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
@@ -59,8 +63,12 @@ def run_all(
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.load import headlines
     from hpml_bench.sweep.execute import Ending
+    from hpml_bench.sweep.prior import with_prior
     from hpml_bench.sweep.race import rounds, span
 
+    request = with_prior(request, prior)
+    if request.suite.prior:
+        click.echo(f"variance over seeds estimated with that of {request.suite.prior}", err=True)
     if request.suite.until is not None:
         click.echo(span(request, request.suite.until), err=True)
     # before any run: a tracker that can't be used is refused

@@ -7,7 +7,7 @@ from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer.model import Failure, Guess, Method, PageSummary, Setup
-from hpml_bench.report.answer.summary import plain, score_scale, summarize
+from hpml_bench.report.answer.summary import lent_in_words, plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.numbers import count_of, option_list
@@ -49,6 +49,7 @@ def facts_of(results: Results) -> SuiteFacts:
             host=hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts" if hosts else "",
             rates=_rates(results),
             memory=f"memory: peak {'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}",
+            lent=str(results.prior) if lent_in_words(results.verdicts) else None,
         ),
         methods=methods,
         under={method: len(seeds) for method, seeds in under_trained(results).items()},

@@ -185,14 +185,18 @@ class Axis(Frozen):
         return with_unit(beside(value, value if mean is None else mean), self.unit if unit else "")
 
 
-class Setup(Frozen):
+class Setup(Growing):
     """Circumstances of the runs, in a few words each."""
+
+    later = ("lent",)
 
     budget: Line
     device: Line = ""
     host: Line = ""
     rates: Line = ""
     memory: Line = ""
+    lent: Line | None = None
+    """Earlier suites whose variance over seeds counts; left out where none does."""
 
 
 class Guess(Growing):

@@ -67,12 +67,20 @@ def summarize(found: Verdicts) -> PageSummary:
         under=dict(facts.under), guess=facts.guess, failures=facts.failures,
         unranked=". ".join([*why[:1], *map(capitalized, why[1:])]) or None,
         untried=facts.untried, over="row" if found.by_rows else "seed",
-        least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
+        least=statistics.LEAST_SEEDS, noun=scores.noun, tests=f"{TESTS[found.scope]}{lent_in_words(found)}",
+        look=found.look,
         declared_looks=scores.declared_looks, checkpoints=_checkpoints(found, scale), changed=scores.changed,
         rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
         ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
         untested=found.why, lacking=_lacking(scores) if scores.lacking else "",
     )  # fmt: skip
+
+
+def lent_in_words(found: Verdicts) -> str:
+    """Return which earlier suites lend their variance to the pairs of a score, as a further sentence; empty if none."""
+    if found.scores.prior is None or found.scope != "seeds and rows":
+        return ""
+    return f" The variance over seeds is estimated with that of earlier suites: {found.scores.prior}."
 
 
 def _bare(found: Verdicts) -> SuiteFacts:

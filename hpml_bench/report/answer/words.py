@@ -163,7 +163,9 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     elif seeds and answer.shared is not None:
         seeds += f", means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
     parts = (
-        answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory,
+        answer.rows_text if answer.methods else "", seeds,
+        f"variance over seeds estimated with that of {setup.lent}" if setup.lent else "",
+        setup.budget, where, setup.rates, setup.memory,
         f"equal: within {answer.margin_text}" if equal else "",
         f"{look_text(answer)}, which has {share}" if looks else "",
     )  # fmt: skip

@@ -263,7 +263,7 @@ class Results(ComparedRuns):
             binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
             unranked=" and ".join(UNRANKED[why] for why in self.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
-            looks=self.looks_declared,
+            prior=self.prior, looks=self.looks_declared,
         )  # fmt: skip
 
     @cached_property

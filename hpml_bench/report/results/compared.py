@@ -16,6 +16,7 @@ from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.scores import Race
 from hpml_bench.report.selection import Selection
+from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize
@@ -61,6 +62,13 @@ class ComparedRuns(Selection):
     def margin_edited(self) -> bool:
         declared = {record.declared.margin for record in self.compared if record.declared is not None}
         return bool(declared - {self._declared.margin})
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """What earlier suites lend, as the first run declares it: what later runs or edits say decides no verdict."""
+        declared = next((record.declared for record in self.by_start if record.declared), None)
+        prior = None if declared is None else declared.prior
+        return prior if prior and prior.score == self.quality else None
 
     @cached_property
     def race(self) -> Race | None:

@@ -1,0 +1,31 @@
+"""`run-all --prior`: what an earlier suite lends is in every record, before the first result."""
+
+import shutil
+from pathlib import Path
+
+from helpers import tiny
+from helpers.commands import called
+from hpml_bench import run_suite
+from hpml_bench.records.load import load_records
+from hpml_bench.report.results import Results
+
+
+def test_runs_declare_what_an_earlier_suite_lends(tmp_path: Path) -> None:
+    """By the command, in jobs too, and from Python; the folder it came from may go, and both say what it was."""
+    suite = tiny.local_suite(tmp_path, 240, steps=2, test_samples=100, world_size=1)
+    out = ("--out", tmp_path / "out", "--wandb", "off", "--seeds", "3")
+    called("run-all", suite, *out, status=0)
+    later = suite.with_name("later.yaml")
+    shutil.copy(suite, later)
+    done = called("run-all", later, *out, "--prior", tmp_path / "out" / "colours", "--parallel", "1", status=0)
+    assert "variance over seeds estimated with that of colours (1 degree of freedom)" in done.output
+    priors = [record.declared.prior for record in load_records(tmp_path / "out" / "later").records if record.declared]
+    assert len(priors) == 6
+    assert all(prior is not None and prior.names == ("colours",) for prior in priors)
+    assert [one.prior for one in Results.load(tmp_path / "out" / "later").verdicts.score[0].evidence] == [1, 1]
+    assert "earlier suites: colours" in (tmp_path / "out" / "later" / "report.md").read_text()
+    shutil.rmtree(tmp_path / "out" / "colours")
+    run_suite(str(later), out=tmp_path / "out", seeds=4, report=False)
+    again = [record.declared.prior for record in load_records(tmp_path / "out" / "later").records if record.declared]
+    assert len(again) == 8
+    assert {prior == priors[0] for prior in again} == {True}
