@@ -12,7 +12,7 @@ from typing import Any
 import calibration
 import numpy as np
 import pytest
-from simulation import cases, compare, pages, power, priors, races
+from simulation import cases, compare, ledger, pages, power, priors, races
 from simulation.worlds import MARGIN, MARGIN_COST, ROWS, World, answers, cost_logs
 
 from hpml_bench import statistics
@@ -180,6 +180,39 @@ def test_the_records_of_power_and_races_hold() -> None:
     for by in raced["worlds"].values():
         assert [len(rounds.split()) for rounds in by] == [2, 3, 4, 5, 6, 7, 8]
         assert all(of["bound"] < races.BOUND for of in by.values())
+
+
+def test_the_ledger_keeps_its_promises() -> None:
+    """Later looks are worth taking, a first one loses little, races find more, and false pages stay below 5 %."""
+    record = json.loads(ledger.RECORD.read_text())
+    assert record["pages"] >= 4000
+    before, after = (found for name, found in record["habits"].items() if "before" in name or "package" in name)
+    both = "both costs 35 % apart"
+    assert all(share >= least for share, least in zip(after["seeds"][both], (0.4, 0.8, 0.9), strict=True))
+    for world, share in after["first look at 5 seeds"].items():
+        assert share > before["first look at 5 seeds"][world] - 0.06
+    assert after["rows that double"] > before["rows that double"]
+    apart = {name: found for name, found in record["races"].items() if "apart" in name}
+    for found in apart.values():
+        assert found["after"]["found"] > max(found["before"]["found"], 0.9 * found["no early end"]["found"])
+    assert record["races"]["two methods, equal"]["after"]["runs"] == 10
+    promised = {name: of for name, of in record["false_races"].items() if "two speeds" not in name}
+    assert max(of["bound"] for of in promised.values()) <= 0.055
+    assert max(of["bound"] for of in record["checkpoints"].values()) <= 0.05
+
+
+def test_the_ledger_is_of_the_package_as_it_is() -> None:
+    """Few pages of some worlds are as recorded, within their noise; the tables of docs/ledger.md are the record's."""
+    record, text = json.loads(ledger.RECORD.read_text()), (DOCS / "ledger.md").read_text(encoding="utf-8")
+    for table in ledger.tables().split("\n\n"):
+        assert table in text
+    (spending,) = (name for name in ledger.SPENDINGS if "package" in name)
+    looks = ledger.looks_at(
+        ledger.two_groups(6, (ledger.APART, ledger.APART)), 150, ledger.LOOKS, np.random.default_rng(1)
+    )
+    found = ledger.found_by_looks(looks, pages.PACKAGE, ledger.SPENDINGS[spending])
+    recorded = record["habits"][spending]["seeds"]["both costs 35 % apart"]
+    assert found == pytest.approx(recorded, abs=0.13)
 
 
 def test_the_record_of_earlier_suites_holds() -> None:

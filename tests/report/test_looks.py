@@ -61,7 +61,9 @@ def test_later_looks_have_less_to_spend(tmp_path: Path) -> None:
         for first, second in zip(once.comparisons(metric), again.comparisons(metric), strict=True):
             assert first.p == second.p
             assert first.p_adjusted is not None
-            assert second.p_adjusted == pytest.approx(min(1.0, first.p_adjusted * 0.9 / 0.05))
+            assert second.p_adjusted == pytest.approx(
+                min(1.0, first.p_adjusted * statistics.spent_at(1) / statistics.spent_at(2))
+            )
             least = min(least, first.p_adjusted)
     assert least < 0.05
     assert sum(map(statistics.spent_at, range(1, 60))) == pytest.approx(1.0)
@@ -144,11 +146,11 @@ def test_a_list_of_an_earlier_version_counts(tmp_path: Path) -> None:
     """It names no file, no rows and no declaration: any file may have its data, and a declaration isn't the first."""
     (tmp_path / FILE).write_text('[{"digest": "a", "of": "", "systems": ["x", "y"], "look": 1}]')
     of = Data(of="scores", by_file=True, rows=sketch("123"))
-    assert look_at(tmp_path, "a", of, "xy") == (1, 1, "")
+    assert look_at(tmp_path, "a", of, "xy") == (1, 0, "")
     look, _, said = look_at(tmp_path, "a", of, "xy", declared=Declarations(margin=0.1), looks=4)
     assert look == 2
     assert "No declaration is recorded of the first look at these data, and this page declares a margin of 0.1" in said
-    assert "declared 1 look, this page 4: the first number counts" in said
+    assert "declared no number of looks, this page 4: the first number counts" in said
 
 
 # Pages over suites
@@ -196,15 +198,17 @@ def test_suites_of_a_group_count_as_one(made: list[Results]) -> None:
 
 
 def test_later_suites_are_a_later_look(made: list[Results], tmp_path: Path) -> None:
-    """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
+    """A page of nine suites, then ten in the same folder: the second has 22 % of the 5 %; nine again are the first."""
     folders, out = made[:10], tmp_path / "over"
     for n, looks in ((2, 0), (9, 1), (10, 2), (9, 2)):  # without a test nothing can err
         page_over(folders[:n][:: -1 if n == 9 else 1], out)
         assert max(one["look"] for one in json.loads((out / FILE).read_text())) == looks
     first, second = (replace(Suites.of(folders), look=look) for look in (1, 2))
-    assert "This is look 2 at results in this folder: it has 5 % of the 5 %." in beside_ranks(second)
+    assert "This is look 2 at results in this folder: it has 22 % of the 5 %." in beside_ranks(second)
     for one, two in zip(first.found.pairs, second.found.pairs, strict=True):
-        assert two.p_adjusted == pytest.approx(min(1.0, one.p_adjusted * 0.9 / 0.05))
+        assert two.p_adjusted == pytest.approx(
+            min(1.0, one.p_adjusted * statistics.spent_at(1) / statistics.spent_at(2))
+        )
     assert second.least > first.least
 
 

@@ -1,0 +1,129 @@
+"""Verdicts on checkpoints where seeds are few, and the ends of races, against scipy and the vectorised simulation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from simulation import races
+from simulation.worlds import MARGIN, MARGIN_COST, World
+
+from hpml_bench.report.answer.facts import facts
+from hpml_bench.report.answer.model import PageSummary
+from hpml_bench.report.answer.sections import answer_table, deciding_section
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import judge, race_end
+from hpml_bench.report.scores import AlignedScores, CostDefinition, Race, ScoreDefinition
+from hpml_bench.suite.suite import Until
+
+ROUNDS = (3, 5, 20)
+
+
+def aligned(right: np.ndarray, costs: tuple[np.ndarray, ...] = (), race: Race | None = None) -> AlignedScores:
+    """Return the scores of methods m0, m1, ... by seeds and rows, [methods, seeds, rows], and logarithms of costs."""
+    names = [f"m{at}" for at in range(len(right))]
+    rows = {name: dict(enumerate(by_seed.astype(float))) for name, by_seed in zip(names, right, strict=True)}
+    return AlignedScores(
+        dataset="data", title="data", score=ScoreDefinition("accuracy", margin=MARGIN), systems=tuple(names),
+        seeds=tuple(map(str, range(right.shape[1]))),
+        means={name: {seed: float(of.mean()) for seed, of in by_seed.items()} for name, by_seed in rows.items()},
+        rows=rows, count=right.shape[2], groups=None, binary=True, trained_on="these", race=race,
+        costs={
+            CostDefinition(f"cost{at}", f"cost {at}", exact=False, margin=MARGIN_COST): {
+                name: dict(enumerate(np.exp(logs).tolist())) for name, logs in zip(names, of, strict=True)
+            }
+            for at, of in enumerate(costs)
+        },
+    )  # fmt: skip
+
+
+def drawn(seed: int, apart: float, spread: float, seeds: int = 3, rows: int = 400) -> np.ndarray:
+    """Return answers of two methods whose shares of right rows differ, and vary over seeds by a standard deviation."""
+    random = np.random.default_rng(seed)
+    share = 0.7 + np.array([[0.0], [apart]]) + spread * random.standard_normal((2, seeds))
+    return random.random((2, seeds, rows)) < share[..., None]
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_checkpoints_are_tested_over_rows(seeds: int) -> None:
+    """Their p is that of scipy's t test of the rows' mean differences, and never above the methods' own."""
+    for seed in range(25):
+        found = judge(aligned(drawn(seed, 0.03, 0.02, seeds)))
+        (methods,), (checkpoints,) = found.score, found.checkpoints
+        right = found.scores.rows
+        assert right is not None
+        differences = np.mean([right["m0"][run] - right["m1"][run] for run in range(seeds)], axis=0)
+        assert checkpoints.p >= stats.ttest_1samp(differences, 0).pvalue - 1e-12  # rare rows may make it larger
+        assert checkpoints.p <= methods.p + 1e-12
+        assert checkpoints.difference.mean == pytest.approx(methods.difference.mean)
+        assert checkpoints.first_levels[0] == pytest.approx(methods.first_levels[0])
+
+
+def test_what_three_seeds_leave_open_their_checkpoints_may_show() -> None:
+    """Seeds that vary leave methods open; the page says in words and in a column that these checkpoints differ."""
+    found = judge(aligned(drawn(1, 0.12, 0.05)))
+    answer = summarize(found)
+    assert [pair.verdict for pair in answer.pairs["score"]] == ["undecided"]
+    (pair,) = answer.checkpoints
+    assert (pair.winner, pair.difference < 0, pair.high < 0) == ("m1", True, True)
+    (fact,) = [fact for fact in facts(answer) if fact.label == "These checkpoints"]
+    assert fact.text.startswith("Shown better on other test rows: m1 over m0.")
+    assert "other seeds may order the methods otherwise" in fact.text
+    table = answer_table(answer)
+    place = table.columns.index("these checkpoints")
+    assert [row[place] for row in table.rows] == ["–", "behind m1"]
+    assert answer.model_dump(mode="json")["checkpoints"][0]["winner"] == "m1"
+
+
+@pytest.mark.parametrize(("apart", "spread", "seeds"), [(0.12, 0.05, 5), (0.0, 0.0, 3), (0.3, 0.001, 3)])
+def test_pages_say_nothing_of_checkpoints_where_it_is_no_news(apart: float, spread: float, seeds: int) -> None:
+    """With five seeds, where no checkpoint is shown better, and where the methods' own verdict says it already."""
+    answer = summarize(judge(aligned(drawn(3, apart, spread, seeds))))
+    assert answer.checkpoints == ()
+    assert "checkpoints" not in answer.model_dump(mode="json")
+    assert "these checkpoints" not in answer_table(answer).columns
+
+
+def test_races_have_no_verdicts_on_checkpoints() -> None:
+    """They go on while methods are open."""
+    race = Race(Until(rounds=ROUNDS))
+    assert judge(aligned(drawn(1, 0.12, 0.05), race=race)).checkpoints == ()
+
+
+def test_races_end_without_hope_as_the_simulated_ones() -> None:
+    """Of 60 races of two methods that have five seeds the same ones end, and the sentence says what was expected."""
+    random = np.random.default_rng(8)
+    world = World(spreads=(1.0, 1.0), score=(0.0, 0.02), cost=(0.0, 0.3))
+    data = races.drawn(world, ROUNDS[-1], 60, random)
+    simulated = races.race(data, ROUNDS, hope=races.plausible)
+    ended = []
+    for page in range(60):
+        costs = tuple(logs[page, :, :5] for logs in data.costs)
+        end = race_end(judge(aligned(data.right[page, :, :5], costs, Race(Until(rounds=ROUNDS)))))
+        ended.append("aren't expected to be told apart by 20 seeds each" in end)
+    assert ended == simulated.hopeless.tolist()
+    assert 10 < sum(ended) < 50
+
+
+def test_a_worse_mean_that_may_be_best_is_explained() -> None:
+    """Where one with a better mean is behind, since it has more rows and a narrower interval: the page says why."""
+    answer = summarize(judge(aligned(drawn(3, 0.3, 0.001))))
+    best, other = (method.name for method in answer.methods)
+    assert "although" not in str(deciding_section(answer))
+    fields = {name: getattr(answer, name) for name in PageSummary.model_fields}
+    turned = PageSummary(**fields | {"methods": answer.methods[::-1]})
+    said = str(deciding_section(turned))
+    assert f"{best} may be best although {other}, with a better mean, is behind" in said
+
+
+def test_a_small_p_that_is_not_enough_is_explained() -> None:
+    """An open pair with a p under 5 % says below which level its p would have to be."""
+    for seed in range(200):
+        answer = summarize(judge(aligned(drawn(seed, 0.08, 0.02), (np.log(np.full((2, 3), 2.0)),))))
+        (pair,) = answer.pairs["score"]
+        if pair.verdict == "undecided" and pair.p < 0.05 and pair.p_adjusted < 1:
+            break
+    needed = 0.05 * pair.p / pair.p_adjusted
+    assert f"Its p, {pair.p:.2g}, isn't enough" in str(deciding_section(answer))
+    assert f"it would have to be below {needed:.2g}." in str(deciding_section(answer))
+    assert needed == pytest.approx(judge(replace(aligned(drawn(seed, 0.08, 0.02)))).score[0].first_levels[0], rel=0.5)
