@@ -449,18 +449,21 @@ def compared_checkpoints(study: Study) -> list[Json]:
             difference = means[0] - means[1]
             made.append(over_rows.compare_over_rows(difference, study.difference_span, means, study.weights))
     p_values = [one.p_different if one.spreads else 1.0 for one in made]
+    if not both:
+        return []
     costs = [pair for pair in study.pairs.values() if pair.metric != study.score and pair.n >= 3]
-    if study.of_two:
+    of_two = study.of_two and len(both) == 1
+    if of_two:
         metrics = [pair.metric for pair in study.pairs.values() if pair.n >= 3]
         p_of = {pair.metric: pair.p for pair in costs} | {study.score: p_values[0]}
         adjusted = [adjusted_of_two(study, [p_of[metric] for metric in metrics])[metrics.index(study.score)]]
-    else:
-        level = study.level("different", study.looks)
-        level = level * study.share(study.score) if costs else level + study.level("equivalent", study.looks)
-        adjusted = [min(1.0, 0.05 * p / level) for p in shaffer(p_values, len(study.methods), sharing=False)]
-    first_level = study.first_level(study.score, study.looks)
-    if not study.of_two and not costs:
-        first_level *= 0.95 / 0.8
+        first_level = study.first_level(study.score, study.looks)
+    else:  # a margin is declared for costs alone here, and the score has 60 % beside them
+        different, equivalent = (study.level(kind, study.looks) for kind in ("different", "equivalent"))
+        level = 0.6 * different if costs else different + equivalent
+        methods = len({name for pair in both for name in pair})
+        adjusted = [min(1.0, 0.05 * p / level) for p in shaffer(p_values, methods, sharing=False)]
+        first_level = level / len(both)
     found, news = [], False
     for (a, b), one, p, adjusted_p in zip(both, made, p_values, adjusted, strict=True):
         decided = first_level if adjusted_p >= 1 or p == 0 else 0.05 * p / adjusted_p

@@ -290,8 +290,9 @@ def _friedman(suites: Suites) -> Text:
         far = max(suites.found.pairs, key=lambda pair: abs(pair.difference))
         places = abs(far.difference)
         one, as_far = (statistics.least_suites(k, of, suites.look) for of in (1.0, max(1.0, places)))
-        also = f"; {places:.2f} apart, as {far.a} and {far.b} are here, {as_far}" if places > 1 else ""
-        sentences += [f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show{also}."]
+        sentences += [f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show."]
+        if places > 1:
+            sentences += [f"Two that are {places:.2f} places apart, as {far.a} and {far.b} are here, take {as_far}."]
     return Text(sentences=tuple(sentences))
 
 
