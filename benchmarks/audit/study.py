@@ -437,20 +437,16 @@ FEW_SEEDS = 5  # seeds under which checkpoints are compared too
 
 def compared_checkpoints(study: Study) -> list[Json]:
     """Return the pairs of checkpoints on other rows, where any of them differs and the methods' own pair is open."""
-    shared = [set(one) & set(other) for one, other in itertools.combinations(study.by_seed(study.score).values(), 2)]
-    if study.over_rows or max(map(len, shared), default=0) >= FEW_SEEDS:
+    enough = {name: {run.seed: run for run in runs} for name, runs in study.methods.items() if len(runs) >= 3}
+    seeds = set.intersection(*map(set, enough.values())) if len(enough) > 1 else set()
+    if study.over_rows or not 3 <= len(seeds) < FEW_SEEDS:
         return []
-    both, made = [], []
-    for a, b in itertools.combinations(study.methods, 2):
-        seeds = {run.seed for run in study.methods[a]} & {run.seed for run in study.methods[b]}
-        if seeds:
-            means = [np.mean([run.drawn for run in study.methods[m] if run.seed in seeds], axis=0) for m in (a, b)]
-            both.append((a, b))
-            difference = means[0] - means[1]
-            made.append(over_rows.compare_over_rows(difference, study.difference_span, means, study.weights))
+    means = {name: np.mean([runs[seed].drawn for seed in sorted(seeds)], axis=0) for name, runs in enough.items()}
+    both, made = list(itertools.combinations(means, 2)), []
+    for a, b in both:
+        difference = means[a] - means[b]
+        made.append(over_rows.compare_over_rows(difference, study.difference_span, means.values(), study.weights))
     p_values = [one.p_different if one.spreads else 1.0 for one in made]
-    if not both:
-        return []
     costs = [pair for pair in study.pairs.values() if pair.metric != study.score and pair.n >= 3]
     of_two = study.of_two and len(both) == 1
     if of_two:

@@ -149,16 +149,16 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ..
     False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
     checkpoints are right, but for the direction, which few get wrong (`calibration.py checkpoints`).
     """
-    if scope != "seeds and rows" or scores.shared_seeds >= ENOUGH_SEEDS or scores.filled is not None:
+    if scope != "seeds and rows" or scores.filled is not None:
         return ()
-    pairs: list[Comparison] = []
-    for both in combinations(scores.units, 2):
-        shared = set.intersection(*(set(scores.units[name]) for name in both))
-        if shared:  # the runs of its verdict on the methods, or that would give one
-            units = {name: {run: scores.units[name][run] for run in sorted(shared)} for name in both}
-            pairs += _by_rows(scores, units, "rows", None)
+    # All pairs are of the same runs: Shaffer's procedure takes equality to be transitive.
+    enough = {name: by_run for name, by_run in scores.units.items() if len(by_run) >= statistics.LEAST_SEEDS}
+    shared = set.intersection(*map(set, enough.values())) if len(enough) > 1 else set()
+    if not statistics.LEAST_SEEDS <= len(shared) < ENOUGH_SEEDS:
+        return ()
+    units = {name: {run: by_run[run] for run in sorted(shared)} for name, by_run in enough.items()}
     family, _ = _pairs(scores, scope, None)
-    return _decide(scores, family | {"score": tuple(pairs)}, scores.look)["score"]
+    return _decide(scores, family | {"score": _by_rows(scores, units, "rows", None)}, scores.look)["score"]
 
 
 def _raced(
@@ -400,8 +400,8 @@ def _end_among(found: Verdicts, race: Race, left: Sequence[str]) -> str:
     if seeds < FUTILE_SEEDS or any(_may_be_decided(found, metric, c, most) for metric, c in still):
         return ""
     return (
-        f"{names} aren't expected to be told apart by {most} seeds each, even if they differ by a standard error more "
-        f"than after {seeds}"
+        f"{names} aren't expected to be told apart with {most} seeds each, even if they differ by a standard error "
+        f"more than was measured with {seeds}"
     )
 
 

@@ -130,7 +130,9 @@ class Suite(Growing):
         if (most is not None and (until is None or seeds is not None)) or (seeds is not None and question is not None):
             raise UserError("--max-seeds goes with --until, and --seeds without it")
         until = until.within(most) if until is not None and most is not None else until
-        changes = {"until": until if seeds is None else None, "looks": self.looks if looks is None else looks}
+        until = until if seeds is None else None
+        # the rounds of a race are declared looks
+        changes = {"until": until, "looks": None if until else self.looks if looks is None else looks}
         return self.model_copy(update=changes)
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:

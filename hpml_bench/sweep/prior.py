@@ -23,6 +23,10 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
     folder, suite = request.folder, request.suite
     records = () if request.fresh and request.whole else load_records(folder).records
     first = next((record.declared for record in records if record.declared), None)
+    if first is None and records and given:
+        raise UserError(
+            f"{folder} has runs that declare nothing, and --prior counts from the first run on; give another --out"
+        )
     if first is None:
         return _with(request, _read(suite, given)) if given else request
     names = {record.spec.suite for path in given for record in load_records(path).records}

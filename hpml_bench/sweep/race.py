@@ -84,8 +84,7 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
     """
     suite, until, before = request.suite, request.suite.until, 0
     if until is None:
-        _check_looks(request)
-        yield request
+        yield _with_looks(request)
         return
     if request.methods is not None:
         raise UserError("--methods goes without --until, which is about all methods of a suite; write one with fewer")
@@ -113,15 +112,20 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
     say(str(now) if now.end else f"round {now.number} of {len(until.rounds)} is the last: {now.stuck}")
 
 
-def _check_looks(request: SweepRequest) -> None:
-    """Raise UserError if a suite declares another number of looks than the first run in its folder."""
-    results = None if request.fresh or request.suite.looks is None else measured(request.folder)
-    if results is None or results.race is not None or results.looks_declared == request.suite.looks:
-        return
-    before = count_of(results.looks_declared, "look") if results.looks_declared else "no looks"
-    raise UserError(
-        f"{request.folder}: its first run declares {before}, and looks count as declared; go on without --looks or "
-        "begin anew with --fresh"
+def _with_looks(request: SweepRequest) -> SweepRequest:
+    """Return a request with the number of looks that the first run in its folder declares; a UserError at another."""
+    results = None if request.fresh and request.whole else measured(request.folder)
+    if results is None or results.race is not None:
+        return request
+    declared, given = results.looks_declared or None, request.suite.looks
+    if given not in {None, declared}:
+        before = count_of(declared, "look") if declared else "no looks"
+        raise UserError(
+            f"{request.folder}: its first run declares {before}, and looks count as declared; go on without --looks or "
+            "begin anew with --fresh"
+        )
+    return (
+        request if given == declared else replace(request, suite=request.suite.model_copy(update={"looks": declared}))
     )
 
 

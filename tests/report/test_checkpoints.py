@@ -100,7 +100,7 @@ def test_races_end_without_hope_as_the_simulated_ones() -> None:
     for page in range(60):
         costs = tuple(logs[page, :, :5] for logs in data.costs)
         end = race_end(judge(aligned(data.right[page, :, :5], costs, Race(Until(rounds=ROUNDS)))))
-        ended.append("aren't expected to be told apart by 20 seeds each" in end)
+        ended.append("aren't expected to be told apart with 20 seeds each" in end)
     assert ended == simulated.hopeless.tolist()
     assert 10 < sum(ended) < 50
 

@@ -55,8 +55,8 @@ def raced(
 
 LOST = tuple(("lora", seed) for seed in (1, 3, 4, 5, 6, 7))
 FUTILE = (
-    "full and lora aren't expected to be told apart by 8 seeds each, even if they differ by a standard error more than "
-    "after 5"
+    "full and lora aren't expected to be told apart with 8 seeds each, even if they differ by a standard error "
+    "more than was measured with 5"
 )
 DECLARED = "full and lora have the 8 seeds that were declared, and can't be told apart"
 

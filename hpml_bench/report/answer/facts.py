@@ -242,9 +242,9 @@ def _checkpoints(answer: PageSummary) -> str:
     if not parts:
         return ""
     more = f"; {len(best_first) - SHOWN_WINNERS} more below" if len(best_first) > SHOWN_WINNERS else ""
-    row = "test rows" if answer.noun == "method" else "rows"
+    row, these = ("test rows", "these trained models") if answer.noun == "method" else ("rows", "these runs")
     return (
-        f"Shown better on other {row}: {'; '.join(parts)}{more}. That holds for these trained models "
+        f"Shown better on other {row}: {'; '.join(parts)}{more}. That holds for {these} "
         f"alone: other seeds may order the {answer.noun}s otherwise."
     )
 
