@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpml_bench.records.load import headlines
+from hpml_bench.records.load import headlines, load_records
 from hpml_bench.records.run import FINAL
 from hpml_bench.report.judge import race_end
 from hpml_bench.report.numbers import count_of, sentence_list
@@ -114,10 +114,11 @@ def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile |
 
 def _with_looks(request: SweepRequest) -> SweepRequest:
     """Return a request with the number of looks that the first run in its folder declares; a UserError at another."""
-    results = None if request.fresh and request.whole else measured(request.folder)
-    if results is None or results.race is not None:
+    records = () if request.fresh and request.whole else load_records(request.folder).records
+    if not records:
         return request
-    declared, given = results.looks_declared or None, request.suite.looks
+    began = [record.declared for record in sorted(records, key=lambda record: record.started) if record.declared]
+    declared, given = began[0].looks if began else None, request.suite.looks
     if given not in {None, declared}:
         before = count_of(declared, "look") if declared else "no looks"
         raise UserError(
