@@ -147,7 +147,7 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ..
     score's place in the family, at its level, and add nothing to the chance of a false page: rows alone are part of the
     evidence for other seeds and rows, so a pair that is shown to differ for these is shown for the checkpoints too.
     False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
-    checkpoints are right, but for the direction, which few get wrong (`calibration.py checkpoints`).
+    checkpoints are right, but for the direction, which few get wrong (`calibration.py ledger`).
     """
     if scope != "seeds and rows" or scores.filled is not None:
         return ()
@@ -434,6 +434,5 @@ def _may_be_decided(found: Verdicts, metric: str, c: Comparison, most: int) -> b
 
     if all(may_find(evidence) for evidence in c.evidence):
         return True
-    return (
-        c.seeds_needed is not None and c.seeds_needed <= most
-    )  # to show that it lies within the margin, or to find it
+    # also to show that it lies within the margin
+    return c.seeds_needed is not None and c.seeds_needed <= most

@@ -45,7 +45,7 @@ def spent_at(look: int, declared: int = 0) -> float:
     """Return the share of a page's 5 % for a look, from 1: equal ones of `declared` looks, then 2/3 of what is left."""
     # Each look may err; by Boole the chance of any error is at most the sum. Alpha spending (Lan and DeMets 1983) by
     # the look's number, since how many will follow isn't known. A constant share of what is left costs a first look at
-    # five seeds few points of power, and leaves a second one enough to be worth its runs: `calibration.py habits`.
+    # five seeds few points of power, and leaves a second one enough to be worth its runs: `calibration.py ledger`.
     if look <= declared:
         return DECLARED_LOOKS / declared
     left = 1 - DECLARED_LOOKS if declared else 1.0
