@@ -15,7 +15,7 @@ from audit.study import TIME, Study, compared_checkpoints
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
 WORDS = re.compile(
-    r"(description|model|data|rows_text|judged|setup|tests|noun|lacking|unranked|untested)(\..*)?"
+    r"(description|model|data|rows_text|judged|checkpoints_judged|setup|tests|noun|lacking|unranked|untested)(\..*)?"
     r"|guess\.text|methods\.\d+\.settings\b.*"
 )
 """Leaves that are sentences about the settings and the figures beside them, to which tests of the pages hold them."""

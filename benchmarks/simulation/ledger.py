@@ -163,7 +163,7 @@ def checkpoint_claims(metrics: Sequence[Squares], spent: float) -> Floats:
     """Return the adjusted p of pairs by score for these checkpoints, in the score's place of the family."""
     score, *costs = metrics
     p = [(pages.p_of_checkpoints(score), np.ones_like(score.mean)), *(pages.p_values(cost) for cost in costs)]
-    return pages.adjusted(p, score.methods, PACKAGE, spent)[0][0]
+    return pages.adjusted(p, score.methods, PACKAGE, spent, beside_equivalences=True)[0][0]
 
 
 # False pages

@@ -74,7 +74,7 @@ def write(
         suites = Suites.among(sets, "data set")
     except UserError as error:  # each has its page
         return Written(pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}."))
-    over = page_of_suites(suites, asked.folder, asked.look, _within(place))
+    over = page_of_suites(suites, asked.folder, asked.look, _within(place), asked.looks)
     apart = grouped(suites.apart, suites.apart.__getitem__).items()
     said = (f"Not ranked over the data sets, since {why}: {', '.join(names)}." for why, names in apart)
     return Written([over], write_page(over, out, formats), (*_unranked(compared), *said))

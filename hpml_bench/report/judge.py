@@ -74,12 +74,21 @@ class Verdicts:
     @property
     def holds_for(self) -> str:
         """Population that verdicts on the score hold for, in a few words."""
-        trained_on, of_range = self.scores.trained_on, "" if self.scores.foreseen else " of this range"
-        if trained_on and self.scope == "rows":
+        return self._holding_for(self.scope)
+
+    @property
+    def checkpoints_hold_for(self) -> str:
+        """Population that verdicts on these checkpoints hold for, in a few words."""
+        return self._holding_for("rows")
+
+    def _holding_for(self, scope: Scope) -> str:
+        trained_on = self.scores.trained_on
+        of_range = "" if self.scores.foreseen else " of this range"
+        if trained_on and scope == "rows":
             return f"other test rows{of_range}, these trained models"
-        if trained_on and self.scope == "seeds and rows":
+        if trained_on and scope == "seeds and rows":
             return f"other seeds, {trained_on} training rows and other test rows"
-        return HOLDS_FOR[self.scope].format(of_range)
+        return HOLDS_FOR[scope].format(of_range)
 
     @property
     def by_rows(self) -> bool:
@@ -136,18 +145,19 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
         decided, rounds, unranked = _raced(scores, scores.race, scope, margin)
         why = why if rounds or scores.race.later else "the first round isn't complete"
     score = decided.pop("score", ())
-    checkpoints = () if scores.race else _of_checkpoints(scores, scope)
+    checkpoints = () if scores.race else _of_checkpoints(scores, scope, margin)
     return Verdicts(scores, scope, why, margin, score, decided, unranked, rounds, checkpoints)
 
 
-def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ...]:
+def _of_checkpoints(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
     """Return every pair by score for other rows alone, with verdicts on these trained systems, where seeds are few.
 
     Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims take the
-    score's place in the family, at its level, and add nothing to the chance of a false page: rows alone are part of the
+    score's place in the family, and add nothing to the chance of a false page: rows alone are part of the
     evidence for other seeds and rows, so a pair that is shown to differ for these is shown for the checkpoints too.
     False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
-    checkpoints are right, but for the direction, which few get wrong (`calibration.py ledger`).
+    checkpoints are right, but for the direction, which few get wrong (`calibration.py ledger`). Methods may also be
+    wrongly shown equal while equal checkpoints are shown to differ: those claims keep to a part each.
     """
     if scope != "seeds and rows" or scores.filled is not None:
         return ()
@@ -157,8 +167,9 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope) -> tuple[Comparison, ..
     if not statistics.LEAST_SEEDS <= len(shared) < ENOUGH_SEEDS:
         return ()
     units = {name: {run: by_run[run] for run in sorted(shared)} for name, by_run in enough.items()}
-    family, _ = _pairs(scores, scope, None)
-    return _decide(scores, family | {"score": _by_rows(scores, units, "rows", None)}, scores.look)["score"]
+    family, _ = _pairs(scores, scope, margin)
+    of_checkpoints = family | {"score": _by_rows(scores, units, "rows", margin)}
+    return _decide(scores, of_checkpoints, scores.look, beside_equivalences=True)["score"]
 
 
 def _raced(
@@ -182,9 +193,21 @@ def _raced(
     return {**found}, rounds, {cost: why for cost, why in unranked.items() if cost not in found}
 
 
-def _decide(scores: AlignedScores, pairs: Mapping[str, tuple[Comparison, ...]], look: int) -> Family:
-    guess = bool(scores.trained_on)
-    return statistics.decide_family(pairs, look, "score", guess=guess, declared=scores.declared_looks)
+def _decide(
+    scores: AlignedScores,
+    pairs: Mapping[str, tuple[Comparison, ...]],
+    look: int,
+    *,
+    beside_equivalences: bool = False,
+) -> Family:
+    return statistics.decide_family(
+        pairs,
+        look,
+        "score",
+        guess=bool(scores.trained_on),
+        declared=scores.declared_looks,
+        beside_equivalences=beside_equivalences,
+    )
 
 
 def _pairs(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Family, dict[str, str]]:

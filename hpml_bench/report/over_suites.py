@@ -76,6 +76,7 @@ class Suites:
     methods: tuple[str, ...]
     noun: Literal["suite", "data set"] = "suite"
     look: int = 1  # number, from 1, of the look at these results, by `digest`
+    declared_looks: int = 0  # number of looks that the first one declared; 0 where none was
 
     @classmethod
     def of(cls, results: Sequence[Results]) -> Suites:
@@ -120,7 +121,7 @@ class Suites:
     @cached_property
     def found(self) -> statistics.OverSuites:
         suites = [(self._scores(suite), suite.answer.score.better) for suite in self.ranked]
-        return statistics.over_suites(suites, self.blocks, self.look)
+        return statistics.over_suites(suites, self.blocks, self.spent)
 
     @property
     def by_rank(self) -> list[str]:
@@ -156,7 +157,12 @@ class Suites:
 
     @property
     def least(self) -> int:
-        return statistics.least_suites(len(self.methods), look=self.look)
+        return statistics.least_suites(len(self.methods), spent=self.spent)
+
+    @property
+    def spent(self) -> float:
+        """Share of the 5 % that this look may use."""
+        return statistics.spent_at(self.look, self.declared_looks)
 
     def interval(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Return the ends of a mean rank's interval; none where nothing is tested: few suites have few resamples."""
@@ -282,14 +288,15 @@ def _friedman(suites: Suites) -> Text:
     else:
         rare = f"under {suites.least} {suites.noun}s no result is rare enough"
         sentences += [f"Nothing is tested: with {k} {noun}s, {rare}."]
-    if suites.tested or suites.look > 1:
-        spent = f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %"
-        sentences += [f"This is look {suites.look} at results in this folder: it has {spent}."]
+    if suites.tested or suites.look > 1 or suites.declared_looks:
+        spent = f"{100 * suites.spent:.2g} % of the 5 %"
+        of_declared = f" of {suites.declared_looks} that were declared" if suites.declared_looks else ""
+        sentences += [f"This is look {suites.look}{of_declared} at results in this folder: it has {spent}."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
         # how many show a method that is always one place ahead, and as far ahead as the farthest here
         far = max(suites.found.pairs, key=lambda pair: abs(pair.difference))
         places = abs(far.difference)
-        one, as_far = (statistics.least_suites(k, of, suites.look) for of in (1.0, max(1.0, places)))
+        one, as_far = (statistics.least_suites(k, of, suites.spent) for of in (1.0, max(1.0, places)))
         sentences += [f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show."]
         if places > 1:
             sentences += [f"Two that are {places:.2f} places apart, as {far.a} and {far.b} are here, take {as_far}."]
@@ -327,7 +334,7 @@ def _wins(suites: Suites) -> Table:
         f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, or shown equal. "
         f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, with a guard against rare "
         f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has "
-        f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %."
+        f"{100 * suites.spent:.2g} % of the 5 %."
     ]
     return table("wins", f"First {suites.compared} against the second, in {suites.noun}s", columns, rows, notes)
 

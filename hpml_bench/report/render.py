@@ -93,15 +93,18 @@ def page_over(results: Sequence[Results], out: Path) -> Page:
     return page_of_suites(Suites.of(results), out)
 
 
-def page_of_suites(suites: Suites, out: Path, look: int | None = None, place: str = "") -> Page:
+def page_of_suites(
+    suites: Suites, out: Path, look: int | None = None, place: str = "", looks: int | None = None
+) -> Page:
     """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new.
 
-    The page is in the folder `place` of `out`. A UserError where a page over other suites alone is there.
+    The page is in the folder `place` of `out`; `looks` is the number of looks that are declared. A UserError where a
+    page over other suites alone is there.
     """
     names = tuple(suite.name for suite in suites.ranked)
     data = Data(rows=sketch(json.dumps(suite.source) for suite in suites.ranked), parts=names)
-    taken = look_at(out, suites.digest, data, suites.methods, look, page=place, tested=suites.tested)
-    suites = replace(suites, look=taken.look)
+    taken = look_at(out, suites.digest, data, suites.methods, look, looks=looks, page=place, tested=suites.tested)
+    suites = replace(suites, look=taken.look, declared_looks=taken.declared)
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}

@@ -67,9 +67,11 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
         elif results.race and len(names) < 2:
             reason = "isn't open: one method is left of the race"
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
-    family = results.family if metric in results.family else {metric: tested}
+    family: dict[str, tuple[statistics.Comparison, ...]] = {metric: tuple(tested)}
+    if metric in results.family:
+        family = dict(results.family)
     if not any(c.margin for of in family.values() for c in of):  # the size stands for the margin
-        family = {metric: [replace(c, margin=size, p_equivalent=1.0) for c in tested]}
+        family[metric] = tuple(replace(c, margin=size, p_equivalent=1.0) for c in tested)
     look, declared = results.verdicts.look, results.aligned.declared_looks
     levels = tuple(statistics.levels(family, at, results.quality, declared=declared)[metric] for at in (look, look + 1))
     pairs = sorted((_planned(c, size, levels, power) for c in tested if c.evidence), key=lambda row: -row[3])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hpml_bench.statistics.evidence import opposed_to, p_of_rare_rows
 from hpml_bench.statistics.intervals import ALPHA, holm
 from hpml_bench.statistics.over_rows import mean_of_rows
-from hpml_bench.statistics.verdicts import Better, Values, spent_at
+from hpml_bench.statistics.verdicts import EACH_LOOK, Better, Values
 
 
 class RankPair(NamedTuple):
@@ -50,11 +50,14 @@ class OverSuites(NamedTuple):
     by_suite: Mapping[str, tuple[float, ...]]  # rank of each method in each suite, or block of suites
 
 
-def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] = (), look: int = 1) -> OverSuites:
+def over_suites(
+    suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] = (), spent: float = EACH_LOOK
+) -> OverSuites:
     """Return ranks over suites, values and direction of each, of the methods that all have; a ValueError under two.
 
     `blocks` are numbers, from 0, of the suites' blocks: suites of one depend on each other and count as one, in which
-    methods are ranked by their mean rank. Without blocks each suite is one. `look` is the look's number, from 1.
+    methods are ranked by their mean rank. Without blocks each suite is one. `spent` is the share of the 5 % that this
+    look may use, by default a first one's.
     """
     methods = shared_methods([values for values, _ in suites])
     if len(methods) < 2:
@@ -66,7 +69,7 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     if blocks:
         of = np.array(blocks)
         table = np.array([ranked(table[of == at].mean(axis=0).round(9)) for at in range(max(blocks) + 1)])
-    p, share, most = friedman(table), spent_at(look), float(len(methods))
+    p, most = friedman(table), float(len(methods))
 
     def interval(ranks: NDArray[np.float64]) -> tuple[float, float]:  # all ranks that there are of one suite
         low, high = (mean_of_rows(ranks, most - 1) if len(ranks) > 1 else None) or (1.0, most)
@@ -76,7 +79,7 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     apart = {(a, b): ranks[a] - ranks[b] for a, b in itertools.combinations(methods, 2)}
     own = [p_of_ranks(of, most - 1) for of in apart.values()]
     pairs = tuple(
-        RankPair(a, b, float(of.mean()), one, min(1.0, p_adjusted / share))
+        RankPair(a, b, float(of.mean()), one, min(1.0, p_adjusted / spent))
         for ((a, b), of), one, p_adjusted in zip(apart.items(), own, np.maximum(holm(own), p).tolist(), strict=True)
     )
     return OverSuites(
@@ -88,10 +91,10 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     )
 
 
-def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:
+def least_suites(methods: int, places: float | None = None, spent: float = EACH_LOOK) -> int:
     """Return the suites that show a method which is always so many places ahead of another; of all places if None."""
     # 2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs
-    level = ALPHA * spent_at(look) / (methods * (methods - 1) / 2)
+    level = ALPHA * spent / (methods * (methods - 1) / 2)
     gain = 1.0 if places is None else places / (methods - 1)
     return math.floor(math.log(2 / level) / math.log1p(gain)) + 1
 

@@ -201,9 +201,14 @@ def decide(comparisons: Iterable[Comparison], look: int = 1, declared: int = 0) 
 
 
 def decide_family(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
+    family: Mapping[Metric, Iterable[Comparison]],
+    look: int = 1,
+    score: Metric | None = None,
+    *,
+    guess: bool = True,
     declared: int = 0,
-) -> dict[Metric, tuple[Comparison, ...]]:  # fmt: skip
+    beside_equivalences: bool = False,
+) -> dict[Metric, tuple[Comparison, ...]]:
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
     The chance of any false difference, and of any false equivalence, is held to its share of what this look may spend
@@ -211,11 +216,17 @@ def decide_family(
     the equivalences of all metrics. With two, each metric has one pair, and Holm's procedure with weights decides them
     together. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the page has no
     verdicts on guessing, and differences have their share too.
+
+    `beside_equivalences` says that an equivalence on the page may be false along with a difference here, as of methods
+    that differ and checkpoints of theirs that don't: with two methods, differences then leave the equivalences' share.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
-    first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
+    first, following = (
+        levels(pairs, at, score, guess=guess, declared=declared, beside_equivalences=beside_equivalences)
+        for at in (look, look + 1)
+    )
     spent = spent_at(look, declared)
-    different = _adjusted(pairs, spent, score, guess=guess)
+    different = _adjusted(pairs, spent, score, guess=guess, beside_equivalences=beside_equivalences)
     equal = _adjusted_of_margin(pairs, spent, score)
 
     def member(c: Comparison, metric: Metric) -> Comparison:
@@ -232,13 +243,18 @@ def decide_family(
 
 
 def levels(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
+    family: Mapping[Metric, Iterable[Comparison]],
+    look: int = 1,
+    score: Metric | None = None,
+    *,
+    guess: bool = True,
     declared: int = 0,
-) -> dict[Metric, tuple[float, float]]:  # fmt: skip
+    beside_equivalences: bool = False,
+) -> dict[Metric, tuple[float, float]]:
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     alpha = ALPHA * spent_at(look, declared)
-    shares = shares_of(pairs, score, guess=guess)
+    shares = shares_of(pairs, score, guess=guess, beside_equivalences=beside_equivalences)
     if _of_two(pairs):
         weights = weights_of(pairs, score)
         parts = {metric: alpha / max(1, len(tested)) for metric, tested in pairs.items()}
@@ -267,7 +283,11 @@ def last_level(
 
 
 def shares_of(
-    family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
+    family: Mapping[Metric, Sequence[Comparison]],
+    score: Metric | None = None,
+    *,
+    guess: bool = True,
+    beside_equivalences: bool = False,
 ) -> dict[Metric, float]:
     """Return the share that the differences by each metric of a family have of what a look may spend.
 
@@ -275,7 +295,7 @@ def shares_of(
     """
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     kept, every = _of_differences(tested, guess=guess)
-    whole = every if _of_two(tested) else kept
+    whole = every if _of_two(tested) and not beside_equivalences else kept
     return {metric: whole * weight for metric, weight in weights_of(tested, score).items()}
 
 
@@ -299,12 +319,19 @@ def _of_differences(tested: Mapping[Metric, Sequence[Comparison]], *, guess: boo
 
 
 def _adjusted(
-    family: Mapping[Metric, Sequence[Comparison]], spent: float, score: Metric | None, *, guess: bool
+    family: Mapping[Metric, Sequence[Comparison]],
+    spent: float,
+    score: Metric | None,
+    *,
+    guess: bool,
+    beside_equivalences: bool,
 ) -> dict[Metric, Iterator[float]]:
     """Return the adjusted p of the tested differences by metric, scaled so that below 5 % is a claim."""
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
         kept, every = _of_differences(family, guess=guess)
+        if beside_equivalences:
+            every = kept
         weights = weights_of(family, score)
         weight_of_pair = [weights[metric] / len(values) for metric, values in p.items() for _ in values]
         all_p = [value for values in p.values() for value in values]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from hpml_bench.statistics import MOST_LENT, Lent
 from hpml_bench.suite.base import Frozen, Line
@@ -20,7 +22,7 @@ class LentPair(Frozen):
     """Two methods' variance in earlier suites."""
 
     methods: tuple[Line, Line]
-    suites: tuple[Line, ...]
+    suites: tuple[Line, ...] = Field(min_length=1)
     """Those of the earlier suites that have both."""
     variance: float = Field(ge=0, allow_inf_nan=False)
     """Of the difference of their scores over seeds, without the part of the test rows, pooled."""
@@ -33,8 +35,21 @@ class Prior(Frozen):
 
     score: Line
     """Name of the score that their methods and this suite's are compared by."""
-    suites: tuple[Lender, ...]
+    suites: tuple[Lender, ...] = Field(min_length=1)
     pairs: tuple[LentPair, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _lent_by_lenders(self) -> Self:
+        for pair in self.pairs:
+            if len(set(pair.suites)) < len(pair.suites) or not set(pair.suites) <= set(self.names):
+                raise ValueError(f"the pair {' and '.join(pair.methods)} names other suites than those that lend")
+            # each earlier suite lends at most one degree of freedom
+            if pair.freedom > len(pair.suites):
+                raise ValueError(
+                    f"the pair {' and '.join(pair.methods)} has {pair.freedom:g} degrees of freedom, "
+                    f"and each suite lends at most one"
+                )
+        return self
 
     @property
     def by_pair(self) -> dict[tuple[str, str], Lent]:

@@ -219,6 +219,10 @@ def load_suite(
     given = [(key, value) for key, value in changes.items() if value is not None]
     for key, value in [*(settings or {}).items(), *given]:
         _set(content, key, value, path)
+    if content.get("prior") is not None:  # it must come from results, and be declared before this suite's first run
+        raise UserError(
+            f"{path}: prior is no setting: run-all --prior DIR reads it from an earlier suite's results; leave it out"
+        )
     return validated(Suite, content, f"{path}:")
 
 

@@ -88,7 +88,8 @@ class Scoring:
             earlier: dict[str, MethodEntry] = {}
             with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
                 earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
-            whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None, "prior": None})
+            once = {"until": None, "looks": None, "prior": None}  # what is declared of runs of several seeds
+            whole = suite.model_copy(update={"methods": {**earlier, **methods}, **once})
             made.append(SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh))
         return made
 

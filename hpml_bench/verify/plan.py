@@ -10,9 +10,10 @@ from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
+from hpml_bench.report.numbers import count_of, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import method_identity
-from hpml_bench.suite.suite import load_suite, packaged_suites
+from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled
 from hpml_bench.sweep.race import due
 from hpml_bench.system.environment import PACKAGES
@@ -88,16 +89,18 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
             planned = method_identity(declared.method(spec.method.name))
             for key, said, own in differences(planned, method_identity(spec.method)):
                 yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
-        if record.declared is not None and record.declared.margin != declared.margin:
-            was, now = map(_margins, (record.declared.margin, declared.margin))
-            yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
-        if record.declared is not None and record.declared.prior != declared.prior:
-            yield failed(record.run_id, f"was made with another variance of earlier suites than {SUITE} declares")
+        yield from _otherwise_declared(record, declared)
     for record in evidence.compared:
         pairs = differences(settings_of(declared.settings), settings_of(record.spec.settings))
         named = [f"{key} {short(own)} instead of {short(said)}" for key, said, own in pairs]
         if named and {key.partition(".")[0] for key, *_ in pairs} - OF_OTHER_RANKS:
             yield failed(record.run_id, f"has other settings than {SUITE}: {', '.join(named)}")
+    if declared.prior is not None:
+        names = sentence_list(declared.prior.names)
+        yield Finding(
+            "not checked",
+            f"{SUITE}: the variance that earlier suites lend, {names}: their results aren't in this folder",
+        )
     known = [record.declared.seeds for record in evidence.records if record.declared is not None]
     if known and declared.seeds != max(known):
         yield failed(SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}")
@@ -106,6 +109,25 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
         was, now = _margins(packaged), _margins(declared.margin)
         what = f"declares the margins {now}, and the packaged suite {declared.name} {was}"
         yield Finding("not checked", f"{SUITE}: {what}: no file shows whether they were declared before the results")
+
+
+def _otherwise_declared(record: RunRecord, suite: Suite) -> Iterator[Finding]:
+    """Yield what a run was declared with otherwise than the suite beside it: margins, lent variance, looks."""
+    declared = record.declared
+    if declared is None:
+        return
+    if declared.margin != suite.margin:
+        was, now = map(_margins, (declared.margin, suite.margin))
+        yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
+    if declared.prior != suite.prior:
+        yield failed(record.run_id, f"was made with another variance of earlier suites than {SUITE} declares")
+    if declared.looks != suite.looks:
+        was, now = _looks(declared.looks), _looks(suite.looks)
+        yield failed(record.run_id, f"was made for {was}, and {SUITE} declares {now}")
+
+
+def _looks(declared: int | None) -> str:
+    return "no number of looks" if declared is None else count_of(declared, "look")
 
 
 def _margins(margin: Any) -> str:

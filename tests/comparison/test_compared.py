@@ -511,6 +511,12 @@ def test_declared_looks_have_equal_shares(tmp_path: Path, monkeypatch: pytest.Mo
         assert ("declared 3 looks, this page 5: the first number counts" in output) == (number == 2)
         (pair,) = answer["pairs"]["score"]
         assert pair["ph"] == pytest.approx(min(1.0, pair["p"] / spent))
+    sets = [line | {"dataset": f"set {at}"} for at in range(9) for line in right_and_wrong(NEAR, 100, seed=at)]
+    _, output, over = seen(tmp_path, "sets", sets, "--looks", "3")
+    assert over["over"] == "data set"
+    assert f"This is look 1 of 3 that were declared at results in this folder: it has {95 / 3:.2g} % of the 5 %" in (
+        " ".join(Path("reports/compare/sets/report.md").read_text(encoding="utf-8").split())
+    )
     frame = pd.DataFrame(right_and_wrong(NEAR))
     alone, of_four = hpml_bench.compare(frame), hpml_bench.compare(frame, look=2, looks=4)
     ratio = statistics.spent_at(1) / statistics.spent_at(2, 4)

@@ -67,7 +67,7 @@ def test_the_statistic_is_scipys(seed: int) -> None:
 ])  # fmt: skip
 def test_the_least_suites_are_those_of_the_test(k: int, places: float | None, look: int, n: int) -> None:
     """The least number at which the test of a pair, always so many places apart, is below the look's level."""
-    assert least_suites(k, places, look) == n
+    assert least_suites(k, places, spent_at(look)) == n
     level, apart = 0.05 * spent_at(look) / (k * (k - 1) / 2), places or k - 1.0
     assert p_of_ranks(np.full(n, apart), k - 1.0) < level <= p_of_ranks(np.full(n - 1, apart), k - 1.0)
 
@@ -75,7 +75,10 @@ def test_the_least_suites_are_those_of_the_test(k: int, places: float | None, lo
 def test_a_later_look_needs_a_smaller_p() -> None:
     """Six suites show a method at the first look, and five don't; at the second eight do."""
     for n, look, shown in ((5, 1, None), (6, 1, NAMES[1]), (6, 2, None), (7, 2, None), (8, 2, NAMES[1])):
-        assert over_suites(suites(np.tile([0.1, 0.2], (n, 1))), look=look).pairs[0].winner == shown
+        assert over_suites(suites(np.tile([0.1, 0.2], (n, 1))), spent=spent_at(look)).pairs[0].winner == shown
+    one_of_two = spent_at(1, declared=2)  # a declared look has less than a first one that nobody declared
+    for n, shown in ((6, None), (7, NAMES[1])):
+        assert over_suites(suites(np.tile([0.1, 0.2], (n, 1))), spent=one_of_two).pairs[0].winner == shown
 
 
 def test_suites_of_a_block_count_as_one() -> None:

@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from helpers import tiny
 from helpers.commands import called
 from hpml_bench import run_suite
 from hpml_bench.records.load import load_records
 from hpml_bench.report.results import Results
+from hpml_bench.suite.prior import Prior
 
 
 def test_runs_declare_what_an_earlier_suite_lends(tmp_path: Path) -> None:
@@ -29,3 +33,32 @@ def test_runs_declare_what_an_earlier_suite_lends(tmp_path: Path) -> None:
     again = [record.declared.prior for record in load_records(tmp_path / "out" / "later").records if record.declared]
     assert len(again) == 8
     assert {prior == priors[0] for prior in again} == {True}
+
+
+LENT = {
+    "score": "accuracy",
+    "suites": [{"suite": "earlier", "digest": "a" * 12}],
+    "pairs": [{"methods": ["lora", "head"], "suites": ["earlier"], "variance": 1e-4, "freedom": 1.0}],
+}
+
+
+def test_a_suite_file_lends_itself_nothing(tmp_path: Path) -> None:
+    """Lent variance comes from results that `--prior` names, so that a suite file or an override with it is refused."""
+    suite = tiny.local_suite(tmp_path, 24, steps=1, world_size=1)
+    done = called("run-all", suite, "--out", tmp_path, "--set", "prior={score: accuracy}", status=2)
+    assert "prior is no setting: run-all --prior DIR reads it" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"suites": []}, "at least 1 item"),
+    ({"pairs": []}, "at least 1 item"),
+    ({"pairs": [LENT["pairs"][0] | {"suites": []}]}, "at least 1 item"),
+    ({"pairs": [LENT["pairs"][0] | {"suites": ["another"]}]}, "names other suites than those that lend"),
+    ({"pairs": [LENT["pairs"][0] | {"freedom": 2.0}]}, "has 2 degrees of freedom, and each suite lends at most one"),
+    ({"pairs": [LENT["pairs"][0] | {"suites": ["earlier", "earlier"], "freedom": 2.0}]}, "names other suites"),
+])  # fmt: skip
+def test_nothing_is_lent_without_a_lender(changes: dict[str, object], why: str) -> None:
+    """Each pair names suites that lend, and each of these lends one degree of freedom."""
+    assert Prior.model_validate(LENT).names == ("earlier",)
+    with pytest.raises(ValidationError, match=why):
+        Prior.model_validate(LENT | changes)

@@ -40,6 +40,10 @@ AWS = "AKIA" + "Q7" * 8
 WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
+LENT = {
+    "score": "accuracy", "suites": [{"suite": "minilm", "digest": "a" * 12}],
+    "pairs": [{"methods": ["lora", "full"], "suites": ["minilm"], "variance": 1e-4, "freedom": 1.0}],
+}  # fmt: skip
 OTHER_WORDS = "Share of rows that are right."
 
 
@@ -404,6 +408,13 @@ UNSEALED: dict[str, Forgery] = {
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
+    "looks that were declared afterwards": (
+        with_suite(lambda _: "suite.json declares 1 look", lambda _: {"looks": 1}), "suite", "no number of looks"),
+    "variance lent by hand": (
+        with_suite(lambda _: "with another variance", lambda _: {"prior": LENT}), "suite", "of earlier suites"),
+    "variance whose lender isn't here": (
+        with_suite(lambda made: made.edit(*made.runs, declared__prior=LENT) or "suite.json", lambda _: {"prior": LENT}),
+        "suite", "the variance that earlier suites lend, minilm", "not checked"),
     "repeated until it pleased": (set_aside(repeated=True), "set aside", "was whole"),
     "set aside for good": (set_aside(repeated=False), "set aside", "no run took its place"),
     "another rate under the same id": (record("lora 0", spec__method__lr=0.001),

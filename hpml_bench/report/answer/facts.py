@@ -242,9 +242,9 @@ def _checkpoints(answer: PageSummary) -> str:
     if not parts:
         return ""
     more = f"; {len(best_first) - SHOWN_WINNERS} more below" if len(best_first) > SHOWN_WINNERS else ""
-    row, these = ("test rows", "these trained models") if answer.noun == "method" else ("rows", "these runs")
+    rows, _, these = answer.checkpoints_judged.partition(", ")
     return (
-        f"Shown better on other {row}: {'; '.join(parts)}{more}. That holds for {these} "
+        f"Shown better on {rows}: {'; '.join(parts)}{more}. That holds for {these} "
         f"alone: other seeds may order the {answer.noun}s otherwise."
     )
 

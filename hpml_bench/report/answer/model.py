@@ -111,7 +111,7 @@ class Pair(_Short):
 
 OF_RACES = frozenset({"rounds", "ended", "most_runs"})
 """Fields that answers of other sweeps are written without."""
-WHERE_THERE = frozenset({"declared_looks", "checkpoints", "changed"})
+WHERE_THERE = frozenset({"declared_looks", "checkpoints", "checkpoints_judged", "changed"})
 """Fields that answers without them are written without."""
 
 
@@ -129,6 +129,8 @@ class CheckpointPair(Frozen):
     """Interval at the adjusted level of this pair; excludes 0 exactly where there is a winner."""
     p: float
     p_adjusted: float
+    uncertain: bool = False
+    """Whether few rows carry a difference that is shown, of a score whose range isn't known."""
 
 
 class RoundOf(Frozen):
@@ -273,6 +275,8 @@ class PageSummary(Frozen):
     """Looks that were declared before the first one, which have equal shares of `chance`; 0 where none were."""
     checkpoints: tuple[CheckpointPair, ...] = ()
     """Pairs by score for these checkpoints on other test rows, where few seeds show more of them than of methods."""
+    checkpoints_judged: Line = ""
+    """What those pairs hold for; empty where there are none."""
     changed: Line = ""
     """Which declarations were made after the first look, as sentences; empty where none was."""
     rounds: tuple[RoundOf, ...] = ()

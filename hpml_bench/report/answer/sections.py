@@ -186,10 +186,14 @@ def _missed(answer: PageSummary, pair: Pair) -> str:
     """Return what p an open pair with a p under 5 % would need as one of several; empty for others."""
     if pair.p is None or pair.p >= ALPHA or pair.p_adjusted is None or not ALPHA <= pair.p_adjusted < 1:
         return ""
-    needed = ALPHA * pair.p / pair.p_adjusted
     shared = (
         f"as one of {answer.tested} pairs, at look {answer.look}" if answer.tested > 1 else f"at look {answer.look}"
     )
+    # an adjusted p that equals another pair's is that of an earlier step, whose level isn't this pair's
+    others = [one for pairs in answer.pairs.values() for one in pairs if one is not pair]
+    if any(one.p_adjusted == pair.p_adjusted for one in others):
+        return f" Its p, {pair.p:.2g}, isn't enough {shared}."
+    needed = ALPHA * pair.p / pair.p_adjusted
     return f" Its p, {pair.p:.2g}, isn't enough: {shared}, it would have to be below {needed:.2g}."
 
 
@@ -266,7 +270,7 @@ def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
         what, name = "Factor", metric
         title = f"{axis.title.lower()}{' over set-up' if axis.tested != axis.id else ''}"
     columns = ["Pair", "Verdict", what, "Interval", "p", "p (adjusted)"]
-    columns += ["p of the margin", "p of the margin (Holm)"] if margin else []
+    columns += ["p of the margin", "p of the margin (adjusted)"] if margin else []
     columns += [] if by_rows else ["Detectable"]
     columns += ["Rows to decide"] if by_rows and axis is None else ["Seeds to decide", "Seeds"]
     rows = [_row(answer, axis, pair, margin=bool(margin)) for pair in pairs]
@@ -303,7 +307,8 @@ def _checkpoint_pairs(answer: PageSummary) -> Table:
         ends = [answer.gap_text(end, unit=False) for end in (pair.low, pair.high) if end is not None]
         rows.append([
             f"{pair.a} − {pair.b}",
-            f"{pair.winner}'s are better" if pair.winner else VERDICTS["undecided"],
+            (f"{pair.winner}'s are better" if pair.winner else VERDICTS["undecided"])
+            + (f" {MARK}" if pair.uncertain else ""),
             (answer.gap_text(pair.difference, unit=False), pair.difference),
             f"[{', '.join(ends)}]" if ends else MISSING,
             p_cell(pair.p),
@@ -313,10 +318,14 @@ def _checkpoint_pairs(answer: PageSummary) -> Table:
         "Pair", "Verdict", titled("Difference", answer.score.difference_unit), "Interval", "p", "p (adjusted)",
     )  # fmt: skip
     notes = [
-        "For other rows and these trained models: Student's t over the means of each row's scores, with guards "
-        f"against rare rows. It is no claim on the {answer.noun}s: other seeds may order them otherwise.",
-        "A claim has the level that the score has in the table above, and needs no further part of the 5 %.",
+        f"For {answer.checkpoints_judged}: the test over rows of the means of each row's scores, McNemar's where rows "
+        "are right or wrong in all runs, else Student's t with guards against rare rows. "
+        f"It is no claim on the {answer.noun}s: other seeds may order them otherwise.",
+        "A claim needs no further part of the 5 %: it has the score's level of the table above, with two "
+        f"{answer.noun}s less the part of the equivalence.",
     ]
+    if any(pair.uncertain for pair in answer.checkpoints):
+        notes.append(f"{MARK} {UNCERTAIN}")
     return table("pairs_checkpoints", f"Pairs by {answer.score.title}: these checkpoints", columns, rows, notes)
 
 
@@ -329,7 +338,7 @@ def _reading(answer: PageSummary) -> Iterator[str]:
     )
     margins = [f"{answer.margin_text} of a score"] if answer.score.margin else []
     margins += [f"{100 * share:g} % of a cost" for share in {axis.margin for axis in costs if axis.margin}]
-    equal = "Equal: p of the margin (Holm) below 5 %, the larger of two one-sided tests of a difference of "
+    equal = "Equal: p of the margin (adjusted) below 5 %, the larger of two one-sided tests of a difference of "
     equal = f"{equal}{', '.join(margins)} or more. " if margins else ""
     spent = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks):.2g} %"
     look = words.look_text(answer)

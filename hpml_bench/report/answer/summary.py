@@ -56,6 +56,7 @@ def summarize(found: Verdicts) -> PageSummary:
     why = [] if found.costs else [*dict.fromkeys(found.unranked.values())]
     runs = sum(m.seeds for m in facts.methods.values())
     seeds = len(scores.seeds) if scores.facts else max((m.seeds for m in facts.methods.values()), default=0)
+    checkpoints = _checkpoints(found, scale)
     return PageSummary(
         suite=facts.suite, description=facts.description, model=facts.model, data=facts.data, rows=scores.count or 0,
         rows_text="number of rows not known" if scores.count is None else f"{count_of(scores.count, row)}{groups}",
@@ -69,7 +70,8 @@ def summarize(found: Verdicts) -> PageSummary:
         untried=facts.untried, over="row" if found.by_rows else "seed",
         least=statistics.LEAST_SEEDS, noun=scores.noun, tests=f"{TESTS[found.scope]}{lent_in_words(found)}",
         look=found.look,
-        declared_looks=scores.declared_looks, checkpoints=_checkpoints(found, scale), changed=scores.changed,
+        declared_looks=scores.declared_looks, checkpoints=checkpoints,
+        checkpoints_judged=found.checkpoints_hold_for if checkpoints else "", changed=scores.changed,
         rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
         ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
         untested=found.why, lacking=_lacking(scores) if scores.lacking else "",
@@ -295,6 +297,7 @@ def _checkpoints(found: Verdicts, scale: float) -> tuple[CheckpointPair, ...]:
                 high=None if high is None else plain(scale * high),
                 p=c.p,
                 p_adjusted=c.p_adjusted,
+                uncertain=c.uncertain,
             )
         )
     return tuple(pairs)
