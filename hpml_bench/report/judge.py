@@ -153,11 +153,11 @@ def _of_checkpoints(scores: AlignedScores, scope: Scope, margin: float | None) -
     """Return every pair by score for other rows alone, with verdicts on these trained systems, where seeds are few.
 
     Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims take the
-    score's place in the family, and add nothing to the chance of a false page: rows alone are part of the
-    evidence for other seeds and rows, so a pair that is shown to differ for these is shown for the checkpoints too.
-    False claims on methods of equal checkpoints are then among those on checkpoints; of unequal ones those on
-    checkpoints are right, but for the direction, which few get wrong (`calibration.py ledger`). Methods may also be
-    wrongly shown equal while equal checkpoints are shown to differ: those claims keep to a part each.
+    score's place in the family, and add nothing to the chance of a false page. Rows alone are part of the evidence for
+    other seeds and rows, so the p of a pair's checkpoints is never above the methods' own: where both are equal, a
+    false claim on either takes a p below the score's level. Of unequal checkpoints the claims are right, but for the
+    direction, which few get wrong (`calibration.py ledger`). Of unequal methods a page may also show wrongly that they
+    are equal, and that equal checkpoints differ: each of these claims keeps to a part of its own.
     """
     if scope != "seeds and rows" or scores.filled is not None:
         return ()
