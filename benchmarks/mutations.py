@@ -203,7 +203,7 @@ def _try_without_mutation(mutations: Sequence[Mutation], copies: SimpleQueue[Cop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--only", nargs="+", metavar="ID", help="these mutations")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="mutations tried at a time")
     options = parser.parse_args(argv)

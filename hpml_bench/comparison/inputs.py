@@ -18,7 +18,7 @@ from hpml_bench.comparison import readers
 from hpml_bench.report.numbers import count_of
 from hpml_bench.report.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import sanitize, summary_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def read(
             raise UserError(f"{path}: there is no such file or folder; name what holds the scores")
         reader = next((one for one in known() if one.claims(path)), None)
         if reader is None:
-            kinds = "; ".join((one.__doc__ or "").split("\n")[0].rstrip(".") for one in known())
+            kinds = "; ".join(summary_of(one).rstrip(".") for one in known())
             raise UserError(f"{path}: no reader knows it; known are: {kinds} (docs/compare.md)")
         for name in options.keys() - inspect.signature(reader.read).parameters.keys():
             raise UserError(f"{path}: {FOR[name]}")

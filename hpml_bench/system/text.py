@@ -33,6 +33,12 @@ def _printable(text: object, width: int) -> str:
     return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", some))
 
 
+def summary_of(documented: object) -> str:
+    """Return the first paragraph of a docstring as one line; empty where there is no docstring."""
+    paragraph = (documented.__doc__ or "").strip().partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
 def first_line(error: BaseException, width: int = 300) -> str:
     """Return the first line of an exception's message, with the next after a colon; its class's name if it is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

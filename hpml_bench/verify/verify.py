@@ -12,6 +12,7 @@ from hpml_bench.records.load import sha256
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
+from hpml_bench.system.text import summary_of
 from hpml_bench.verify import figures, files, likeness, plan
 from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
 
@@ -89,7 +90,7 @@ def verify(folder: Path) -> Verified:
     checks = []
     for check, findings in found.items():
         if not findings:  # its docstring's first sentence holds
-            sentence = (check.__doc__ or "").splitlines()[0].rstrip(".")
+            sentence = summary_of(check).rstrip(".")
             findings.append(Finding("ok", sentence[0].lower() + sentence[1:]) if evidence.records
                             else Finding("not checked", "no record can be read"))  # fmt: skip
         checks += [printable(name_of(check), finding) for finding in findings]

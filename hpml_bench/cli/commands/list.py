@@ -6,7 +6,7 @@ from typing import cast
 import click
 
 from hpml_bench.cli.reporting import aligned, result_folders
-from hpml_bench.system.text import for_terminal
+from hpml_bench.system.text import for_terminal, summary_of
 
 WHAT = (
     "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines",
@@ -41,7 +41,7 @@ def list_(what: str, folder: Path) -> None:
         kind = cast("registry.Kind", what)
         for name in registry.names(kind):  # those of other packages are not imported
             own = registry.is_built_in(kind, name)
-            first_line = (registry.get(kind, name).__doc__ or "").partition("\n")[0] if own else ""
+            first_line = summary_of(registry.get(kind, name)) if own else ""
             rows.append((name, first_line if own else "(from another package)"))
     for line in aligned(rows):
         click.echo(line)
