@@ -409,17 +409,16 @@ def compare_all(study: Study) -> None:
         pair.p_margin_holm = min(1.0, 0.05 * p / equivalent)
 
 
-def adjusted_of_two(study: Study, p_values: Sequence[float], *, with_equivalence: bool = True) -> list[float]:
+def adjusted_of_two(study: Study, p_values: Sequence[float]) -> list[float]:
     """Return the adjusted p of the tested pairs, one of each metric, by the graph of Bretz et al. (2009).
 
     The hypothesis with the smallest p, in terms of its level, is rejected first. It then passes its level on to those
     that are left, by their weights, but for what its own equivalence needs; what it got from others it passes on whole.
-    Without its equivalence a difference has its own level alone.
     """
     tested = [pair.metric for pair in study.pairs.values() if pair.n >= 3]
     weights = [study.share(metric) for metric in tested]
     kept = study.level("different", study.looks)
-    both = kept + study.level("equivalent", study.looks) if with_equivalence else kept
+    both = kept + study.level("equivalent", study.looks)
     left, passed = set(range(len(tested))), 0.0
     found, largest = [0.0] * len(tested), 0.0
     while left:
@@ -440,7 +439,8 @@ def compared_checkpoints(study: Study) -> list[Json]:
     """Return the pairs of checkpoints on other rows, where any of them differs and the methods' own pair is open."""
     enough = {name: {run.seed: run for run in runs} for name, runs in study.methods.items() if len(runs) >= 3}
     seeds = set.intersection(*map(set, enough.values())) if len(enough) > 1 else set()
-    if study.over_rows or not 3 <= len(seeds) < FEW_SEEDS:
+    unequal = any(set(runs) != seeds for runs in enough.values())
+    if study.over_rows or unequal or not 3 <= len(seeds) < FEW_SEEDS:
         return []
     means = {name: np.mean([runs[seed].drawn for seed in sorted(seeds)], axis=0) for name, runs in enough.items()}
     both, made, few_rows = list(itertools.combinations(means, 2)), [], list[bool]()
@@ -449,24 +449,11 @@ def compared_checkpoints(study: Study) -> list[Json]:
         few_rows.append(study.range == 0 and carried_by_few(difference))
         made.append(over_rows.compare_over_rows(difference, study.difference_span, means.values(), study.weights))
     p_values = [one.p_different if one.spreads else 1.0 for one in made]
-    costs = [pair for pair in study.pairs.values() if pair.metric != study.score and pair.n >= 3]
-    of_two = study.of_two and len(both) == 1
-    if of_two:
-        metrics = [pair.metric for pair in study.pairs.values() if pair.n >= 3]
-        p_of = {pair.metric: pair.p for pair in costs} | {study.score: p_values[0]}
-        in_order = [p_of[metric] for metric in metrics]
-        adjusted_of = dict(zip(metrics, adjusted_of_two(study, in_order, with_equivalence=False), strict=True))
-        adjusted = [adjusted_of[study.score]]
-        first_level = study.level("different", study.looks) * study.share(study.score)
-    else:
-        level = study.level("different", study.looks) * (0.6 if costs else 1.0)
-        methods = len({name for pair in both for name in pair})
-        adjusted = [min(1.0, 0.05 * p / level) for p in shaffer(p_values, methods, sharing=False)]
-        first_level = level / len(both)
+    level = study.level("different", study.looks) * study.share(study.score) / len(both)
+    adjusted = [min(1.0, 0.05 * p / level) for p in p_values]
     found, news = [], False
     for (a, b), one, few, p, adjusted_p in zip(both, made, few_rows, p_values, adjusted, strict=True):
-        decided = first_level if adjusted_p >= 1 or p == 0 else 0.05 * p / adjusted_p
-        low, high = one.accepted(decided) if one.spreads else (math.nan, math.nan)
+        low, high = one.accepted(level) if one.spreads else (math.nan, math.nan)
         ahead = study.sign(study.score) * one.mean > 0
         winner = (a if ahead else b) if adjusted_p < 0.05 else None
         news |= winner is not None and study.pair(study.score, a, b).better is None

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from hpml_bench.statistics import clopper_pearson
-from hpml_bench.statistics.verdicts import spent_at
+from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, OF_SCORE, spent_at
 from simulation import pages, percent, races, table_lines
 from simulation.pages import EVEN, PACKAGE, Bools, Rule, Squares
 from simulation.worlds import ROWS, Floats, Random, World, answers, checkpoint_scores, cost_logs
@@ -160,10 +160,11 @@ def one_look(count: int) -> list[dict[str, Any]]:
 
 
 def checkpoint_claims(metrics: Sequence[Squares], spent: float) -> Floats:
-    """Return the adjusted p of pairs by score for these checkpoints, in the score's place of the family."""
+    """Return the adjusted p of pairs by score for these checkpoints, each with an equal share of the score's part."""
     score, *costs = metrics
-    p = [(pages.p_of_checkpoints(score), np.ones_like(score.mean)), *(pages.p_values(cost) for cost in costs)]
-    return pages.adjusted(p, score.methods, PACKAGE, spent, beside_equivalences=True)[0][0]
+    p = pages.p_of_checkpoints(score)
+    level = 0.05 * spent * FOR_DIFFERENCES * (OF_SCORE if costs else 1.0) / p.shape[-1]
+    return np.asarray(np.minimum(1.0, 0.05 * p / level))
 
 
 # False pages
@@ -173,8 +174,14 @@ CHECKPOINT_WORLDS: Mapping[str, World] = {
     f"{methods} methods, seeds' spread x {spread:g}": World(spreads=(spread,) * methods, score=(0.0,) * methods)
     for methods in (2, 3, 5)
     for spread in (0.0, 0.1, 0.3, 1.0, 3.0)
+} | {
+    f"{methods} methods, one's seeds' spread x {spread:g}": World(
+        spreads=(0.0,) * (methods - 1) + (spread,), score=(0.0,) * methods
+    )
+    for methods in (3, 5)
+    for spread in (0.1, 1.0)
 }
-"""Worlds of equal methods whose checkpoints are equal, nearly so, or far apart."""
+"""Worlds of equal methods whose checkpoints are equal, nearly so, far apart, or for one method alone."""
 
 
 def false_checkpoints(count: int, rows: int = ROWS) -> dict[str, dict[str, float]]:

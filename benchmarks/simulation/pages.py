@@ -191,13 +191,8 @@ def adjusted(
     k: int,
     rule: Rule = PACKAGE,
     spent: float = FIRST_LOOK,
-    *,
-    beside_equivalences: bool = False,
 ) -> tuple[list[Floats], list[Floats]]:
-    """Return adjusted p of no difference and of the margin by metric, the score first; below 5 % is a claim.
-
-    With `beside_equivalences` the differences of two methods leave the equivalences their part, as of checkpoints.
-    """
+    """Return adjusted p of no difference and of the margin by metric, the score first; below 5 % is a claim."""
     pairs, every = k * (k - 1) // 2, len(p) * k * (k - 1) // 2
     differences, margins = [one for one, _ in p], [q for _, q in p]
 
@@ -213,7 +208,7 @@ def adjusted(
     weights = [OF_SCORE, *[(1 - OF_SCORE) / costs] * costs] if costs else [1.0]
     if k < 3:
         near = [np.minimum(1, q / (for_equivalences * weight)) for q, weight in zip(margins, weights, strict=True)]
-        both = FOR_DIFFERENCES + (0.0 if beside_equivalences else FOR_EQUIVALENCES)
+        both = FOR_DIFFERENCES + FOR_EQUIVALENCES
         passed_on = FOR_DIFFERENCES / both
         together = weighted(np.concatenate(differences, axis=-1), np.array(weights), passed_on)
         return np.split(np.minimum(1, together / (spent * both)), len(p), axis=-1), near

@@ -152,24 +152,27 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
 def _of_checkpoints(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
     """Return every pair by score for other rows alone, with verdicts on these trained systems, where seeds are few.
 
-    Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims take the
-    score's place in the family, and add nothing to the chance of a false page. Rows alone are part of the evidence for
-    other seeds and rows, so the p of a pair's checkpoints is never above the methods' own: where both are equal, a
-    false claim on either takes a p below the score's level. Of unequal checkpoints the claims are right, but for the
-    direction, which few get wrong (`calibration.py ledger`). Of unequal methods a page may also show wrongly that they
-    are equal, and that equal checkpoints differ: each of these claims keeps to a part of its own.
+    Three or four seeds tell little of other seeds, and as much as any number of these checkpoints. The claims need no
+    part of the 5 % of their own: rows alone are part of the evidence for other seeds and rows, so where a pair's
+    methods and checkpoints are both equal, a false claim on either takes a small p of the checkpoints. Each pair has an
+    equal share of the score's part, since the checkpoints of some may be equal and those of others not. Where they
+    aren't, the claim is right but for its direction, which few get wrong (`calibration.py ledger`).
     """
     if scope != "seeds and rows" or scores.filled is not None:
         return ()
-    # All pairs are of the same runs: Shaffer's procedure takes equality to be transitive.
-    enough = {name: by_run for name, by_run in scores.units.items() if len(by_run) >= statistics.LEAST_SEEDS}
-    shared = set.intersection(*map(set, enough.values())) if len(enough) > 1 else set()
-    if not statistics.LEAST_SEEDS <= len(shared) < ENOUGH_SEEDS:
+    units = {name: by_run for name, by_run in scores.units.items() if len(by_run) >= statistics.LEAST_SEEDS}
+    seeds = {frozenset(by_run) for by_run in units.values()}
+    # with other seeds in some pairs, the methods' claims would rest on rows that checkpoints' claims don't have
+    if len(units) < 2 or len(seeds) > 1 or len(*seeds) >= ENOUGH_SEEDS:
         return ()
-    units = {name: {run: by_run[run] for run in sorted(shared)} for name, by_run in enough.items()}
     family, _ = _pairs(scores, scope, margin)
-    of_checkpoints = family | {"score": _by_rows(scores, units, "rows", margin)}
-    return _decide(scores, of_checkpoints, scores.look, beside_equivalences=True)["score"]
+    return statistics.decide_in_one_step(
+        family | {"score": _by_rows(scores, units, "rows", margin)},
+        "score",
+        scores.look,
+        guess=bool(scores.trained_on),
+        declared=scores.declared_looks,
+    )
 
 
 def _raced(
@@ -193,21 +196,9 @@ def _raced(
     return {**found}, rounds, {cost: why for cost, why in unranked.items() if cost not in found}
 
 
-def _decide(
-    scores: AlignedScores,
-    pairs: Mapping[str, tuple[Comparison, ...]],
-    look: int,
-    *,
-    beside_equivalences: bool = False,
-) -> Family:
-    return statistics.decide_family(
-        pairs,
-        look,
-        "score",
-        guess=bool(scores.trained_on),
-        declared=scores.declared_looks,
-        beside_equivalences=beside_equivalences,
-    )
+def _decide(scores: AlignedScores, pairs: Mapping[str, tuple[Comparison, ...]], look: int) -> Family:
+    guess = bool(scores.trained_on)
+    return statistics.decide_family(pairs, look, "score", guess=guess, declared=scores.declared_looks)
 
 
 def _pairs(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Family, dict[str, str]]:

@@ -290,8 +290,10 @@ def _friedman(suites: Suites) -> Text:
         sentences += [f"Nothing is tested: with {k} {noun}s, {rare}."]
     if suites.tested or suites.look > 1 or suites.declared_looks:
         spent = f"{100 * suites.spent:.2g} % of the 5 %"
-        of_declared = f" of {suites.declared_looks} that were declared" if suites.declared_looks else ""
-        sentences += [f"This is look {suites.look}{of_declared} at results in this folder: it has {spent}."]
+        declared = f", of {suites.declared_looks} declared," if suites.declared_looks else ""
+        if suites.look > suites.declared_looks > 0:
+            declared = f", after the {suites.declared_looks} declared,"
+        sentences += [f"This is look {suites.look}{declared} at results in this folder: it has {spent}."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
         # how many show a method that is always one place ahead, and as far ahead as the farthest here
         far = max(suites.found.pairs, key=lambda pair: abs(pair.difference))

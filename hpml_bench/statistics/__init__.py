@@ -44,6 +44,7 @@ from hpml_bench.statistics.verdicts import (
     compare_pairs,
     decide,
     decide_family,
+    decide_in_one_step,
     last_level,
     levels,
     looks_skewed,

@@ -207,7 +207,6 @@ def decide_family(
     *,
     guess: bool = True,
     declared: int = 0,
-    beside_equivalences: bool = False,
 ) -> dict[Metric, tuple[Comparison, ...]]:
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
@@ -216,17 +215,11 @@ def decide_family(
     the equivalences of all metrics. With two, each metric has one pair, and Holm's procedure with weights decides them
     together. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none. Without `guess` the page has no
     verdicts on guessing, and differences have their share too.
-
-    `beside_equivalences` says that an equivalence on the page may be false along with a difference here, as of methods
-    that differ and checkpoints of theirs that don't: with two methods, differences then leave the equivalences' share.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
-    first, following = (
-        levels(pairs, at, score, guess=guess, declared=declared, beside_equivalences=beside_equivalences)
-        for at in (look, look + 1)
-    )
+    first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
     spent = spent_at(look, declared)
-    different = _adjusted(pairs, spent, score, guess=guess, beside_equivalences=beside_equivalences)
+    different = _adjusted(pairs, spent, score, guess=guess)
     equal = _adjusted_of_margin(pairs, spent, score)
 
     def member(c: Comparison, metric: Metric) -> Comparison:
@@ -242,6 +235,37 @@ def decide_family(
     return {metric: tuple(member(c, metric) for c in of) for metric, of in pairs.items()}
 
 
+def decide_in_one_step(
+    family: Mapping[Metric, Iterable[Comparison]],
+    metric: Metric,
+    look: int = 1,
+    *,
+    guess: bool = True,
+    declared: int = 0,
+) -> tuple[Comparison, ...]:
+    """Return a metric's comparisons, each tested at an equal share of the metric's part (Bonferroni).
+
+    For claims beside those of `decide_family` in the metric's place, such as those on checkpoints beside methods: a
+    pair whose two claims are both false then has one part, and none passes anything on or has an equivalence's part.
+    """
+    pairs = {name: tuple(of) for name, of in family.items()}
+    tested = {name: [c for c in of if _tested(c)] for name, of in pairs.items()}
+    part, _ = _of_differences(tested, guess=guess)
+    part *= ALPHA * weights_of(tested, metric)[metric]
+    each, each_next = (part * spent_at(at, declared) / max(1, len(tested[metric])) for at in (look, look + 1))
+    return tuple(
+        replace(
+            c,
+            p_adjusted=None if c.p is None else min(1.0, ALPHA * c.p / each),
+            first_levels=(each, 0.0),
+            next_levels=(each_next, 0.0),
+        )
+        if _tested(c)
+        else replace(c, p_adjusted=c.p)
+        for c in pairs[metric]
+    )
+
+
 def levels(
     family: Mapping[Metric, Iterable[Comparison]],
     look: int = 1,
@@ -249,12 +273,11 @@ def levels(
     *,
     guess: bool = True,
     declared: int = 0,
-    beside_equivalences: bool = False,
 ) -> dict[Metric, tuple[float, float]]:
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     alpha = ALPHA * spent_at(look, declared)
-    shares = shares_of(pairs, score, guess=guess, beside_equivalences=beside_equivalences)
+    shares = shares_of(pairs, score, guess=guess)
     if _of_two(pairs):
         weights = weights_of(pairs, score)
         parts = {metric: alpha / max(1, len(tested)) for metric, tested in pairs.items()}
@@ -287,7 +310,6 @@ def shares_of(
     score: Metric | None = None,
     *,
     guess: bool = True,
-    beside_equivalences: bool = False,
 ) -> dict[Metric, float]:
     """Return the share that the differences by each metric of a family have of what a look may spend.
 
@@ -295,7 +317,7 @@ def shares_of(
     """
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     kept, every = _of_differences(tested, guess=guess)
-    whole = every if _of_two(tested) and not beside_equivalences else kept
+    whole = every if _of_two(tested) else kept
     return {metric: whole * weight for metric, weight in weights_of(tested, score).items()}
 
 
@@ -324,14 +346,11 @@ def _adjusted(
     score: Metric | None,
     *,
     guess: bool,
-    beside_equivalences: bool,
 ) -> dict[Metric, Iterator[float]]:
     """Return the adjusted p of the tested differences by metric, scaled so that below 5 % is a claim."""
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
         kept, every = _of_differences(family, guess=guess)
-        if beside_equivalences:
-            every = kept
         weights = weights_of(family, score)
         weight_of_pair = [weights[metric] / len(values) for metric, values in p.items() for _ in values]
         all_p = [value for values in p.values() for value in values]

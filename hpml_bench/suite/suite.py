@@ -100,7 +100,7 @@ class Suite(Growing):
     """Number of looks at growing numbers of seeds, declared before the first run: each may use the same share of the
     5 %. Empty: the first look has two thirds of them, each later one two thirds of what is left."""
     prior: Prior | None = None
-    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it; empty for none."""
+    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it to suite.json; no setting."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
@@ -219,10 +219,6 @@ def load_suite(
     given = [(key, value) for key, value in changes.items() if value is not None]
     for key, value in [*(settings or {}).items(), *given]:
         _set(content, key, value, path)
-    if content.get("prior") is not None:  # it must come from results, and be declared before this suite's first run
-        raise UserError(
-            f"{path}: prior is no setting: run-all --prior DIR reads it from an earlier suite's results; leave it out"
-        )
     return validated(Suite, content, f"{path}:")
 
 

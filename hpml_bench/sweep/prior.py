@@ -27,6 +27,11 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
         raise UserError(
             f"{folder} has runs that declare nothing, and --prior counts from the first run on; give another --out"
         )
+    if first is None and suite.prior is not None:  # it must come from results, and be declared before the first run
+        raise UserError(
+            f"{suite.name}: prior is no setting: run-all --prior DIR reads it from an earlier suite's results; "
+            "leave it out"
+        )
     if first is None:
         return _with(request, _read(suite, given)) if given else request
     names = {record.spec.suite for path in given for record in load_records(path).records}

@@ -75,7 +75,7 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
 
 
 def suite(evidence: Evidence) -> Iterator[Finding]:
-    """Runs have methods, settings, margins of the suite."""
+    """Runs have methods, settings, declarations of the suite."""
     declared = evidence.suite
     if declared is None:  # `planned` says so
         return

@@ -56,7 +56,7 @@ def test_checkpoints_are_tested_over_rows(seeds: int) -> None:
         assert checkpoints.p >= stats.ttest_1samp(differences, 0).pvalue - 1e-12  # rare rows may make it larger
         assert checkpoints.p <= methods.p + 1e-12
         assert checkpoints.difference.mean == pytest.approx(methods.difference.mean)
-        # of the methods' 95 % they leave the equivalences their 15, as both claims may be false at once
+        # of the methods' 95 % they leave the equivalence its 15, as both claims may be false at once
         assert checkpoints.first_levels[0] == pytest.approx(methods.first_levels[0] * 80 / 95)
         assert checkpoints.p_adjusted == pytest.approx(min(1.0, checkpoints.p * 0.05 / checkpoints.first_levels[0]))
 
@@ -86,10 +86,38 @@ def test_pages_say_nothing_of_checkpoints_where_it_is_no_news(apart: float, spre
     assert "these checkpoints" not in answer_table(answer).columns
 
 
+def test_each_pair_of_checkpoints_has_an_equal_share() -> None:
+    """Also where other pairs are shown to differ: they pass nothing on to checkpoints that may be equal."""
+    random = np.random.default_rng(5)
+    share = np.array([0.5, 0.8, 0.8])[:, None] + 0.05 * random.standard_normal((3, 3))
+    found = judge(aligned(random.random((3, 3, 400)) < share[..., None]))
+    assert len(found.checkpoints) == 3
+    assert any(c.differs for c in found.checkpoints)
+    for c in found.checkpoints:
+        assert c.first_levels[0] == pytest.approx(0.05 * 2 / 3 * 0.8 / 3)
+        assert c.p_adjusted == pytest.approx(min(1.0, 0.05 * c.p / c.first_levels[0]))
+
+
+def test_methods_with_other_seeds_have_no_checkpoints_compared() -> None:
+    """A claim on methods of ten seeds isn't one on the three checkpoints that another method has too."""
+    right = np.concatenate([drawn(1, 0.12, 0.05, 4), drawn(2, 0.12, 0.05, 4)])
+    scores = aligned(right)
+    assert judge(scores).checkpoints
+    fewer = {name: dict(list(of.items())[:3]) if name == "m3" else of for name, of in scores.rows.items()}
+    means = {name: {seed: float(rows.mean()) for seed, rows in of.items()} for name, of in fewer.items()}
+    assert judge(replace(scores, rows=fewer, means=means)).checkpoints == ()
+
+
 def test_checkpoints_of_a_score_without_a_range_are_for_rows_of_this_range() -> None:
     """The page says so, names the test, and marks a difference that few rows carry."""
     rows = np.where(drawn(1, 0.12, 0.05), 1.0, 0.2)
     score = ScoreDefinition("loss", better="lower", margin=0.01)
+    random = np.random.default_rng(1)
+    gains = 0.1 * random.exponential(size=400) ** 2.2 * np.array([[0.3], [1.0], [2.2]])
+    few = np.abs(random.normal(size=400)) + np.stack([np.zeros_like(gains), gains])
+    carried = summarize(judge(replace(aligned(few), binary=False, score=score)))
+    assert [pair.uncertain for pair in carried.checkpoints] == [True]
+    assert "‡" in str([*pair_tables(carried)][-1].rows)
     answer = summarize(judge(replace(aligned(rows), binary=False, score=score)))
     assert answer.checkpoints_judged == "other test rows of this range, these trained models"
     (fact,) = [fact for fact in facts(answer) if fact.label == "These checkpoints"]

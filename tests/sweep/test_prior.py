@@ -1,5 +1,6 @@
 """`run-all --prior`: what an earlier suite lends is in every record, before the first result."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -43,10 +44,14 @@ LENT = {
 
 
 def test_a_suite_file_lends_itself_nothing(tmp_path: Path) -> None:
-    """Lent variance comes from results that `--prior` names, so that a suite file or an override with it is refused."""
-    suite = tiny.local_suite(tmp_path, 24, steps=1, world_size=1)
-    done = called("run-all", suite, "--out", tmp_path, "--set", "prior={score: accuracy}", status=2)
+    """A sweep takes lent variance from results that `--prior` names, and never from the file that it runs."""
+    suite = tiny.local_suite(tmp_path, 240, steps=1, test_samples=100, world_size=1)
+    by_hand = suite.with_name("by-hand.yaml")
+    by_hand.write_text(suite.read_text() + f"\nprior: {json.dumps(LENT)}\n")
+    done = called("run-all", by_hand, "--out", tmp_path / "out", status=2)
     assert "prior is no setting: run-all --prior DIR reads it" in " ".join(done.output.split())
+    assert not (tmp_path / "out" / "by-hand").exists()
+    called("preview", by_hand, status=0)
 
 
 @pytest.mark.parametrize(("changes", "why"), [

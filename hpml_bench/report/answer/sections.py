@@ -321,8 +321,7 @@ def _checkpoint_pairs(answer: PageSummary) -> Table:
         f"For {answer.checkpoints_judged}: the test over rows of the means of each row's scores, McNemar's where rows "
         "are right or wrong in all runs, else Student's t with guards against rare rows. "
         f"It is no claim on the {answer.noun}s: other seeds may order them otherwise.",
-        "A claim needs no further part of the 5 %: it has the score's level of the table above, with two "
-        f"{answer.noun}s less the part of the equivalence.",
+        "Each pair has an equal share of the score's part of the 5 %: docs/ledger.md says why that is enough.",
     ]
     if any(pair.uncertain for pair in answer.checkpoints):
         notes.append(f"{MARK} {UNCERTAIN}")

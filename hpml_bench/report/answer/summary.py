@@ -297,7 +297,7 @@ def _checkpoints(found: Verdicts, scale: float) -> tuple[CheckpointPair, ...]:
                 high=None if high is None else plain(scale * high),
                 p=c.p,
                 p_adjusted=c.p_adjusted,
-                uncertain=c.uncertain,
+                uncertain=c.skewed and c.differs,
             )
         )
     return tuple(pairs)
