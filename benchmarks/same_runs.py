@@ -10,6 +10,7 @@ versions train lora and full in turns, and the ratios of their throughput and me
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import shlex
@@ -168,13 +169,14 @@ def main() -> None:
     parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
     parser.add_argument("--speed", metavar="ROUNDS", type=int, help="compare times and memory, in so many rounds")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hpml-same-") as name:
-        with checked_out(given.against, Path(name) / "checkout") as checkout:
-            old, new = Trained(checkout, Path(name) / "old"), Trained(ROOT, Path(name) / "new")
-            if given.speed:
-                print(*speeds(old, new, given.speed), sep="\n")
-                return
-            number, lines = compared(old, new)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-same-")))
+        checkout = stack.enter_context(checked_out(given.against, folder / "checkout"))
+        old, new = Trained(checkout, folder / "old"), Trained(ROOT, folder / "new")
+        if given.speed:
+            print(*speeds(old, new, given.speed), sep="\n")
+            return
+        number, lines = compared(old, new)
     print(*lines, f"{number} runs and tunings, {len(lines)} differences", sep="\n")
     sys.exit(1 if lines else 0)
 

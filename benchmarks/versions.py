@@ -34,7 +34,7 @@ class Version:
         done = subprocess.run(
             [sys.executable, *words],
             cwd=self.room,
-            env=os.environ | usual | (variables or {}),
+            env={**os.environ, **usual, **(variables or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -43,7 +43,7 @@ class Version:
             command = shlex.join([sys.executable, *words])
             said = done.stderr[-2000:] + done.stdout[-2000:]
             raise RuntimeError(f"{command} in {self.room}: {said}")
-        return done.stdout
+        return str(done.stdout)
 
 
 @contextmanager

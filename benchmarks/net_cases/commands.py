@@ -26,7 +26,7 @@ parallel: 4
 nodes: 1
 cpus_per_node: 2
 time: 01:00:00
-options: {partition: short}
+options: {sbatch: {partition: short}}
 """
 
 
@@ -66,7 +66,7 @@ def cases() -> list[Case]:
         )),
         Case("run-all-dry", (
             "run-all quickstart --on cluster.yaml --dry-run --out dry",
-            "run-all quickstart --on cluster.yaml --dry-run --out dry --seeds 3 --nproc 4 --until decided",
+            "run-all quickstart --on cluster.yaml --dry-run --out dry --nproc 4 --until decided",
             "run-all chat --on manual --dry-run --out dry --methods lora,full --set steps=10",
         ), {"cluster.yaml": PROFILE}),
         Case("fit", ("fit quickstart --memory 24GB --device cpu --methods lora,full",)),
@@ -74,4 +74,6 @@ def cases() -> list[Case]:
 
 
 def helps() -> list[Case]:
-    return [Case(command.replace(" ", "-") or "all", (f"{command} --help",)) for command in COMMANDS]
+    return [
+        Case(command.replace(" ", "-") or "all", (f"{command} --help",)) for command in COMMANDS
+    ]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ DATE = "2026-11-28T04-51-58.914743"
 """Date in the names of lm-evaluation-harness's files."""
 
 
+def chance_of(name: str) -> float:
+    """Return a number from 0 to 1 that looks random, and is always the same for a name."""
+    return random.Random(name).random()  # noqa: S311 - made-up scores are no secret
+
+
 def right_or_wrong(
     accuracies: Mapping[str, float] = ACCURACIES, rows: int = 200, **more: Any
 ) -> list[Line]:
     """Return a line for each system and row; rows are as easy or hard for all systems, with some chance."""
     lines = []
     for row in range(rows):
-        ease = random.Random(f"row {row}").random()
+        ease = chance_of(f"row {row}")
         for system, accuracy in accuracies.items():
-            chance = random.Random(f"{system} {row} {more}").random()
+            chance = chance_of(f"{system} {row} {more}")
             right = 0.8 * ease + 0.2 * chance < accuracy
             lines.append({"system": system, "row": f"q{row}", "score": int(right)} | more)
     return lines
@@ -35,7 +41,7 @@ def real(rows: int = 200, **more: Any) -> list[Line]:
     """Return scores between 0 and 1 of each system and row."""
     lines = []
     for line in right_or_wrong(rows=rows, **more):
-        noise = random.Random(f"{line} real").random()
+        noise = chance_of(f"{line} real")
         lines.append(line | {"score": round(0.4 * line["score"] + 0.6 * noise, 6)})
     return lines
 
@@ -45,7 +51,7 @@ def with_seeds(lines_of_seed: Any, seeds: Iterable[int]) -> list[Line]:
     found = []
     for seed in seeds:
         for line in lines_of_seed(seed=seed):
-            pace = random.Random(f"{line['system']} {seed}").random()
+            pace = chance_of(f"{line['system']} {seed}")
             weight = len(str(line["system"]))
             costs = {"seconds": round(10 * weight + pace, 3), "dollars": round(weight / 100, 2)}
             found.append(line | costs | {"host": "n1"})
@@ -67,9 +73,9 @@ def json_lines(lines: Iterable[Line]) -> str:
 def parquet(lines: Sequence[Line]) -> bytes:
     import pandas as pd
 
-    content = pd.DataFrame(lines).to_parquet(index=False)
-    assert isinstance(content, bytes)
-    return content
+    content = io.BytesIO()
+    pd.DataFrame(lines).to_parquet(content, index=False)
+    return content.getvalue()
 
 
 def renamed(lines: Iterable[Line], names: Mapping[str, str]) -> list[Line]:
@@ -92,19 +98,17 @@ def without(lines: Iterable[Line], system: str, rows: Iterable[int]) -> list[Lin
 
 def means(with_rows: bool) -> list[Line]:
     counted = {"rows": 900} if with_rows else {}
-    return [
-        {"system": system, "score": score} | counted for system, score in ACCURACIES.items()
-    ]
+    return [{"system": system, "score": score} | counted for system, score in ACCURACIES.items()]
 
 
 def of_lm_eval(model: str, accuracy: float, tasks: Sequence[str], **config: Any) -> dict[str, str]:
     """Return the files that lm-evaluation-harness writes of a model: a results file, and samples of each task."""
     files, results = dict[str, str](), dict[str, Any]()
     for task in tasks:
-        lines = []
+        lines = list[Line]()
         for number in range(60):
-            ease = random.Random(f"{task} {number}").random()
-            right = 0.8 * ease + 0.2 * random.Random(f"{model} {task} {number}").random() < accuracy
+            ease = chance_of(f"{task} {number}")
+            right = 0.8 * ease + 0.2 * chance_of(f"{model} {task} {number}") < accuracy
             document = {"question": f"question {number}", "passage": f"passage {number // 4}"}
             for answers in ("none", "strict-match"):
                 scores = {"acc": float(right), "acc_norm": float(right or number % 9 == 0)}
@@ -118,10 +122,11 @@ def of_lm_eval(model: str, accuracy: float, tasks: Sequence[str], **config: Any)
         mean = sum(line["acc"] for line in lines) / len(lines)
         results[task] = {"alias": task, "acc,none": mean, "acc,strict-match": mean}
     counted = {task: {"original": 60, "effective": 60} for task in tasks}
+    directions = {"acc": True, "acc_norm": True}
     whole = {
         "results": results, "model_name": model, "n-samples": counted,
         "versions": dict.fromkeys(tasks, 1.0), "n-shot": dict.fromkeys(tasks, 2),
-        "higher_is_better": dict.fromkeys(tasks, {"acc": True, "acc_norm": True}),
+        "higher_is_better": {task: directions for task in tasks},
         "config": {"model": "hf", "model_args": f"pretrained={model}", "limit": None, **config},
         "group_subtasks": {"mmlu": [task for task in tasks if task.startswith("mmlu_")]},
     }  # fmt: skip
@@ -133,7 +138,7 @@ def of_peft(
 ) -> str:
     """Return a result file of PEFT's method comparison."""
     score = "test dino_similarity" if images else "test accuracy"
-    pace = random.Random(f"{experiment} {seed}").random()
+    pace = chance_of(f"{experiment} {seed}")
     windows: list[Line] = [
         {"step": step, "train samples": 4 * step, "train time": 2 + pace, "train loss": 1 / step}
         for step in (10, 20, 30)
@@ -165,7 +170,7 @@ def of_metamath() -> dict[str, str]:
     files = {}
     for experiment, rate in (("lora/rank-8", 640), ("full/plain", 700), ("head/only", 300)):
         for seed in range(4):
-            chance = random.Random(f"{experiment} {seed}").randrange(20)
+            chance = int(20 * chance_of(f"{experiment} {seed}"))
             name = f"results/{experiment.replace('/', '-')}-{seed}.json"
             files[name] = of_peft(experiment, seed, (rate + chance) / 1319)
     failed = of_peft("lora/rank-999", 0, 0.0, "failed")
@@ -316,8 +321,6 @@ def cases() -> list[Case]:
 
 def write_inputs(folder: Path, reference: Path) -> None:
     """Write what the cases copy: committed results, and samples of a real run of lm-evaluation-harness."""
-    import shutil
-
     for name in ("quickstart", "minilm", "faq", "trainers"):
         kept = shutil.ignore_patterns("report.*", "tables", "figures")
         shutil.copytree(reference / name, folder / name, ignore=kept)

@@ -47,7 +47,12 @@ def write_check_pages(packed: str) -> None:
     terminal = import_module("hpml_bench.report.terminal").terminal
     report = gate["records"].CheckTrial.model_validate(trial).report
     command.print_report(report, terminal())
-    names = {"json": "check.json", "junit": "check.xml", "markdown": "check.md", "html": "check.html"}
+    names = {
+        "json": "check.json",
+        "junit": "check.xml",
+        "markdown": "check.md",
+        "html": "check.html",
+    }
     gate["outputs"].write(report, **{kind: Path(name) for kind, name in names.items()})
 
 
@@ -57,7 +62,7 @@ def status_of(call: Callable[[], Any]) -> str:
         call()
     except SystemExit as ended:
         return str(ended.code or 0)
-    except BaseException as error:  # noqa: BLE001 - an error that users see as a traceback
+    except BaseException as error:  # which users see as a traceback
         return "".join(traceback.format_exception_only(error)).strip()
     return "0"
 
@@ -67,14 +72,15 @@ def transcript(words: Sequence[str], streams: Path) -> str:
     main = import_module("hpml_bench.cli").main
     environment = dict(os.environ)
     with streams_in(streams):
-        if words[0] == CHECK_PAGES:
+        if words[:1] == [CHECK_PAGES]:
             status = status_of(lambda: write_check_pages(words[1]))
         else:
             status = status_of(lambda: main([*words], prog_name="hpml-bench"))
     os.environ.clear()
     os.environ.update(environment)
     printed, complained = (
-        (streams / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")
+        (streams / name).read_text(encoding="utf-8", errors="replace")
+        for name in ("stdout", "stderr")
     )
     head = f"$ hpml-bench {shlex.join(words)}\n"
     return f"{head}{printed}--- stderr\n{complained}--- status {status}\n\n"

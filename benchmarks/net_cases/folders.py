@@ -150,7 +150,10 @@ def write_failures(sweeps: Sweeps) -> None:
         end = ends.get((run.method, run.seed))
         runs.append(run.failed(*end) if end else run)
     retried = ["failed: no route", "timeout: took over 60 s"]
-    runs = [run.changed(earlier_attempts=retried) if run.seed == 4 and run.method == "full" else run for run in runs]
+    runs = [
+        run.changed(earlier_attempts=retried) if run.seed == 4 and run.method == "full" else run
+        for run in runs
+    ]
     place = sweeps.write("failures", runs)
     (place / "torn").mkdir()
     (place / "torn" / "run.json").write_text("{", encoding="utf-8")
@@ -158,11 +161,16 @@ def write_failures(sweeps: Sweeps) -> None:
     (broken / "points.jsonl").write_text("{}\n", encoding="utf-8")
     other_version = next(place.glob("head-s4-*")) / "run.json"
     other_version.write_text(
-        other_version.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 1'),
+        other_version.read_text(encoding="utf-8").replace(
+            '"schema_version": 2', '"schema_version": 1'
+        ),
         encoding="utf-8",
     )
     wrong_id = next(place.glob("prompt-tuning-s4-*")) / "run.json"
-    wrong_id.write_text(wrong_id.read_text(encoding="utf-8").replace('"lr": 0.0068', '"lr": 0.007'), encoding="utf-8")
+    wrong_id.write_text(
+        wrong_id.read_text(encoding="utf-8").replace('"lr": 0.0068', '"lr": 0.007'),
+        encoding="utf-8",
+    )
 
 
 def write_hosts(sweeps: Sweeps) -> None:
@@ -175,7 +183,11 @@ def write_hosts(sweeps: Sweeps) -> None:
         if (run.method, run.seed) == ("head", 1):
             hardware = run.record["environment"]["hardware"]
             cards = {"gpus": [{"name": "NVIDIA H100"}] * 2, "nodes": 2}
-            environment |= {"kernel": "6.9", "fingerprint": "ffff00001111", "hardware": hardware | cards}
+            environment |= {
+                "kernel": "6.9",
+                "fingerprint": "ffff00001111",
+                "hardware": hardware | cards,
+            }
         beside = ["another"] if (run.method, run.seed) == ("lora", 3) else []
         return run.changed(environment=environment, neighbours=beside)
 
@@ -201,7 +213,11 @@ def write_jobs(sweeps: Sweeps) -> None:
         of_job = [run for run in sweeps.few() if run.seed == seed]
         for number, run in enumerate(of_job):
             started = f"2026-01-02T03:{seed:02d}:{10 * number:02d}+00:00"
-            runs.append(run.changed(environment={"where": where, "hosts": [host]}, neighbours=[], started=started))
+            runs.append(
+                run.changed(
+                    environment={"where": where, "hosts": [host]}, neighbours=[], started=started
+                )
+            )
         ended = {"ended": f"2026-01-02T03:{seed:02d}:50+00:00", "how": "done"}
         job = {
             "engine": "slurm", "job": f"12_{seed}", "restart": 0, "unit": seed, "host": host, "pid": 9,
@@ -224,7 +240,9 @@ def write_races(sweeps: Sweeps) -> None:
     for question in ("decided", "costs"):
         until = {"question": question, "rounds": [3, 4, 5]}
         runs = [
-            run.changed(declared={"until": until}) for run in sweeps.runs if run.seed < left[run.method]
+            run.changed(declared={"until": until})
+            for run in sweeps.runs
+            if run.seed < left[run.method]
         ]
         sweeps.write(f"race-{question}", runs, until=until)
     until = {"question": "decided", "rounds": [3, 10]}
@@ -236,7 +254,8 @@ def write_looks(sweeps: Sweeps) -> None:
     """Write seeds that were added after a look, looks that were declared, and margins of a suite's own."""
     margin = {"quality": 0.05, "cost": 0.2}
     added = [
-        run.changed(declared={"seeds": 3 if run.seed < 3 else 5, "margin": margin}) for run in sweeps.runs
+        run.changed(declared={"seeds": 3 if run.seed < 3 else 5, "margin": margin})
+        for run in sweeps.runs
     ]
     sweeps.write("seeds-added", added, margin=margin)
     declared = [run.changed(declared={"looks": 3}) for run in sweeps.runs]
@@ -254,14 +273,24 @@ def write_settings(sweeps: Sweeps) -> None:
     sweeps.write("ranks-and-checkpointing", [*sweeps.few(), *others])
     budget = [run.changed({"train_samples": 256}) for run in sweeps.few(seeds=2)]
     sweeps.write("two-protocols", [*sweeps.few(), *budget])
-    segment = {"hosts": ["n1"], "started": "2026-01-02T03:00:00+00:00", "first": 1, "last": 50, "seconds": 9.0}
+    segment = {
+        "hosts": ["n1"],
+        "started": "2026-01-02T03:00:00+00:00",
+        "first": 1,
+        "last": 50,
+        "seconds": 9.0,
+    }
     again = segment | {
         "hosts": ["n2"], "first": 51, "last": 100, "warmup_seconds": 0.5, "repeated_steps": 3, "repeated_seconds": 0.2,
     }  # fmt: skip
-    resumed = sweeps.each(lambda run: run.changed(segments=[segment, again]) if run.seed == 1 else run)
+    resumed = sweeps.each(
+        lambda run: run.changed(segments=[segment, again]) if run.seed == 1 else run
+    )
     sweeps.write("resumed", resumed)
     gpus = {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example", "cores": 16, "memory_gb": 99}
-    on_cards = sweeps.each(lambda run: run.changed({"device": "cuda"}, environment={"hardware": gpus}))
+    on_cards = sweeps.each(
+        lambda run: run.changed({"device": "cuda"}, environment={"hardware": gpus})
+    )
     sweeps.write("on-gpus", on_cards)
 
 

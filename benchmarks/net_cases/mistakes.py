@@ -4,6 +4,7 @@ None begins a run, also in a version that takes what is a mistake today: sweeps 
 """
 
 import gzip
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,76 +14,259 @@ from net_cases.compared import DATE, of_lm_eval, of_metamath, of_peft, right_or_
 
 DRY = "--on manual --dry-run --out planned"
 
-OPTIONS = (
-    "", "nothing", "--nothing", "list", "list nothing", "list runs", "list runs nowhere", "list suites --nothing",
-    "run-all nothing", "run-all nothing.yaml", "run-all quickstart --seeds 0", "run-all quickstart --seeds many",
-    "run-all quickstart --until never", "run-all quickstart --max-seeds 2", "run-all quickstart --nproc 0",
-    "run-all quickstart --device tpu", "run-all quickstart --wandb sometimes", "run-all quickstart --detach",
-    "run-all quickstart --dry-run", "run-all quickstart --ahead", "run-all quickstart --stall -1",
-    "run-all quickstart --run-timeout 0", "run-all quickstart --retries 101", "run-all quickstart --max-hours -1",
-    "run-all quickstart --checkpoint-steps 0", "run-all quickstart --parallel 0", "run-all quickstart --looks 101",
-    "run-all quickstart chat", f"run-all quickstart {DRY} --methods nothing", f"run-all quickstart {DRY} --methods ''",
-    f"run-all quickstart {DRY} --until decided --seeds 3", f"run-all quickstart {DRY} --max-seeds 5",
-    f"run-all quickstart {DRY} --looks 3 --until costs", f"run-all quickstart {DRY} --until decided --methods lora",
-    f"run-all quickstart {DRY} --until decided --detach", f"run-all quickstart {DRY} --max-hours 1",
-    f"run-all quickstart {DRY} --fail-fast", f"run-all quickstart {DRY} --prior nowhere",
-    f"run-all quickstart {DRY} --track nothing", f"run-all quickstart {DRY} --track wandb=",
-    f"run-all quickstart {DRY} --track wandb=sometimes", f"run-all quickstart {DRY} --track mlflow=on",
-    f"run-all quickstart {DRY} --track tensorboard=x", f"run-all quickstart {DRY} --wandb online",
-    f"run-all quickstart {DRY} --nproc 3", f"run-all quickstart {DRY} --device cuda",
-    f"run-all trainers {DRY}", "run-all quickstart --on nothing --dry-run", "run-all quickstart --on '' --dry-run",
-    "run-all quickstart --on slurm --dry-run --nproc 3 --out planned", "run-all ../quickstart", "run-all 'a b'",
-    "run", "run nothing", "run lora nothing", "run lora --seed -1", "run lora --save . --seed x",
-    "run nothing quickstart --out out", "run lora quickstart --set steps=0 --out out",
-    "tune nothing", "tune quickstart --trials 0", "tune quickstart --sampler grid", "tune quickstart --range 1",
-    "tune quickstart --methods nothing", "tune quickstart --write 'a b.yaml'", "tune quickstart --write x.txt",
-    "report nowhere", "report", "report . --format word", "report . --format ''", "report . --format html,,word",
-    "report . --wandb x", "report . --track", "report . --track nothing", "verify nowhere", "verify", "verify .",
-    "status nowhere", "status .", "stop nowhere", "stop .", "work nowhere", "work nowhere --unit 0",
-    "work nowhere --unit 0 --prepare", "work . --prepare", "work . --unit -1",
-    "plan quickstart", "plan quickstart --detect accuracy=1pp", "plan nothing --detect accuracy=1pp",
-    "plan quickstart --detect accuracy=1pp --power x", "fit nothing", "fit quickstart --memory much",
-    "fit quickstart --memory 0GB", "fit quickstart --methods nothing", "fit quickstart --ranks 0",
-    "fit quickstart --set steps=x", "preview nothing", "preview quickstart --rows 0", "preview quickstart --split all",
-    "preview quickstart --set max_length=0", "score", "score quickstart", "score quickstart --system theirs",
-    "score quickstart --system theirs=nowhere", "score quickstart --system theirs=http://a:b@c/v1#m",
-    "score quickstart --system theirs=http://c/v1#m,colour=red", "score quickstart --system theirs=.,key=KEY",
-    "score quickstart --system theirs=http://c/v1#m,key=NO_SUCH_KEY", "score quickstart --system a=. --concurrency 0",
-    "score quickstart --system a=. --timeout 0", "doctor quickstart", "doctor --nothing",
-    "check", "check nothing --self-test", "check --against a --self-test", "check --self-test --slowdown 0%",
-    "check --self-test --slowdown much", "check --self-test --slowdown 0.5%", "check --self-test --trials 0",
-    "check --self-test --strict", "check --self-test --json x.json", "check --self-test --methods nothing",
-    "check --self-test --set steps=0", "check --self-test --max-minutes 0", "check --baseline nowhere.json",
-    "check --against nothing", "check --against-env nowhere", "baseline", "baseline nothing", "baseline save",
-    "baseline save nowhere/x.json --methods nothing", "init", "init --model nowhere", "init --data nowhere.csv",
-    "init --model path:nowhere --data nowhere.csv", "init --model embedded:nothing --data nowhere.csv",
-    "init --from-peft nowhere", "init --from-peft . --model x", "compare", "compare nowhere.csv", "compare .",
-)  # fmt: skip
-"""Command lines that need no files."""
+OPTIONS = """
+nothing
+--nothing
+list
+list nothing
+list runs
+list runs nowhere
+list suites --nothing
+run-all nothing
+run-all nothing.yaml
+run-all quickstart --seeds 0
+run-all quickstart --seeds many
+run-all quickstart --until never
+run-all quickstart --max-seeds 2
+run-all quickstart --nproc 0
+run-all quickstart --device tpu
+run-all quickstart --wandb sometimes
+run-all quickstart --detach
+run-all quickstart --dry-run
+run-all quickstart --ahead
+run-all quickstart --stall -1
+run-all quickstart --run-timeout 0
+run-all quickstart --retries 101
+run-all quickstart --max-hours -1
+run-all quickstart --checkpoint-steps 0
+run-all quickstart --parallel 0
+run-all quickstart --looks 101
+run-all quickstart chat
+run-all quickstart DRY --methods nothing
+run-all quickstart DRY --methods ''
+run-all quickstart DRY --until decided --seeds 3
+run-all quickstart DRY --max-seeds 5
+run-all quickstart DRY --looks 3 --until costs
+run-all quickstart DRY --until decided --methods lora
+run-all quickstart DRY --until decided --detach
+run-all quickstart DRY --max-hours 1
+run-all quickstart DRY --fail-fast
+run-all quickstart DRY --prior nowhere
+run-all quickstart DRY --track nothing
+run-all quickstart DRY --track wandb=
+run-all quickstart DRY --track wandb=sometimes
+run-all quickstart DRY --track mlflow=on
+run-all quickstart DRY --track tensorboard=x
+run-all quickstart DRY --wandb online
+run-all quickstart DRY --nproc 3
+run-all quickstart DRY --device cuda
+run-all trainers DRY
+run-all quickstart --on nothing --dry-run
+run-all quickstart --on '' --dry-run
+run-all quickstart --on slurm --dry-run --nproc 3 --out planned
+run-all ../quickstart
+run-all 'a b'
+run
+run nothing
+run lora nothing
+run lora --seed -1
+run lora --save . --seed x
+run nothing quickstart --out out
+run lora quickstart --set steps=0 --out out
+tune nothing
+tune quickstart --trials 0
+tune quickstart --sampler grid
+tune quickstart --range 1
+tune quickstart --methods nothing
+tune quickstart --write 'a b.yaml'
+tune quickstart --write x.txt
+report nowhere
+report
+report . --format word
+report . --format ''
+report . --format html,,word
+report . --wandb x
+report . --track
+report . --track nothing
+verify nowhere
+verify
+verify .
+status nowhere
+status .
+stop nowhere
+stop .
+work nowhere
+work nowhere --unit 0
+work nowhere --unit 0 --prepare
+work . --prepare
+work . --unit -1
+plan quickstart
+plan quickstart --detect accuracy=1pp
+plan nothing --detect accuracy=1pp
+plan quickstart --detect accuracy=1pp --power x
+fit nothing
+fit quickstart --memory much
+fit quickstart --memory 0GB
+fit quickstart --methods nothing
+fit quickstart --ranks 0
+fit quickstart --set steps=x
+preview nothing
+preview quickstart --rows 0
+preview quickstart --split all
+preview quickstart --set max_length=0
+score
+score quickstart
+score quickstart --system theirs
+score quickstart --system theirs=nowhere
+score quickstart --system theirs=http://a:b@c/v1#m
+score quickstart --system theirs=http://c/v1#m,colour=red
+score quickstart --system theirs=.,key=KEY
+score quickstart --system theirs=http://c/v1#m,key=NO_SUCH_KEY
+score quickstart --system a=. --concurrency 0
+score quickstart --system a=. --timeout 0
+doctor quickstart
+doctor --nothing
+check
+check nothing --self-test
+check --against a --self-test
+check --self-test --slowdown 0%
+check --self-test --slowdown much
+check --self-test --slowdown 0.5%
+check --self-test --trials 0
+check --self-test --strict
+check --self-test --json x.json
+check --self-test --methods nothing
+check --self-test --set steps=0
+check --self-test --max-minutes 0
+check --baseline nowhere.json
+check --against nothing
+check --against-env nowhere
+baseline
+baseline nothing
+baseline save
+baseline save nowhere/x.json --methods nothing
+init
+init --model nowhere
+init --data nowhere.csv
+init --model path:nowhere --data nowhere.csv
+init --model embedded:nothing --data nowhere.csv
+init --from-peft nowhere
+init --from-peft . --model x
+compare
+compare nowhere.csv
+compare .
+"""
+"""Command lines that need no files, one a line; DRY stands for the options of a dry run."""
 
-OVERRIDES = (
-    "steps", "steps=", "=5", "steps=0", "steps=-1", "steps=many", "steps=1.5", "steps=[1]", "step=5", "a.b.c.d.e.f.g=1",
-    "steps.more=1", "train_samples=0", "train_samples=x", "test_samples=-5", "global_batch=0", "global_batch=3",
-    "micro_batch=0", "micro_batch=17", "micro_batch=some", "eval_batch=0", "eval_every=0", "log_every=-1",
-    "warmup_steps=-1", "warmup_steps=1000", "latency_samples=-1", "world_size=0", "world_size=x", "device=tpu",
-    "threads=0", "precision=fp8", "precision=bf16 extra", "weights=float64", "weights=float16",
-    "quantization=int1", "max_length=0", "max_length=100000000000", "dropout=1.5", "dropout=-0.1",
-    "optimizer=nothing", "optimizer.name=nothing", "optimizer.options.colour=red", "betas=[1,2]", "betas=0.9",
-    "eps=0", "weight_decay=-1", "schedule=zigzag", "lr_warmup=2", "lr_decay=-1", "clip_norm=0", "head_lr=0",
-    "head_lr=fast", "epochs=0", "epochs=2", "data_seed=-1", "data_seed=x", "vary_data=maybe", "select=latest",
-    "rank_by=nothing", "rank_by=rouge_l", "task=nothing", "task.name=nothing", "task.options.colour=red",
-    "dataset=nothing", "dataset.name=nothing", "dataset.options.p=2", "dataset.options.colour=red",
-    "backbone=nothing", "backbone=", "backbone=embedded:nothing", "backbone=path:nowhere", "backbone=hub:x",
-    "backbone=wheel:x", "backbone=5", "methods.lora.lr=0", "methods.lora.lr=-1", "methods.lora.lr=fast",
-    "methods.lora.options.r=0", "methods.lora.options.r=x", "methods.lora.options.colour=red",
-    "methods.lora.options.alpha=x", "methods.lora.options.dropout=2", "methods.lora.method=nothing",
-    "methods.nothing.lr=1", "methods.adapter.options.placement=roof", "methods.prompt_tuning.options.tokens=0",
-    "methods.lora.optimizer=nothing", "seeds=0", "seeds=x", "margin.quality=0", "margin.cost=2",
-    "margin.largest_difference=1", "until=never", "until.rounds=[1,2]", "until.rounds=[5,4]", "looks=0", "name='a b'",
-    "description=[1]", "validation_samples=0", "gradient_checkpointing=perhaps", "{steps: 5}", "steps=!!python/x 1",
-    "steps=&a 1", "steps={", "steps=" + "9" * 400, "x" * 100 + "=1", "generation_tokens=0",
-)  # fmt: skip
-"""Settings as `--set` gives them to a dry run of quickstart."""
+OVERRIDES = """
+steps
+steps=
+=5
+steps=0
+steps=-1
+steps=many
+steps=1.5
+steps=[1]
+step=5
+a.b.c.d.e.f.g=1
+steps.more=1
+train_samples=0
+train_samples=x
+test_samples=-5
+global_batch=0
+global_batch=3
+micro_batch=0
+micro_batch=17
+micro_batch=some
+eval_batch=0
+eval_every=0
+log_every=-1
+warmup_steps=-1
+warmup_steps=1000
+latency_samples=-1
+world_size=0
+world_size=x
+device=tpu
+threads=0
+precision=fp8
+precision=bf16 extra
+weights=float64
+weights=float16
+quantization=int1
+max_length=0
+max_length=100000000000
+dropout=1.5
+dropout=-0.1
+optimizer=nothing
+optimizer.name=nothing
+optimizer.options.colour=red
+betas=[1,2]
+betas=0.9
+eps=0
+weight_decay=-1
+schedule=zigzag
+lr_warmup=2
+lr_decay=-1
+clip_norm=0
+head_lr=0
+head_lr=fast
+epochs=0
+epochs=2
+data_seed=-1
+data_seed=x
+vary_data=maybe
+select=latest
+rank_by=nothing
+rank_by=rouge_l
+task=nothing
+task.name=nothing
+task.options.colour=red
+dataset=nothing
+dataset.name=nothing
+dataset.options.p=2
+dataset.options.colour=red
+backbone=nothing
+backbone=
+backbone=embedded:nothing
+backbone=path:nowhere
+backbone=hub:x
+backbone=wheel:x
+backbone=5
+methods.lora.lr=0
+methods.lora.lr=-1
+methods.lora.lr=fast
+methods.lora.options.r=0
+methods.lora.options.r=x
+methods.lora.options.colour=red
+methods.lora.options.alpha=x
+methods.lora.options.dropout=2
+methods.lora.method=nothing
+methods.nothing.lr=1
+methods.adapter.options.placement=roof
+methods.prompt_tuning.options.tokens=0
+methods.lora.optimizer=nothing
+seeds=0
+seeds=x
+margin.quality=0
+margin.cost=2
+margin.largest_difference=1
+until=never
+until.rounds=[1,2]
+until.rounds=[5,4]
+looks=0
+name='a b'
+description=[1]
+validation_samples=0
+gradient_checkpointing=perhaps
+{steps: 5}
+steps=!!python/x 1
+steps=&a 1
+steps={
+generation_tokens=0
+"""
+"""Settings as `--set` gives them to a dry run of quickstart, one a line."""
+
+LONG_OVERRIDES = ("steps=" + "9" * 400, "x" * 100 + "=1")
 
 SUITE = """name: mine
 settings: {backbone: "embedded:newswire-gpt2", dataset: newswire, train_samples: 64, test_samples: 32, steps: 8,
@@ -120,12 +304,18 @@ SUITES: dict[str, str] = {
     "a-number-as-text": SUITE.replace("steps: 8", "steps: eight"),
     "an-infinite-rate": SUITE.replace("0.002", ".inf"),
     "a-date": SUITE.replace("steps: 8", "steps: 2026-01-02"),
-    "a-program": SUITE.replace("lr: 0.002", "lr: 0.002, method: command, options: {run: [echo, hello]}"),
+    "a-program": SUITE.replace(
+        "lr: 0.002", "lr: 0.002, method: command, options: {run: [echo, hello]}"
+    ),
     "a-program-without-words": SUITE.replace("lr: 0.002", "lr: 0.002, method: command"),
     "a-trained-folder": SUITE.replace("lr: 0.002", "method: trained, options: {path: nowhere}"),
     "peft-of-no-type": SUITE.replace("lr: 0.002", "lr: 0.002, method: peft"),
-    "peft-of-unknown-type": SUITE.replace("lr: 0.002", "lr: 0.002, method: peft, options: {type: MAGIC}"),
-    "no-such-file": SUITE.replace("dataset: newswire", "dataset: {name: text_files, options: {train: 'path:no.csv'}}"),
+    "peft-of-unknown-type": SUITE.replace(
+        "lr: 0.002", "lr: 0.002, method: peft, options: {type: MAGIC}"
+    ),
+    "no-such-file": SUITE.replace(
+        "dataset: newswire", "dataset: {name: text_files, options: {train: 'path:no.csv'}}"
+    ),
 }
 """Content of a suite's file, by what is wrong with it."""
 
@@ -201,7 +391,11 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "a-trial-column": ("s.csv", "system,row,score,trial\na,1,1,0\nb,1,0,0\n", ""),
     "two-groups": ("s.csv", "system,row,score,group\na,1,1,x\nb,1,0,y\n", ""),
     "other-content": ("s.csv", "system,row,score,content\na,1,1,x\nb,1,0,y\n", ""),
-    "a-cost-that-differs": ("s.csv", "system,row,score,seconds\na,1,1,2\na,2,1,3\nb,1,0,2\nb,2,0,2\n", ""),
+    "a-cost-that-differs": (
+        "s.csv",
+        "system,row,score,seconds\na,1,1,2\na,2,1,3\nb,1,0,2\nb,2,0,2\n",
+        "",
+    ),
     "row-and-rows": ("s.csv", "system,row,rows,score\na,1,9,1\nb,1,9,1\n", ""),
     "a-large-number-for-a-row": ("s.json", '[{"system": "a", "row": 1e300, "score": 1}]', ""),
     "copied-seeds": ("s.csv", "system,row,score,seed\na,1,1,0\na,1,1,1\nb,1,0,0\nb,1,0,1\n", ""),
@@ -222,8 +416,16 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "range-too-small": ("s.csv", GOOD, "--range 0,0.5"),
     "largest-of-right-and-wrong": ("s.csv", GOOD, "--largest-difference 0.5"),
     "largest-zero": ("s.csv", GOOD, "--largest-difference 0"),
-    "largest-above-range": ("s.csv", HEADER + "a,1,.5\nb,1,.4\n", "--range 0,1 --largest-difference 3"),
-    "largest-exceeded": ("s.csv", HEADER + "a,1,.5\nb,1,.1\na,2,.3\nb,2,.2\n", "--largest-difference 0.1"),
+    "largest-above-range": (
+        "s.csv",
+        HEADER + "a,1,.5\nb,1,.4\n",
+        "--range 0,1 --largest-difference 3",
+    ),
+    "largest-exceeded": (
+        "s.csv",
+        HEADER + "a,1,.5\nb,1,.1\na,2,.3\nb,2,.2\n",
+        "--largest-difference 0.1",
+    ),
     "look-zero": ("s.csv", GOOD, "--look 0"),
     "looks-too-many": ("s.csv", GOOD, "--looks 5000"),
     "unknown-metric": ("s.csv", GOOD, "--metric f1"),
@@ -245,7 +447,9 @@ def of_lm_eval_edited(edit: str, by: str, where: str) -> Mapping[str, str]:
     """Return files of lm-evaluation-harness with a text replaced in those whose names begin with `where`."""
     files = of_lm_eval("m/a", 0.6, ["words"]) | of_lm_eval("m/b", 0.7, ["words"])
     return {
-        name: text.replace(edit, by, 3) if Path(name).name.startswith(where) and "/a/" in name else text
+        name: text.replace(edit, by, 3)
+        if Path(name).name.startswith(where) and "/a/" in name
+        else text
         for name, text in files.items()
     }
 
@@ -267,7 +471,13 @@ def of_other_tools() -> list[Case]:
         "no-metrics": {name: text.replace('"metrics"', '"numbers"') for name, text in whole.items()},
     }  # fmt: skip
     found = [Case(f"lm-eval/{name}", ("compare m",), dict(files)) for name, files in edited.items()]
-    asked = ("--metric bleu", "--metric acc,other", "--group nothing", "--columns row=doc_id", "--lower")
+    asked = (
+        "--metric bleu",
+        "--metric acc,other",
+        "--group nothing",
+        "--columns row=doc_id",
+        "--lower",
+    )
     found += [
         Case(f"lm-eval/asked-{number}", (f"compare m {option}",), whole)
         for number, option in enumerate(asked)
@@ -330,41 +540,69 @@ def write_inputs(folder: Path, reference: Path) -> None:
     (folder / "trial-0001.json").write_bytes(trial.splitlines()[0])
 
 
-def of_results() -> list[Case]:
-    """Return mistakes in results folders, and in what is asked of good ones."""
+ASKED_OF_RESULTS = """
+plan quickstart --out results --detect accuracy
+plan quickstart --out results --detect accuracy=0pp
+plan quickstart --out results --detect accuracy=1%
+plan quickstart --out results --detect speed=3%
+plan quickstart --out results --detect accuracy=100pp
+plan quickstart --out results --detect train_seconds=1pp
+plan quickstart --out results --detect trainable_parameters=5
+plan quickstart --out results --detect accuracy=1pp --power 2
+report results/quickstart results/quickstart --out out
+report results/quickstart results/quickstart --wandb offline
+report results/quickstart results/quickstart --format peft
+report results/quickstart --format peft,word
+report results/quickstart --track nothing
+report results/quickstart --wandb online
+compare results/quickstart --metric bleu
+compare results/quickstart --lower
+compare results/quickstart --looks 3
+compare results/quickstart --range 0,1
+compare results/quickstart --columns system=x
+compare results/quickstart --group x
+stop results/quickstart
+work results/quickstart --unit 0
+run-all quickstart DRY --prior results/quickstart
+run-all chat DRY --prior results/quickstart
+report results/quickstart --out results/quickstart/suite.json
+report results/quickstart --track wandb=sometimes
+report results/quickstart --track mlflow=on
+report results/quickstart --track accelerate
+check --self-test --out .
+"""
+"""Calls beside a folder `results/quickstart` of three seeds and a recorded trial of `check`."""
+
+
+def words(call: str) -> str:
+    """Return a call with the options of a dry run in place of its word DRY."""
+    return call.replace(" DRY", f" {DRY}")
+
+
+def of_records() -> list[Case]:
+    """Return mistakes in results folders of one record."""
     found = []
     for name, text in RECORDS.items():
-        calls = ("report r", "verify r", "list runs r", "status r", "compare r")
         content = text.encode(errors="replace")
-        found.append(Case(f"records/{name}", calls, {"r/lora-s0-0123456789/run.json": content}))
+        calls = ("report r", "verify r", "list runs r", "status r", "compare r")
+        files = {"r/lora-s0-0123456789/run.json": content}
+        found.append(Case(f"records/{name}", calls, files))
     for name in RECORD_EDITS:
-        calls = (f"report {name} --out out", f"verify {name}", f"list runs {name}")
-        found.append(Case(f"records/{name}", calls, copies=(name,)))
-    folder = "results/quickstart"
-    asked = (
-        "plan quickstart --out results --detect accuracy", "plan quickstart --out results --detect accuracy=0pp",
-        "plan quickstart --out results --detect accuracy=1%", "plan quickstart --out results --detect speed=3%",
-        "plan quickstart --out results --detect accuracy=100pp",
-        "plan quickstart --out results --detect train_seconds=1pp",
-        "plan quickstart --out results --detect trainable_parameters=5",
-        "plan quickstart --out results --detect accuracy=1pp --power 2",
-        f"report {folder} {folder} --out out", f"report {folder} {folder} --wandb offline",
-        f"report {folder} {folder} --format peft", f"report {folder} --format peft,word",
-        f"report {folder} --track nothing", f"report {folder} --wandb online", f"compare {folder} --metric bleu",
-        f"compare {folder} --lower", f"compare {folder} --looks 3", f"compare {folder} --range 0,1",
-        f"compare {folder} --columns system=x", f"compare {folder} --group x", f"stop {folder}",
-        f"work {folder} --unit 0", f"run-all quickstart {DRY} --prior {folder}",
-        f"run-all chat {DRY} --prior {folder}", f"report {folder} --out results/quickstart/suite.json",
-        "check --self-test --out .", "score quickstart --system a=results --out results",
-    )  # fmt: skip
-    found += [
-        Case(f"results/{number:02d}", (call,), copies=("results", "trial-0001.json"))
-        for number, call in enumerate(asked)
+        edited = (f"report {name} --out out", f"verify {name}", f"list runs {name}")
+        found.append(Case(f"records/{name}", edited, copies=(name,)))
+    return found
+
+
+def of_results() -> list[Case]:
+    """Return mistakes in what is asked of good results, and in files beside them."""
+    copies = ("results", "trial-0001.json")
+    found = [
+        Case(f"results/{number:02d}", (words(call),), copies=copies)
+        for number, call in enumerate(ASKED_OF_RESULTS.split("\n")[1:-1])
     ]
-    looks = {f"out/{name}": text for name, text in (("looks.json", "[{}]"), ("report.md", "x"))}
-    found.append(Case("results/torn-looks", ("compare s.csv --out out",), looks | {"s.csv": GOOD}))
-    plans = {"empty": "", "torn": "{", "no-plan": "{}", "a-list": "[]"}
-    for name, text in plans.items():
+    looks = {"out/looks.json": "[{}]", "out/report.md": "x", "s.csv": GOOD}
+    found.append(Case("results/torn-looks", ("compare s.csv --out out",), looks))
+    for name, text in {"empty": "", "torn": "{", "no-plan": "{}", "a-list": "[]"}.items():
         calls = ("work p/plan.json --unit 0", "status p", "stop p", "work p --prepare")
         found.append(Case(f"plans/{name}", calls, {"p/plan.json": text}))
     baselines = {"empty": "", "torn": "{", "other": '{"schema_version": 1}', "a-list": "[]"}
@@ -373,23 +611,39 @@ def of_results() -> list[Case]:
     return found
 
 
-def cases() -> list[Case]:
-    found = [Case(f"options/{number:03d}", (call,)) for number, call in enumerate(OPTIONS)]
-    for number, override in enumerate(OVERRIDES):
-        quoted = "'" + override.replace("'", "'\"'\"'") + "'"
-        found.append(Case(f"settings/{number:03d}", (f"run-all quickstart {DRY} --set {quoted}",)))
+def of_command_lines() -> list[Case]:
+    """Return mistakes in options and settings of the command line, and a call without a command."""
+    found = [Case("options/none", ("",))]
+    for number, call in enumerate(OPTIONS.split("\n")[1:-1]):
+        found.append(Case(f"options/{number:03d}", (words(call),)))
+    for number, override in enumerate([*OVERRIDES.split("\n")[1:-1], *LONG_OVERRIDES]):
+        given = f"--set {shlex.quote(override)}"
+        calls = [f"run-all quickstart {DRY} {given}"]
+        if override.startswith(("task", "dataset", "backbone")):  # a dry run leaves these to jobs
+            calls.append(f"preview quickstart --rows 1 {given}")
+        found.append(Case(f"settings/{number:03d}", tuple(calls)))
+    return found
+
+
+def of_files() -> list[Case]:
+    """Return mistakes in suites, profiles, files of rows and tables of scores."""
+    found = []
     for name, text in SUITES.items():
-        found.append(Case(f"suites/{name}", (f"run-all mine.yaml {DRY}",), {"mine.yaml": text}))
+        calls = (f"run-all mine.yaml {DRY}", "preview mine.yaml --rows 1")
+        found.append(Case(f"suites/{name}", calls, {"mine.yaml": text}))
     for name, text in PROFILES.items():
         call = "run-all quickstart --on mine.yaml --dry-run --out planned"
         found.append(Case(f"profiles/{name}", (call,), {"mine.yaml": text}))
     for name, (file, text, option) in DATA.items():
-        options = "{" + f"train: 'path:{file}'" + (f", {option}" if option else "") + "}"
-        suite = SUITE.replace("dataset: newswire", f"dataset: {{name: text_files, options: {options}}}")
+        options = f"train: 'path:{file}'" + (f", {option}" if option else "")
+        dataset = f"dataset: {{name: text_files, options: {{{options}}}}}"
+        suite = SUITE.replace("dataset: newswire", dataset)
         calls = ("preview mine.yaml", f"init --model embedded:newswire-gpt2 --data {file}")
         found.append(Case(f"data/{name}", calls, {"mine.yaml": suite, file: text}))
     for name, (file, text, options) in TABLES.items():
         found.append(Case(f"tables/{name}", (f"compare {file} {options}",), {file: text}))
-    return [*found, *of_other_tools(), *of_results()]
+    return found
 
 
+def cases() -> list[Case]:
+    return [*of_command_lines(), *of_files(), *of_other_tools(), *of_records(), *of_results()]

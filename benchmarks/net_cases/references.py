@@ -27,11 +27,11 @@ def cases() -> list[Case]:
         formats = "html,md,csv,tex,peft,pdf,png" if name in PAPERS else "html,md,csv,tex,peft"
         calls = (
             f"report {name} --format {formats} --out out",
-            f"report {name} --format html --wandb offline --out tracked",
             f"report {name} --format html,md,csv",
             f"verify {name}",
             f"status {name}",
             f"list runs {name}",
+            f"report {name} --format html --wandb offline --out tracked",
         )
         found.append(Case(name, calls, copies=(name,)))
     for name, packed in CHECKS.items():
