@@ -10,17 +10,18 @@ versions train lora and full in turns, and the ratios of their throughput and me
 """
 
 import argparse
+import contextlib
 import itertools
 import json
-import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from versions import ROOT, Version, checked_out
 
 SUITES = ("quickstart", "chat", "regression", "tagging")  # suites whose model and data lie in the repository
 SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
@@ -35,24 +36,8 @@ SPEED = {
 """Suite and settings of each case of `--speed`; the last is a model as large as GPT-2, with random weights."""
 
 
-class Version:
-    """A version of the harness: its checkout, and a folder for what it computes."""
-
-    def __init__(self, checkout: Path, room: Path) -> None:
-        self.checkout, self.room = checkout, room
-        room.mkdir(parents=True)
-
-    def call(self, *words: str, launcher: tuple[str, ...] = ()) -> str:
-        """Return what a command prints; RuntimeError where it ends with a status above 0."""
-        variables = {
-            "PYTHONPATH": str(self.checkout), "HPML_BENCH_CACHE": str(self.room.parent / "cache"),
-            "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
-        }  # fmt: skip
-        command, env = [sys.executable, *launcher, "-m", "hpml_bench", *words], os.environ | variables
-        done = subprocess.run(command, cwd=self.room, env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{shlex.join(command)} in {self.room}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
-        return done.stdout
+class Trained(Version):
+    """A version of the harness that does runs with small budgets."""
 
     def small(self, command: str, suite: str, out: str, *words: str, launcher: tuple[str, ...] = ()) -> str:
         """Call a command on a suite with a small budget."""
@@ -61,7 +46,7 @@ class Version:
                          launcher=launcher)  # fmt: skip
 
 
-def all_ways(version: Version) -> None:
+def all_ways(version: Trained) -> None:
     for suite in SUITES:
         version.small("run-all", suite, "sweeps", "--wandb", "off", "--seeds", "2")
     beside = ("--parallel", "2", "--nproc", "1")
@@ -73,7 +58,7 @@ def all_ways(version: Version) -> None:
         version.call(*unit)
 
 
-def planned(version: Version, out: str) -> list[list[str]]:
+def planned(version: Trained, out: str) -> list[list[str]]:
     """Plan a sweep by hand; return the words of the command of each unit, as any scheduler would call it."""
     said = version.small("run-all", "quickstart", out, "--wandb", "off", "--seeds", "2", "--on", "manual")
     return [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("hpml-bench work ")]
@@ -113,10 +98,10 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return lines
 
 
-def completed(old: Version, new: Version) -> list[str]:
+def completed(old: Trained, new: Trained) -> list[str]:
     """Let the older version begin a sweep, a tuning and a sweep by jobs in new folders, and this one complete them."""
-    begun = Version(old.checkout, old.room.parent / "begun")
-    goes_on = Version(new.checkout, begun.room / "again")
+    begun = Trained(old.checkout, old.room.parent / "begun")
+    goes_on = Trained(new.checkout, begun.room / "again")
     begun.small("run-all", "quickstart", "sweep", "--wandb", "off", "--seeds", "2", "--methods", "head,lora")
     begun.small("tune", "quickstart", "tuning", "--trials", "1", "--methods", "lora,head")
     units = planned(begun, "jobs")
@@ -139,7 +124,7 @@ def completed(old: Version, new: Version) -> list[str]:
     return lines + differences(common, {name: there[name] for name in common})
 
 
-def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
+def speeds(old: Trained, new: Trained, rounds: int) -> Iterator[str]:
     """Yield a line for each case and method: the median over rounds of new / old, which take turns to be first."""
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -170,28 +155,29 @@ def speeds(old: Version, new: Version, rounds: int) -> Iterator[str]:
         )
 
 
+def compared(old: Trained, new: Trained) -> tuple[int, list[str]]:
+    """Let both versions do all runs; return the number of runs and tunings, and a line for each difference."""
+    for version in (old, new):
+        all_ways(version)
+        print(f"{version.checkout}: done", flush=True)
+    before, after = computed(old.room), computed(new.room)
+    return len(before), differences(before, after) + completed(old, new)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
     parser.add_argument("--speed", metavar="ROUNDS", type=int, help="compare times and memory, in so many rounds")
     given = parser.parse_args()
-    here = Path(__file__).parents[1]
-    with tempfile.TemporaryDirectory(prefix="hpml-same-") as name:
-        checkout = Path(name) / "checkout"
-        subprocess.run(["git", "-C", here, "worktree", "add", "--detach", checkout, given.against], check=True)
-        try:
-            old, new = Version(checkout, Path(name) / "old"), Version(here, Path(name) / "new")
-            if given.speed:
-                print(*speeds(old, new, given.speed), sep="\n")
-                return
-            for version in (old, new):
-                all_ways(version)
-                print(f"{version.checkout}: done", flush=True)
-            before, after = computed(old.room), computed(new.room)
-            lines = differences(before, after) + completed(old, new)
-        finally:
-            subprocess.run(["git", "-C", here, "worktree", "remove", "--force", checkout], check=True)
-    print(*lines, f"{len(before)} runs and tunings, {len(lines)} differences", sep="\n")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-same-")))
+        checkout = stack.enter_context(checked_out(given.against, folder / "checkout"))
+        old, new = Trained(checkout, folder / "old"), Trained(ROOT, folder / "new")
+        if given.speed:
+            print(*speeds(old, new, given.speed), sep="\n")
+            return
+        number, lines = compared(old, new)
+    print(*lines, f"{number} runs and tunings, {len(lines)} differences", sep="\n")
     sys.exit(1 if lines else 0)
 
 
