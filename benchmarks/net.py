@@ -47,7 +47,7 @@ class Volatile(NamedTuple):
     """What may differ between two calls of one version."""
 
     pattern: re.Pattern[str]
-    """Text around it, in files and on the terminal."""
+    """The text, in files and on the terminal."""
     alike: Callable[[re.Match[str]], str]
     """What is compared in place of that text."""
     reason: str
@@ -66,12 +66,20 @@ VOLATILE = (
         "the random part of a temporary folder's name",
     ),
     Volatile(
+        re.compile(r"(?<=HPML_BENCH_QUEUED=)[\d:+T-]{25}"),
+        lambda _: "*",
+        "the time of a dry run, in the script that Slurm would get",
+    ),
+    Volatile(
         re.compile(r"Time here, within a factor of.*?cores\.", re.DOTALL),
         without_times,
         "`init` predicts times by a matrix product that it has just timed",
     ),
 )
-"""What is made alike before texts are compared; anything else that differs is a difference."""
+"""What is made alike before texts are compared; anything else that differs is a difference.
+
+Beside it the path of each version's checkout is, where a message has resolved the link to it.
+"""
 
 
 class Inputs(NamedTuple):
