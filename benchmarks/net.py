@@ -2,10 +2,11 @@
 
     python benchmarks/net.py --against REV [--only PART ...] [--keep FOLDER]
 
-The version of these files is compared with the revision REV. Both make the same calls in folders of the same name; all
-that they print, each exit status and each file that they write must be equal, but for what `VOLATILE` names. The parts:
+The version of these files is compared with the revision REV. Both make the same calls in folders
+of the same name. All that they print, each exit status and each file that they write must be equal,
+but for what `VOLATILE` names. The parts:
 
-    references  reports of reports/reference in all formats, what trackers get, `verify`, pages of recorded checks
+    references  committed results: reports in all formats, what trackers get, pages of `check`
     compare     pages of `compare` over files of scores of every kind
     pages       reports of made folders: failures, hosts, jobs, races, looks, several suites
     commands    lists, previews, plans, dry runs and written suites
@@ -13,8 +14,7 @@ that they print, each exit status and each file that they write must be equal, b
     help        `--help` of every command
     runs        records of short runs, as same_runs.py compares them
 
-The status is 1 where anything differs. A part of which a version writes other files by itself, such as a table more,
-is a difference as well.
+The status is 1 where anything differs, also where one version alone writes a file.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from versions import ROOT, Version, checked_out
 REFERENCE = ROOT / "reports" / "reference"
 DRIVER = Path(__file__).parent / "net_cases" / "driver.py"
 MOST_LINES = 40  # lines of a difference that are printed
+LONGEST_LINE = 400  # characters of such a line
 MOST_FILES = 25  # files of a part whose differences are printed
 SLURM = ("sbatch", "squeue", "scancel", "sinfo", "sacct", "scontrol")
 
@@ -46,14 +47,14 @@ class Volatile(NamedTuple):
     """What may differ between two calls of one version."""
 
     pattern: re.Pattern[str]
-    """Text around it, in files and on the terminal."""
+    """The text, in files and on the terminal."""
     alike: Callable[[re.Match[str]], str]
     """What is compared in place of that text."""
     reason: str
 
 
 def without_times(match: re.Match[str]) -> str:
-    """Return a sentence without its numbers of seconds, minutes and hours, and without breaks of its lines."""
+    """Return a sentence without its times and its breaks of lines."""
     in_a_line = re.sub(r"\s+(# )?", " ", match[0])
     return re.sub(r"[\d.,]+ (s|min|h)\b", "* s", in_a_line)
 
@@ -65,12 +66,20 @@ VOLATILE = (
         "the random part of a temporary folder's name",
     ),
     Volatile(
+        re.compile(r"(?<=HPML_BENCH_QUEUED=)[\d:+T-]{25}"),
+        lambda _: "*",
+        "the time of a dry run, in the script that Slurm would get",
+    ),
+    Volatile(
         re.compile(r"Time here, within a factor of.*?cores\.", re.DOTALL),
         without_times,
         "`init` predicts times by a matrix product that it has just timed",
     ),
 )
-"""What is made alike before texts are compared; anything else that differs is a difference."""
+"""What is made alike before texts are compared; anything else that differs is a difference.
+
+Beside it the path of each version's checkout is, where a message has resolved the link to it.
+"""
 
 
 class Inputs(NamedTuple):
@@ -106,7 +115,7 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkout = folder / "checkout"
-        """A link to the version that works, so that the paths of its files are the same as the other's."""
+        """A link to the version that works, so that paths of both are the same."""
         self.room = folder / "room"
 
     def write_inputs(self, part: str, inputs: Inputs) -> tuple[Path, list[Case]]:
@@ -237,10 +246,9 @@ def difference(name: str, before: bytes | None, after: bytes | None) -> Iterator
     except UnicodeDecodeError:
         yield f"{name}: {len(before)} bytes, then {len(after)} others"
         return
-    lines = [
-        line[:400]
-        for line in difflib.unified_diff(old, new, f"before/{name}", f"after/{name}", "", "", 1, "")
-    ]
+    sides = (f"before/{name}", f"after/{name}")
+    unified = difflib.unified_diff(old, new, *sides, n=1, lineterm="")
+    lines = [line[:LONGEST_LINE] for line in unified]
     yield from lines[:MOST_LINES] or [f"{name}: ends of lines differ"]
     if len(lines) > MOST_LINES:
         yield f"... and {len(lines) - MOST_LINES} lines more"
@@ -282,9 +290,8 @@ def parts_named(texts: Sequence[str] | None) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("--against", metavar="REV", required=True, help="the older version")
     parser.add_argument("--only", metavar="PART", nargs="+", help="parts; all if not given")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="keep what both wrote here")

@@ -1,4 +1,4 @@
-"""Two versions of the harness on one machine: a checkout of the older one, and calls of either in its own folder."""
+"""Versions of the harness beside each other: a checkout of an older one, and calls of each."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ class Version:
         return self.python(*launcher, "-m", "hpml_bench", *words)
 
     def python(self, *words: str, variables: Mapping[str, str] | None = None) -> str:
-        """Return what Python prints, with this version of the package; RuntimeError where its status is above 0."""
+        """Return what Python prints with this package; RuntimeError where its status is above 0."""
         usual = {
             "PYTHONPATH": str(self.checkout),
             "HPML_BENCH_CACHE": str(self.room.parent / "cache"),
@@ -49,10 +49,9 @@ class Version:
 @contextmanager
 def checked_out(revision: str, folder: Path) -> Iterator[Path]:
     """Check a revision of this repository out into a folder, which is removed after the body."""
-    subprocess.run(
-        ["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", folder, revision], check=True
-    )
+    worktree = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*worktree, "add", "--quiet", "--detach", str(folder), revision], check=True)
     try:
         yield folder
     finally:
-        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", folder], check=True)
+        subprocess.run([*worktree, "remove", "--force", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""What `net.py` calls and what it calls it with: inputs are made here, from plain files, for both versions alike."""
+"""Calls that `net.py` makes and their inputs, which are made from plain files for both versions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

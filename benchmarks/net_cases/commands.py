@@ -1,4 +1,4 @@
-"""Calls of commands that print or write without training: lists, previews, plans, dry runs, suites, and all helps."""
+"""Calls of commands that don't train: lists, previews, plans, dry runs, suites, and all helps."""
 
 import json
 import shutil
@@ -7,13 +7,40 @@ from pathlib import Path
 from net_cases import Case
 
 LISTED = (
-    "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines",
+    "suites",
+    "methods",
+    "optimizers",
+    "tasks",
+    "datasets",
+    "scorers",
+    "metrics",
+    "probes",
+    "trackers",
+    "engines",
     "clusters",
-)  # fmt: skip
+)
 COMMANDS = (
-    "", "baseline", "baseline save", "check", "compare", "doctor", "fit", "init", "list", "plan", "preview", "report",
-    "run", "run-all", "score", "status", "stop", "tune", "verify", "work",
-)  # fmt: skip
+    "",
+    "baseline",
+    "baseline save",
+    "check",
+    "compare",
+    "doctor",
+    "fit",
+    "init",
+    "list",
+    "plan",
+    "preview",
+    "report",
+    "run",
+    "run-all",
+    "score",
+    "status",
+    "stop",
+    "tune",
+    "verify",
+    "work",
+)
 PACKAGED = ("quickstart", "chat", "regression", "tagging")
 """Suites whose model and data lie in the package."""
 NEWS = [
@@ -45,35 +72,62 @@ def cases() -> list[Case]:
         Case("list", tuple(f"list {kind}" for kind in LISTED)),
         Case("version", ("--version",)),
         *(
-            Case(f"preview-{name}", (
-                f"preview {name}", f"preview {name} --rows 2 --split test --ids --set max_length=12",
-            )) for name in PACKAGED
+            Case(
+                f"preview-{name}",
+                (
+                    f"preview {name}",
+                    f"preview {name} --rows 2 --split test --ids --set max_length=12",
+                ),
+            )
+            for name in PACKAGED
         ),
-        Case("plan", tuple(f"plan quickstart --detect {size}" for size in detected),
-             copies=("reports",)),
-        Case("init-classes", (f"init {model} --data news.jsonl --label topic --out made.yaml",
-                              "preview made.yaml", f"init {model} --data news.jsonl"),
-             {"news.jsonl": lines}),
-        Case("init-numbers", (f"init {model} --data rows.csv --task regression", f"init {model} --data rows.csv"),
-             {"rows.csv": table}),
-        Case("init-texts", (f"init {model} --data pairs.json --out made.yaml", "preview made.yaml"),
-             {"pairs.json": json.dumps(pairs)}),
-        Case("run-all-by-hand", (
-            "run-all quickstart --on manual --seeds 2 --out planned --wandb off",
-            "status planned/quickstart", "stop planned/quickstart",
-            "run-all quickstart --on manual --seeds 2 --out planned --wandb off --dry-run",
-            "work planned/quickstart/plan.json --unit 9",
-        )),
-        Case("run-all-dry", (
-            "run-all quickstart --on cluster.yaml --dry-run --out dry",
-            "run-all quickstart --on cluster.yaml --dry-run --out dry --nproc 4 --until decided",
-            "run-all chat --on manual --dry-run --out dry --methods lora,full --set steps=10",
-        ), {"cluster.yaml": PROFILE}),
+        Case(
+            "plan",
+            tuple(f"plan quickstart --detect {size}" for size in detected),
+            copies=("reports",),
+        ),
+        Case(
+            "init-classes",
+            (
+                f"init {model} --data news.jsonl --label topic --out made.yaml",
+                "preview made.yaml",
+                f"init {model} --data news.jsonl",
+            ),
+            {"news.jsonl": lines},
+        ),
+        Case(
+            "init-numbers",
+            (f"init {model} --data rows.csv --task regression", f"init {model} --data rows.csv"),
+            {"rows.csv": table},
+        ),
+        Case(
+            "init-texts",
+            (f"init {model} --data pairs.json --out made.yaml", "preview made.yaml"),
+            {"pairs.json": json.dumps(pairs)},
+        ),
+        Case(
+            "run-all-by-hand",
+            (
+                "run-all quickstart --on manual --seeds 2 --out planned --wandb off",
+                "status planned/quickstart",
+                "stop planned/quickstart",
+                "run-all quickstart --on manual --seeds 2 --out planned --wandb off --dry-run",
+                "work planned/quickstart/plan.json --unit 9",
+            ),
+        ),
+        Case(
+            "run-all-dry",
+            (
+                "run-all quickstart --on cluster.yaml --dry-run --out dry",
+                "run-all quickstart --on cluster.yaml --dry-run --out dry --nproc 4 --until costs",
+                "run-all chat --on manual --dry-run --out dry --methods lora,full --set steps=10",
+            ),
+            {"cluster.yaml": PROFILE},
+        ),
         Case("fit", ("fit quickstart --memory 24GB --device cpu --methods lora,full",)),
-    ]  # fmt: skip
+    ]
 
 
 def helps() -> list[Case]:
-    return [
-        Case(command.replace(" ", "-") or "all", (f"{command} --help",)) for command in COMMANDS
-    ]
+    named = {command.replace(" ", "-") or "all": command for command in COMMANDS}
+    return [Case(name, (f"{command} --help",)) for name, command in named.items()]

@@ -1,10 +1,12 @@
-"""The process in which a version of the harness is called; `net.py` starts it, with that version on its path.
+"""The process in which a version of the harness is called, which `net.py` starts.
 
     python benchmarks/net_cases/driver.py CASES.json
 
-One process makes all calls of a part, since each would import the package's libraries anew. It imports nothing of the
-harness but its command line, and for pages of `check`, which no command makes from a record, what `CHECK_PAGES` names.
+One process makes all calls of a part, since each process imports the package's libraries anew.
 What each call prints, and its status, is written to `terminal.txt` in the folder of its case.
+
+Of the harness it takes the command line alone, so that other names may change; but for pages of
+`check`, which no command makes from a record: `write_check_pages` has the names that these need.
 """
 
 import gzip
@@ -25,7 +27,7 @@ CHECK_PAGES = "check-pages"
 
 @contextmanager
 def streams_in(folder: Path) -> Iterator[None]:
-    """Send both streams of the process, also what libraries write to them, into files of a folder."""
+    """Send both streams of the process, also those of C libraries, into files of a folder."""
     kept = [os.dup(number) for number in (1, 2)]
     try:
         for number, name in ((1, "stdout"), (2, "stderr")):
@@ -40,7 +42,7 @@ def streams_in(folder: Path) -> Iterator[None]:
 
 
 def write_check_pages(packed: str) -> None:
-    """Write the pages of the first recorded trial in a packed file, and print its tables as the command does."""
+    """Write the pages of the first trial in a packed file, and print its tables."""
     trial = json.loads(gzip.decompress(Path(packed).read_bytes()).splitlines()[0])
     gate = {name: import_module(f"hpml_bench.gate.{name}") for name in ("records", "outputs")}
     command = import_module("hpml_bench.cli.commands.check")
@@ -57,7 +59,7 @@ def write_check_pages(packed: str) -> None:
 
 
 def status_of(call: Callable[[], Any]) -> str:
-    """Return the exit status of a call, or the error that it let through, without places in the code."""
+    """Return the exit status of a call, or the error that it let through."""
     try:
         call()
     except SystemExit as ended:
@@ -65,6 +67,10 @@ def status_of(call: Callable[[], Any]) -> str:
     except BaseException as error:  # which users see as a traceback
         return "".join(traceback.format_exception_only(error)).strip()
     return "0"
+
+
+def read(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def transcript(words: Sequence[str], streams: Path) -> str:
@@ -78,10 +84,7 @@ def transcript(words: Sequence[str], streams: Path) -> str:
             status = status_of(lambda: main([*words], prog_name="hpml-bench"))
     os.environ.clear()
     os.environ.update(environment)
-    printed, complained = (
-        (streams / name).read_text(encoding="utf-8", errors="replace")
-        for name in ("stdout", "stderr")
-    )
+    printed, complained = (read(streams / name) for name in ("stdout", "stderr"))
     head = f"$ hpml-bench {shlex.join(words)}\n"
     return f"{head}{printed}--- stderr\n{complained}--- status {status}\n\n"
 

@@ -1,7 +1,7 @@
-"""Results folders that no sweep here makes quickly, from records of the committed quickstart that are altered.
+"""Results folders as sweeps leave them, made by altering records of the committed quickstart.
 
-Ids of altered records are computed here, by the formula that the harness has for them, so that both versions read the
-same bytes.
+Ids of altered records are computed here, by the formula that the harness has for them, so that both
+versions read the same bytes.
 """
 
 import copy
@@ -17,11 +17,23 @@ from net_cases import Case
 
 Record = dict[str, Any]
 IDENTITY: dict[str, Any] = {
-    "backbone": "embedded:newswire-gpt2", "train_samples": 512, "test_samples": 1000, "steps": 100,
-    "global_batch": 16, "eval_batch": 128, "eval_every": 25, "world_size": 2, "device": "cpu",
-    "threads": 1, "precision": "fp32", "max_length": 64, "head_lr": 0.01,
-    "validation_samples": 256, "tasks": "sequence_classification", "datasets": "newswire",
-}  # fmt: skip
+    "backbone": "embedded:newswire-gpt2",
+    "train_samples": 512,
+    "test_samples": 1000,
+    "steps": 100,
+    "global_batch": 16,
+    "eval_batch": 128,
+    "eval_every": 25,
+    "world_size": 2,
+    "device": "cpu",
+    "threads": 1,
+    "precision": "fp32",
+    "max_length": 64,
+    "head_lr": 0.01,
+    "validation_samples": 256,
+    "tasks": "sequence_classification",
+    "datasets": "newswire",
+}
 """Settings of quickstart that differ from defaults, of which ids are digests."""
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -44,7 +56,7 @@ def digest(value: Any, length: int) -> str:
 
 
 def with_ids(record: Record, settings: dict[str, Any]) -> Record:
-    """Return a record with settings changed, and with the ids of its suite, settings, method and seed."""
+    """Return a record with changed settings, and with the ids that belong to it then."""
     found = copy.deepcopy(record)
     spec = found["spec"]
     spec["settings"] |= settings
@@ -75,7 +87,7 @@ class Run:
         return int(self.record["spec"]["seed"])
 
     def changed(self, settings: dict[str, Any] | None = None, **fields: Any) -> "Run":
-        """Return the run with other fields and settings; of a mapping the given keys alone are replaced."""
+        """Return the run with other settings and fields; in mappings the given keys change."""
         record = copy.deepcopy(self.record)
         for name, value in fields.items():
             joined = isinstance(value, dict) and isinstance(record.get(name), dict) and value
@@ -100,7 +112,7 @@ class Run:
 
 
 def runs_of(suite: Path) -> list[Run]:
-    """Return the committed runs of quickstart, with their ids computed, which must be those written."""
+    """Return the committed runs of quickstart; ValueError where ids aren't computed as theirs."""
     found = []
     for path in sorted(suite.glob("*/run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -136,45 +148,46 @@ class Sweeps:
         return [change(run) for run in self.few(**which)]
 
 
+def replace_in_record(place: Path, run: str, text: str, by: str) -> None:
+    """Replace a text in the record of the run whose folder has a name of this pattern."""
+    (folder,) = place.glob(run)
+    record = (folder / "run.json").read_text(encoding="utf-8")
+    (folder / "run.json").write_text(record.replace(text, by), encoding="utf-8")
+
+
 def write_failures(sweeps: Sweeps) -> None:
     """Write runs of every bad end, and records that can't be read or don't fit their files."""
     ends = {
-        ("lora", 1): ("failed", "<b>told</b>", TRACEBACK), ("lora", 2): ("failed", "told again", TRACEBACK),
-        ("full", 1): ("diverged", "the loss is NaN", None), ("full", 3): ("timeout", "took over 60 s", None),
-        ("head", 2): ("interrupted", "Ctrl-C", None), ("adapter", 0): ("unsupported", "needs convolutions", None),
-        ("adapter", 1): ("oom_host", "out of memory", None), ("adapter", 2): ("oom_cuda", "no memory", None),
-        ("adapter", 3): ("killed", "signal 9", None), ("adapter", 4): ("invalid", "scores differ", None),
-    }  # fmt: skip
+        ("lora", 1): ("failed", "<b>told</b>", TRACEBACK),
+        ("lora", 2): ("failed", "told again", TRACEBACK),
+        ("full", 1): ("diverged", "the loss is NaN", None),
+        ("full", 3): ("timeout", "took over 60 s", None),
+        ("head", 2): ("interrupted", "Ctrl-C", None),
+        ("adapter", 0): ("unsupported", "needs convolutions", None),
+        ("adapter", 1): ("oom_host", "out of memory", None),
+        ("adapter", 2): ("oom_cuda", "no memory", None),
+        ("adapter", 3): ("killed", "signal 9", None),
+        ("adapter", 4): ("invalid", "scores differ", None),
+    }
     runs = []
     for run in sweeps.runs:
         end = ends.get((run.method, run.seed))
         runs.append(run.failed(*end) if end else run)
     retried = ["failed: no route", "timeout: took over 60 s"]
-    runs = [
-        run.changed(earlier_attempts=retried) if run.seed == 4 and run.method == "full" else run
-        for run in runs
-    ]
+    for number, run in enumerate(runs):
+        if (run.method, run.seed) == ("full", 4):
+            runs[number] = run.changed(earlier_attempts=retried)
     place = sweeps.write("failures", runs)
     (place / "torn").mkdir()
     (place / "torn" / "run.json").write_text("{", encoding="utf-8")
     broken = next(place.glob("head-s3-*"))
     (broken / "points.jsonl").write_text("{}\n", encoding="utf-8")
-    other_version = next(place.glob("head-s4-*")) / "run.json"
-    other_version.write_text(
-        other_version.read_text(encoding="utf-8").replace(
-            '"schema_version": 2', '"schema_version": 1'
-        ),
-        encoding="utf-8",
-    )
-    wrong_id = next(place.glob("prompt-tuning-s4-*")) / "run.json"
-    wrong_id.write_text(
-        wrong_id.read_text(encoding="utf-8").replace('"lr": 0.0068', '"lr": 0.007'),
-        encoding="utf-8",
-    )
+    replace_in_record(place, "head-s4-*", '"schema_version": 2', '"schema_version": 1')
+    replace_in_record(place, "prompt-tuning-s4-*", '"lr": 0.0068', '"lr": 0.007')  # not as its id
 
 
 def write_hosts(sweeps: Sweeps) -> None:
-    """Write runs on several hosts, one of them on other hardware, and runs whose machine was shared."""
+    """Write runs on several hosts, one with other hardware, and runs beside others."""
 
     def hosted(run: Run) -> Run:
         host = "n9" if (run.method, run.seed) == ("full", 2) else f"n{run.seed % 2}"
@@ -202,27 +215,37 @@ def write_hosts(sweeps: Sweeps) -> None:
 
 
 def write_jobs(sweeps: Sweeps) -> None:
-    """Write runs by jobs of Slurm with the states of the jobs, one of which was restarted and one failed."""
+    """Write runs by jobs of Slurm, and the jobs, of which one was restarted and one failed."""
     runs, jobs = [], []
     for seed in range(5):
         host = f"n{seed % 2 + 1}"
         where = {
-            "engine": "slurm", "job": f"12_{seed}", "restart": 0, "unit": seed, "host": host, "hosts": [host],
-            "exclusive": False, "call": 1,
-        }  # fmt: skip
+            "engine": "slurm",
+            "job": f"12_{seed}",
+            "restart": 0,
+            "unit": seed,
+            "host": host,
+            "hosts": [host],
+            "exclusive": False,
+            "call": 1,
+        }
         of_job = [run for run in sweeps.few() if run.seed == seed]
         for number, run in enumerate(of_job):
             started = f"2026-01-02T03:{seed:02d}:{10 * number:02d}+00:00"
-            runs.append(
-                run.changed(
-                    environment={"where": where, "hosts": [host]}, neighbours=[], started=started
-                )
-            )
+            environment = {"where": where, "hosts": [host]}
+            alone = run.changed(environment=environment, neighbours=[], started=started)
+            runs.append(alone)
         ended = {"ended": f"2026-01-02T03:{seed:02d}:50+00:00", "how": "done"}
         job = {
-            "engine": "slurm", "job": f"12_{seed}", "restart": 0, "unit": seed, "host": host, "pid": 9,
-            "queued": "2026-01-02T03:00:00+00:00", "began": f"2026-01-02T03:{seed:02d}:01+00:00",
-        }  # fmt: skip
+            "engine": "slurm",
+            "job": f"12_{seed}",
+            "restart": 0,
+            "unit": seed,
+            "host": host,
+            "pid": 9,
+            "queued": "2026-01-02T03:00:00+00:00",
+            "began": f"2026-01-02T03:{seed:02d}:01+00:00",
+        }
         failed = ended | {"how": "failed", "why": "no space left"}
         jobs.append(job | (failed if seed == 3 else ended))
         if seed == 2:
@@ -235,15 +258,12 @@ def write_jobs(sweeps: Sweeps) -> None:
 
 
 def write_races(sweeps: Sweeps) -> None:
-    """Write sweeps with `--until` of either question, whose methods left after different numbers of seeds."""
+    """Write sweeps with `--until` of either question, whose methods left one after another."""
     left = {"lora": 5, "full": 5, "prompt_tuning": 5, "adapter": 4, "head": 3}
     for question in ("decided", "costs"):
         until = {"question": question, "rounds": [3, 4, 5]}
-        runs = [
-            run.changed(declared={"until": until})
-            for run in sweeps.runs
-            if run.seed < left[run.method]
-        ]
+        done = [run for run in sweeps.runs if run.seed < left[run.method]]
+        runs = [run.changed(declared={"until": until}) for run in done]
         sweeps.write(f"race-{question}", runs, until=until)
     until = {"question": "decided", "rounds": [3, 10]}
     open_race = [run.changed(declared={"until": until}) for run in sweeps.few(seeds=3)]
@@ -251,12 +271,12 @@ def write_races(sweeps: Sweeps) -> None:
 
 
 def write_looks(sweeps: Sweeps) -> None:
-    """Write seeds that were added after a look, looks that were declared, and margins of a suite's own."""
+    """Write seeds that were added after a look, declared looks, and a suite's own margins."""
     margin = {"quality": 0.05, "cost": 0.2}
-    added = [
-        run.changed(declared={"seeds": 3 if run.seed < 3 else 5, "margin": margin})
-        for run in sweeps.runs
-    ]
+    added = []
+    for run in sweeps.runs:
+        seeds = 3 if run.seed < 3 else 5
+        added.append(run.changed(declared={"seeds": seeds, "margin": margin}))
     sweeps.write("seeds-added", added, margin=margin)
     declared = [run.changed(declared={"looks": 3}) for run in sweeps.runs]
     sweeps.write("looks-declared", declared, looks=3)
@@ -264,7 +284,7 @@ def write_looks(sweeps: Sweeps) -> None:
 
 
 def write_settings(sweeps: Sweeps) -> None:
-    """Write runs on other numbers of ranks, with checkpointing, of another protocol, and resumed ones."""
+    """Write runs on other numbers of ranks, with checkpointing, by another budget, and resumed."""
     others = []
     for settings in ({"world_size": 1}, {"world_size": 4}, {"gradient_checkpointing": True}):
         for run in sweeps.few(methods=("lora",), seeds=3):
@@ -281,16 +301,21 @@ def write_settings(sweeps: Sweeps) -> None:
         "seconds": 9.0,
     }
     again = segment | {
-        "hosts": ["n2"], "first": 51, "last": 100, "warmup_seconds": 0.5, "repeated_steps": 3, "repeated_seconds": 0.2,
-    }  # fmt: skip
-    resumed = sweeps.each(
-        lambda run: run.changed(segments=[segment, again]) if run.seed == 1 else run
-    )
-    sweeps.write("resumed", resumed)
+        "hosts": ["n2"],
+        "first": 51,
+        "last": 100,
+        "warmup_seconds": 0.5,
+        "repeated_steps": 3,
+        "repeated_seconds": 0.2,
+    }
+
+    def resumed(run: Run) -> Run:
+        return run.changed(segments=[segment, again]) if run.seed == 1 else run
+
+    sweeps.write("resumed", sweeps.each(resumed))
     gpus = {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example", "cores": 16, "memory_gb": 99}
-    on_cards = sweeps.each(
-        lambda run: run.changed({"device": "cuda"}, environment={"hardware": gpus})
-    )
+    environment = {"hardware": gpus}
+    on_cards = [run.changed({"device": "cuda"}, environment=environment) for run in sweeps.few()]
     sweeps.write("on-gpus", on_cards)
 
 
@@ -303,10 +328,10 @@ def write_few(sweeps: Sweeps) -> None:
     bare = sweeps.each(lambda run: Run(run.record | {"files": {}}, run.files))
     sweeps.write("no-predictions", bare)
     hostile = "<script>alert(1)</script>|`x`\x1b[31m\u202e [a](javascript:b) $x$"
-    sweeps.write(
-        "hostile-texts", sweeps.each(lambda run: run.changed(notes={"rows": hostile, hostile: "x"}, label_names=[
-            hostile, "b", "c", "d"])), description=hostile,
-    )  # fmt: skip
+    notes = {"rows": hostile, hostile: "x"}
+    labels = [hostile, "b", "c", "d"]
+    texts = [run.changed(notes=notes, label_names=labels) for run in sweeps.few()]
+    sweeps.write("hostile-texts", texts, description=hostile)
 
 
 def write_suites(sweeps: Sweeps) -> None:
@@ -341,17 +366,43 @@ def write_inputs(folder: Path, reference: Path) -> None:
 
 def cases() -> list[Case]:
     alone = (
-        "failures", "hosts", "a-host-for-each-method", "jobs", "race-decided", "race-costs", "race-open",
-        "seeds-added", "looks-declared", "undeclared", "ranks-and-checkpointing", "two-protocols", "resumed",
-        "on-gpus", "seeds-1", "seeds-2", "seeds-3", "one-method", "nothing-well", "no-predictions", "hostile-texts",
-    )  # fmt: skip
+        "failures",
+        "hosts",
+        "a-host-for-each-method",
+        "jobs",
+        "race-decided",
+        "race-costs",
+        "race-open",
+        "seeds-added",
+        "looks-declared",
+        "undeclared",
+        "ranks-and-checkpointing",
+        "two-protocols",
+        "resumed",
+        "on-gpus",
+        "seeds-1",
+        "seeds-2",
+        "seeds-3",
+        "one-method",
+        "nothing-well",
+        "no-predictions",
+        "hostile-texts",
+    )
     formats = "--format html,md,csv,tex"
     found = [
-        Case(name, (
-            f"report {name} {formats} --out out", f"status {name}", f"list runs {name}", f"verify {name}",
-            f"compare {name} --out compared",
-        ), copies=(name,)) for name in alone
-    ]  # fmt: skip
+        Case(
+            name,
+            (
+                f"report {name} {formats} --out out",
+                f"status {name}",
+                f"list runs {name}",
+                f"verify {name}",
+                f"compare {name} --out compared",
+            ),
+            copies=(name,),
+        )
+        for name in alone
+    ]
     two, nine = "suites/suite-0 suites/suite-2", " ".join(f"suites/suite-{n}" for n in range(9))
     references = "references/quickstart references/minilm references/chat"
     made = "suites/suite-0 suites/suite-1"
@@ -363,8 +414,10 @@ def cases() -> list[Case]:
         "over-compared": (f"compare {nine} {formats} --out out", ("suites",)),
         "over-references": (f"report {references} {formats} --out out", ("references",)),
         "over-other-tasks": (
-            f"report references/chat references/regression {formats} --out out", ("references",)),
-    }  # fmt: skip
+            f"report references/chat references/regression {formats} --out out",
+            ("references",),
+        ),
+    }
     found += [Case(name, (call,), copies=copies) for name, (call, copies) in over.items()]
     prior = "run-all quickstart --on manual --dry-run --out made --prior suites/suite-2"
     found.append(Case("prior", (prior,), copies=("suites",)))

@@ -1,4 +1,4 @@
-"""Mistakes of users: command lines and small broken inputs, each of which is answered by a sentence and a status.
+"""Mistakes of users, in command lines and in small files: each has a sentence and a status.
 
 None begins a run, also in a version that takes what is a mistake today: sweeps are dry runs.
 """
@@ -269,10 +269,23 @@ generation_tokens=0
 LONG_OVERRIDES = ("steps=" + "9" * 400, "x" * 100 + "=1")
 
 SUITE = """name: mine
-settings: {backbone: "embedded:newswire-gpt2", dataset: newswire, train_samples: 64, test_samples: 32, steps: 8,
-  global_batch: 8, world_size: 1, device: cpu}
+settings: {backbone: "embedded:newswire-gpt2", dataset: newswire, train_samples: 64,
+  test_samples: 32, steps: 8, global_batch: 8, world_size: 1, device: cpu}
 methods: {lora: {lr: 0.002}}
 """
+
+
+def with_method(method: str) -> str:
+    """Return a suite with this entry of its method."""
+    return SUITE.replace("lr: 0.002", method)
+
+
+def with_rows(options: str) -> str:
+    """Return a suite of rows in files, with these options of its data set."""
+    dataset = f"dataset: {{name: text_files, options: {{{options}}}}}"
+    return SUITE.replace("dataset: newswire", dataset)
+
+
 SUITES: dict[str, str] = {
     "empty": "",
     "a-list": "[1, 2]",
@@ -288,8 +301,8 @@ SUITES: dict[str, str] = {
     "methods-a-list": SUITE.replace("{lora: {lr: 0.002}}", "[lora]"),
     "method-a-number": SUITE.replace("{lr: 0.002}", "5"),
     "unknown-method": SUITE.replace("lora:", "lorra:"),
-    "unknown-method-of-a-name": SUITE.replace("lr: 0.002", "lr: 0.002, method: lorra"),
-    "unknown-option": SUITE.replace("lr: 0.002", "lr: 0.002, options: {rank: 3}"),
+    "unknown-method-of-a-name": with_method("lr: 0.002, method: lorra"),
+    "unknown-option": with_method("lr: 0.002, options: {rank: 3}"),
     "no-rate": SUITE.replace("{lr: 0.002}", "{}"),
     "unknown-setting": SUITE.replace("steps: 8", "step: 8"),
     "unknown-key": SUITE + "colour: red\n",
@@ -304,18 +317,12 @@ SUITES: dict[str, str] = {
     "a-number-as-text": SUITE.replace("steps: 8", "steps: eight"),
     "an-infinite-rate": SUITE.replace("0.002", ".inf"),
     "a-date": SUITE.replace("steps: 8", "steps: 2026-01-02"),
-    "a-program": SUITE.replace(
-        "lr: 0.002", "lr: 0.002, method: command, options: {run: [echo, hello]}"
-    ),
-    "a-program-without-words": SUITE.replace("lr: 0.002", "lr: 0.002, method: command"),
-    "a-trained-folder": SUITE.replace("lr: 0.002", "method: trained, options: {path: nowhere}"),
-    "peft-of-no-type": SUITE.replace("lr: 0.002", "lr: 0.002, method: peft"),
-    "peft-of-unknown-type": SUITE.replace(
-        "lr: 0.002", "lr: 0.002, method: peft, options: {type: MAGIC}"
-    ),
-    "no-such-file": SUITE.replace(
-        "dataset: newswire", "dataset: {name: text_files, options: {train: 'path:no.csv'}}"
-    ),
+    "a-program": with_method("lr: 0.002, method: command, options: {run: [echo, hello]}"),
+    "a-program-without-words": with_method("lr: 0.002, method: command"),
+    "a-trained-folder": with_method("method: trained, options: {path: nowhere}"),
+    "peft-of-no-type": with_method("lr: 0.002, method: peft"),
+    "peft-of-unknown-type": with_method("lr: 0.002, method: peft, options: {type: MAGIC}"),
+    "no-such-file": with_rows("train: 'path:no.csv'"),
 }
 """Content of a suite's file, by what is wrong with it."""
 
@@ -443,15 +450,13 @@ TABLES: dict[str, tuple[str, str, str]] = {
 """File of scores and its content, and options of `compare`, by what is wrong with them."""
 
 
-def of_lm_eval_edited(edit: str, by: str, where: str) -> Mapping[str, str]:
-    """Return files of lm-evaluation-harness with a text replaced in those whose names begin with `where`."""
+def of_lm_eval_edited(edit: str, by: str, kind: str) -> Mapping[str, str]:
+    """Return files of lm-evaluation-harness; in those of a model and a kind a text is replaced."""
     files = of_lm_eval("m/a", 0.6, ["words"]) | of_lm_eval("m/b", 0.7, ["words"])
-    return {
-        name: text.replace(edit, by, 3)
-        if Path(name).name.startswith(where) and "/a/" in name
-        else text
-        for name, text in files.items()
-    }
+    for name, text in files.items():
+        if name.startswith(f"m/a/{kind}"):
+            files[name] = text.replace(edit, by, 3)
+    return files
 
 
 def of_other_tools() -> list[Case]:
@@ -459,6 +464,7 @@ def of_other_tools() -> list[Case]:
     results = f"m/a/results_{DATE}.json"
     whole = of_lm_eval_edited("", "", "")
     samples = of_lm_eval_edited('"doc_id": 3,', '"doc_no": 3,', "samples")
+    unnamed = {name: text.replace('"metrics"', '"numbers"') for name, text in whole.items()}
     edited = {
         "no-doc-id": samples,
         "no-number": of_lm_eval_edited('"acc": 1.0', '"acc": "good"', "samples"),
@@ -468,8 +474,8 @@ def of_other_tools() -> list[Case]:
         "no-direction": of_lm_eval_edited('"higher_is_better"', '"lower"', "results"),
         "no-results": {name: text for name, text in whole.items() if name != results},
         "no-samples": {name: text for name, text in whole.items() if "samples" not in name},
-        "no-metrics": {name: text.replace('"metrics"', '"numbers"') for name, text in whole.items()},
-    }  # fmt: skip
+        "no-metrics": unnamed,
+    }
     found = [Case(f"lm-eval/{name}", ("compare m",), dict(files)) for name, files in edited.items()]
     asked = (
         "--metric bleu",
@@ -478,10 +484,8 @@ def of_other_tools() -> list[Case]:
         "--columns row=doc_id",
         "--lower",
     )
-    found += [
-        Case(f"lm-eval/asked-{number}", (f"compare m {option}",), whole)
-        for number, option in enumerate(asked)
-    ]
+    for number, option in enumerate(asked):
+        found.append(Case(f"lm-eval/asked-{number}", (f"compare m {option}",), whole))
     one = of_peft("lora", 0, 0.5)
     peft = {
         "a-run-twice": ({"r/a.json": one, "r/b.json": one}, ""),
@@ -493,8 +497,8 @@ def of_other_tools() -> list[Case]:
         "unknown-metric": (of_metamath(), "--metric bleu"),
         "one-experiment": ({"r/a.json": one}, ""),
         "nothing-well": ({"r/a.json": of_peft("lora", 0, 0.5, "failed")}, ""),
-        "two-scores": ({"r/a.json": one, "r/b.json": of_peft("oft", 0, 0.5).replace("test acc", "dino acc")}, ""),
-    }  # fmt: skip
+        "two-scores": ({"r/a.json": one, "r/b.json": of_peft("oft", 0, 0.5, images=True)}, ""),
+    }
     for name, (files, options) in peft.items():
         folder = next(iter(files)).partition("/")[0]
         found.append(Case(f"peft/{name}", (f"compare {folder} {options}",), files))
@@ -502,11 +506,18 @@ def of_other_tools() -> list[Case]:
 
 
 RECORDS = {
-    "empty": "", "torn": "{", "a-list": "[]", "a-number": "5", "no-version": "{}", "of-version-1": '{"schema_version": 1}',
-    "fields-missing": '{"schema_version": 2}', "deep": '{"schema_version": 2, "a": ' + "[" * 100 + "]" * 100 + "}",
-    "a-large-integer": '{"schema_version": 2, "seconds": 99999999999999999999999}', "no-text": "\ud83d",
+    "empty": "",
+    "torn": "{",
+    "a-list": "[]",
+    "a-number": "5",
+    "no-version": "{}",
+    "of-version-1": '{"schema_version": 1}',
+    "fields-missing": '{"schema_version": 2}',
+    "deep": '{"schema_version": 2, "a": ' + "[" * 100 + "]" * 100 + "}",
+    "a-large-integer": '{"schema_version": 2, "seconds": 99999999999999999999999}',
+    "no-text": "\ud83d",
     "not-a-number": '{"schema_version": 2, "seconds": NaN}',
-}  # fmt: skip
+}
 """Content of the one record of a results folder."""
 RECORD_EDITS = {
     "an-unknown-status": ('"status": "ok"', '"status": "fine"'),
@@ -524,7 +535,7 @@ RECORD_EDITS = {
 
 
 def write_inputs(folder: Path, reference: Path) -> None:
-    """Write results folders of one run each, whose record is altered, and a good one of few runs."""
+    """Write results folders of one run with an altered record, and a good one of three seeds."""
     (good,) = (reference / "quickstart").glob("lora-s0-*")
     text = (good / "run.json").read_text(encoding="utf-8")
     for name, (edit, by) in RECORD_EDITS.items():
@@ -636,10 +647,8 @@ def of_files() -> list[Case]:
         found.append(Case(f"profiles/{name}", (call,), {"mine.yaml": text}))
     for name, (file, text, option) in DATA.items():
         options = f"train: 'path:{file}'" + (f", {option}" if option else "")
-        dataset = f"dataset: {{name: text_files, options: {{{options}}}}}"
-        suite = SUITE.replace("dataset: newswire", dataset)
         calls = ("preview mine.yaml", f"init --model embedded:newswire-gpt2 --data {file}")
-        found.append(Case(f"data/{name}", calls, {"mine.yaml": suite, file: text}))
+        found.append(Case(f"data/{name}", calls, {"mine.yaml": with_rows(options), file: text}))
     for name, (file, text, options) in TABLES.items():
         found.append(Case(f"tables/{name}", (f"compare {file} {options}",), {file: text}))
     return found

@@ -1,4 +1,4 @@
-"""Calls over the committed reference results: reports in all formats, what trackers get, checks of the folders."""
+"""Calls over the committed reference results: reports, what trackers get, checks of the folders."""
 
 import shutil
 from pathlib import Path

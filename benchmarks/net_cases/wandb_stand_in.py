@@ -1,4 +1,4 @@
-"""A package `wandb` that keeps what a tracker gives it, line by line, in place of the service's own.
+"""A package `wandb` that keeps what it is given, line by line, and sends nothing.
 
 `net.py` copies this file as `wandb.py` to a folder on the path of the tracker's helper process.
 """

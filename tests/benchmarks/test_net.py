@@ -1,4 +1,4 @@
-"""The net (`benchmarks/net.py`): it finds a changed word and a changed number, and nothing between equal versions."""
+"""The net (`benchmarks/net.py`) finds changed words, and nothing between equal versions."""
 
 import re
 import shutil
@@ -61,18 +61,13 @@ def test_equal_versions_show_no_difference(copied: Path, tmp_path: Path) -> None
 
 
 def test_a_changed_word_is_found(
-    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In a help, a message and a page; the difference shows the lines before and after."""
-    changed(
-        copied,
-        "hpml_bench/cli/commands/report.py",
-        "Rebuild the report of DIR",
-        "Remake the report of DIR",
-    )
-    changed(
-        copied, "hpml_bench/cli/reporting.py", "there is no such folder", "there's no such folder"
-    )
+    changed(copied, "hpml_bench/cli/commands/report.py", "Rebuild the", "Remake the")
+    changed(copied, "hpml_bench/cli/reporting.py", "there is no such", "there's no such")
     changed(copied, "templates/report.html.j2", "<title>", "<title>The ")
     found = differing(copied, tmp_path / "work")
     assert found == {
@@ -86,10 +81,8 @@ def test_a_changed_word_is_found(
 
 
 def test_only_what_the_table_names_is_made_alike() -> None:
-    """Paths of a checkout, the random name of a folder, and times that `init` predicts; not the words around them."""
-    sentence = (
-        "Time here, within a factor of three if nothing else runs: {} for 3 methods. For 2 cores."
-    )
+    """Names of temporary folders and times that `init` predicts; not the words around them."""
+    sentence = "Time here, within a factor of three if nothing else runs: {} a run. For 2 cores."
     checkout = Path("/somewhere/older")
 
     def alike(before: str, after: str) -> bool:
@@ -124,10 +117,8 @@ def test_the_parts_have_many_cases_with_names_of_their_own() -> None:
         assert len({case.name for case in cases}) == len(cases)
     assert len(found["errors"]) > 200
     assert len(found["compare"]) > 10
-    named = {
-        path.stem.replace("_", "-")
-        for path in (net.ROOT / "hpml_bench/cli/commands").glob("[a-z]*.py")
-    }
+    modules = (net.ROOT / "hpml_bench" / "cli" / "commands").glob("[a-z]*.py")
+    named = {path.stem.replace("_", "-") for path in modules}
     assert named <= {case.name for case in found["help"]}
 
 
@@ -136,17 +127,11 @@ def test_made_folders_have_the_ids_of_their_runs(tmp_path: Path) -> None:
     from hpml_bench.records.load import load_records, wrong_id
 
     folders.write_inputs(tmp_path, REFERENCE)
-    made = [
-        path
-        for path in [*tmp_path.iterdir(), *(tmp_path / "suites").iterdir()]
-        if (path / "suite.json").exists()
-    ]
     wrong = {}
-    for folder in made:
-        loaded = load_records(folder)
-        wrong[folder.name] = sum(
-            bool(wrong_id(run, loaded.named[run.run_id])) for run in loaded.records
-        )
+    for suite in [*tmp_path.glob("*/suite.json"), *tmp_path.glob("suites/*/suite.json")]:
+        loaded = load_records(suite.parent)
+        found = [wrong_id(run, loaded.named[run.run_id]) for run in loaded.records]
+        wrong[suite.parent.name] = sum(map(bool, found))
     assert len(wrong) > 25
     assert wrong.pop("failures") == 1
     assert not any(wrong.values())

@@ -1,4 +1,4 @@
-"""Committed reports: README shows them, without a package of theirs too; and sentences of pages are short."""
+"""Committed reports: records give them, README shows them; and sentences of pages are short."""
 
 import json
 import re
@@ -49,6 +49,18 @@ def test_the_readme_shows_committed_answers() -> None:
         first = next(at for at, line in enumerate(lines) if line.startswith("| method |"))
         assert "\n".join(lines[first : lines.index("", first)]) in readme
         assert lines[2].strip("*") in readme
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in REFERENCE.glob("*/report.md")))
+def test_committed_reports_are_those_of_their_records(name: str, tmp_path: Path) -> None:
+    """Each page, picture and table, byte for byte; and all that is committed is made."""
+    committed = REFERENCE / name
+    made = write_report(committed, tmp_path, ("html", "md", "csv"))
+    kept = [*committed.glob("report.[hjm]*"), *committed.glob("tables/*"), *committed.glob("figures/*.svg")]
+    names = {path.relative_to(tmp_path) for path in made}
+    assert names == {path.relative_to(committed) for path in kept}
+    changed = [str(file) for file in sorted(names) if (tmp_path / file).read_bytes() != (committed / file).read_bytes()]
+    assert not changed, f"hpml-bench report reports/reference/{name} --format html,md,csv writes others"
 
 
 @pytest.mark.parametrize("recorded", [True, False])
