@@ -107,7 +107,7 @@ def test_it_imports_nothing_of_the_package() -> None:
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
-OF_SOME = {"declared_looks", "rounds", "ended", "most_runs", "changed", "checkpoints"}
+OF_SOME = {"declared_looks", "rounds", "ended", "most_runs", "changed", "checkpoints", "checkpoints_judged"}
 """Fields of answers of races, of declared looks and of few seeds alone."""
 
 
